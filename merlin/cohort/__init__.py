@@ -1,0 +1,1 @@
+"""The synthetic cohort: phantoms, reports, diagnosis codes and their manifests."""

@@ -1,0 +1,233 @@
+"""The one table that describes a cohort, and its checks.
+
+One row a study. Paths are relative to the manifest. Whatever is wrong is reported at once, with
+row (1 is the header, as in a spreadsheet), column, what was found, what was expected and how to
+mend it; values of the patient columns are never printed.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+
+from merlin.cohort.ehr import DISEASES
+from merlin.cohort.findings import NAMES
+
+LABELS = tuple(f"label_{name}" for name in NAMES)
+FIVE_YEAR = tuple(f"five_year_{name}" for name in DISEASES)
+REQUIRED = ("study_id", "patient_id", "split", "volume")
+OPTIONAL = (
+    "site",
+    "sex",
+    "age",
+    "date",
+    "phase",
+    "manufacturer",
+    "slice_mm",
+    "label_map",
+    "findings",
+    "impression",
+)
+SPLITS = ("train", "val", "test")
+
+
+class ManifestError(ValueError):
+    """A manifest with problems, all of them listed in the message."""
+
+
+def _schema():
+    def column(*checks, required=False, nullable=True):
+        return pa.Column(str, list(checks), required=required, nullable=nullable)
+
+    def one_of(values, text):
+        return pa.Check.isin(list(values), error=text)
+
+    columns = {name: column(required=True, nullable=False) for name in REQUIRED}
+    columns["split"] = column(
+        one_of(SPLITS, "Expected train, val or test."), required=True, nullable=False
+    )
+    columns |= {name: column() for name in OPTIONAL}
+    columns["sex"] = column(one_of(("F", "M"), "Expected F, M or empty."))
+    columns["age"] = column(
+        pa.Check.str_matches(r"^\d{1,3}(\.\d+)?$", error="Expected years, as 57, or empty.")
+    )
+    columns |= {
+        name: column(
+            one_of(("0", "1"), "Expected 1 (present), 0 (absent) or empty (not mentioned).")
+        )
+        for name in LABELS
+    }
+    columns |= {
+        name: column(
+            one_of(
+                tuple("0123"),
+                "Expected 0 (free for 5 years), 1 (within 5 years), 2 (before the scan), "
+                "3 (lost to follow-up) or empty.",
+            )
+        )
+        for name in FIVE_YEAR
+    }
+    return pa.DataFrameSchema(columns, strict=False)
+
+
+def check_manifest(table, *, name="manifest", folder=None):
+    """List everything that is wrong with a manifest.
+
+    Parameters
+    ----------
+    table : DataFrame
+        All columns as text, empty cells as NaN.
+    name : str
+        How messages call the file.
+    folder : path, optional
+        Where `volume` and `label_map` paths start; without it files are not looked for.
+
+    Raises
+    ------
+    ManifestError
+    """
+    problems = _column_problems(table)
+    try:
+        _schema().validate(table, lazy=True)
+    except pa.errors.SchemaErrors as error:
+        problems += _cell_problems(error.failure_cases)
+    problems += _row_problems(table)
+    if folder is not None:
+        problems += _file_problems(table, Path(folder))
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise ManifestError(f"{name}: {count}\n  " + "\n  ".join(problems))
+
+
+def _column_problems(table):
+    known = {*REQUIRED, *OPTIONAL, *LABELS, *FIVE_YEAR}
+    problems = []
+    for column in table.columns:
+        if column not in known:
+            from merlin.run import nearest
+
+            problems.append(
+                f"column {column}: unknown{nearest(column, known)} Rename or remove it; the columns "
+                "are listed in data_manifests/README.md."
+            )
+    problems += [f"column {c}: missing. Every study needs it." for c in REQUIRED if c not in table]
+    twice = table.columns[table.columns.duplicated()]
+    problems += [f"column {c}: stands more than once. Keep one." for c in twice]
+    return problems
+
+
+def _rows(index):
+    numbers = sorted({int(i) + 2 for i in index})
+    shown = ", ".join(map(str, numbers[:8])) + (
+        f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+    )
+    return f"row{'s' if len(numbers) > 1 else ''} {shown}"
+
+
+def _cell_problems(failures):
+    problems = []
+    failures = failures[failures["index"].notna()]
+    for (column, check), rows in failures.groupby(["column", "check"], sort=False):
+        where = f"{_rows(rows['index'])}, column {column}"
+        if check == "not_nullable":
+            problems.append(f"{where}: empty. Every study needs it.")
+        else:
+            found = ", ".join(dict.fromkeys(map(str, rows["failure_case"])))
+            problems.append(f"{where}: {found[:80]}. {check}")
+    return problems
+
+
+def _row_problems(table):
+    problems = []
+    if "study_id" in table:
+        twice = table.index[table["study_id"].duplicated(keep=False) & table["study_id"].notna()]
+        if len(twice):
+            problems.append(
+                f"{_rows(twice)}, column study_id: the same study more than once. "
+                "One row a study; keep the final report."
+            )
+    if {"patient_id", "split"} <= set(table.columns):
+        n_splits = table.groupby("patient_id")["split"].transform("nunique")
+        mixed = table.index[n_splits > 1]
+        if len(mixed):
+            problems.append(
+                f"{_rows(mixed)}, column patient_id: the same patient is in several splits. "
+                "One patient, one split."
+            )
+    return problems
+
+
+def _file_problems(table, folder):
+    problems = []
+    for column in ("volume", "label_map"):
+        if column not in table:
+            continue
+        missing = [
+            i
+            for i, p in table[column].items()
+            if isinstance(p, str) and not (folder / p).exists()
+        ]
+        if missing:
+            first = table[column][missing[0]]
+            problems.append(
+                f"{_rows(missing)}, column {column}: file not found: {first} "
+                "(paths are relative to the manifest)."
+            )
+    return problems
+
+
+def load_manifest(path, *, check_files=True):
+    """Read and check a manifest.
+
+    Parameters
+    ----------
+    path : path to CSV
+    check_files : bool
+        Also look for every volume.
+
+    Returns
+    -------
+    DataFrame
+        `study_id` and other text as text, labels as float (1, 0, NaN not mentioned), `age` as
+        float, 5-year codes as float, `volume` and `label_map` as absolute paths.
+
+    Raises
+    ------
+    ManifestError
+        With every problem found.
+    """
+    path = Path(path)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).replace("", np.nan)
+    check_manifest(table, name=path.name, folder=path.parent if check_files else None)
+    for column in (*LABELS, *FIVE_YEAR, "age", "slice_mm"):
+        if column in table:
+            table[column] = table[column].astype(float)
+    for column in ("volume", "label_map"):
+        if column in table:
+            table[column] = [
+                str((path.parent / p).resolve()) if isinstance(p, str) else p for p in table[column]
+            ]
+    return table
+
+
+def nested_subset(patient_ids, fraction, *, seed):
+    """Which studies belong to a fraction of the patients; smaller fractions lie inside larger ones.
+
+    Parameters
+    ----------
+    patient_ids : (n_studies,) str
+    fraction : float
+        In (0, 1].
+    seed : int
+
+    Returns
+    -------
+    (n_studies,) bool
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1]; got {fraction}")
+    patients = np.unique(np.asarray(patient_ids))
+    order = np.random.default_rng([seed, 77]).permutation(len(patients))
+    kept = patients[order[: max(1, round(fraction * len(patients)))]]
+    return np.isin(np.asarray(patient_ids), kept)

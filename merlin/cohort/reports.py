@@ -1,0 +1,191 @@
+"""Findings → the report a radiologist would dictate, and which findings it speaks of.
+
+A report has the 12 anatomical sections that the paper splits by (§2.5 of the fact sheet), then an
+impression. Wording varies by template, degree, size, side and hedge; some findings are overlooked,
+some absences are stated, many are not. What is not spoken of is unlabelled, as -1 is in the data
+release. The templates are in `phrases.yaml`; `style` changes how a site lays its reports out.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from string import Formatter
+
+import numpy as np
+import yaml
+
+from merlin.cohort.findings import FINDINGS
+
+SECTIONS = (
+    "lower thorax",
+    "liver and biliary tree",
+    "gallbladder",
+    "spleen",
+    "pancreas",
+    "adrenal glands",
+    "kidneys and ureters",
+    "gastrointestinal tract",
+    "peritoneal cavity",
+    "pelvic organs",
+    "vasculature and lymph nodes",
+    "musculoskeletal",
+)
+_SECTION_OF = {
+    "lower thorax": "lower thorax",
+    "liver": "liver and biliary tree",
+    "gallbladder": "gallbladder",
+    "spleen": "spleen",
+    "pancreas": "pancreas",
+    "kidneys": "kidneys and ureters",
+    "gastrointestinal": "gastrointestinal tract",
+    "peritoneum": "peritoneal cavity",
+    "pelvis": "pelvic organs",
+    "vasculature": "vasculature and lymph nodes",
+    "musculoskeletal": "musculoskeletal",
+}
+FINDINGS_OF = {
+    section: tuple(n for n, f in FINDINGS.items() if _SECTION_OF[f.section] == section)
+    for section in SECTIONS
+}
+
+OVERLOOKED = 0.05  # share of findings that no sentence mentions
+ABSENCE_STATED = 0.5
+NORMAL = ("Normal.", "Unremarkable.", "Within normal limits.", "No significant abnormality.")
+# Sentences that carry no finding: they make sections differ without saying anything.
+FILLERS = {
+    "lower thorax": ("Minimal dependent change.", "Visualized pericardium is normal."),
+    "liver and biliary tree": ("Smooth hepatic contour.", "Hepatic veins opacify normally."),
+    "gallbladder": ("No pericholecystic fluid.", "Wall is thin."),
+    "spleen": ("Homogeneous parenchyma.", "No focal splenic lesion."),
+    "pancreas": ("No peripancreatic stranding.", "Main duct is not dilated."),
+    "adrenal glands": ("No adrenal nodule.", "Both limbs are thin.", "No adrenal mass."),
+    "kidneys and ureters": ("Symmetric nephrograms.", "No renal calculi.", "Kidneys enhance symmetrically."),
+    "gastrointestinal tract": ("Moderate stool in the colon.", "Stomach is partly distended."),
+    "peritoneal cavity": ("Mesenteric fat is preserved.", "No abscess."),
+    "pelvic organs": ("Bladder is smooth walled.", "No pelvic mass.", "Bladder is partly distended."),
+    "vasculature and lymph nodes": ("Mesenteric arteries are opacified.", "Conventional hepatic arterial anatomy."),
+    "musculoskeletal": ("Degenerative changes of the spine.", "No suspicious osseous lesion."),
+}
+DEGREES = (("mild", "small", "trace", "minimal"), ("moderate", "moderate"), ("large", "marked", "severe"))
+HEDGES = ("Possible ", "Probable ", "Findings suggest ", "Suspected ")
+TERSE_HEADINGS = dict(
+    zip(
+        SECTIONS,
+        "LOWER CHEST,LIVER,GALLBLADDER,SPLEEN,PANCREAS,ADRENALS,KIDNEYS,BOWEL,PERITONEUM,PELVIS,VESSELS,BONES".split(","),
+        strict=True,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A dictated report and what it says."""
+
+    findings: str
+    impression: str
+    mentioned: dict[str, bool]  # finding → stated present or absent; unmentioned ones are missing
+
+
+@cache
+def phrases():
+    """Templates by finding: present, absent and short ones."""
+    return yaml.safe_load((Path(__file__).parent / "phrases.yaml").read_text())
+
+
+def write_report(found, *, sex, style, rng):
+    """Dictate a report.
+
+    Parameters
+    ----------
+    found : dict of str to Found
+        Findings that are present, with severity and details.
+    sex : {"F", "M"}
+    style : {"headings", "prose", "terse"}
+        Headings in sentence case, no headings at all, or capitals with clipped sentences.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Report
+    """
+    mentioned, sections = {}, {}
+    for section in SECTIONS:
+        names = [n for n in FINDINGS_OF[section] if FINDINGS[n].only_sex in ("", sex)]
+        sections[section] = _section(section, names, found, mentioned, rng)
+    stated = [n for n, present in mentioned.items() if present]
+    return Report(
+        findings=_layout(sections, style, rng),
+        impression=_impression(stated, found, rng),
+        mentioned=mentioned,
+    )
+
+
+def _section(section, names, found, mentioned, rng):
+    present = [n for n in names if n in found]
+    if not present and rng.random() < 0.4:
+        mentioned.update(dict.fromkeys(names, False))
+        return str(rng.choice(NORMAL))
+    sentences = []
+    for name in present:
+        if rng.random() >= OVERLOOKED:
+            mentioned[name] = True
+            sentences.append(_sentence(name, found[name], rng))
+    # A gallbladder that was taken out has no stones to deny.
+    without = "surgically_absent_gallbladder" in present
+    for name in names:
+        if name not in found and not without and rng.random() < ABSENCE_STATED:
+            mentioned[name] = False
+            sentences.append(str(rng.choice(phrases()[name]["absent"])))
+    if not sentences or rng.random() < 0.35:
+        sentences.append(str(rng.choice(FILLERS[section])))
+    rng.shuffle(sentences)
+    return " ".join(sentences)
+
+
+def _slots(found, rng):
+    """Words for the template's braces."""
+    details = dict(found.details)
+    grade = 0 if found.severity < 0.38 else 1 if found.severity < 0.72 else 2
+    words = {"degree": str(rng.choice(DEGREES[grade]))}
+    if "size_mm" in details:
+        mm = details["size_mm"]
+        words["size"] = f"{mm / 10:.1f} cm" if rng.random() < 0.7 or mm > 60 else f"{mm:.0f} mm"
+    for key in ("count", "percent"):
+        if key in details:
+            words[key] = f"{details[key]:.0f}"
+    words.update({k: details[k] for k in ("side", "place", "grade") if k in details})
+    return words
+
+
+def _fill(templates, words, rng):
+    fits = [t for t in templates if {f for _, f, _, _ in Formatter().parse(t) if f} <= set(words)]
+    text = str(rng.choice(fits)).format(**words)
+    return text[0].upper() + text[1:]
+
+
+def _sentence(name, found, rng):
+    text = _fill(phrases()[name]["present"], _slots(found, rng), rng)
+    if found.severity < 0.45 and rng.random() < 0.15 and text.split()[0] not in ("The", "There", "Status"):
+        hedge = str(rng.choice(HEDGES))
+        text = hedge + text[0].lower() + text[1:]
+    return text
+
+
+def _impression(stated, found, rng):
+    if not stated:
+        return str(
+            rng.choice(["No acute abnormality in the abdomen or pelvis.", "Unremarkable CT of the abdomen and pelvis."])
+        )
+    worst = sorted(stated, key=lambda n: -found[n].severity)[: int(rng.integers(3, 7))]
+    lines = [_fill(phrases()[n]["short"], _slots(found[n], rng), rng) for n in worst]
+    return " ".join(f"{i}. {line}." for i, line in enumerate(lines, 1))
+
+
+def _layout(sections, style, rng):
+    if style == "prose":
+        return " ".join(t if t not in NORMAL else f"{s.capitalize()} normal." for s, t in sections.items())
+    if style == "terse":
+        return "\n".join(f"{TERSE_HEADINGS[s]}: {t.replace(' is ', ' ')}" for s, t in sections.items())
+    # The odd missing space after a full stop is true to dictation.
+    gap = " " if rng.random() < 0.95 else ""
+    return gap.join(f"{s[0].upper()}{s[1:]}: {t}" for s, t in sections.items())

@@ -1,0 +1,1 @@
+"""Evaluation protocols: pure functions from embeddings and labels to tables."""

@@ -1,0 +1,1 @@
+"""Style and panels: tables in, axes out; nothing is computed here."""

@@ -1,0 +1,1 @@
+"""CT in: files become HU volumes with geometry, volumes become model inputs."""

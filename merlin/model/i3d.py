@@ -1,0 +1,295 @@
+"""The image encoder: a 2D residual network inflated to 3D, after I3D and the official Merlin code.
+
+Every 2D kernel becomes 3D by standing in the middle of a kernel that is zero elsewhere, so that on
+a stack of identical slices the inflated network computes what the 2D one did. Attribute names are
+those of the official checkpoint, which therefore loads strictly.
+
+Volumes come in as (B, 1, R, A, S) and are turned to (B, C, S, R, A) inside, as in the official
+forward: the network's first spatial axis is the slice axis.
+
+Departures from the paper's encoder are options of `ImageEncoder`, for phantoms on two cores: `stem="patch"`
+(one 4³ convolution instead of 7×7 and pooling), `block="basic"`, `pool="grid"` (features keep their
+position), `in_channels=1` (the official network repeats one channel three times).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+DEPTHS = {
+    14: (1, 1, 1, 1),
+    26: (2, 2, 2, 2),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+
+THREE_WINDOWS = ((50.0, 400.0), (80.0, 150.0), (400.0, 1800.0))
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """What an image encoder is built from; stored beside its weights.
+
+    `depth` counts bottleneck layers (50, 101, 152; 14 and 26 are small ones); with `block="basic"`
+    the same stage lengths are made of two 3³ convolutions each.
+    """
+
+    depth: int = 152
+    width: int = 64
+    block: str = "bottleneck"
+    stem: str = "inflated"
+    stem_depth_stride: int = 1
+    pool: str = "mean"
+    in_channels: int = 3
+    n_phecodes: int = 1692
+    embedding_size: int = 512
+    grid_cells: int = 64  # channels kept per position with pool="grid"
+    # (level, width) in HU of the channels that the model cuts from its input; none: the input itself,
+    # repeated. THREE_WINDOWS is an alternative that the authors' code holds, commented out.
+    windows: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self):
+        for name, allowed in (
+            ("depth", tuple(DEPTHS)),
+            ("block", ("bottleneck", "basic")),
+            ("stem", ("inflated", "patch", "steps")),
+            ("pool", ("mean", "grid")),
+            ("in_channels", (1, 3)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"image {name} must be one of {allowed}; got {getattr(self, name)!r}")
+        if self.windows and len(self.windows) != self.in_channels:
+            raise ValueError(f"{len(self.windows)} windows need in_channels={len(self.windows)}")
+
+
+class Bottleneck(nn.Module):
+    """1³, 3³, 1³ convolutions with a shortcut; the stride sits in the 3³ one."""
+
+    expansion = 4
+
+    def __init__(self, in_width, width, stride):
+        super().__init__()
+        self.conv1 = nn.Conv3d(in_width, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm3d(width)
+        self.conv2 = nn.Conv3d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm3d(width)
+        self.conv3 = nn.Conv3d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm3d(4 * width)
+        self.downsample = _shortcut(in_width, 4 * width, stride)
+
+    def forward(self, x):
+        """(B, C, S, R, A) → (B, 4·width, S/stride, R/stride, A/stride)."""
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Basic(nn.Module):
+    """Two 3³ convolutions with a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, in_width, width, stride):
+        super().__init__()
+        self.conv1 = nn.Conv3d(in_width, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm3d(width)
+        self.conv2 = nn.Conv3d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm3d(width)
+        self.downsample = _shortcut(in_width, width, stride)
+
+    def forward(self, x):
+        """(B, C, S, R, A) → (B, width, S/stride, R/stride, A/stride)."""
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+def _shortcut(in_width, out_width, stride):
+    if stride == 1 and in_width == out_width:
+        return None
+    return nn.Sequential(
+        nn.Conv3d(in_width, out_width, 1, stride, bias=False), nn.BatchNorm3d(out_width)
+    )
+
+
+class I3ResNet(nn.Module):
+    """Inflated residual network with the official checkpoint's names and two heads.
+
+    Parameters
+    ----------
+    config : ImageConfig
+    checkpointing : bool
+        Recompute each stage in the backward pass instead of keeping its activations. Each block is
+        recomputed once, and only in training.
+    """
+
+    def __init__(self, config, *, checkpointing=False):
+        super().__init__()
+        self.config, self.checkpointing = config, checkpointing
+        block = Bottleneck if config.block == "bottleneck" else Basic
+        w = config.width
+        if config.stem == "inflated":
+            stride = (config.stem_depth_stride, 2, 2)
+            self.conv1 = nn.Conv3d(config.in_channels, w, (3, 7, 7), stride, (1, 3, 3), bias=False)
+            self.maxpool = nn.MaxPool3d(3, 2, 1)
+        elif config.stem == "patch":
+            self.conv1 = nn.Conv3d(config.in_channels, w, 4, 4, bias=False)
+            self.maxpool = nn.Identity()
+        else:
+            self.conv1 = nn.Sequential(
+                nn.Conv3d(config.in_channels, w // 2, 2, 2, bias=False),
+                nn.BatchNorm3d(w // 2),
+                nn.ReLU(inplace=True),
+                nn.Conv3d(w // 2, w, 3, 2, 1, bias=False),
+            )
+            self.maxpool = nn.Identity()
+        self.bn1 = nn.BatchNorm3d(w)
+        size = w
+        for stage, n_blocks in enumerate(DEPTHS[config.depth]):
+            blocks = []
+            for b in range(n_blocks):
+                stride = 2 if b == 0 and stage > 0 else 1
+                blocks.append(block(size, w * 2**stage, stride))
+                size = w * 2**stage * block.expansion
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.feature_size = size
+        # A bare `classifier` and `contrastive_head` of 1³ convolutions: names and shapes as released.
+        self.classifier = nn.Conv3d(size, config.n_phecodes, 1)
+        self.contrastive_head = nn.Conv3d(size, config.embedding_size, 1)
+
+    def stages(self, volume):
+        """Input, stem and stage outputs, for decoders with skips.
+
+        Parameters
+        ----------
+        volume : (B, 1, R, A, S) float in [0, 1]
+
+        Returns
+        -------
+        list of six tensors, each (B, C, S', R', A')
+        """
+        if volume.ndim != 5 or volume.shape[1] != 1:
+            raise ValueError(f"volume must be (B, 1, R, A, S); got {tuple(volume.shape)}")
+        x = volume.permute(0, 1, 4, 2, 3)
+        if self.config.windows:
+            hu = x * 2000.0 - 1000.0
+            cuts = [((hu - level) / width + 0.5).clamp(0, 1) for level, width in self.config.windows]
+            x = torch.cat(cuts, 1)
+        elif self.config.in_channels == 3:
+            x = x.repeat(1, 3, 1, 1, 1)
+        # Fixed here, so that callers need not know that this layout is the fast one.
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        found = [x]
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        found.append(x)
+        x = self.maxpool(x)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in layer:
+                if self.checkpointing and self.training:
+                    x = checkpoint(block, x, use_reentrant=False)
+                else:
+                    x = block(x)
+            found.append(x)
+        return found
+
+    def features(self, volume):
+        """(B, 1, R, A, S) → last feature map (B, C, S', R', A')."""
+        return self.stages(volume)[-1]
+
+
+class ImageEncoder(nn.Module):
+    """Image tower: features, the pooled embedding, and the two heads.
+
+    The network itself is `i3_resnet`, as in the official checkpoint. With `pool="grid"` a small
+    linear map keeps `grid_cells` channels at each position of the last feature map and the heads
+    read all positions: a phantom's organs stand where they stand.
+    """
+
+    def __init__(self, config, *, feature_shape=None, checkpointing=False):
+        super().__init__()
+        self.config = config
+        self.i3_resnet = I3ResNet(config, checkpointing=checkpointing)
+        self.embedding_size = self.i3_resnet.feature_size
+        if config.pool == "grid":
+            if feature_shape is None:
+                raise ValueError("pool='grid' needs feature_shape, the (S, R, A) size of the last feature map")
+            cells = int(torch.tensor(feature_shape).prod())
+            self.squeeze = nn.Conv3d(self.i3_resnet.feature_size, config.grid_cells, 1)
+            self.embedding_size = cells * config.grid_cells
+            self.norm = nn.LayerNorm(self.embedding_size)
+            self.grid_classifier = nn.Linear(self.embedding_size, config.n_phecodes)
+            self.grid_head = nn.Linear(self.embedding_size, config.embedding_size)
+            # The 1³ heads are the mean-pooling ones; unused here, so not part of this model.
+            self.i3_resnet.classifier = None
+            self.i3_resnet.contrastive_head = None
+
+    def forward(self, volume):
+        """Encode volumes.
+
+        Parameters
+        ----------
+        volume : (B, 1, R, A, S) float in [0, 1]
+
+        Returns
+        -------
+        contrastive : (B, 512) float, not normalised
+        phecode_logits : (B, n_phecodes)
+        embedding : (B, embedding_size); 2,048 for the paper's network
+        """
+        x = self.i3_resnet.features(volume)
+        if self.config.pool == "mean":
+            pooled = x.mean((2, 3, 4), keepdim=True)
+            contrastive = self.i3_resnet.contrastive_head(pooled).flatten(1)
+            logits = self.i3_resnet.classifier(pooled).flatten(1)
+            return contrastive, logits, pooled.flatten(1)
+        embedding = self.norm(self.squeeze(x).flatten(1))
+        return self.grid_head(embedding), self.grid_classifier(embedding), embedding
+
+
+def inflate_state_dict(state_2d, model):
+    """Turn 2D ResNet weights into weights of `model`, each kernel in the middle slice.
+
+    Parameters
+    ----------
+    state_2d : dict of str to tensor
+        torchvision's names (`conv1.weight`, `layer1.0.bn1.weight`, …); `fc.*` is ignored.
+    model : I3ResNet
+
+    Returns
+    -------
+    dict
+        Weights for every backbone tensor of `model`; its heads keep what they have.
+
+    Raises
+    ------
+    ValueError
+        Naming the tensors that are missing or differ in shape.
+    """
+    own, new, wrong = model.state_dict(), {}, []
+    for key, value in own.items():
+        if key.startswith(("classifier.", "contrastive_head.")):
+            new[key] = value
+            continue
+        flat = state_2d.get(key)
+        if flat is None:
+            if not key.endswith("num_batches_tracked"):
+                wrong.append(f"{key}: missing")
+            new[key] = value
+        elif flat.ndim == 4:
+            kernel = torch.zeros_like(value)
+            if (flat.shape[0], flat.shape[1], *flat.shape[2:]) != (*value.shape[:2], *value.shape[3:]):
+                wrong.append(f"{key}: {tuple(flat.shape)} does not inflate to {tuple(value.shape)}")
+                continue
+            kernel[:, :, value.shape[2] // 2] = flat
+            new[key] = kernel
+        else:
+            new[key] = flat
+    if wrong:
+        raise ValueError("2D weights do not fit this network:\n  " + "\n  ".join(wrong))
+    return new

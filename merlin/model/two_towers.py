@@ -1,0 +1,85 @@
+"""Image and text towers with a learned temperature: the whole pretraining model.
+
+Attribute names are those of the official checkpoint (`encode_image.i3_resnet.*`,
+`encode_text.text_encoder.*`, `encode_text.linear_layer.*`, `logit_scale`).
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from merlin.model.i3d import ImageConfig, ImageEncoder
+from merlin.model.text import TextConfig, TextEncoder
+
+MAX_LOGIT_SCALE = 4.6052  # ln 100, the clamp of CLIP
+
+
+@dataclass(frozen=True)
+class TowersConfig:
+    """Everything needed to build the model again; stored beside its weights."""
+
+    image: ImageConfig
+    text: TextConfig
+    grid_shape: tuple[int, int, int]  # (R, A, S) voxels of an input volume
+    logit_scale: float = 2.6593  # ln(1 / 0.07), CLIP's start; the authors' copy starts at 1.0
+
+    def to_dict(self):
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values):
+        """Inverse of `to_dict`."""
+        return cls(
+            image=ImageConfig(**values["image"]),
+            text=TextConfig(**values["text"]),
+            grid_shape=tuple(values["grid_shape"]),
+            logit_scale=values["logit_scale"],
+        )
+
+
+class TwoTowers(nn.Module):
+    """Encodes volumes and texts into one space; also predicts phecodes from volumes."""
+
+    def __init__(self, config, *, checkpointing=False):
+        super().__init__()
+        self.config = config
+        self.encode_image = ImageEncoder(
+            config.image,
+            feature_shape=feature_shape(config.image, config.grid_shape),
+            checkpointing=checkpointing,
+        )
+        self.encode_text = TextEncoder(config.text)
+        self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale))
+
+    def clamp_logit_scale_(self):
+        """Keep the temperature where CLIP keeps it."""
+        with torch.no_grad():
+            self.logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)
+
+    def embed_volumes(self, volume):
+        """(B, 1, R, A, S) → unit embeddings (B, 512), phecode logits (B, n), features (B, F)."""
+        contrastive, logits, embedding = self.encode_image(volume)
+        return F.normalize(contrastive.float(), dim=1), logits.float(), embedding.float()
+
+    def embed_tokens(self, input_ids, attention_mask):
+        """(n, length) tokens → unit embeddings (n, 512)."""
+        return F.normalize(self.encode_text(input_ids, attention_mask).float(), dim=1)
+
+
+def feature_shape(image, grid_shape):
+    """(S, R, A) size of the last feature map for an (R, A, S) input."""
+    r, a, s = grid_shape
+    sizes = []
+    for n, depth_stride in ((s, image.stem_depth_stride), (r, 2), (a, 2)):
+        if image.stem in ("patch", "steps"):
+            n = n // 4
+        else:
+            n = -(-n // depth_stride)  # stem
+            n = -(-n // 2)  # pooling
+        for _ in range(3):
+            n = -(-n // 2)
+        sizes.append(n)
+    return tuple(sizes)

@@ -1,0 +1,404 @@
+"""Profiles, paths, atomic files and provenance: what every notebook does before and after its story.
+
+A profile (`notebooks/profiles/NAME.yaml`) holds the parameters of every notebook. `default.yaml` is
+complete and documents each key; the others extend it. A notebook asks for its settings with
+`settings("02_pretraining", globals())`: values come from the profile, unless the notebook's own
+parameters cell, or papermill's `-p`, gives one. Unknown names are errors that name the nearest one.
+
+Run as `python -m merlin.run explain FILE` to see where an executed notebook failed, and as
+`python -m merlin.run check PROFILE` to check a profile.
+"""
+
+import argparse
+import ast
+import difflib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+PROFILES = NOTEBOOKS / "profiles"
+TIER_NOTES = {
+    "phantom": "synthetic phantom cohort, not a clinical result",
+    "embeddings": "embeddings read from a file",
+    "full": "full tier",
+}
+RESULT_COLUMNS = (
+    "task",
+    "label",
+    "metric",
+    "model",
+    "split",
+    "value",
+    "low",
+    "high",
+    "n_studies",
+    "n_patients",
+    "n_positive",
+    "status",
+    "reason",
+)
+_started = time.time()
+
+
+class ProfileError(ValueError):
+    """A profile or a notebook parameter that does not exist."""
+
+
+def nearest(name, known):
+    """` (nearest: NAME).` for an error message, or `.` if nothing is like it."""
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1, cutoff=0.5)
+    return f" (nearest: {close[0]})." if close else "."
+
+
+def load_profile(name):
+    """Read a profile with everything it extends filled in.
+
+    Returns
+    -------
+    dict
+        `profile`, `tier`, `seed`, `expected`, `arms`, and one dict of parameters per notebook.
+
+    Raises
+    ------
+    ProfileError
+        Naming every unknown profile, section or key with its nearest real one.
+    """
+    path = PROFILES / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(p.stem for p in PROFILES.glob("*.yaml"))
+        raise ProfileError(
+            f"No profile {name!r}{nearest(name, names)} Profiles are {', '.join(names)}, "
+            f"in {PROFILES.relative_to(ROOT)}/."
+        )
+    full = yaml.safe_load((PROFILES / "default.yaml").read_text())
+    own = yaml.safe_load(path.read_text()) or {}
+    problems = []
+    for key, value in own.items():
+        if key not in full:
+            problems.append(f"{key}: unknown{nearest(key, full)}")
+        elif key == "arms":
+            full["arms"] = value
+        elif isinstance(full[key], dict):
+            for inner, v in (value or {}).items():
+                if inner not in full[key]:
+                    problems.append(f"{key}.{inner}: unknown{nearest(inner, full[key])}")
+                full[key][inner] = v
+        else:
+            full[key] = value
+    trained = set(full.get("02_pretraining", {}))
+    for arm, changes in full["arms"].items():
+        for key in changes or {}:
+            if key not in trained:
+                problems.append(f"arms.{arm}.{key}: unknown{nearest(key, trained)}")
+    if problems:
+        raise ProfileError(
+            f"{path.relative_to(ROOT)}: {len(problems)} unknown keys\n  " + "\n  ".join(problems)
+        )
+    return {"profile": name, **full}
+
+
+def settings(notebook, scope):
+    """The settings of one notebook run.
+
+    Parameters
+    ----------
+    notebook : str
+        Its name without suffix, as the profile's section.
+    scope : dict
+        The notebook's `globals()` right after its parameters cell. A parameter left at None takes
+        the profile's value.
+
+    Returns
+    -------
+    types.SimpleNamespace
+        One attribute per parameter, plus `profile`, `tier`, `seed`, and `arm` where the notebook
+        has arms.
+
+    Raises
+    ------
+    ProfileError
+        If a parameter was given that the notebook does not have: a mistyped `-p` name.
+    """
+    profile = load_profile(scope["profile"])
+    values = {k: profile[k] for k in ("profile", "tier", "seed")} | profile[notebook]
+    arm = scope.get("arm")
+    if arm is not None:
+        if arm not in profile["arms"]:
+            raise ProfileError(f"No arm {arm!r}{nearest(arm, profile['arms'])}")
+        values["arm"] = arm
+        if notebook == "02_pretraining":
+            values |= profile["arms"][arm] or {}
+    allowed = set(values) | {"arm"}
+    ours = {"In", "Out", "get_ipython", "exit", "quit", "open", "run", "settings"}
+    given = {
+        k: v
+        for k, v in scope.items()
+        if not k.startswith("_") and k not in ours and not callable(v) and not _is_module(v)
+    }
+    unknown = sorted(set(given) - allowed)
+    if unknown:
+        raise ProfileError(
+            f"{notebook} has no parameter "
+            + "; ".join(f"{u!r}{nearest(u, allowed)}" for u in unknown)
+            + f" Its parameters are {', '.join(sorted(allowed))}."
+        )
+    values |= {k: v for k, v in given.items() if v is not None}
+    return SimpleNamespace(**values)
+
+
+def _is_module(value):
+    return type(value).__name__ == "module"
+
+
+def folder(profile):
+    """`runs/<profile>/`, made if missing."""
+    path = ROOT / "runs" / profile
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def upstream(path, notebook):
+    """`path`, or an error that names the notebook which makes it."""
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path} is missing. "
+            f"Run notebooks/{notebook}.ipynb first (or `make figures`, which runs all in order)."
+        )
+    return path
+
+
+@contextmanager
+def atomic(path, mode="w"):
+    """Open a temporary neighbour of `path` for writing and move it there if all goes well."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, mode) as stream:
+            yield stream
+        # mkstemp makes files for the owner only; results are for whoever may read the folder.
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+def write_csv(path, table):
+    """Write a table atomically."""
+    with atomic(path) as stream:
+        table.to_csv(stream, index=False, lineterminator="\n")
+
+
+def write_json(path, value):
+    """Write JSON atomically, keys in the order given."""
+    with atomic(path) as stream:
+        json.dump(value, stream, indent=1, default=_plain)
+        stream.write("\n")
+
+
+def _plain(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value)
+
+
+def write_results(settings_, name, table, predictions=None):
+    """Write `results/<name>.csv` and `predictions/<name>.parquet` of a run.
+
+    Raises
+    ------
+    ValueError
+        If a required column is missing or a status is neither `ok` nor `not evaluated`.
+    """
+    missing = [c for c in RESULT_COLUMNS if c not in table]
+    if missing:
+        raise ValueError(f"results {name}: no column {', '.join(missing)}")
+    odd = set(table["status"]) - {"ok", "not evaluated"}
+    if odd:
+        raise ValueError(f"results {name}: status {sorted(odd)}. Expected ok or not evaluated")
+    extra = [c for c in table if c not in RESULT_COLUMNS]
+    base = folder(settings_.profile)
+    write_csv(base / "results" / f"{name}.csv", table[[*RESULT_COLUMNS, *extra]])
+    if predictions is not None:
+        path = base / "predictions" / f"{name}.parquet"
+        with atomic(path, "wb") as stream:
+            predictions.to_parquet(stream, index=False)
+    return base / "results" / f"{name}.csv"
+
+
+def file_hash(path):
+    """sha256 of a file, 64 hex digits."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fingerprint(*parts):
+    """16 hex digits that change when any part (plain values) changes."""
+    text = json.dumps(parts, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def imported_modules(path):
+    """Files of this package that a notebook or module uses, and what those import.
+
+    Parameters
+    ----------
+    path : path
+        A `.ipynb` or `.py` file.
+
+    Returns
+    -------
+    list of Path, sorted
+    """
+    found, queue = set(), [Path(path)]
+    while queue:
+        for module in _direct_imports(queue.pop()):
+            if module not in found:
+                found.add(module)
+                queue.append(module)
+    return sorted(found)
+
+
+def _direct_imports(path):
+    if path.suffix == ".ipynb":
+        cells = json.loads(path.read_text())["cells"]
+        source = "\n".join(
+            "".join(c["source"]) for c in cells if c["cell_type"] == "code"
+        )
+        source = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
+    else:
+        source = path.read_text()
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+        for name in names:
+            if name.split(".")[0] == "merlin":
+                base = ROOT.joinpath(*name.split("."))
+                for file in (base.with_suffix(".py"), base / "__init__.py"):
+                    if file.is_file():
+                        yield file
+
+
+def code_hash(*modules):
+    """Fingerprint of the named modules' sources and of all they import from this package."""
+    files = set()
+    for name in modules:
+        path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+        files |= {path, *imported_modules(path)}
+    return fingerprint([[str(f.relative_to(ROOT)), file_hash(f)] for f in sorted(files)])
+
+
+def provenance(settings_, inputs=(), **facts):
+    """Where a figure or file came from: tier, settings, inputs with hashes, code, machine.
+
+    Parameters
+    ----------
+    settings_ : SimpleNamespace
+        From `settings`.
+    inputs : sequence of path
+    **facts
+        Whatever else belongs beside it, as n and the kind of interval.
+    """
+    packages = ("torch", "numpy", "scipy", "pandas", "monai", "transformers", "matplotlib")
+    return {
+        "tier": settings_.tier,
+        "tier_note": TIER_NOTES[settings_.tier],
+        "profile": settings_.profile,
+        "seed": settings_.seed,
+        "parameters": vars(settings_),
+        **facts,
+        "inputs": {
+            (str(Path(p).relative_to(ROOT)) if Path(p).is_relative_to(ROOT) else Path(p).name): file_hash(p)
+            for p in inputs
+        },
+        "commit": _commit(),
+        "package": importlib.metadata.version("merlin-companion"),
+        "versions": {p: importlib.metadata.version(p) for p in packages},
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "seconds": round(time.time() - _started, 1),
+    }
+
+
+def _commit():
+    def git(*words):
+        return subprocess.run(
+            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        ).stdout.strip()
+
+    head = git("rev-parse", "--short=12", "HEAD")
+    if not head:
+        return "not a git checkout"
+    return head + (" with changes" if git("status", "--porcelain", "--", "merlin", "notebooks") else "")
+
+
+def explain(path):
+    """Where an executed notebook failed: cell, source and the last lines of its error."""
+    cells = json.loads(Path(path).read_text())["cells"]
+    number = 0
+    for cell in cells:
+        if cell["cell_type"] != "code" or "papermill-error-cell-tag" in cell["metadata"].get("tags", []):
+            continue
+        number += 1
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "error":
+                source = "".join(cell["source"]).splitlines()[-6:]
+                trace = [line for line in output["traceback"][-1].splitlines() if line.strip()][-12:]
+                return "\n".join(
+                    [
+                        f"Code cell {number} failed with {output['ename']}:",
+                        *("    " + line for line in source),
+                        *trace,
+                        f"The executed copy is kept: {path}",
+                    ]
+                )
+    return f"No failed cell in {path}: it was interrupted. Run the same command again to resume."
+
+
+def main(argv=None):
+    """Command line of this module."""
+    parser = argparse.ArgumentParser(prog="python -m merlin.run", description=__doc__.split("\n")[0])
+    parser.add_argument("action", choices=("explain", "check", "expected"))
+    parser.add_argument("name", help="an executed notebook, or a profile")
+    args = parser.parse_args(argv)
+    if args.action == "explain":
+        sys.stderr.write(explain(args.name) + "\n")
+        return 1
+    try:
+        profile = load_profile(args.name)
+    except ProfileError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    if args.action == "expected":
+        e = profile["expected"]
+        sys.stdout.write(
+            f"Profile {args.name}: about {e['minutes']} minutes on two cores, "
+            f"{e['memory_gb']} GB of memory, {e['disk_gb']} GB of disk under runs/.\n"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Metrics and intervals on arrays; knows NumPy, SciPy, numba and pandas only."""

@@ -1,0 +1,144 @@
+"""AUROC and F1 for many labels and many resamples at once, exact with ties and missing labels.
+
+All functions take weights, one column a resample: a study's weight is how often its patient was
+drawn. A column of ones gives the plain metric. Labels are 1, 0 or NaN (unknown, left out).
+"""
+
+import numpy as np
+from numba import njit, prange
+
+
+@njit(cache=True, parallel=True)
+def _auroc(order, ties, labels, weights, out):
+    n, n_labels = order.shape
+    n_resamples = weights.shape[1]
+    for f in prange(n_labels):
+        below = np.zeros(n_resamples)  # weight of negatives with a smaller score
+        positives = np.zeros(n_resamples)
+        area = np.zeros(n_resamples)
+        here_pos = np.zeros(n_resamples)  # within the current group of equal scores
+        here_neg = np.zeros(n_resamples)
+        for i in range(n):
+            study = order[i, f]
+            label = labels[study, f]
+            if label == 1:
+                for r in range(n_resamples):
+                    here_pos[r] += weights[study, r]
+            elif label == 0:
+                for r in range(n_resamples):
+                    here_neg[r] += weights[study, r]
+            if not ties[i, f]:
+                for r in range(n_resamples):
+                    area[r] += here_pos[r] * (below[r] + 0.5 * here_neg[r])
+                    below[r] += here_neg[r]
+                    positives[r] += here_pos[r]
+                    here_pos[r] = 0.0
+                    here_neg[r] = 0.0
+        for r in range(n_resamples):
+            pairs = positives[r] * below[r]
+            out[f, r] = area[r] / pairs if pairs > 0 else np.nan
+
+
+def auroc(scores, labels, weights=None):
+    """Area under the ROC curve per label and resample.
+
+    Parameters
+    ----------
+    scores : (n_studies, n_labels) float
+        Higher means present; finite.
+    labels : (n_studies, n_labels) float
+        1, 0 or NaN.
+    weights : (n_studies, n_resamples) int, optional
+        Default: one column of ones.
+
+    Returns
+    -------
+    (n_labels, n_resamples) float
+        In [0, 1]; NaN where a resample holds only one class. Equal scores count one half.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree or a score is not finite.
+    """
+    scores, labels, weights = _checked(scores, labels, weights)
+    order = np.argsort(scores, axis=0, kind="stable")
+    ranked = np.take_along_axis(scores, order, axis=0)
+    ties = np.zeros(order.shape, bool)  # equal to the next one
+    ties[:-1] = ranked[1:] == ranked[:-1]
+    codes = np.where(np.isnan(labels), -1, labels).astype(np.int8)
+    out = np.empty((scores.shape[1], weights.shape[1]))
+    _auroc(order, ties, codes, weights, out)
+    return out
+
+
+def f1(predicted, labels, weights=None):
+    """F1 of the positive class per label and resample.
+
+    Parameters
+    ----------
+    predicted : (n_studies, n_labels) bool
+    labels : (n_studies, n_labels) float
+        1, 0 or NaN.
+    weights : (n_studies, n_resamples) int, optional
+
+    Returns
+    -------
+    (n_labels, n_resamples) float
+        2 TP / (2 TP + FP + FN); NaN where a resample has no positive label.
+    """
+    predicted, labels, weights = _checked(np.asarray(predicted, float), labels, weights)
+    weights = weights.astype(np.float64)
+    positive, known = labels == 1, ~np.isnan(labels)
+    hit = ((predicted == 1) & positive).T @ weights
+    called = ((predicted == 1) & known).T @ weights
+    present = positive.T @ weights
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = 2 * hit / (called + present)
+    return np.where(present > 0, value, np.nan)
+
+
+def _checked(scores, labels, weights):
+    scores, labels = np.asarray(scores, float), np.asarray(labels, float)
+    if scores.shape != labels.shape or scores.ndim != 2:
+        raise ValueError(
+            f"scores {scores.shape} and labels {labels.shape} must both be (n_studies, n_labels)"
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{int((~np.isfinite(scores)).sum())} scores are not finite")
+    odd = set(np.unique(labels[~np.isnan(labels)])) - {0.0, 1.0}
+    if odd:
+        raise ValueError(f"labels must be 1, 0 or NaN; found {sorted(odd)[:5]}")
+    if weights is None:
+        weights = np.ones((len(scores), 1), np.int32)
+    weights = np.ascontiguousarray(weights)
+    if weights.ndim != 2 or len(weights) != len(scores):
+        raise ValueError(f"weights {weights.shape} must be ({len(scores)}, n_resamples)")
+    return scores, labels, weights
+
+
+def best_f1_threshold(scores, labels):
+    """Threshold per label that maximises F1; choose it on validation, use it on test.
+
+    Parameters
+    ----------
+    scores, labels : (n_studies, n_labels) float
+
+    Returns
+    -------
+    (n_labels,) float
+        Midway between the two scores it separates; NaN where no label is positive.
+    """
+    scores, labels, _ = _checked(scores, labels, None)
+    out = np.full(scores.shape[1], np.nan)
+    for j in range(scores.shape[1]):
+        known = ~np.isnan(labels[:, j])
+        order = np.argsort(-scores[known, j], kind="stable")
+        s, y = scores[known, j][order], labels[known, j][order]
+        if y.sum() == 0:
+            continue
+        value = 2 * np.cumsum(y) / (np.arange(1, len(y) + 1) + y.sum())
+        value[:-1][s[1:] == s[:-1]] = -1  # a threshold can't stand between equal scores
+        k = int(value.argmax())
+        out[j] = 0.5 * (s[k] + s[k + 1]) if k + 1 < len(s) else s[k] - 1e-9
+    return out

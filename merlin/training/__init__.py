@@ -1,0 +1,1 @@
+"""Losses, batches, checkpoints and the loop."""

@@ -1,0 +1,144 @@
+"""Files of a training run: a complete checkpoint to resume from, and the weights it ends with.
+
+A checkpoint holds everything the next step depends on: weights and buffers, optimiser, random
+state, step and log. The learning rate and the batches are functions of the step, so they need no
+state. Weights go out as safetensors with the model's configuration beside them. Both are written
+to a temporary neighbour and moved, so that a file of that name is always whole.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from merlin.model.two_towers import TowersConfig, TwoTowers
+
+
+def save_checkpoint(path, *, model, optimizer, step, log, fingerprint):
+    """Write a resumable checkpoint atomically.
+
+    Parameters
+    ----------
+    path : path
+    model, optimizer
+    step : int
+        Steps done.
+    log : list of dict
+        Plain numbers.
+    fingerprint : str
+        Of settings, data and code; a checkpoint of another fingerprint is not resumed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "log": json.dumps(log),
+        "fingerprint": fingerprint,
+        "torch_rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def resume_checkpoint(path, *, model, optimizer, fingerprint):
+    """Put a checkpoint back, if there is one that belongs to this run.
+
+    Returns
+    -------
+    step : int
+        Steps already done; 0 if nothing was resumed.
+    log : list of dict
+    note : str
+        What was found, for the reader.
+    """
+    path = Path(path)
+    if not path.exists():
+        return 0, [], "starting from step 0"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError) as error:
+        aside = path.with_suffix(".unreadable")
+        path.replace(aside)
+        return 0, [], f"checkpoint unreadable ({type(error).__name__}), kept as {aside.name}; starting anew"
+    if state["fingerprint"] != fingerprint:
+        return 0, [], "the checkpoint there belongs to other settings, data or code; starting anew"
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["torch_rng"])
+    if state["cuda_rng"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    return state["step"], json.loads(state["log"]), f"resumed after step {state['step']}"
+
+
+def save_weights(path, model, metadata):
+    """Write weights as safetensors with the configuration that rebuilds the model.
+
+    Parameters
+    ----------
+    path : path
+    model : TwoTowers
+    metadata : dict
+        JSON-able facts of the run, as phecodes, grid and provenance.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"config": json.dumps(model.config.to_dict()), "metadata": json.dumps(metadata, default=str)}
+    part = path.with_name(f".{os.getpid()}-{path.name}")
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    save_file(tensors, part, metadata=header)
+    part.replace(path)
+
+
+def load_weights(path):
+    """Rebuild a model from `save_weights`, in evaluation mode on the CPU.
+
+    Returns
+    -------
+    model : TwoTowers
+    metadata : dict
+
+    Raises
+    ------
+    ValueError
+        If the file is not one of ours or its tensors do not fit, naming them.
+    """
+    with safe_open(path, "pt") as file:
+        header = file.metadata() or {}
+        if "config" not in header:
+            raise ValueError(
+                f"{path}: no model configuration inside. Expected weights written by 02_pretraining "
+                "(save_weights)."
+            )
+        tensors = {k: file.get_tensor(k) for k in file.keys()}
+    model = TwoTowers(TowersConfig.from_dict(json.loads(header["config"])))
+    load_strictly(model, tensors, name=str(path))
+    return model.eval(), json.loads(header["metadata"])
+
+
+def load_strictly(model, tensors, *, name):
+    """`load_state_dict` that lists every missing, unexpected and misshapen tensor.
+
+    Raises
+    ------
+    ValueError
+    """
+    own = model.state_dict()
+    problems = [f"{k}: missing" for k in own if k not in tensors]
+    problems += [f"{k}: unexpected" for k in tensors if k not in own]
+    problems += [
+        f"{k}: shape {tuple(tensors[k].shape)}, expected {tuple(v.shape)}"
+        for k, v in own.items()
+        if k in tensors and tensors[k].shape != v.shape
+    ]
+    if problems:
+        shown = "\n  ".join(problems[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise ValueError(f"{name}: {len(problems)} tensors do not fit this model\n  {shown}{more}")
+    model.load_state_dict(tensors)

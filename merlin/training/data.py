@@ -1,0 +1,102 @@
+"""Studies for pretraining: what a batch holds, and which studies make it up.
+
+Batches are a function of (seed, step): the order of an epoch is a seeded permutation, and what is
+random about an item is drawn from (seed, step). So a resumed run sees what the killed one would
+have, and nothing depends on worker processes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Studies:
+    """Pretraining data of one split. Finding labels have no place here.
+
+    Attributes
+    ----------
+    study_ids : (n,) str
+    patient_ids : (n,) str
+    volumes : callable
+        Index → (R, A, S) float32 in [0, 1]; reads from the cache, so memory stays flat.
+    findings : (n,) str
+        Whole findings texts.
+    sections : (n, n_sections) str
+        The same by anatomical section; empty where a report has none.
+    phecodes : (n, n_phecodes) float
+        1, 0 or NaN.
+    """
+
+    study_ids: np.ndarray
+    patient_ids: np.ndarray
+    volumes: object
+    findings: np.ndarray
+    sections: np.ndarray
+    phecodes: np.ndarray
+
+    def __len__(self):
+        return len(self.study_ids)
+
+    def subset(self, keep):
+        """Studies at the given positions, or where a mask is true."""
+        index = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep)
+        return Studies(
+            self.study_ids[index],
+            self.patient_ids[index],
+            lambda i: self.volumes(int(index[i])),
+            self.findings[index],
+            self.sections[index],
+            self.phecodes[index],
+        )
+
+
+def batch_indices(n_studies, batch_size, step, *, seed):
+    """Which studies make up the batch of a step; every study once an epoch, the tail is dropped.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer studies than a batch holds.
+    """
+    per_epoch = n_studies // batch_size
+    if per_epoch == 0:
+        raise ValueError(
+            f"{n_studies} studies do not fill a batch of {batch_size}. Use more studies or a smaller batch."
+        )
+    epoch, position = divmod(step, per_epoch)
+    order = np.random.default_rng([seed, 2, epoch]).permutation(n_studies)
+    return order[position * batch_size : (position + 1) * batch_size]
+
+
+def load_volumes(studies, index):
+    """(B, 1, R, A, S) float32 tensor of the studies at `index`."""
+    return torch.from_numpy(np.stack([studies.volumes(int(i)) for i in index]))[:, None]
+
+
+def augment(volume, rng, *, shift_voxels, noise, gain):
+    """Shift a batch by whole voxels and disturb its intensities; never mirror.
+
+    Livers lie on the right and reports say so: a mirrored volume would contradict its text.
+
+    Parameters
+    ----------
+    volume : (B, 1, R, A, S) float tensor
+        Changed in place where possible.
+    rng : numpy.random.Generator
+    shift_voxels : int
+        Largest shift along each axis, the same for the whole batch; the border repeats air.
+    noise : float
+        Standard deviation of added Gaussian noise, in units of the 0..1 image.
+    gain : float
+        Standard deviation of a factor on each volume.
+    """
+    if shift_voxels:
+        shift = rng.integers(-shift_voxels, shift_voxels + 1, 3)
+        volume = torch.roll(volume, tuple(int(s) for s in shift), (2, 3, 4))
+    if noise or gain:
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        factor = 1 + gain * torch.randn(len(volume), 1, 1, 1, 1, generator=generator)
+        volume = volume * factor + noise * torch.randn(volume.shape, generator=generator)
+    return volume

@@ -1,0 +1,273 @@
+"""The pretraining loop: one step is read a batch, two losses, backward, step.
+
+One loop serves every strategy of the paper. A strategy is which texts a step pairs with its volumes
+(the whole findings, or anatomical sections on every other step) and how the two losses are weighted
+(`multi-task` from the start, or `staged`: codes first, then reports with the codes' loss turned
+down). Hyper-parameters of the paper and where they stand are in `PAPER`.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from merlin.statistics import metrics
+from merlin.training.checkpoint import resume_checkpoint, save_checkpoint
+from merlin.training.data import augment, batch_indices, load_volumes
+from merlin.training.losses import contrastive_loss, phecode_loss
+
+# Values with a source (paper_facts §4); what the sources leave open is None.
+PAPER = dict(
+    learning_rate=1e-5,
+    betas=(0.9, 0.999),
+    n_epochs=300,
+    batch_size=18,
+    precision="fp16",
+    weight_decay=None,
+    warmup_steps=None,
+    ehr_weight=None,
+)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train. Defaults are ours where `PAPER` has none."""
+
+    n_steps: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.98)
+    warmup_steps: int = 40
+    clip_norm: float = 1.0
+    strategy: str = "multi-task"
+    supervision: str = "both"
+    report_splitting: bool = True
+    sections_per_step: int = 1  # the paper's steps see one section
+    ehr_weight: float = 1.0
+    stage_one_share: float = 0.4  # of the steps, with strategy="staged"
+    stage_two_ehr_weight: float = 0.1  # factor on ehr_weight
+    shift_voxels: int = 0
+    noise: float = 0.0
+    gain: float = 0.0
+    precision: str = "fp32"
+    save_every: int = 200
+    evaluate_every: int = 200
+
+    def __post_init__(self):
+        for name, allowed in (
+            ("strategy", ("multi-task", "staged")),
+            ("supervision", ("both", "ehr", "reports")),
+            ("precision", ("fp32", "bf16", "fp16")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}; got {getattr(self, name)!r}")
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is not finite; the last checkpoint is untouched."""
+
+
+class TokenCache:
+    """Tokenised texts, each made once; equal texts share a number."""
+
+    def __init__(self, encoder):
+        self._encoder, self._number, self._tokens = encoder, {}, []
+        self.n_truncated = self.n_lost_tokens = 0
+
+    def numbers(self, texts):
+        """(n,) int: equal texts get equal numbers."""
+        new = list(dict.fromkeys(t for t in texts if t not in self._number))
+        for start in range(0, len(new), 512):
+            part = new[start : start + 512]
+            ids, mask, lost = self._encoder.tokenize(part)
+            for text, row, kept in zip(part, ids, mask.sum(1), strict=True):
+                self._number[text] = len(self._tokens)
+                self._tokens.append(row[: int(kept)].clone())
+            self.n_truncated += int((lost > 0).sum())
+            self.n_lost_tokens += int(lost.sum())
+        return np.array([self._number[t] for t in texts])
+
+    def batch(self, numbers):
+        """Padded (n, length) input ids and attention mask of the given texts."""
+        rows = [self._tokens[n] for n in numbers]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        lengths = torch.tensor([len(r) for r in rows])
+        return ids, (torch.arange(ids.shape[1])[None] < lengths[:, None]).long()
+
+
+def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu", show=True):
+    """Train a `TwoTowers` model, resuming from `checkpoint` if it belongs to the same run.
+
+    Parameters
+    ----------
+    model : TwoTowers
+        On `device`.
+    train, val : Studies
+    config : TrainingConfig
+    checkpoint : path
+        Written every `save_every` steps and at the end.
+    fingerprint : str
+        Of data and code; the configuration is added here.
+    seed : int
+    device : str
+    show : bool
+        Progress bar.
+
+    Returns
+    -------
+    log : list of dict
+        One entry per step, with validation where it was made.
+    texts : TokenCache
+        With its count of truncated texts.
+
+    Raises
+    ------
+    TrainingDiverged
+        On a loss that is not finite, naming the step and the study ids of its batch.
+    """
+    torch.manual_seed(seed)
+    texts = TokenCache(model.encode_text)
+    decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [dict(params=decay, weight_decay=config.weight_decay), dict(params=rest, weight_decay=0.0)],
+        lr=config.learning_rate,
+        betas=config.betas,
+    )
+    scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
+    # Where to stop and how often to save do not change a step, so they are not part of the run.
+    mark = str([fingerprint, seed, {k: v for k, v in asdict(config).items() if k != "save_every"}])
+    start, log, note = resume_checkpoint(
+        checkpoint, model=model, optimizer=optimizer, fingerprint=mark
+    )
+    progress = tqdm(
+        total=config.n_steps, initial=start, desc="pretraining", mininterval=5, disable=not show
+    )
+    progress.write(note)
+    model.train()
+    for step in range(start, config.n_steps):
+        began = time.perf_counter()
+        rate = learning_rate(step, config)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        index = batch_indices(len(train), config.batch_size, step, seed=seed)
+        rng = np.random.default_rng([seed, 3, step])
+        volume = augment(
+            load_volumes(train, index),
+            rng,
+            shift_voxels=config.shift_voxels,
+            noise=config.noise,
+            gain=config.gain,
+        ).to(device)
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device, _dtype(config), enabled=config.precision != "fp32"):
+            image, logits, _ = model.embed_volumes(volume)
+            report = report_loss(model, image, train, index, texts, step, config, rng)
+        labels = torch.as_tensor(train.phecodes[index], dtype=torch.float32, device=device)
+        ehr = phecode_loss(logits, labels)
+        w_report, w_ehr = loss_weights(step, config)
+        loss = w_report * report + w_ehr * ehr
+        if not torch.isfinite(loss):
+            raise TrainingDiverged(
+                f"loss {loss.item()} at step {step} on studies {', '.join(train.study_ids[index])}. "
+                f"The last good checkpoint is {Path(checkpoint).name}; look at these volumes, or "
+                "lower learning_rate."
+            )
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(decay + rest, config.clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        model.clamp_logit_scale_()
+        log.append(
+            dict(
+                step=step,
+                loss=loss.item(),
+                report_loss=report.item(),
+                ehr_loss=ehr.item(),
+                learning_rate=rate,
+                logit_scale=float(model.logit_scale.detach().exp()),
+                seconds=time.perf_counter() - began,
+            )
+        )
+        progress.update()
+        progress.set_postfix(reports=f"{report.item():.2f}", codes=f"{ehr.item():.3f}", refresh=False)
+        is_last = step + 1 == config.n_steps
+        if is_last or (step + 1) % config.evaluate_every == 0:
+            log[-1]["val_phecode_auroc"] = validate(model, val, device=device)
+            model.train()
+        if is_last or (step + 1) % config.save_every == 0:
+            save_checkpoint(
+                checkpoint, model=model, optimizer=optimizer, step=step + 1, log=log, fingerprint=mark
+            )
+    progress.close()
+    return log, texts
+
+
+def learning_rate(step, config):
+    """Linear warm-up, then cosine to zero."""
+    warm = min((step + 1) / max(config.warmup_steps, 1), 1.0)
+    return config.learning_rate * warm * 0.5 * (1 + np.cos(np.pi * step / config.n_steps))
+
+
+def loss_weights(step, config):
+    """Weights of the report and the code loss at a step."""
+    if config.supervision == "ehr":
+        return 0.0, config.ehr_weight
+    if config.supervision == "reports":
+        return 1.0, 0.0
+    if config.strategy == "staged":
+        if step < config.stage_one_share * config.n_steps:
+            return 0.0, config.ehr_weight
+        return 1.0, config.ehr_weight * config.stage_two_ehr_weight
+    return 1.0, config.ehr_weight
+
+
+def report_loss(model, image, studies, index, texts, step, config, rng):
+    """InfoNCE of a batch against its texts: whole findings, or sections on every other step.
+
+    A step's sections are drawn at random; each is contrasted within itself, so that a section never
+    competes with another organ's text. Studies whose report lacks the section sit out.
+    """
+    if loss_weights(step, config)[0] == 0:
+        return image.sum() * 0
+    if not config.report_splitting or step % 2 == 0:
+        groups = [studies.findings[index]]
+    else:
+        n_sections = studies.sections.shape[1]
+        drawn = rng.choice(n_sections, min(config.sections_per_step, n_sections), replace=False)
+        groups = [studies.sections[index, s] for s in drawn]
+    numbers = [texts.numbers([t for t in g if t]) for g in groups]
+    unique, where = np.unique(np.concatenate(numbers), return_inverse=True)
+    tokens = (t.to(image.device) for t in texts.batch(unique))
+    embedded = model.embed_tokens(*tokens)[torch.as_tensor(where, device=image.device)]
+    losses = []
+    for group, part in zip(numbers, embedded.split([len(n) for n in numbers]), strict=True):
+        has_text = torch.tensor([bool(t) for t in groups[len(losses)]], device=image.device)
+        ids = torch.as_tensor(group, device=image.device)
+        losses.append(
+            contrastive_loss(image[has_text], part, model.logit_scale, ids)
+            if len(ids) > 1
+            else image.sum() * 0
+        )
+    return torch.stack(losses).mean()
+
+
+@torch.no_grad()
+def validate(model, studies, *, device="cpu", batch_size=32):
+    """Mean AUROC of the phecode head over phecodes with both classes, on unaugmented volumes."""
+    model.eval()
+    logits = [
+        model.embed_volumes(load_volumes(studies, part).to(device))[1].cpu().numpy()
+        for part in np.array_split(np.arange(len(studies)), -(-len(studies) // batch_size))
+    ]
+    values = metrics.auroc(np.concatenate(logits), studies.phecodes)
+    return float(np.nanmean(values))
+
+
+def _dtype(config):
+    return torch.bfloat16 if config.precision == "bf16" else torch.float16

@@ -1,0 +1,51 @@
+"""The two pretraining losses: symmetric InfoNCE over pairs, and masked BCE over phecodes."""
+
+import torch
+from torch.nn import functional as F
+
+
+def contrastive_loss(image_embeddings, text_embeddings, logit_scale, text_ids):
+    """Symmetric InfoNCE in which equal texts are positives of each other.
+
+    "Normal." belongs to every normal spleen of the batch; calling all but one of them wrong teaches
+    noise. Each row's target is spread evenly over the texts equal to its own; with all texts
+    different this is CLIP's loss.
+
+    Parameters
+    ----------
+    image_embeddings, text_embeddings : (B, D) float, unit length
+    logit_scale : scalar tensor
+        Logarithm of the inverse temperature.
+    text_ids : (B,) int
+        Equal numbers mean equal texts.
+
+    Returns
+    -------
+    scalar tensor
+        Mean of the image-to-text and text-to-image cross-entropies, in nats.
+    """
+    logits = logit_scale.exp() * image_embeddings @ text_embeddings.T
+    same = (text_ids[:, None] == text_ids[None, :]).to(logits.dtype)
+    targets = same / same.sum(1, keepdim=True)
+    return 0.5 * (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets))
+
+
+def phecode_loss(logits, labels):
+    """Binary cross-entropy over known phecode labels.
+
+    Parameters
+    ----------
+    logits : (B, n_phecodes)
+    labels : (B, n_phecodes)
+        1, 0, or NaN where unknown; NaN takes no part.
+
+    Returns
+    -------
+    scalar tensor
+        Mean over known labels, in nats; zero where nothing is known.
+    """
+    known = ~torch.isnan(labels)
+    loss = F.binary_cross_entropy_with_logits(
+        logits, torch.where(known, labels, torch.zeros_like(labels)), reduction="none"
+    )
+    return (loss * known).sum() / known.sum().clamp(min=1)
