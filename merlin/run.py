@@ -5,18 +5,21 @@ complete and documents each key; the others extend it. A notebook asks for its s
 `settings("02_pretraining", globals())`: values come from the profile, unless the notebook's own
 parameters cell, or papermill's `-p`, gives one. Unknown names are errors that name the nearest one.
 
-Run as `python -m merlin.run explain FILE` to see where an executed notebook failed, and as
-`python -m merlin.run check PROFILE` to check a profile.
+`python -m merlin.run figures PROFILE` runs the workflow (as `make figures` does), `… explain FILE`
+says where an executed notebook failed, `… check PROFILE` checks a profile.
 """
 
 import argparse
 import ast
 import difflib
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,6 +56,7 @@ RESULT_COLUMNS = (
     "reason",
 )
 _started = time.time()
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class ProfileError(ValueError):
@@ -91,6 +95,8 @@ def load_profile(name):
     for key, value in own.items():
         if key not in full:
             problems.append(f"{key}: unknown{nearest(key, full)}")
+        elif isinstance(value, dict) != isinstance(full[key], dict):
+            problems.append(f"{key}: {value!r}. Expected {'keys and values' if isinstance(full[key], dict) else 'a value'}.")
         elif key == "arms":
             full["arms"] = value
         elif isinstance(full[key], dict):
@@ -100,6 +106,8 @@ def load_profile(name):
                 full[key][inner] = v
         else:
             full[key] = value
+    if full["tier"] not in TIER_NOTES:
+        problems.append(f"tier: {full['tier']!r}{nearest(full['tier'], TIER_NOTES)} Expected one of {', '.join(TIER_NOTES)}.")
     trained = set(full.get("02_pretraining", {}))
     for arm, changes in full["arms"].items():
         for key in changes or {}:
@@ -107,7 +115,7 @@ def load_profile(name):
                 problems.append(f"arms.{arm}.{key}: unknown{nearest(key, trained)}")
     if problems:
         raise ProfileError(
-            f"{path.relative_to(ROOT)}: {len(problems)} unknown keys\n  " + "\n  ".join(problems)
+            f"{path.relative_to(ROOT)}: problems: {len(problems)}\n  " + "\n  ".join(problems)
         )
     return {"profile": name, **full}
 
@@ -135,6 +143,8 @@ def settings(notebook, scope):
         If a parameter was given that the notebook does not have: a mistyped `-p` name.
     """
     profile = load_profile(scope["profile"])
+    if notebook not in profile:
+        raise ProfileError(f"No notebook {notebook!r}{nearest(notebook, profile)}")
     values = {k: profile[k] for k in ("profile", "tier", "seed")} | profile[notebook]
     arm = scope.get("arm")
     if arm is not None:
@@ -365,7 +375,8 @@ def explain(path):
         for output in cell.get("outputs", []):
             if output["output_type"] == "error":
                 source = "".join(cell["source"]).splitlines()[-6:]
-                trace = [line for line in output["traceback"][-1].splitlines() if line.strip()][-12:]
+                last = (output["traceback"] or [output.get("evalue", "")])[-1]
+                trace = [_ANSI.sub("", line) for line in last.splitlines() if line.strip()][-12:]
                 return "\n".join(
                     [
                         f"Code cell {number} failed with {output['ename']}:",
@@ -377,27 +388,99 @@ def explain(path):
     return f"No failed cell in {path}: it was interrupted. Run the same command again to resume."
 
 
+def figures(profile, cores):
+    """Run the workflow of a profile, then publish its figures; returns an exit code.
+
+    The lock ends with this process, however that ends: a killed run needs no unlocking.
+    """
+    values = load_profile(profile)
+    base = folder(profile)
+    with (base / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            sys.stderr.write(f"Another run of profile {profile} is going on in runs/{profile}/.\n")
+            return 1
+        began = time.time()
+        command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
+        command += ["--rerun-incomplete", "--config", f"profile={profile}"]
+        plan = subprocess.run(
+            [*command, "--dry-run", "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        if plan.returncode:
+            sys.stderr.write(plan.stdout + plan.stderr)
+            return plan.returncode
+        is_done = "Nothing to be done" in plan.stdout + plan.stderr
+        if is_done:
+            sys.stdout.write(f"Nothing to be done: runs/{profile}/ is up to date with the code.\n")
+        else:
+            e = values["expected"]
+            sys.stdout.write(
+                f"Profile {profile}: about {e['minutes']} minutes on two cores, {e['memory_gb']} GB of "
+                f"memory, {e['disk_gb']} GB of disk under runs/. Interrupt at will: the next call "
+                "resumes.\n"
+            )
+            free = shutil.disk_usage(base).free / 1e9
+            if free < e["disk_gb"]:
+                sys.stderr.write(f"Only {free:.1f} GB of disk are free; free some space first.\n")
+                return 1
+            # The notebooks' kernels must be this environment's, and may use the cores they are given.
+            env = os.environ | {
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+            }
+            code = subprocess.run([*command, "--quiet", "rules"], cwd=ROOT, env=env, check=False).returncode
+            if code:
+                sys.stderr.write(
+                    f"Stopped. Finished notebooks are kept; make figures PROFILE={profile} resumes.\n"
+                )
+                return code
+        where = publish(profile)
+        sys.stdout.write(
+            f"{len(list(where.glob('*.png')))} figures in {where.relative_to(ROOT)}/ "
+            f"(look first at zero_shot_findings.png), executed notebooks and results in "
+            f"runs/{profile}/. This took {(time.time() - began) / 60:.1f} minutes.\n"
+        )
+    return 0
+
+
+def publish(profile):
+    """Copy a default or full run's figures to `figures/` and its manifests to `data_manifests/`.
+
+    `figures/` is committed and holds what the default profile gives, so that smaller runs leave it
+    alone; theirs stay in `runs/<profile>/figures/`. Returns the folder to look into.
+    """
+    made = folder(profile) / "figures"
+    if profile != "default":
+        return made
+    for source in sorted(made.glob("*")):
+        _copy_if_changed(source, ROOT / "figures" / source.name)
+    for source in sorted((folder(profile) / "cohort").glob("phantom_*.csv")):
+        _copy_if_changed(source, ROOT / "data_manifests" / source.name)
+    return ROOT / "figures"
+
+
+def _copy_if_changed(source, target):
+    if not target.exists() or file_hash(source) != file_hash(target):
+        with atomic(target, "wb") as stream:
+            stream.write(source.read_bytes())
+
+
 def main(argv=None):
     """Command line of this module."""
     parser = argparse.ArgumentParser(prog="python -m merlin.run", description=__doc__.split("\n")[0])
-    parser.add_argument("action", choices=("explain", "check", "expected"))
+    parser.add_argument("action", choices=("explain", "check", "figures"))
     parser.add_argument("name", help="an executed notebook, or a profile")
+    parser.add_argument("--cores", type=int, default=2)
     args = parser.parse_args(argv)
     if args.action == "explain":
         sys.stderr.write(explain(args.name) + "\n")
         return 1
     try:
-        profile = load_profile(args.name)
+        load_profile(args.name)
     except ProfileError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    if args.action == "expected":
-        e = profile["expected"]
-        sys.stdout.write(
-            f"Profile {args.name}: about {e['minutes']} minutes on two cores, "
-            f"{e['memory_gb']} GB of memory, {e['disk_gb']} GB of disk under runs/.\n"
-        )
-    return 0
+    return figures(args.name, args.cores) if args.action == "figures" else 0
 
 
 if __name__ == "__main__":

@@ -392,6 +392,7 @@ def _colon(shapes, body, rng):
     shapes.tube(points, lumen, rng.uniform(10, 50), label=label, texture=85)
     if body.colon_edema > 0:  # bright mucosa and serosa with a dark submucosa between: a target
         swollen = slice(*body.colon_edema_part)
+        calibre[swollen] += 0.35 * body.colon_edema
         layers = ((2.0, body.hu("bowel_wall")), (0.0, 16.0), (-body.colon_edema, body.hu("bowel_wall") + 25))
         for grow, hu in (*layers, (-body.colon_edema - 3.0, 22.0)):
             shapes.tube(points[swollen], np.maximum(calibre[swollen] + grow, 2.0), hu, label=label)

@@ -75,7 +75,7 @@ def make_patient(job):
         for v in range(job.n_visits)
     ]
     studies = list({s.days: s for s in studies}.values())
-    onset, _, end_days = ehr.draw_history(job.seed, patient, site)
+    onset, _, end_days = ehr.draw_history(job.seed, patient)
     manifest, truth = [], []
     for study in studies:
         volume = f"volumes/{study.study_id}.nii.gz"
@@ -118,13 +118,13 @@ def make_patient(job):
 def save_nifti(path, array, affine, axcodes):
     """Write an (R, A, S) array in the given orientation, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = nib.Nifti1Image(array, affine)
-    image.set_qform(affine, 1)
-    image.set_sform(affine, 1)
-    image.header.set_xyzt_units("mm")
     turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(axcodes))
+    image = nib.Nifti1Image(array, affine).as_reoriented(turn)
+    image.set_qform(image.affine, 1)
+    image.set_sform(image.affine, 1)
+    image.header.set_xyzt_units("mm")
     part = path.with_name(f".{os.getpid()}-{path.name}")
-    nib.save(image.as_reoriented(turn), part)
+    nib.save(image, part)
     part.replace(path)
 
 

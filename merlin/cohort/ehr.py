@@ -48,22 +48,25 @@ class Condition:
     factors: tuple[tuple[str, float], ...] = ()
 
 
-# `bone` and `renal` are traits that the scan shows without any finding naming them.
+# `bone`, `renal` and `fat` are traits that the scan shows without any finding naming them.
 CONDITIONS = {
-    "hypertension": Condition(-3.0, 0.8, 0.0, (("vascular", 0.9), ("metabolic", 0.4))),
-    "diabetes": Condition(-3.9, 0.4, 0.0, (("metabolic", 1.2),)),
-    "chronic_kidney_disease": Condition(-4.0, 0.6, 0.0, (("renal", 1.3),)),
-    "ischemic_heart_disease": Condition(-4.0, 0.8, -0.4, (("vascular", 1.2),)),
-    "cardiovascular_disease": Condition(-4.0, 0.9, 0.0, (("vascular", 1.1),)),
-    "osteoporosis": Condition(-4.3, 0.9, 0.9, (("bone", -1.1),)),
-    "obesity": Condition(-3.4, -0.1, 0.0, (("metabolic", 1.0),)),
-    "hyperlipidemia": Condition(-3.2, 0.5, 0.0, (("metabolic", 0.6), ("vascular", 0.5))),
-    "heart_failure": Condition(-4.0, 0.5, 0.0, (("fluid", 1.1), ("vascular", 0.4))),
-    "anemia": Condition(-3.6, 0.3, 0.3, (("cancer", 0.6),)),
-    "tobacco": Condition(-3.8, -0.2, -0.3, (("vascular", 0.4),)),
+    "hypertension": Condition(-3.2, 1.0, 0.0, (("vascular", 1.3), ("metabolic", 0.4))),
+    "diabetes": Condition(-4.2, 0.4, 0.0, (("metabolic", 1.7),)),
+    "chronic_kidney_disease": Condition(-4.5, 0.5, 0.0, (("renal", 1.9),)),
+    "ischemic_heart_disease": Condition(-4.4, 0.9, -0.4, (("vascular", 1.7),)),
+    "cardiovascular_disease": Condition(-4.4, 1.0, 0.0, (("vascular", 1.6),)),
+    "osteoporosis": Condition(-4.8, 1.0, 0.8, (("bone", -1.7),)),
+    "obesity": Condition(-4.2, 0.0, 0.0, (("fat", 2.2),)),
+    "hyperlipidemia": Condition(-3.6, 0.6, 0.0, (("metabolic", 1.2), ("vascular", 0.6))),
+    "heart_failure": Condition(-4.4, 0.5, 0.0, (("fluid", 1.7), ("vascular", 0.4))),
 }
-# Complaints of the day, coded at random.
-COMPLAINTS = {"abdominal_pain": 0.35, "nausea": 0.15, "urinary_infection": 0.10}
+# Complaints of the day: their chance without and with a finding that causes them.
+COMPLAINTS = {
+    "abdominal_pain": (0.06, 0.85, ("appendicitis", "bowel_obstruction", "free_air", "gallstones")),
+    "nausea": (0.03, 0.75, ("bowel_obstruction", "hiatal_hernia")),
+    "urinary_infection": (0.03, 0.7, ("hydronephrosis",)),
+    "anemia": (0.03, 0.75, ("metastatic_disease", "submucosal_edema")),
+}
 
 
 @cache
@@ -76,7 +79,7 @@ def phantom_icd():
     }
 
 
-def draw_history(seed, patient, site):
+def draw_history(seed, patient):
     """Onsets of a patient's conditions and the span of their record.
 
     Returns
@@ -89,7 +92,8 @@ def draw_history(seed, patient, site):
         Last day of follow-up.
     """
     rng = stream(seed, patient.patient_id, "history")
-    traits = {**patient.factors, "bone": patient.bone, "renal": patient.renal}
+    fat = (patient.fat - 23) / 9
+    traits = {**patient.factors, "bone": patient.bone, "renal": patient.renal, "fat": fat}
     onset = {}
     for name, c in CONDITIONS.items():
         log_hazard = c.base + c.age * (patient.age - 58) / 16 + c.female * (patient.sex == "F")
@@ -116,7 +120,7 @@ def write_codes(seed, patient, studies):
     pandas.DataFrame
         `patient_id, study_id, date, vocabulary, code`; `study_id` is empty away from scans.
     """
-    onset, visits, _ = draw_history(seed, patient, studies[0].site)
+    onset, visits, _ = draw_history(seed, patient)
     rng = stream(seed, patient.patient_id, "codes")
     start = FIRST_SCAN + pd.Timedelta(days=int(rng.integers(0, 1900)))
     rows = []
@@ -137,8 +141,9 @@ def write_codes(seed, patient, studies):
             chance = RECORDED if begin <= day else 0.004
             if rng.random() < chance:
                 record(day, name, study_id)
-        for name, chance in COMPLAINTS.items():
-            if rng.random() < chance * (1 if study else 0.3):
+        for name, (alone, caused, causes) in COMPLAINTS.items():
+            is_caused = study is not None and any(c in study.found for c in causes)
+            if rng.random() < (caused if is_caused else alone):
                 record(day, name, study_id)
         if study:
             for name, finding in FINDINGS.items():
@@ -148,6 +153,7 @@ def write_codes(seed, patient, studies):
                 if rng.random() < chance:
                     record(day, name, study_id)
     table = pd.DataFrame(rows, columns=["patient_id", "study_id", "date", "vocabulary", "code"])
+    table["date"] = [d.date().isoformat() for d in table["date"]]
     return table.drop_duplicates()
 
 

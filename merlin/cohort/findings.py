@@ -41,18 +41,18 @@ def submucosal_edema(body, severity, rng):
     name, part = [("ascending colon", (0, 13)), ("transverse colon", (12, 27)), ("descending colon", (24, 39))][
         rng.integers(3)
     ]
-    body.colon_edema, body.colon_edema_part = _between(6, 12, severity), part
+    body.colon_edema, body.colon_edema_part = _between(6, 15, severity), part
     return {"place": name, "size_mm": body.colon_edema + 4}
 
 
 def renal_hypodensities(body, severity, rng):
     """Several dark spots in both kidneys, too small to characterise."""
-    count = int(_between(4, 12, severity))
+    count = int(_between(6, 16, severity))
     for _ in range(count):
         side = 1 if rng.random() < 0.5 else -1
         name = LABEL["kidney_right" if side > 0 else "kidney_left"]
         spot = body.kidney_centre(side) + rng.uniform((-19, -17, -42), (19, 17, 42))
-        body.over.sphere(spot, _between(4, 8, rng.random()), 22, only=name)
+        body.over.sphere(spot, _between(5, 10, rng.random()), 15, only=name)
     return {"side": "bilateral", "count": count}
 
 
@@ -89,21 +89,21 @@ def thrombosis(body, severity, rng):
         z = np.array([70.0, 20.0, -55.0])
         path = np.stack([np.array([22.0, 19, 15]), body.spine_front(z * body.height) + 14, z * body.height], 1)
         radius, place = 11.5, "infrarenal inferior vena cava"
-    body.over.tube(path, radius * _between(1.0, 1.45, severity), dark + 40)
-    body.over.tube(path, radius * _between(0.75, 1.3, severity), dark, texture=4)
+    body.over.tube(path, radius * _between(1.3, 1.95, severity), dark + 40)
+    body.over.tube(path, radius * _between(1.05, 1.75, severity), dark, texture=4)
     return {"place": place}
 
 
 def metastatic_disease(body, severity, rng):
     """Dark nodules throughout the liver; sometimes dense spots in the spine too."""
-    count = int(_between(3, 14, severity))
+    count = int(_between(5, 18, severity))
     liver = body.hu("liver") + body.liver_change_hu
     sizes = []
     for _ in range(count):
         spot = body.place(rng.uniform((15, -45, 15), (118, 62, 118)))
-        size = _between(6, 19, rng.random() * (0.4 + 0.6 * severity))
+        size = _between(8, 25, rng.random() * (0.4 + 0.6 * severity))
         body.over.sphere(spot, size + 2.5, liver + 14, only=LABEL["liver"])
-        body.over.sphere(spot, size, liver - rng.uniform(45, 75), only=LABEL["liver"], texture=8)
+        body.over.sphere(spot, size, liver - rng.uniform(55, 90), only=LABEL["liver"], texture=8)
         sizes.append(2 * size)
     if rng.random() < 0.4:
         for level in rng.choice(np.arange(5, 12), 2, replace=False):
@@ -122,7 +122,7 @@ def pancreatic_atrophy(body, severity, rng):
 def renal_cyst(body, severity, rng):
     """A round pocket of water at the rim of a kidney."""
     side = 1 if rng.random() < 0.5 else -1
-    radius = _between(9, 30, severity**1.5)
+    radius = _between(11, 38, severity)
     direction = rng.normal(size=3) * (1, 0.7, 1)
     direction /= np.linalg.norm(direction)
     centre = body.kidney_centre(side) + direction * np.array([29, 26, 50]) * 0.85
@@ -133,8 +133,8 @@ def renal_cyst(body, severity, rng):
 
 def osteopenia(body, severity, rng):
     """Vertebrae that have lost half or more of their trabecular density."""
-    body.trabecular_hu = min(body.trabecular_hu, _between(88, 28, severity))
-    body.cortical_hu *= _between(0.92, 0.7, severity)
+    body.trabecular_hu = min(body.trabecular_hu, _between(112, 45, severity))
+    body.cortical_hu *= _between(1.0, 0.78, severity)
     return {}
 
 
@@ -158,7 +158,7 @@ def atelectasis(body, severity, rng):
 
 def abdominal_aortic_aneurysm(body, severity, rng):
     """The infrarenal aorta widened to 3.5 cm or more, with clot and calcium in its wall."""
-    radius = _between(17, 36, severity)
+    radius = _between(14, 33, severity)
     path = body.aorta_path()
     centre = 0.5 * (path[3] + path[4]) + (-3, radius - body.aorta_radius, -4)
     half = np.array([radius, radius, 44.0])
@@ -174,8 +174,8 @@ def abdominal_aortic_aneurysm(body, severity, rng):
 
 def anasarca(body, severity, rng):
     """Water in the fat under the skin."""
-    body.fat_stranding = _between(0.3, 1.0, severity)
-    body.visceral_hu += _between(8, 26, severity)
+    body.fat_stranding = _between(0.12, 0.9, severity)
+    body.visceral_hu += _between(3, 22, severity)
     return {}
 
 
@@ -194,11 +194,11 @@ def hiatal_hernia(body, severity, rng):
 def lymphadenopathy(body, severity, rng):
     """Enlarged nodes around the great vessels."""
     largest = 0.0
-    for _ in range(int(_between(5, 15, severity))):
-        z = rng.uniform(-70, 60)
-        x = rng.choice((-1, 1)) * rng.uniform(10, 34)
-        spot = (x, body.spine_front(z) + rng.uniform(4, 32), z)
-        radius = _between(6, 13, 0.35 * rng.random() + 0.65 * severity)
+    for _ in range(int(_between(8, 22, severity))):
+        z = rng.uniform(-75, 65)
+        x = rng.choice((-1, 1)) * rng.uniform(8, 38)
+        spot = (x, body.spine_front(z) + rng.uniform(6, 40), z)
+        radius = _between(7, 16, 0.35 * rng.random() + 0.65 * severity)
         body.over.ellipsoid(
             spot,
             (radius, radius * 0.85, radius * 1.3),
@@ -213,7 +213,7 @@ def lymphadenopathy(body, severity, rng):
 
 def prostatomegaly(body, severity, rng):
     """A prostate that bulges into the bladder's floor."""
-    body.prostate_scale *= _between(1.35, 2.0, severity)
+    body.prostate_scale *= _between(1.2, 1.9, severity)
     return {"size_mm": 40 * body.prostate_scale}
 
 
@@ -230,19 +230,19 @@ def biliary_ductal_dilation(body, severity, rng):
 
 def cardiomegaly(body, severity, rng):
     """An enlarged heart."""
-    body.heart_scale *= _between(1.18, 1.45, severity)
+    body.heart_scale *= _between(1.08, 1.36, severity)
     return {}
 
 
 def splenomegaly(body, severity, rng):
     """A spleen longer than 13 cm."""
-    body.spleen_scale *= _between(1.25, 1.7, severity)
+    body.spleen_scale *= _between(1.12, 1.6, severity)
     return {"size_mm": 105 * body.spleen_scale}
 
 
 def hepatomegaly(body, severity, rng):
     """A liver that reaches below the kidney."""
-    body.liver_scale *= _between(1.13, 1.34, severity)
+    body.liver_scale *= _between(1.06, 1.3, severity)
     return {"size_mm": 158 * body.liver_scale}
 
 
@@ -265,7 +265,7 @@ def atherosclerosis(body, severity, rng):
 
 def ascites(body, severity, rng):
     """Free fluid along the flanks, around the liver and in the pelvis."""
-    body.ascites = _between(6, 24, severity)
+    body.ascites = _between(2, 22, severity)
     return {}
 
 
@@ -279,7 +279,7 @@ def pleural_effusion(body, severity, rng):
 
 def hepatic_steatosis(body, severity, rng):
     """A liver darker than the spleen."""
-    body.liver_change_hu -= _between(30, 78, severity)
+    body.liver_change_hu -= _between(14, 70, severity)
     return {}
 
 
@@ -288,9 +288,9 @@ def appendicitis(body, severity, rng):
     root = body.place((80, 24, -120))
     tip = body.place((rng.uniform(38, 60), rng.uniform(20, 40), rng.uniform(-150, -128)))
     middle = 0.5 * (root + tip) + rng.normal(0, 7, 3)
-    radius = _between(6.5, 11, severity)
-    swelling = _between(18, 34, severity)
-    body.over.sphere(middle, swelling, -35, only=0, texture=45)
+    radius = _between(8, 14, severity)
+    swelling = _between(26, 44, severity)
+    body.over.sphere(middle, swelling, -22, only=0, texture=40)
     body.over.tube([root, middle, tip], radius, body.hu("bowel_wall") + 30)
     body.over.tube([root, middle, tip], radius - 3.5, 14)
     if rng.random() < 0.35:
@@ -302,10 +302,10 @@ def gallstones(body, severity, rng):
     """Dense stones that lie on the floor of the gallbladder."""
     centre = body.gallbladder_centre()
     count = int(_between(1, 7, rng.random()))
-    size = _between(3.5, 9, severity)
+    size = _between(5, 11, severity)
     for _ in range(count):
         spot = centre + rng.uniform((-8, -12, -18), (8, 2, 14))
-        body.over.sphere(spot, size, rng.uniform(160, 520), only=LABEL["gallbladder"])
+        body.over.sphere(spot, size, rng.uniform(260, 700), only=LABEL["gallbladder"])
     return {"count": count, "size_mm": 2 * size}
 
 
@@ -314,7 +314,7 @@ def hydronephrosis(body, severity, rng):
     sides = _side(rng, both=0.2)
     for side in sides:
         hilum = body.kidney_centre(side) + (-side * 9, 4, 0)
-        half = (_between(13, 22, severity), _between(11, 19, severity), _between(24, 40, severity))
+        half = (_between(14, 25, severity), _between(13, 23, severity), _between(26, 44, severity))
         body.over.ellipsoid(hilum, half, 7, turn_deg=(-10, side * 12, side * -20))
         ureter = [hilum + (-side * 6, 2, -14), body.place((side * 42, -8, -60)), body.place((side * 34, 0, -150))]
         body.over.tube(ureter, _between(4, 7.5, severity), 7)
@@ -323,7 +323,7 @@ def hydronephrosis(body, severity, rng):
 
 def bowel_obstruction(body, severity, rng):
     """Wide small bowel with gas-fluid levels; the colon is empty."""
-    body.loop_radius = _between(15, 23, severity)
+    body.loop_radius = _between(13, 22, severity)
     body.loop_gas = 0.9
     body.colon_scale *= 0.72
     body.colon_gas = 0.15
@@ -332,7 +332,7 @@ def bowel_obstruction(body, severity, rng):
 
 def free_air(body, severity, rng):
     """Gas under the front wall, outside the bowel."""
-    body.free_air = _between(7, 26, severity)
+    body.free_air = _between(3, 24, severity)
     return {}
 
 
@@ -341,8 +341,8 @@ def fracture(body, severity, rng):
     count = 1 + (rng.random() < 0.35) + (rng.random() < 0.15)
     levels = rng.choice(np.arange(6, 13), count, replace=False)
     for level in levels:
-        body.height_loss[level] = _between(0.25, 0.62, severity)
-    loss = 100 * _between(0.25, 0.62, severity)
+        body.height_loss[level] = _between(0.32, 0.68, severity)
+    loss = 100 * _between(0.32, 0.68, severity)
     return {"place": LEVELS[max(levels)], "count": count, "percent": loss}
 
 
@@ -394,7 +394,7 @@ FINDINGS = {
         Finding(pleural_effusion, "lower thorax", 0.22, 0.15, (("fluid", 0.65),)),
         Finding(hepatic_steatosis, "liver", 0.26, 0.0, (("metabolic", 0.7),)),
         Finding(appendicitis, "gastrointestinal", 0.12, -0.4, (("gut", 0.3),)),
-        Finding(gallstones, "gallbladder", 0.22, 0.2, (("biliary", 0.6),)),
+        Finding(gallstones, "gallbladder", 0.22, 0.2, (("biliary", 0.6),)),  # of those with one
         Finding(hydronephrosis, "kidneys", 0.18, 0.1),
         Finding(bowel_obstruction, "gastrointestinal", 0.15, 0.1, (("gut", 0.5),)),
         Finding(free_air, "peritoneum", 0.12, 0.0, (("gut", 0.5),)),

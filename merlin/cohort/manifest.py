@@ -52,6 +52,12 @@ def _schema():
     columns["age"] = column(
         pa.Check.str_matches(r"^\d{1,3}(\.\d+)?$", error="Expected years, as 57, or empty.")
     )
+    columns["slice_mm"] = column(
+        pa.Check.str_matches(r"^\d+(\.\d+)?$", error="Expected millimetres, as 5.0, or empty.")
+    )
+    columns["date"] = column(
+        pa.Check.str_matches(r"^\d{4}-\d{2}-\d{2}$", error="Expected YYYY-MM-DD or empty.")
+    )
     columns |= {
         name: column(
             one_of(("0", "1"), "Expected 1 (present), 0 (absent) or empty (not mentioned).")
@@ -88,6 +94,7 @@ def check_manifest(table, *, name="manifest", folder=None):
     ManifestError
     """
     problems = _column_problems(table)
+    table = table.loc[:, ~table.columns.duplicated()]
     try:
         _schema().validate(table, lazy=True)
     except pa.errors.SchemaErrors as error:
@@ -198,7 +205,16 @@ def load_manifest(path, *, check_files=True):
         With every problem found.
     """
     path = Path(path)
-    table = pd.read_csv(path, dtype=str, keep_default_na=False).replace("", np.nan)
+    try:
+        # Read without a header first: pandas would rename a column that stands twice.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, header=None)
+    except pd.errors.EmptyDataError:
+        raise ManifestError(f"{path.name}: the file is empty. Expected a header and one row a study.") from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path.name}: not UTF-8 ({error.reason}). Save it as CSV, UTF-8.") from None
+    table = table[1:].set_axis(table.iloc[0].tolist(), axis=1).reset_index(drop=True).replace("", np.nan)
+    if table.empty:
+        raise ManifestError(f"{path.name}: a header and no rows. Expected one row a study.")
     check_manifest(table, name=path.name, folder=path.parent if check_files else None)
     for column in (*LABELS, *FIVE_YEAR, "age", "slice_mm"):
         if column in table:

@@ -136,7 +136,7 @@ def draw_patient(seed, patient_id, site):
     sex = "F" if rng.random() < 0.54 else "M"
     age = int(np.clip(rng.normal(58 + site.age_shift, 16), 18, 92))
     factors = dict(zip(FACTORS, rng.normal(size=len(FACTORS)), strict=True))
-    habitus = 0.55 * factors["metabolic"] + 0.85 * rng.normal()
+    habitus = 0.6 * factors["metabolic"] + 0.8 * rng.normal()
     return Patient(
         patient_id=patient_id,
         sex=sex,
@@ -161,7 +161,8 @@ def liability(finding: Finding, patient, age, site, noise):
 def draw_study(seed, study_id, patient, site, *, visit=0):
     """One scan of `patient`; `visit` counts from 0 and later visits keep chronic findings."""
     rng = stream(seed, study_id)
-    days = int(visit and rng.integers(60, 420) * visit)
+    gaps = stream(seed, patient.patient_id, "visits").integers(60, 420, 8)
+    days = int(gaps[:visit].sum())
     age = patient.age + days // 365
     found = {}
     for name, finding in FINDINGS.items():
@@ -206,19 +207,19 @@ def _body(seed, study, without):
         height=p.height,
         fat=p.fat,
         muscle=float(np.clip((13.5 if p.sex == "M" else 11.5) - 0.05 * (study.age - 50) + normal[1], 8, 18)),
-        trabecular_hu=float(max(203 - 1.15 * (study.age - 25) + 16 * p.bone, 104)),
+        trabecular_hu=float(max(203 - 1.2 * (study.age - 25) + 26 * p.bone, 92)),
         lung_hu=-845 + 18 * normal[2],
         arms=float(rng.random() < 0.06),
-        liver_scale=1 + 0.04 * normal[3],
-        liver_change_hu=6 * normal[4] - 5 * max(p.factors["metabolic"], 0),
-        spleen_scale=1 + 0.07 * normal[5],
-        heart_scale=1 + 0.045 * normal[6] + 0.02 * p.factors["vascular"],
-        kidney_scale=float(1 - 0.09 * max(p.renal, 0) + 0.03 * normal[7]),
+        liver_scale=1 + 0.05 * normal[3],
+        liver_change_hu=10 * normal[4] - 7 * p.factors["metabolic"],
+        spleen_scale=1 + 0.09 * normal[5],
+        heart_scale=1 + 0.045 * normal[6] + 0.035 * p.factors["vascular"],
+        kidney_scale=float(np.clip(1 - 0.085 * p.renal + 0.03 * normal[7], 0.68, 1.15)),
         pancreas_scale=1 + 0.06 * normal[8] - 0.002 * (study.age - 58),
-        prostate_scale=0.95 + 0.004 * (study.age - 58) + 0.05 * normal[9],
+        prostate_scale=0.95 + 0.004 * (study.age - 58) + 0.08 * normal[9],
         bladder_scale=float(rng.uniform(0.72, 1.22)),
-        gallbladder_scale=float(rng.uniform(0.8, 1.2)),
-        aorta_radius=9.0 + 0.03 * (study.age - 58) + 0.5 * normal[10] + (0.5 if p.sex == "M" else 0),
+        gallbladder_scale=float(rng.uniform(0.95, 1.35)),
+        aorta_radius=9.2 + 0.04 * (study.age - 58) + 0.8 * normal[10] + (0.5 if p.sex == "M" else 0),
         loop_radius=10.5 + 0.9 * normal[11],
         loop_gas=float(rng.uniform(0.1, 0.5)),
         colon_scale=float(rng.uniform(0.85, 1.12)),

@@ -44,6 +44,8 @@ class ImageConfig:
     block: str = "bottleneck"
     stem: str = "inflated"
     stem_depth_stride: int = 1
+    stem_width: int = 0  # channels out of the stem; 0 is `width`, as in the paper
+    n_stages: int = 4  # stages of blocks that are built; 4 in the paper
     pool: str = "mean"
     in_channels: int = 3
     n_phecodes: int = 1692
@@ -110,6 +112,15 @@ class Basic(nn.Module):
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
+def _windowed(x, windows):
+    """(B, 1, …) in [0, 1] → (B, n_windows, …): HU cut to each (level, width) and scaled to 0..1."""
+    level, width = torch.tensor(windows, dtype=x.dtype, device=x.device).T
+    # One 1³ convolution writes all windows in the layout that the stem wants.
+    weight = (2000.0 / width).reshape(-1, 1, 1, 1, 1)
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+    return F.conv3d(x, weight, 0.5 - (1000.0 + level) / width).clamp_(0, 1)
+
+
 def _shortcut(in_width, out_width, stride):
     if stride == 1 and in_width == out_width:
         return None
@@ -133,7 +144,7 @@ class I3ResNet(nn.Module):
         super().__init__()
         self.config, self.checkpointing = config, checkpointing
         block = Bottleneck if config.block == "bottleneck" else Basic
-        w = config.width
+        w = config.stem_width or config.width
         if config.stem == "inflated":
             stride = (config.stem_depth_stride, 2, 2)
             self.conv1 = nn.Conv3d(config.in_channels, w, (3, 7, 7), stride, (1, 3, 3), bias=False)
@@ -150,8 +161,8 @@ class I3ResNet(nn.Module):
             )
             self.maxpool = nn.Identity()
         self.bn1 = nn.BatchNorm3d(w)
-        size = w
-        for stage, n_blocks in enumerate(DEPTHS[config.depth]):
+        size, w = w, config.width
+        for stage, n_blocks in enumerate(DEPTHS[config.depth][: config.n_stages]):
             blocks = []
             for b in range(n_blocks):
                 stride = 2 if b == 0 and stage > 0 else 1
@@ -178,9 +189,7 @@ class I3ResNet(nn.Module):
             raise ValueError(f"volume must be (B, 1, R, A, S); got {tuple(volume.shape)}")
         x = volume.permute(0, 1, 4, 2, 3)
         if self.config.windows:
-            hu = x * 2000.0 - 1000.0
-            cuts = [((hu - level) / width + 0.5).clamp(0, 1) for level, width in self.config.windows]
-            x = torch.cat(cuts, 1)
+            x = _windowed(x, self.config.windows)
         elif self.config.in_channels == 3:
             x = x.repeat(1, 3, 1, 1, 1)
         # Fixed here, so that callers need not know that this layout is the fast one.
@@ -189,8 +198,8 @@ class I3ResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         found.append(x)
         x = self.maxpool(x)
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            for block in layer:
+        for stage in range(1, self.config.n_stages + 1):
+            for block in getattr(self, f"layer{stage}"):
                 if self.checkpointing and self.training:
                     x = checkpoint(block, x, use_reentrant=False)
                 else:
@@ -242,14 +251,27 @@ class ImageEncoder(nn.Module):
         phecode_logits : (B, n_phecodes)
         embedding : (B, embedding_size); 2,048 for the paper's network
         """
+        embedding = self.embed(volume)
+        return self.contrastive(embedding), self.phecodes(embedding), embedding
+
+    def embed(self, volume):
+        """(B, 1, R, A, S) → (B, embedding_size), what both heads read."""
         x = self.i3_resnet.features(volume)
         if self.config.pool == "mean":
-            pooled = x.mean((2, 3, 4), keepdim=True)
-            contrastive = self.i3_resnet.contrastive_head(pooled).flatten(1)
-            logits = self.i3_resnet.classifier(pooled).flatten(1)
-            return contrastive, logits, pooled.flatten(1)
-        embedding = self.norm(self.squeeze(x).flatten(1))
-        return self.grid_head(embedding), self.grid_classifier(embedding), embedding
+            return x.mean((2, 3, 4))
+        return self.norm(self.squeeze(x).flatten(1))
+
+    def contrastive(self, embedding):
+        """(B, embedding_size) → (B, 512), not normalised."""
+        if self.config.pool == "mean":
+            return self.i3_resnet.contrastive_head(embedding[:, :, None, None, None]).flatten(1)
+        return self.grid_head(embedding)
+
+    def phecodes(self, embedding):
+        """(B, embedding_size) → (B, n_phecodes) logits."""
+        if self.config.pool == "mean":
+            return self.i3_resnet.classifier(embedding[:, :, None, None, None]).flatten(1)
+        return self.grid_classifier(embedding)
 
 
 def inflate_state_dict(state_2d, model):

@@ -79,7 +79,7 @@ def feature_shape(image, grid_shape):
         else:
             n = -(-n // depth_stride)  # stem
             n = -(-n // 2)  # pooling
-        for _ in range(3):
+        for _ in range(image.n_stages - 1):
             n = -(-n // 2)
         sizes.append(n)
     return tuple(sizes)

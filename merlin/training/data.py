@@ -10,6 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from merlin.cohort.ehr import phecode_matrix
+from merlin.cohort.extract import section_table, split_impression
+from merlin.ingest.preprocess import load_input
+
 
 @dataclass(frozen=True)
 class Studies:
@@ -100,3 +104,39 @@ def augment(volume, rng, *, shift_voxels, noise, gain):
         factor = 1 + gain * torch.randn(len(volume), 1, 1, 1, 1, generator=generator)
         volume = volume * factor + noise * torch.randn(volume.shape, generator=generator)
     return volume
+
+
+def studies_from_manifest(manifest, codes, code_map, phecodes, grid, cache_dir):
+    """Pretraining studies from a checked manifest and its diagnosis codes.
+
+    Labels of findings in the manifest are not looked at: reports and codes are all that training
+    sees.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        From `load_manifest`, with absolute volume paths and report text.
+    codes : DataFrame
+        `study_id, vocabulary, code`.
+    code_map : dict
+        From `ehr.read_code_map`.
+    phecodes : sequence of str
+    grid : merlin.ingest.preprocess.Grid
+    cache_dir : path
+
+    Returns
+    -------
+    Studies
+    """
+    study_ids = manifest["study_id"].to_numpy(str)
+    labels, _ = phecode_matrix(codes, study_ids, code_map, phecodes)
+    paths = manifest["volume"].tolist()
+    findings = manifest["findings"].fillna("").map(lambda t: split_impression(t)[0]).to_numpy(object)
+    return Studies(
+        study_ids=study_ids,
+        patient_ids=manifest["patient_id"].to_numpy(str),
+        volumes=lambda i: load_input(paths[i], grid, cache_dir=cache_dir).image,
+        findings=findings,
+        sections=section_table(findings),
+        phecodes=labels.astype(np.float32),
+    )

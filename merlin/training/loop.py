@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from merlin.statistics import metrics
@@ -56,6 +57,10 @@ class TrainingConfig:
     precision: str = "fp32"
     save_every: int = 200
     evaluate_every: int = 200
+    align_steps: int = 0  # steps of `align` after the last; the paper has none
+    align_batch_size: int = 256
+    align_learning_rate: float = 2e-3
+    align_whole_share: float = 0.15  # of those steps, on whole findings in smaller batches
 
     def __post_init__(self):
         for name, allowed in (
@@ -186,6 +191,7 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
         log.append(
             dict(
                 step=step,
+                phase="pretrain",
                 loss=loss.item(),
                 report_loss=report.item(),
                 ehr_loss=ehr.item(),
@@ -205,7 +211,77 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
                 checkpoint, model=model, optimizer=optimizer, step=step + 1, log=log, fingerprint=mark
             )
     progress.close()
+    if config.align_steps and start <= config.n_steps:
+        log += align(model, train, texts, config, seed=seed, device=device, show=show)
+        done = config.n_steps + config.align_steps
+        save_checkpoint(
+            checkpoint, model=model, optimizer=optimizer, step=done, log=log, fingerprint=mark
+        )
     return log, texts
+
+
+def align(model, studies, texts, config, *, seed, device="cpu", show=True):
+    """Fit the contrastive head and the text tower to the finished image features, in large batches.
+
+    A volume costs a hundred times what a section's text costs, so with small batches the texts see
+    few negatives. Here every volume is encoded once, and the image features stay as they are:
+    hundreds of studies can be contrasted in a step. Not in the paper; an option of ours.
+
+    A killed alignment starts over from the end of pretraining, with the same result.
+
+    Returns
+    -------
+    list of dict
+        Log entries, `phase` is `align`.
+    """
+    model.eval()
+    with torch.no_grad():
+        parts = np.array_split(np.arange(len(studies)), -(-len(studies) // 32))
+        volumes = (load_volumes(studies, part).to(device) for part in parts)
+        features = torch.cat([model.encode_image.embed(v) for v in volumes])
+    model.train()
+    model.encode_image.eval()  # its batch statistics are those of pretraining
+    trained = [p for n, p in model.named_parameters() if p.requires_grad and _is_aligned(n)]
+    optimizer = torch.optim.AdamW(
+        trained, lr=config.align_learning_rate, betas=config.betas, weight_decay=config.weight_decay
+    )
+    torch.manual_seed(seed + 1)
+    log = []
+    for step in tqdm(range(config.align_steps), desc="aligning", mininterval=5, disable=not show):
+        began = time.perf_counter()
+        rng = np.random.default_rng([seed, 4, step])
+        is_whole = not config.report_splitting or rng.random() < config.align_whole_share
+        size = min(len(studies), config.align_batch_size // (4 if is_whole else 1))
+        index = rng.choice(len(studies), size, replace=False)
+        for group in optimizer.param_groups:
+            group["lr"] = config.align_learning_rate * 0.5 * (1 + np.cos(np.pi * step / config.align_steps))
+        image = F.normalize(model.encode_image.contrastive(features[index]).float(), dim=1)
+        group = studies.findings[index]
+        if not is_whole:
+            group = studies.sections[index, rng.integers(studies.sections.shape[1])]
+        loss = text_loss(model, image, [group], texts)
+        if not torch.isfinite(loss):
+            raise TrainingDiverged(f"loss {loss.item()} at alignment step {step}; lower align_learning_rate.")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
+        optimizer.step()
+        model.clamp_logit_scale_()
+        log.append(
+            dict(
+                step=config.n_steps + step,
+                phase="align",
+                loss=loss.item(),
+                report_loss=loss.item(),
+                logit_scale=float(model.logit_scale.detach().exp()),
+                seconds=time.perf_counter() - began,
+            )
+        )
+    return log
+
+
+def _is_aligned(name):
+    return name.startswith("encode_text.") or name.endswith("logit_scale") or "_head." in name
 
 
 def learning_rate(step, config):
@@ -241,18 +317,34 @@ def report_loss(model, image, studies, index, texts, step, config, rng):
         n_sections = studies.sections.shape[1]
         drawn = rng.choice(n_sections, min(config.sections_per_step, n_sections), replace=False)
         groups = [studies.sections[index, s] for s in drawn]
-    numbers = [texts.numbers([t for t in g if t]) for g in groups]
+    return text_loss(model, image, groups, texts)
+
+
+def text_loss(model, image, groups, texts):
+    """Mean InfoNCE of image embeddings against each group of texts; empty texts sit out.
+
+    Parameters
+    ----------
+    image : (B, D) float tensor, unit length
+    groups : list of (B,) str arrays
+        Contrasted apart from one another; every distinct text is encoded once.
+    texts : TokenCache
+    """
+    has_text = [np.array([bool(t) for t in group]) for group in groups]
+    numbers = [texts.numbers(g[h].tolist()) for g, h in zip(groups, has_text, strict=True)]
     unique, where = np.unique(np.concatenate(numbers), return_inverse=True)
+    if len(unique) == 0:
+        return image.sum() * 0
     tokens = (t.to(image.device) for t in texts.batch(unique))
     embedded = model.embed_tokens(*tokens)[torch.as_tensor(where, device=image.device)]
     losses = []
-    for group, part in zip(numbers, embedded.split([len(n) for n in numbers]), strict=True):
-        has_text = torch.tensor([bool(t) for t in groups[len(losses)]], device=image.device)
-        ids = torch.as_tensor(group, device=image.device)
+    for ids, keep, part in zip(numbers, has_text, embedded.split([len(n) for n in numbers]), strict=True):
+        if len(ids) < 2:
+            losses.append(image.sum() * 0)
+            continue
+        rows = image[torch.as_tensor(keep, device=image.device)]
         losses.append(
-            contrastive_loss(image[has_text], part, model.logit_scale, ids)
-            if len(ids) > 1
-            else image.sum() * 0
+            contrastive_loss(rows, part, model.logit_scale, torch.as_tensor(ids, device=image.device))
         )
     return torch.stack(losses).mean()
 

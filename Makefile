@@ -1,0 +1,44 @@
+# One entry for everything. `make help` lists the targets; each says what it does and is safe twice.
+SHELL := /bin/bash
+PROFILE ?= default
+CORES ?= 2
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export HF_HUB_OFFLINE := 1
+.DEFAULT_GOAL := help
+.PHONY: help setup figures test lint format lab redraw clean
+
+help: ## List the targets
+	@echo "Reproducible companion to Merlin. Start with: make figures PROFILE=smoke"
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@echo "Profiles: $$(cd notebooks/profiles && ls *.yaml | sed 's/.yaml//' | tr '\n' ' ')(PROFILE=name, default: default)"
+
+setup: $(VENV)/ready ## Create .venv with pinned packages (about 3 GB)
+
+$(VENV)/ready: pyproject.toml constraints.txt scripts/setup.sh
+	@PYTHON="$(PYTHON)" bash scripts/setup.sh "$(VENV)"
+
+figures: setup ## Run the notebooks of PROFILE in order and fill figures/
+	@$(BIN)/python -m merlin.run check "$(PROFILE)"
+	@$(BIN)/python -m merlin.run figures "$(PROFILE)" --cores $(CORES)
+
+test: setup ## Run the tests (under ten minutes on two cores)
+	@$(BIN)/python -m pytest
+
+lint: setup ## Check style, import layers and notebook form
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && \
+	  $(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
+
+format: setup ## Mend what lint can mend
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; $(BIN)/nbstripout --keep-id notebooks/*.ipynb
+
+lab: setup ## Open JupyterLab on the notebooks
+	@$(BIN)/jupyter lab --notebook-dir=notebooks
+
+redraw: setup ## Redraw every figure from its committed tables, without training
+	@$(BIN)/python -m merlin.figures.redraw figures
+
+clean: ## Remove runs/ of PROFILE (results and caches); figures/ and .venv stay
+	@echo "Removing runs/$(PROFILE)"; rm -rf "runs/$(PROFILE)"

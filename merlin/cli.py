@@ -1,0 +1,245 @@
+"""`merlin`: look at your own scans with a trained model.
+
+    merlin findings scan.nii.gz dicom_folder --out results
+    merlin embed scans/ --out scans.npz
+
+Scans are NIfTI files or DICOM folders; a folder of NIfTI files is all of its files. What is assumed
+about a scan is printed. A scan that cannot be read is reported at the end and does not stop the
+others.
+
+Exit codes: 0 all scans done, 1 some scans could not be read, 2 nothing could be done.
+"""
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+PHANTOM_WARNING = (
+    "These weights were trained on synthetic phantoms. Scores on a real scan test the software; they "
+    "are not findings. Not for clinical use."
+)
+
+
+def parser():
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="merlin", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text, more in (
+        (
+            "findings",
+            "score the 30 zero-shot findings on scans",
+            "Writes findings.csv (presence minus absence similarity per finding; above 0 is called "
+            "present) and one QC picture a scan, which shows what the model saw: look at it before "
+            "you look at the scores.",
+        ),
+        ("embed", "turn scans into embeddings", "Writes an .npz file: see docs/embeddings.md."),
+    ):
+        command = commands.add_parser(name, help=text, description=more)
+        command.add_argument("paths", nargs="+", metavar="PATH", help="NIfTI file, DICOM folder, or folder of NIfTI")
+        command.add_argument(
+            "--out", required=True, help="folder for the results" if name == "findings" else "file, as scans.npz"
+        )
+        command.add_argument(
+            "--weights", help="weights.safetensors of a run; default: the last run of the default profile, else smoke"
+        )
+        command.add_argument(
+            "--assume-hu", action="store_true", help="read a scan as HU although its values look otherwise"
+        )
+        command.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    return top
+
+
+def main(argv=None):
+    """Run the command line; returns the exit code."""
+    args = parser().parse_args(argv)
+    try:
+        return _run(args)
+    except (FileNotFoundError, FileExistsError, ValueError) as error:
+        sys.stderr.write(f"merlin {args.command}: {error}\n")
+        return 2
+
+
+def _run(args):
+    from merlin.ingest.volume import find_scans
+
+    out = Path(args.out)
+    target = out / "findings.csv" if args.command == "findings" else out
+    if target.exists() and not args.overwrite:
+        raise FileExistsError(f"{target} exists. Choose another --out, or pass --overwrite to replace it.")
+    if args.command == "embed" and out.suffix != ".npz":
+        raise ValueError(f"--out {out}: expected a file name that ends in .npz")
+    weights = Path(args.weights) if args.weights else _last_weights()
+    if not weights.is_file():
+        raise FileNotFoundError(f"no weights at {weights}. Give a weights.safetensors, or run make figures.")
+    scans = find_scans(args.paths)
+    if not scans:
+        raise FileNotFoundError("no scan found in the given paths. Expected NIfTI files or DICOM folders.")
+    model, facts, inputs, failed = _read(weights, scans, args.assume_hu)
+    if not inputs:
+        _report(failed, len(scans))
+        return 2
+    if args.command == "findings":
+        _write_findings(model, facts, inputs, out)
+    else:
+        _write_embeddings(model, facts, inputs, out, weights)
+    _report(failed, len(scans))
+    return 1 if failed else 0
+
+
+def _last_weights():
+    from merlin.run import ROOT
+
+    for profile in ("full", "default", "smoke"):
+        path = ROOT / "runs" / profile / "pretraining" / "main" / "weights.safetensors"
+        if path.exists():
+            return path
+    raise FileNotFoundError(
+        "no trained weights in runs/. Run `make figures PROFILE=smoke` (minutes), or give --weights."
+    )
+
+
+def _read(weights, scans, assume_hu):
+    """Model, its facts, {scan: ModelInput}, {scan: error}."""
+    from tqdm import tqdm
+
+    from merlin.ingest.preprocess import Grid, load_input
+    from merlin.ingest.volume import UnreadableScan
+    from merlin.training.checkpoint import load_weights
+
+    model, facts = load_weights(weights)
+    shape = facts["grid"]
+    grid = Grid(tuple(shape["spacing_mm"]), tuple(shape["shape"]), tuple(shape["hu_window"]))
+    sys.stdout.write(
+        f"Weights: {weights} ({facts['tier']} tier, profile {facts['profile']}).\n"
+        f"Model input: {grid.shape} voxels of {grid.spacing_mm} mm (R, A, S), "
+        f"HU {grid.hu_window[0]:g} to {grid.hu_window[1]:g}.\n"
+    )
+    if facts["tier"] == "phantom":
+        sys.stdout.write(PHANTOM_WARNING + "\n")
+    inputs, failed = {}, {}
+    for scan in tqdm(scans, desc="reading", disable=len(scans) < 4):
+        try:
+            inputs[scan] = load_input(scan, grid, assume_hu=assume_hu)
+        except (UnreadableScan, OSError) as error:
+            failed[scan] = error
+    for number, (scan, seen) in enumerate(inputs.items(), 1):
+        sys.stdout.write(f"scan {number}: {scan}, {seen.body_fraction:.0%} of the body inside the crop\n")
+        for note in seen.notes:
+            sys.stdout.write(f"    {note}\n")
+    return model, facts, inputs, failed
+
+
+def _report(failed, n_scans):
+    if failed:
+        sys.stderr.write(f"{len(failed)} of {n_scans} scans could not be read:\n")
+        for error in failed.values():
+            sys.stderr.write(f"  {error}\n")
+
+
+def _encode(model, inputs):
+    from merlin.embeddings import encode_images, encode_texts, prompt_bank
+
+    seen = list(inputs.values())
+    image, logits = encode_images(model, lambda i: seen[i].image, len(seen), batch_size=4, desc="encoding")
+    rows, version = prompt_bank()
+    prompts, _ = encode_texts(model, [r[3] for r in rows], desc="prompts")
+    return image, logits, rows, prompts, version
+
+
+def _write_findings(model, facts, inputs, out):
+    import numpy as np
+    import pandas as pd
+
+    from merlin.evaluation import zero_shot
+    from merlin.run import write_csv
+
+    image, _, rows, prompts, _ = _encode(model, inputs)
+    finding, kind, wording, _ = (np.array(c) for c in zip(*rows, strict=True))
+    use = wording == "reported"
+    scores = zero_shot.score(image, prompts[use], finding[use], kind[use])
+    table = pd.DataFrame(
+        [
+            dict(scan=i + 1, source=str(scan), finding=name, score=round(float(value), 4), present=int(value > 0))
+            for i, scan in enumerate(inputs)
+            for name, value in zip(scores.findings, scores.value[i], strict=True)
+        ]
+    )
+    write_csv(out / "findings.csv", table.assign(weights_tier=facts["tier"]))
+    for number, seen in enumerate(inputs.values(), 1):
+        _draw_qc(out, number, seen, facts)
+    sys.stdout.write(f"Wrote {out / 'findings.csv'} and {len(inputs)} QC pictures (scan_001.png, …).\n")
+
+
+def _draw_qc(out, number, seen, facts):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import pandas as pd
+
+    from merlin.figures import panels, style
+
+    hu = seen.image * 2000 - 1000
+    planes = style.three_planes(hu, [s // 2 for s in hu.shape])
+    about = [("scan", number), ("body inside the crop", f"{seen.body_fraction:.1%}")]
+    about += [("cut off (mm)", ", ".join(f"{k} {v:.0f}" for k, v in seen.cut_mm.items()))]
+    about += [("HU range of the input", f"{hu.min():.0f} to {hu.max():.0f}")]
+    about += [("note", note) for note in seen.notes]
+    tables = {
+        "slices": style.images_to_table(dict(zip(("axial", "coronal", "sagittal"), planes, strict=True))),
+        "text": pd.DataFrame(about, columns=["what", "value"]),
+    }
+    sidecar = {
+        "tier_note": "your scan as the model sees it; not for clinical use",
+        "profile": facts["profile"],
+        "seed": facts["seed"],
+        "grid_spacing_mm": facts["grid"]["spacing_mm"],
+    }
+    with mpl.rc_context(style.RC):
+        figure = panels.draw_qc(tables, sidecar)
+        style.stamp(figure, style.stamp_text(sidecar))
+        out.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out / f"scan_{number:03d}.png", dpi=200)
+
+
+def _write_embeddings(model, facts, inputs, out, weights):
+    import numpy as np
+
+    from merlin.embeddings import Embeddings, save_embeddings
+    from merlin.run import file_hash
+
+    image, logits, rows, prompts, version = _encode(model, inputs)
+    finding, kind, wording, prompt = (np.array(c) for c in zip(*rows, strict=True))
+    n, size = image.shape
+    # Ids are hashes of the model's input: paths may hold names.
+    ids = np.array([hashlib.sha256(i.image.tobytes()).hexdigest()[:16] for i in inputs.values()])
+    blank = np.full((n, size), np.nan, np.float32)
+    whole = Embeddings(
+        study_id=ids,
+        patient_id=ids,
+        site=np.full(n, "own"),
+        split=np.full(n, "test"),
+        image=image,
+        findings=blank,
+        impression=blank,
+        sections=np.full((n, 0, size), np.nan, np.float16),
+        section=np.array([], str),
+        phecode_logits=logits,
+        phecode=np.array(facts["phecodes"]),
+        prompt=prompt,
+        prompt_finding=finding,
+        prompt_kind=kind,
+        prompt_wording=wording,
+        prompt_embedding=prompts,
+        meta={"model": facts["model"], "checkpoint": file_hash(weights), "prompts": version, "tier": facts["tier"]},
+    )
+    save_embeddings(out, whole)
+    sys.stdout.write(f"Wrote {n} embeddings of {size} numbers to {out}; ids are hashes of the model's input:\n")
+    for scan, identity in zip(inputs, ids, strict=True):
+        sys.stdout.write(f"  {identity}  {scan}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

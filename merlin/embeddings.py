@@ -1,0 +1,198 @@
+"""Volumes, reports and prompts → one embeddings file, which every off-the-shelf evaluation reads.
+
+Writing needs a model (and torch); reading needs NumPy alone. The file is a NumPy `.npz` of plain
+arrays without pickles; `docs/embeddings.md` states the schema. Everything is encoded once a
+checkpoint; no evaluation encodes again.
+"""
+
+import io
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import yaml
+from tqdm.auto import tqdm
+
+from merlin.run import atomic
+
+SCHEMA = 1
+PROMPTS = Path(__file__).parent / "evaluation" / "prompts.yaml"
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What an embeddings file holds. Text arrays are unit vectors; NaN rows mark missing texts.
+
+    Attributes
+    ----------
+    study_id, patient_id, site, split : (n,) str
+    image : (n, D) float32, unit length
+    findings, impression : (n, D) float32
+    sections : (n, n_sections, D) float16
+    section : (n_sections,) str
+    phecode_logits : (n, n_phecodes) float32
+    phecode : (n_phecodes,) str
+    prompt, prompt_finding, prompt_kind, prompt_wording : (m,) str
+        Text; finding; `present` or `absent`; `reported` or `novel`.
+    prompt_embedding : (m, D) float32
+    meta : dict
+        `model`, `checkpoint` (sha256), `inputs`, `tier` and whatever else the writer records.
+    """
+
+    study_id: np.ndarray
+    patient_id: np.ndarray
+    site: np.ndarray
+    split: np.ndarray
+    image: np.ndarray
+    findings: np.ndarray
+    impression: np.ndarray
+    sections: np.ndarray
+    section: np.ndarray
+    phecode_logits: np.ndarray
+    phecode: np.ndarray
+    prompt: np.ndarray
+    prompt_finding: np.ndarray
+    prompt_kind: np.ndarray
+    prompt_wording: np.ndarray
+    prompt_embedding: np.ndarray
+    meta: dict = field(default_factory=dict)
+
+    def rows(self, *, site=None, split=None):
+        """Positions of the studies of a site and split."""
+        keep = np.ones(len(self.study_id), bool)
+        if site is not None:
+            keep &= self.site == site
+        if split is not None:
+            keep &= self.split == split
+        return np.flatnonzero(keep)
+
+
+_ARRAYS = tuple(f.name for f in fields(Embeddings) if f.name != "meta")
+_OPTIONAL = ("findings", "impression", "sections", "section", "phecode_logits", "phecode")
+
+
+def save_embeddings(path, embeddings):
+    """Write an embeddings file atomically."""
+    buffer = io.BytesIO()
+    arrays = {name: getattr(embeddings, name) for name in _ARRAYS}
+    for name, value in arrays.items():
+        if value.dtype == object:
+            arrays[name] = value.astype(str)
+    meta = json.dumps({"schema": SCHEMA, **embeddings.meta}, default=str)
+    np.savez(buffer, meta=np.array(meta), **arrays)
+    with atomic(path, "wb") as stream:
+        stream.write(buffer.getbuffer())
+
+
+def load_embeddings(path):
+    """Read an embeddings file; no pickles, no torch.
+
+    Raises
+    ------
+    ValueError
+        Naming every array that is missing or whose length disagrees.
+    """
+    path = Path(path)
+    with np.load(path, allow_pickle=False) as file:
+        found = {name: file[name] for name in file.files}
+    missing = [n for n in (*_ARRAYS, "meta") if n not in found and n not in _OPTIONAL]
+    problems = [f"{n}: missing" for n in missing]
+    if not problems:
+        n, m = len(found["study_id"]), len(found["prompt"])
+        size = found["image"].shape[1]
+        absent = {
+            "findings": np.full((n, size), np.nan, np.float32),
+            "impression": np.full((n, size), np.nan, np.float32),
+            "section": np.array([], str),
+            "sections": np.full((n, 0, size), np.nan, np.float16),
+            "phecode": np.array([], str),
+            "phecode_logits": np.zeros((n, 0), np.float32),
+        }
+        for name, value in absent.items():
+            found.setdefault(name, value)
+        by_study = ("patient_id", "site", "split", "image", "findings", "impression", "sections", "phecode_logits")
+        by_prompt = ("prompt_finding", "prompt_kind", "prompt_wording", "prompt_embedding")
+        problems += [f"{k}: {len(found[k])} rows, expected {n} as study_id" for k in by_study if len(found[k]) != n]
+        problems += [f"{k}: {len(found[k])} rows, expected {m} as prompt" for k in by_prompt if len(found[k]) != m]
+        if not np.isfinite(found["image"]).all():
+            problems.append("image: values that are not finite")
+        if len(np.unique(found["study_id"])) != n:
+            problems.append("study_id: the same study more than once")
+    if problems:
+        raise ValueError(
+            f"{path.name}: not a whole embeddings file (docs/embeddings.md)\n  " + "\n  ".join(problems)
+        )
+    meta = json.loads(str(found.pop("meta")))
+    return Embeddings(**{k: found[k] for k in _ARRAYS}, meta=meta)
+
+
+def prompt_bank(path=PROMPTS):
+    """The versioned prompts as a list of (finding, kind, wording, text), and the version."""
+    bank = yaml.safe_load(Path(path).read_text())
+    rows = [
+        (finding, kind, wording, text)
+        for finding, kinds in bank["prompts"].items()
+        for kind, wordings in kinds.items()
+        for wording, texts in wordings.items()
+        for text in texts
+    ]
+    return rows, bank["version"]
+
+
+def encode_images(model, volumes, n, *, batch_size=16, device="cpu", desc="volumes"):
+    """Encode `n` volumes, read one batch at a time.
+
+    Parameters
+    ----------
+    model : TwoTowers
+        In evaluation mode.
+    volumes : callable
+        Index → (R, A, S) float32.
+
+    Returns
+    -------
+    image : (n, D) float32
+    phecode_logits : (n, n_phecodes) float32
+    """
+    import torch
+
+    if model.training:
+        raise ValueError("the model is in training mode; call model.eval() first")
+    images, logits = [], []
+    with torch.inference_mode():
+        for part in tqdm(np.array_split(np.arange(n), -(-n // batch_size)), desc=desc, mininterval=5):
+            batch = torch.from_numpy(np.stack([volumes(int(i)) for i in part]))[:, None]
+            image, logit, _ = model.embed_volumes(batch.to(device))
+            images.append(image.cpu().numpy())
+            logits.append(logit.cpu().numpy())
+    return np.concatenate(images), np.concatenate(logits)
+
+
+def encode_texts(model, texts, *, batch_size=128, device="cpu", desc="texts"):
+    """Encode texts; each distinct text once, empty ones to NaN.
+
+    Returns
+    -------
+    embedding : (n, D) float32
+    n_truncated : int
+        Distinct texts longer than the encoder's maximum.
+    """
+    import torch
+
+    texts = np.asarray(texts, dtype=object)
+    distinct = sorted({t for t in texts if t}, key=len)
+    found, n_truncated = {}, 0
+    with torch.inference_mode():
+        for start in tqdm(range(0, len(distinct), batch_size), desc=desc, mininterval=5):
+            part = distinct[start : start + batch_size]
+            ids, mask, lost = model.encode_text.tokenize(part)
+            n_truncated += int((lost > 0).sum())
+            rows = model.embed_tokens(ids.to(device), mask.to(device)).cpu().numpy()
+            found.update(zip(part, rows, strict=True))
+    size = model.config.text.embedding_size
+    out = np.full((len(texts), size), np.nan, np.float32)
+    for i, text in enumerate(texts):
+        if text:
+            out[i] = found[text]
+    return out, n_truncated

@@ -1,0 +1,208 @@
+"""Zero-shot findings: similarity to presence prompts against similarity to absence prompts.
+
+A study has a finding if its image lies nearer to texts that state it than to texts that deny it.
+Inputs are embeddings and labels; nothing here encodes, reads files or needs torch. The paper's rule
+is `mean_similarity` with threshold zero; what else is in use in the field is available by name,
+because the order of averaging changes scores (peers: trap 33).
+
+Labels are 1, 0 and NaN; findings that a report does not mention are left out of its metrics. A
+finding with one class only is reported as not evaluated.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from merlin.statistics import bootstrap, metrics
+
+SCORING = ("mean_similarity", "normalised_mean", "raw_mean")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Presence scores of one model on one set of studies.
+
+    Attributes
+    ----------
+    findings : tuple of str
+    value : (n_studies, n_findings) float
+        Presence minus absence similarity, in [-2, 2].
+    """
+
+    findings: tuple[str, ...]
+    value: np.ndarray
+
+
+def score(image, prompt_embedding, prompt_finding, prompt_kind, *, scoring="mean_similarity"):
+    """Presence minus absence similarity per study and finding.
+
+    Parameters
+    ----------
+    image : (n, D) float, unit length
+    prompt_embedding : (m, D) float
+        Unit length, except for `raw_mean`, which wants the encoder's own lengths.
+    prompt_finding, prompt_kind : (m,) str
+        `prompt_kind` is `present` or `absent`.
+    scoring : {"mean_similarity", "normalised_mean", "raw_mean"}
+        Average the similarities (the paper's authors); average unit prompt embeddings and normalise
+        again (CheXzero); average them and normalise once (BioViL).
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    ValueError
+        If a finding lacks presence or absence prompts; all such findings are named.
+    """
+    if scoring not in SCORING:
+        raise ValueError(f"scoring must be one of {SCORING}; got {scoring!r}")
+    names = tuple(dict.fromkeys(prompt_finding.tolist()))
+    missing = [
+        f"{n} ({kind})"
+        for n in names
+        for kind in ("present", "absent")
+        if not ((prompt_finding == n) & (prompt_kind == kind)).any()
+    ]
+    if missing:
+        raise ValueError(f"no prompts for {', '.join(missing)}")
+    value = np.empty((len(image), len(names)))
+    for j, name in enumerate(names):
+        side = {}
+        for kind in ("present", "absent"):
+            prompts = prompt_embedding[(prompt_finding == name) & (prompt_kind == kind)]
+            if scoring == "normalised_mean":
+                prompts = prompts / np.linalg.norm(prompts, axis=1, keepdims=True)
+            if scoring != "mean_similarity":
+                mean = prompts.mean(0)
+                prompts = (mean / np.linalg.norm(mean))[None]
+            side[kind] = (image @ prompts.T).mean(1)
+        value[:, j] = side["present"] - side["absent"]
+    return Scores(names, value)
+
+
+def balanced_draw(labels, *, seed):
+    """Mask out negatives of each finding until they equal its positives.
+
+    The paper may have balanced its test set (paper_facts §5.1); F1 depends on it. Returns labels
+    with the left-out negatives (or positives, where those are more) set to NaN.
+    """
+    labels = np.array(labels, float)
+    rng = np.random.default_rng([seed, 5])
+    for j in range(labels.shape[1]):
+        positive, negative = np.flatnonzero(labels[:, j] == 1), np.flatnonzero(labels[:, j] == 0)
+        more, n = (negative, len(positive)) if len(negative) > len(positive) else (positive, len(negative))
+        labels[rng.permutation(more)[n:], j] = np.nan
+    return labels
+
+
+def evaluate(
+    scores, labels, patient_ids, *, model, split, thresholds=0.0, n_resamples=1000, n_draws=10, seed
+):
+    """AUROC, F1 and class-balanced F1 per finding and their macro averages, with intervals.
+
+    Parameters
+    ----------
+    scores : Scores
+    labels : (n_studies, n_findings) float
+        Columns as `scores.findings`.
+    patient_ids : (n_studies,) str
+    model, split : str
+        For the table.
+    thresholds : float or (n_findings,) float
+        A study is called positive above it: 0 is the paper's rule, or thresholds from validation.
+    n_resamples : int
+        Of patients.
+    n_draws : int
+        Class-balanced draws that `f1_balanced` averages over.
+    seed : int
+        The same seed and studies give the same resamples for every model, so that models can be
+        compared pairwise.
+
+    Returns
+    -------
+    table : DataFrame
+        The common result schema.
+    resampled : dict of str to (n_resamples,) float
+        Macro value of each metric in each resample, for paired differences.
+    """
+    weights = bootstrap.patient_weights(patient_ids, n_resamples, seed=seed)
+    thresholds = np.broadcast_to(thresholds, (len(scores.findings),))
+    called = scores.value > thresholds
+    ones = np.ones((len(labels), 1), weights.dtype)
+    # The first column is the data as they are; the others are resamples.
+    weights = np.concatenate([ones, weights], axis=1)
+    both = [has_both(labels[:, j]) for j in range(labels.shape[1])]
+    values = {
+        "auroc": metrics.auroc(scores.value, labels, weights),
+        "f1": metrics.f1(called, labels, weights),
+        "f1_balanced": np.mean(
+            [metrics.f1(called, balanced_draw(labels, seed=seed + d), weights) for d in range(n_draws)],
+            axis=0,
+        ),
+    }
+    rows, resampled = [], {}
+    for metric, found in values.items():
+        found = np.where(np.array(both)[:, None], found, np.nan)
+        for j, name in enumerate(scores.findings):
+            rows.append(_row(name, metric, found[j], labels[:, j], patient_ids, both[j]))
+        overall = bootstrap.macro(found)
+        resampled[metric] = overall[1:]
+        known = ~np.isnan(labels).all(1)
+        rows.append(_macro_row(metric, overall, known, patient_ids, both))
+    table = pd.DataFrame(rows)
+    table.insert(0, "task", "zero-shot findings")
+    table["model"], table["split"] = model, split
+    return table, resampled
+
+
+def has_both(labels):
+    """Whether known labels hold both classes."""
+    return bool((labels == 1).any() and (labels == 0).any())
+
+
+def _row(name, metric, found, labels, patient_ids, is_ok):
+    known = ~np.isnan(labels)
+    estimate = bootstrap.interval(found[0], found[1:])
+    n_positive = int((labels == 1).sum())
+    reason = "" if is_ok else f"one class only: {n_positive} positive of {int(known.sum())} labelled"
+    return dict(
+        label=name,
+        metric=metric,
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        n_studies=int(known.sum()),
+        n_patients=len(set(np.asarray(patient_ids)[known])),
+        n_positive=n_positive,
+        status="ok" if is_ok else "not evaluated",
+        reason=reason,
+    )
+
+
+def _macro_row(metric, overall, known, patient_ids, both):
+    estimate = bootstrap.interval(overall[0], overall[1:])
+    left_out = len(both) - sum(both)
+    return dict(
+        label="macro",
+        metric=metric,
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        n_studies=int(known.sum()),
+        n_patients=len(set(np.asarray(patient_ids)[known])),
+        n_positive=sum(both),
+        status="ok" if any(both) else "not evaluated",
+        reason=f"{left_out} of {len(both)} findings not evaluated" if left_out else "",
+    )
+
+
+def prevalence_baseline(labels):
+    """F1 of calling every study positive: 2p / (1 + p) per finding.
+
+    What F1 rewards without any image; AUROC of a constant score is 0.5.
+    """
+    positive, known = (labels == 1).sum(0), (~np.isnan(labels)).sum(0)
+    return np.where(positive > 0, 2 * positive / np.maximum(known + positive, 1), np.nan)

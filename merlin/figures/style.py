@@ -1,0 +1,199 @@
+"""How figures look and how they are saved: sizes for the page, one palette, files with provenance.
+
+A figure is drawn from tables alone, and saved with those tables and a JSON sidecar; `redraw` makes
+it again from these files in seconds. One colour means one thing in all figures.
+"""
+
+import io
+import json
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from merlin.run import atomic, write_csv, write_json
+
+COLUMN_MM, PAGE_MM, MAX_HEIGHT_MM = 89, 183, 170
+# Okabe and Ito's colours, told apart with any common colour vision.
+COLOUR = {
+    "merlin": "#0072B2",
+    "less data": "#56B4E9",
+    "external": "#E69F00",
+    "baseline": "#999999",
+    "present": "#D55E00",
+    "absent": "#009E73",
+    "novel": "#CC79A7",
+    "train": "#0072B2",
+    "val": "#E69F00",
+    "test": "#009E73",
+}
+MARKER = {"merlin": "o", "less data": "s", "external": "D", "baseline": "x", "novel": "^"}
+SOFT_TISSUE = (-160, 240)  # W 400 L 40
+LUNG = (-1350, 150)  # W 1500 L -600
+BONE = (-350, 1150)  # W 1500 L 400
+
+RC = {
+    "font.size": 6.5,
+    "axes.titlesize": 7,
+    "axes.labelsize": 6.5,
+    "xtick.labelsize": 6,
+    "ytick.labelsize": 6,
+    "legend.fontsize": 6,
+    "legend.frameon": False,
+    "font.family": "sans-serif",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.0,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "savefig.dpi": 300,
+    "figure.dpi": 150,
+    "figure.constrained_layout.use": True,
+}
+
+
+def new_figure(width_mm, height_mm, **mosaic):
+    """A figure of that size on the page, in house style.
+
+    Parameters
+    ----------
+    width_mm, height_mm : float
+    **mosaic
+        `mosaic=` and `gridspec_kw=` of `Figure.subplot_mosaic`.
+
+    Returns
+    -------
+    figure, axes : dict of str to Axes
+    """
+    with mpl.rc_context(RC):
+        figure = plt.figure(figsize=(width_mm / 25.4, height_mm / 25.4), layout="constrained")
+        axes = figure.subplot_mosaic(**mosaic)
+    for ax in axes.values():
+        ax.tick_params(length=2, width=0.6)
+    return figure, axes
+
+
+def panel_letter(ax, letter):
+    """Bold lower-case letter at the upper left of a panel."""
+    ax.set_title(letter, loc="left", fontweight="bold", fontsize=8, pad=3)
+
+
+def stamp(figure, text):
+    """Write tier and numbers inside the picture, where no crop can lose them."""
+    figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))
+    figure.text(0.5, 0.004, text, ha="center", va="bottom", fontsize=5, color="#666666")
+
+
+def stamp_text(facts):
+    """`phantom · synthetic …, not a clinical result · profile … · seed …` from a sidecar."""
+    n = facts.get("n", {})
+    counts = ", ".join(f"{v:,} {k}" for k, v in n.items())
+    return " · ".join(
+        x
+        for x in (
+            facts["tier_note"],
+            counts,
+            facts.get("interval", ""),
+            f"profile {facts['profile']}",
+            f"seed {facts['seed']}",
+        )
+        if x
+    )
+
+
+def save_figure(folder, name, tables, facts, draw):
+    """Draw a figure from tables and write picture, tables and sidecar.
+
+    Parameters
+    ----------
+    folder : path
+    name : str
+    tables : dict of str to DataFrame
+        Written as `<name>.csv` for the key "" and `<name>_<key>.csv` for others.
+    facts : dict
+        From `run.provenance`, with `n`, `interval` and `caption`.
+    draw : callable
+        Tables and facts → Figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    folder = Path(folder)
+    for key, table in tables.items():
+        write_csv(folder / f"{name}{'_' + key if key else ''}.csv", table)
+    # Draw from what was written, so that a later redraw sees the same numbers.
+    write_json(folder / f"{name}.json", facts | {"tables": list(tables)})
+    return redraw(folder, name, draw)
+
+
+def redraw(folder, name, draw):
+    """Draw a saved figure again from its tables; returns the Figure."""
+    folder = Path(folder)
+    facts = json.loads((folder / f"{name}.json").read_text())
+    tables = {
+        key: pd.read_csv(folder / f"{name}{'_' + key if key else ''}.csv", keep_default_na=True)
+        for key in facts["tables"]
+    }
+    with mpl.rc_context(RC):
+        figure = draw(tables, facts)
+        stamp(figure, stamp_text(facts))
+        for suffix in ("png", "pdf"):
+            buffer = io.BytesIO()
+            # No dates inside: the same tables give the same file.
+            plain = {"CreationDate": None} if suffix == "pdf" else {"Software": None}
+            figure.savefig(buffer, format=suffix, dpi=300, metadata=plain)
+            with atomic(folder / f"{name}.{suffix}", "wb") as stream:
+                stream.write(buffer.getbuffer())
+    return figure
+
+
+def images_to_table(images):
+    """{panel: (rows, columns) array} → one table, a row of pixels a line."""
+    widest = max(a.shape[1] for a in images.values())
+    parts = []
+    for panel, array in images.items():
+        padded = np.full((array.shape[0], widest), np.nan)
+        padded[:, : array.shape[1]] = np.rint(array)
+        part = pd.DataFrame(padded, columns=[f"c{i}" for i in range(widest)]).astype("Int32")
+        part.insert(0, "panel", panel)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def table_to_images(table):
+    """Inverse of `images_to_table`."""
+    images = {}
+    for panel, part in table.groupby("panel", sort=False):
+        array = part.drop(columns="panel").to_numpy(float)
+        images[panel] = array[:, ~np.isnan(array).all(0)]
+    return images
+
+
+def show_slice(ax, array, *, window=SOFT_TISSUE, aspect=1.0, text=""):
+    """Show a slice in radiological convention: (rows top to bottom, the patient's right at left)."""
+    ax.imshow(array, cmap="gray", vmin=window[0], vmax=window[1], aspect=aspect, interpolation="nearest")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for side in ax.spines.values():
+        side.set_visible(False)
+    if text:
+        ax.text(0.02, 0.98, text, color="white", fontsize=5, va="top", transform=ax.transAxes)
+
+
+def three_planes(volume, index):
+    """Axial, coronal and sagittal slices of an (R, A, S) array, turned for display.
+
+    Axial from below with the patient's right at the left, front at the top; coronal from the front;
+    sagittal with the front at the left.
+    """
+    i, j, k = index
+    axial = volume[::-1, ::-1, k].T
+    coronal = volume[::-1, j, ::-1].T
+    sagittal = volume[i, ::-1, ::-1].T
+    return axial, coronal, sagittal

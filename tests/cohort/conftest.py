@@ -1,0 +1,46 @@
+"""The phantom cohort at its smallest, shared by the tests of this folder."""
+
+from collections import namedtuple
+
+import pytest
+
+from merlin.cohort import describe, phantom, render, reports
+
+SEED = 7
+
+Drawn = namedtuple("Drawn", "patient study report")
+
+
+@pytest.fixture(scope="session")
+def cohort_grid():
+    """A grid as coarse as the default profile's scanner."""
+    return render.Grid((76, 76, 81), (5.2, 5.2, 5.5), (0.0, 0.0, -10.0))
+
+
+@pytest.fixture(scope="session")
+def plain_man():
+    return describe.plain_study(SEED, sex="M")
+
+
+@pytest.fixture(scope="session")
+def plain_woman():
+    return describe.plain_study(SEED, sex="F")
+
+
+@pytest.fixture(scope="session")
+def drawn():
+    """Site → patients with one study and its report each; nothing is rendered."""
+    cohort = {}
+    for name, n in {"internal": 400, "site_b": 200, "site_c": 200}.items():
+        site = phantom.SITES[name]
+        rows = []
+        for i in range(n):
+            patient = phantom.draw_patient(SEED, f"{name}{i}", site)
+            study = phantom.draw_study(SEED, f"{name}{i}-1", patient, site)
+            rng = phantom.stream(SEED, study.study_id, "report")
+            report = reports.write_report(
+                study.found, sex=patient.sex, style=site.report_style, rng=rng
+            )
+            rows.append(Drawn(patient, study, report))
+        cohort[name] = rows
+    return cohort

@@ -1,0 +1,183 @@
+"""Files of a run are whole or absent, and say exactly what does not fit."""
+
+import json
+
+import pytest
+import tiny_run
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from merlin.training import checkpoint as module
+from merlin.training.checkpoint import (
+    load_strictly,
+    load_weights,
+    resume_checkpoint,
+    save_checkpoint,
+    save_weights,
+)
+
+
+def run_of(seed=7):
+    """A small model one step in, and its optimiser."""
+    torch.manual_seed(seed)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.randn(5, 3)).square().sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def save(path, *, step=3, fingerprint="this", seed=7):
+    model, optimizer = run_of(seed)
+    log = [dict(step=2, loss=0.1 + 0.2)]
+    save_checkpoint(
+        path, model=model, optimizer=optimizer, step=step, log=log, fingerprint=fingerprint
+    )
+    return model, optimizer
+
+
+def resume(path, *, fingerprint="this"):
+    model, optimizer = run_of(seed=8)
+    found = resume_checkpoint(path, model=model, optimizer=optimizer, fingerprint=fingerprint)
+    return found, model, optimizer
+
+
+def test_everything_comes_back(tmp_path):
+    model, optimizer = save(tmp_path / "run" / "c.pt")
+    expected = torch.rand(3)  # what the run would have drawn next
+    (step, log, note), again, optimizer_again = resume(tmp_path / "run" / "c.pt")
+    assert torch.equal(torch.rand(3), expected)
+    assert (step, log, note) == (3, [dict(step=2, loss=0.1 + 0.2)], "resumed after step 3")
+    for key, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+    state, state_again = optimizer.state_dict()["state"], optimizer_again.state_dict()["state"]
+    for p, values in state.items():
+        for key, value in values.items():
+            assert torch.equal(state_again[p][key], value), (p, key)
+
+
+def test_nothing_there_starts_at_zero(tmp_path):
+    assert resume(tmp_path / "c.pt")[0] == (0, [], "starting from step 0")
+
+
+def test_another_fingerprint_starts_anew_says_so_and_leaves_the_model_alone(tmp_path):
+    save(tmp_path / "c.pt")
+    (step, log, note), model, _ = resume(tmp_path / "c.pt", fingerprint="that")
+    assert (step, log) == (0, [])
+    assert "belongs to other settings, data or code" in note
+    untouched, _ = run_of(seed=8)
+    assert torch.equal(model[0].weight, untouched[0].weight)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b[: len(b) // 2],
+        lambda b: b"",
+        lambda b: b"not a checkpoint at all",
+        lambda b: b[:1],
+    ],
+    ids=["cut in half", "empty", "text", "one byte"],
+)
+def test_unreadable_checkpoint_is_kept_aside_and_the_run_starts_anew(tmp_path, damage):
+    path = tmp_path / "c.pt"
+    save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    damaged = path.read_bytes()
+    (step, log, note), _, _ = resume(path)
+    assert (step, log) == (0, [])
+    assert "unreadable" in note
+    assert "c.unreadable" in note
+    assert not path.exists()
+    assert (tmp_path / "c.unreadable").read_bytes() == damaged
+
+
+def test_failed_write_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
+    save(tmp_path / "c.pt")
+    before = (tmp_path / "c.pt").read_bytes()
+
+    def disk_full(state, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.torch, "save", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path / "c.pt", step=4)
+    assert (tmp_path / "c.pt").read_bytes() == before
+
+
+def test_failed_write_leaves_no_half_file_behind(tmp_path, monkeypatch):
+    def disk_full(state, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.torch, "save", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path / "c.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoint_runs_no_code_when_read(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    torch.save(dict(fingerprint="this", model=Evil()), tmp_path / "c.pt")
+    try:
+        resume(tmp_path / "c.pt")
+    except Exception as error:  # noqa: BLE001  how it refuses is the test above
+        print(type(error))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_rebuild_the_model(tmp_path):
+    model = tiny_run.model().eval()
+    metadata = dict(phecodes=["008.5", "250.2"], seed=7)
+    save_weights(tmp_path / "run" / "w.safetensors", model, metadata)
+    found, found_metadata = load_weights(tmp_path / "run" / "w.safetensors")
+    assert found_metadata == metadata
+    assert not found.training
+    assert found.state_dict().keys() == model.state_dict().keys()
+    for key, value in model.state_dict().items():
+        assert torch.equal(found.state_dict()[key], value), key
+    volume = torch.rand(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        assert torch.equal(found.embed_volumes(volume)[0], model.embed_volumes(volume)[0])
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["w.safetensors"]
+
+
+def test_weights_file_states_its_configuration(tmp_path):
+    save_weights(tmp_path / "w.safetensors", tiny_run.model(), {})
+    with safe_open(tmp_path / "w.safetensors", "pt") as file:
+        config = json.loads(file.metadata()["config"])
+    assert config["image"]["depth"] == 14
+    assert config["grid_shape"] == [16, 16, 16]
+
+
+def test_weights_of_others_are_refused_with_what_was_expected(tmp_path):
+    save_file(dict(x=torch.zeros(1)), tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"w\.safetensors: no model configuration.*save_weights"):
+        load_weights(tmp_path / "w.safetensors")
+
+
+def test_strict_load_lists_missing_unexpected_and_misshapen():
+    model = torch.nn.Linear(3, 4)
+    before = model.weight.clone()
+    tensors = dict(weight=torch.zeros(4, 2), extra=torch.zeros(1))
+    with pytest.raises(ValueError, match="w: 3 tensors do not fit") as caught:
+        load_strictly(model, tensors, name="w")
+    assert {line.strip() for line in str(caught.value).splitlines()[1:]} == {
+        "bias: missing",
+        "extra: unexpected",
+        "weight: shape (4, 2), expected (4, 3)",
+    }
+    assert torch.equal(model.weight, before)
+
+
+def test_strict_load_shows_twenty_and_counts_the_rest():
+    tensors = {f"x{i}": torch.zeros(1) for i in range(25)} | torch.nn.Linear(1, 1).state_dict()
+    with pytest.raises(ValueError, match="25 tensors do not fit") as caught:
+        load_strictly(torch.nn.Linear(1, 1), tensors, name="w")
+    assert str(caught.value).count("unexpected") == 20
+    assert "and 5 more" in str(caught.value)

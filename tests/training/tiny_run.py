@@ -1,0 +1,91 @@
+"""A pretraining run of a few milliseconds a step. As a script, it is a process that can be killed.
+
+`python tiny_run.py CHECKPOINT SAVE_EVERY SECONDS_A_STEP`
+"""
+
+import sys
+import time
+
+import numpy as np
+import torch
+
+from merlin.model.i3d import ImageConfig
+from merlin.model.text import TextConfig
+from merlin.model.two_towers import TowersConfig, TwoTowers
+from merlin.statistics import metrics
+from merlin.training.data import Studies
+from merlin.training.loop import TrainingConfig, fit
+
+IMAGE = ImageConfig(
+    depth=14, width=4, block="basic", stem="patch", pool="grid", grid_cells=4, in_channels=1,
+    n_phecodes=3, embedding_size=16,
+)  # fmt: skip
+TEXT = TextConfig(kind="small", hidden_size=32, n_layers=1, max_length=32, embedding_size=16)
+N_SECTIONS = 3
+
+
+def config(**changes):
+    base = dict(
+        n_steps=12, batch_size=4, learning_rate=3e-3, warmup_steps=2, save_every=100,
+        evaluate_every=5, shift_voxels=1, noise=0.02, gain=0.05, sections_per_step=2,
+    )  # fmt: skip
+    return TrainingConfig(**(base | changes))
+
+
+def model(seed=7):
+    torch.manual_seed(seed)
+    return TwoTowers(TowersConfig(image=IMAGE, text=TEXT, grid_shape=(16, 16, 16)))
+
+
+def studies(n=12, *, seed=7, seconds=0.0, bad=()):
+    """Studies of random volumes; those at `bad` hold NaN."""
+    rng = np.random.default_rng(seed)
+    images = rng.random((n, 16, 16, 16)).astype(np.float32)
+    for i in bad:
+        images[i, 3, 4, 5] = np.nan
+    organs, words = (
+        ("liver", "spleen", "kidney"),
+        ("normal", "cyst", "mass", "enlarged", "atrophic"),
+    )
+    sections = np.array(
+        [[f"{organ} {words[rng.integers(5)]}" for organ in organs] for _ in range(n)], dtype=object
+    )
+
+    def volume(i):
+        time.sleep(seconds / 4)
+        return images[i]
+
+    return Studies(
+        study_ids=np.array([f"study{i}" for i in range(n)]),
+        patient_ids=np.array([f"patient{i // 2}" for i in range(n)]),
+        volumes=volume,
+        findings=np.array([" ; ".join(row) for row in sections], dtype=object),
+        sections=sections,
+        phecodes=rng.choice([0.0, 1.0, np.nan], (n, 3), p=[0.5, 0.4, 0.1]).astype(np.float32),
+    )
+
+
+def train(checkpoint, towers=None, *, data=None, fingerprint="tiny", seed=7, **changes):
+    """Weights and log of a run, with one thread: faster at this size on a busy machine.
+
+    Numba's first parallel call resets that number (test_loop shows it), so it is made before.
+    """
+    metrics.auroc(np.zeros((2, 1)), np.array([[0.0], [1.0]]))
+    torch.set_num_threads(1)
+    towers = towers or model()
+    log, _ = fit(
+        towers,
+        data or studies(),
+        studies(6, seed=8),
+        config(**changes),
+        checkpoint=checkpoint,
+        fingerprint=fingerprint,
+        seed=seed,
+        show=False,
+    )
+    return {k: v.clone() for k, v in towers.state_dict().items()}, log
+
+
+if __name__ == "__main__":
+    path, save_every, seconds = sys.argv[1:]
+    train(path, data=studies(seconds=float(seconds)), save_every=int(save_every))
