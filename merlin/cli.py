@@ -38,15 +38,22 @@ def parser():
         ("embed", "turn scans into embeddings", "Writes an .npz file: see docs/embeddings.md."),
     ):
         command = commands.add_parser(name, help=text, description=more)
-        command.add_argument("paths", nargs="+", metavar="PATH", help="NIfTI file, DICOM folder, or folder of NIfTI")
         command.add_argument(
-            "--out", required=True, help="folder for the results" if name == "findings" else "file, as scans.npz"
+            "paths", nargs="+", metavar="PATH", help="NIfTI file, DICOM folder, or folder of NIfTI"
         )
         command.add_argument(
-            "--weights", help="weights.safetensors of a run; default: the last run of the default profile, else smoke"
+            "--out",
+            required=True,
+            help="folder for the results" if name == "findings" else "file, as scans.npz",
         )
         command.add_argument(
-            "--assume-hu", action="store_true", help="read a scan as HU although its values look otherwise"
+            "--weights",
+            help="weights.safetensors of a run; default: the last run of the default profile, else smoke",
+        )
+        command.add_argument(
+            "--assume-hu",
+            action="store_true",
+            help="read a scan as HU although its values look otherwise",
         )
         command.add_argument("--overwrite", action="store_true", help="replace results that exist")
     return top
@@ -68,15 +75,21 @@ def _run(args):
     out = Path(args.out)
     target = out / "findings.csv" if args.command == "findings" else out
     if target.exists() and not args.overwrite:
-        raise FileExistsError(f"{target} exists. Choose another --out, or pass --overwrite to replace it.")
+        raise FileExistsError(
+            f"{target} exists. Choose another --out, or pass --overwrite to replace it."
+        )
     if args.command == "embed" and out.suffix != ".npz":
         raise ValueError(f"--out {out}: expected a file name that ends in .npz")
     weights = Path(args.weights) if args.weights else _last_weights()
     if not weights.is_file():
-        raise FileNotFoundError(f"no weights at {weights}. Give a weights.safetensors, or run make figures.")
+        raise FileNotFoundError(
+            f"no weights at {weights}. Give a weights.safetensors, or run make figures."
+        )
     scans = find_scans(args.paths)
     if not scans:
-        raise FileNotFoundError("no scan found in the given paths. Expected NIfTI files or DICOM folders.")
+        raise FileNotFoundError(
+            "no scan found in the given paths. Expected NIfTI files or DICOM folders."
+        )
     model, facts, inputs, failed = _read(weights, scans, args.assume_hu)
     if not inputs:
         _report(failed, len(scans))
@@ -126,7 +139,9 @@ def _read(weights, scans, assume_hu):
         except (UnreadableScan, OSError) as error:
             failed[scan] = error
     for number, (scan, seen) in enumerate(inputs.items(), 1):
-        sys.stdout.write(f"scan {number}: {scan}, {seen.body_fraction:.0%} of the body inside the crop\n")
+        sys.stdout.write(
+            f"scan {number}: {scan}, {seen.body_fraction:.0%} of the body inside the crop\n"
+        )
         for note in seen.notes:
             sys.stdout.write(f"    {note}\n")
     return model, facts, inputs, failed
@@ -143,7 +158,9 @@ def _encode(model, inputs):
     from merlin.embeddings import encode_images, encode_texts, prompt_bank
 
     seen = list(inputs.values())
-    image, logits = encode_images(model, lambda i: seen[i].image, len(seen), batch_size=4, desc="encoding")
+    image, logits = encode_images(
+        model, lambda i: seen[i].image, len(seen), batch_size=4, desc="encoding"
+    )
     rows, version = prompt_bank()
     prompts, _ = encode_texts(model, [r[3] for r in rows], desc="prompts")
     return image, logits, rows, prompts, version
@@ -162,7 +179,13 @@ def _write_findings(model, facts, inputs, out):
     scores = zero_shot.score(image, prompts[use], finding[use], kind[use])
     table = pd.DataFrame(
         [
-            dict(scan=i + 1, source=str(scan), finding=name, score=round(float(value), 4), present=int(value > 0))
+            dict(
+                scan=i + 1,
+                source=str(scan),
+                finding=name,
+                score=round(float(value), 4),
+                present=int(value > 0),
+            )
             for i, scan in enumerate(inputs)
             for name, value in zip(scores.findings, scores.value[i], strict=True)
         ]
@@ -170,7 +193,9 @@ def _write_findings(model, facts, inputs, out):
     write_csv(out / "findings.csv", table.assign(weights_tier=facts["tier"]))
     for number, seen in enumerate(inputs.values(), 1):
         _draw_qc(out, number, seen, facts)
-    sys.stdout.write(f"Wrote {out / 'findings.csv'} and {len(inputs)} QC pictures (scan_001.png, …).\n")
+    sys.stdout.write(
+        f"Wrote {out / 'findings.csv'} and {len(inputs)} QC pictures (scan_001.png, …).\n"
+    )
 
 
 def _draw_qc(out, number, seen, facts):
@@ -188,7 +213,9 @@ def _draw_qc(out, number, seen, facts):
     about += [("HU range of the input", f"{hu.min():.0f} to {hu.max():.0f}")]
     about += [("note", note) for note in seen.notes]
     tables = {
-        "slices": style.images_to_table(dict(zip(("axial", "coronal", "sagittal"), planes, strict=True))),
+        "slices": style.images_to_table(
+            dict(zip(("axial", "coronal", "sagittal"), planes, strict=True))
+        ),
         "text": pd.DataFrame(about, columns=["what", "value"]),
     }
     sidecar = {
@@ -233,10 +260,17 @@ def _write_embeddings(model, facts, inputs, out, weights):
         prompt_kind=kind,
         prompt_wording=wording,
         prompt_embedding=prompts,
-        meta={"model": facts["model"], "checkpoint": file_hash(weights), "prompts": version, "tier": facts["tier"]},
+        meta={
+            "model": facts["model"],
+            "checkpoint": file_hash(weights),
+            "prompts": version,
+            "tier": facts["tier"],
+        },
     )
     save_embeddings(out, whole)
-    sys.stdout.write(f"Wrote {n} embeddings of {size} numbers to {out}; ids are hashes of the model's input:\n")
+    sys.stdout.write(
+        f"Wrote {n} embeddings of {size} numbers to {out}; ids are hashes of the model's input:\n"
+    )
     for scan, identity in zip(inputs, ids, strict=True):
         sys.stdout.write(f"  {identity}  {scan}\n")
 

@@ -98,6 +98,8 @@ def load_embeddings(path):
         found = {name: file[name] for name in file.files}
     missing = [n for n in (*_ARRAYS, "meta") if n not in found and n not in _OPTIONAL]
     problems = [f"{n}: missing" for n in missing]
+    if not problems and found["image"].ndim != 2:
+        problems.append(f"image: shape {found['image'].shape}, expected (n, D)")
     if not problems:
         n, m = len(found["study_id"]), len(found["prompt"])
         size = found["image"].shape[1]
@@ -111,17 +113,42 @@ def load_embeddings(path):
         }
         for name, value in absent.items():
             found.setdefault(name, value)
-        by_study = ("patient_id", "site", "split", "image", "findings", "impression", "sections", "phecode_logits")
+        by_study = (
+            "patient_id",
+            "site",
+            "split",
+            "image",
+            "findings",
+            "impression",
+            "sections",
+            "phecode_logits",
+        )
         by_prompt = ("prompt_finding", "prompt_kind", "prompt_wording", "prompt_embedding")
-        problems += [f"{k}: {len(found[k])} rows, expected {n} as study_id" for k in by_study if len(found[k]) != n]
-        problems += [f"{k}: {len(found[k])} rows, expected {m} as prompt" for k in by_prompt if len(found[k]) != m]
+        problems += [
+            f"{k}: {len(found[k])} rows, expected {n} as study_id"
+            for k in by_study
+            if len(found[k]) != n
+        ]
+        problems += [
+            f"{k}: {len(found[k])} rows, expected {m} as prompt"
+            for k in by_prompt
+            if len(found[k]) != m
+        ]
+        wide = [("prompt_embedding", size), ("findings", size), ("impression", size)]
+        wide += [("sections", len(found["section"])), ("phecode_logits", len(found["phecode"]))]
+        problems += [
+            f"{k}: {found[k].shape[1]} columns, expected {w}"
+            for k, w in wide
+            if found[k].ndim < 2 or found[k].shape[1] != w
+        ]
         if not np.isfinite(found["image"]).all():
             problems.append("image: values that are not finite")
         if len(np.unique(found["study_id"])) != n:
             problems.append("study_id: the same study more than once")
     if problems:
         raise ValueError(
-            f"{path.name}: not a whole embeddings file (docs/embeddings.md)\n  " + "\n  ".join(problems)
+            f"{path.name}: not a whole embeddings file (docs/embeddings.md)\n  "
+            + "\n  ".join(problems)
         )
     meta = json.loads(str(found.pop("meta")))
     return Embeddings(**{k: found[k] for k in _ARRAYS}, meta=meta)
@@ -161,7 +188,9 @@ def encode_images(model, volumes, n, *, batch_size=16, device="cpu", desc="volum
         raise ValueError("the model is in training mode; call model.eval() first")
     images, logits = [], []
     with torch.inference_mode():
-        for part in tqdm(np.array_split(np.arange(n), -(-n // batch_size)), desc=desc, mininterval=5):
+        for part in tqdm(
+            np.array_split(np.arange(n), -(-n // batch_size)), desc=desc, mininterval=5
+        ):
             batch = torch.from_numpy(np.stack([volumes(int(i)) for i in part]))[:, None]
             image, logit, _ = model.embed_volumes(batch.to(device))
             images.append(image.cpu().numpy())
@@ -181,7 +210,7 @@ def encode_texts(model, texts, *, batch_size=128, device="cpu", desc="texts"):
     import torch
 
     texts = np.asarray(texts, dtype=object)
-    distinct = sorted({t for t in texts if t}, key=len)
+    distinct = sorted({t for t in texts if t}, key=lambda t: (len(t), t))
     found, n_truncated = {}, 0
     with torch.inference_mode():
         for start in tqdm(range(0, len(distinct), batch_size), desc=desc, mininterval=5):

@@ -96,7 +96,9 @@ def load_profile(name):
         if key not in full:
             problems.append(f"{key}: unknown{nearest(key, full)}")
         elif isinstance(value, dict) != isinstance(full[key], dict):
-            problems.append(f"{key}: {value!r}. Expected {'keys and values' if isinstance(full[key], dict) else 'a value'}.")
+            problems.append(
+                f"{key}: {value!r}. Expected {'keys and values' if isinstance(full[key], dict) else 'a value'}."
+            )
         elif key == "arms":
             full["arms"] = value
         elif isinstance(full[key], dict):
@@ -107,7 +109,9 @@ def load_profile(name):
         else:
             full[key] = value
     if full["tier"] not in TIER_NOTES:
-        problems.append(f"tier: {full['tier']!r}{nearest(full['tier'], TIER_NOTES)} Expected one of {', '.join(TIER_NOTES)}.")
+        problems.append(
+            f"tier: {full['tier']!r}{nearest(full['tier'], TIER_NOTES)} Expected one of {', '.join(TIER_NOTES)}."
+        )
     trained = set(full.get("02_pretraining", {}))
     for arm, changes in full["arms"].items():
         for key in changes or {}:
@@ -291,10 +295,10 @@ def imported_modules(path):
 def _direct_imports(path):
     if path.suffix == ".ipynb":
         cells = json.loads(path.read_text())["cells"]
+        source = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
         source = "\n".join(
-            "".join(c["source"]) for c in cells if c["cell_type"] == "code"
+            line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))
         )
-        source = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
     else:
         source = path.read_text()
     for node in ast.walk(ast.parse(source)):
@@ -340,7 +344,9 @@ def provenance(settings_, inputs=(), **facts):
         "parameters": vars(settings_),
         **facts,
         "inputs": {
-            (str(Path(p).relative_to(ROOT)) if Path(p).is_relative_to(ROOT) else Path(p).name): file_hash(p)
+            (
+                str(Path(p).relative_to(ROOT)) if Path(p).is_relative_to(ROOT) else Path(p).name
+            ): file_hash(p)
             for p in inputs
         },
         "commit": _commit(),
@@ -361,7 +367,9 @@ def _commit():
     head = git("rev-parse", "--short=12", "HEAD")
     if not head:
         return "not a git checkout"
-    return head + (" with changes" if git("status", "--porcelain", "--", "merlin", "notebooks") else "")
+    return head + (
+        " with changes" if git("status", "--porcelain", "--", "merlin", "notebooks") else ""
+    )
 
 
 def explain(path):
@@ -369,7 +377,9 @@ def explain(path):
     cells = json.loads(Path(path).read_text())["cells"]
     number = 0
     for cell in cells:
-        if cell["cell_type"] != "code" or "papermill-error-cell-tag" in cell["metadata"].get("tags", []):
+        if cell["cell_type"] != "code" or "papermill-error-cell-tag" in cell["metadata"].get(
+            "tags", []
+        ):
             continue
         number += 1
         for output in cell.get("outputs", []):
@@ -405,7 +415,11 @@ def figures(profile, cores):
         command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
         command += ["--rerun-incomplete", "--config", f"profile={profile}"]
         plan = subprocess.run(
-            [*command, "--dry-run", "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False
+            [*command, "--dry-run", "--quiet"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if plan.returncode:
             sys.stderr.write(plan.stdout + plan.stderr)
@@ -428,7 +442,9 @@ def figures(profile, cores):
             env = os.environ | {
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
             }
-            code = subprocess.run([*command, "--quiet", "rules"], cwd=ROOT, env=env, check=False).returncode
+            code = subprocess.run(
+                [*command, "--quiet", "rules"], cwd=ROOT, env=env, check=False
+            ).returncode
             if code:
                 sys.stderr.write(
                     f"Stopped. Finished notebooks are kept; make figures PROFILE={profile} resumes.\n"
@@ -467,7 +483,9 @@ def _copy_if_changed(source, target):
 
 def main(argv=None):
     """Command line of this module."""
-    parser = argparse.ArgumentParser(prog="python -m merlin.run", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m merlin.run", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("action", choices=("explain", "check", "figures"))
     parser.add_argument("name", help="an executed notebook, or a profile")
     parser.add_argument("--cores", type=int, default=2)

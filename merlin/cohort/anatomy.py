@@ -76,7 +76,9 @@ class ShapeList:
         centre, half_axes = np.asarray(centre, float), np.maximum(half_axes, 0.5)
         turn = _rotation(turn_deg)
         reach = np.sqrt(((turn.T * half_axes) ** 2).sum(1))
-        self._add(False, centre, half_axes, (0, 0), turn, hu, centre - reach, centre + reach, options)
+        self._add(
+            False, centre, half_axes, (0, 0), turn, hu, centre - reach, centre + reach, options
+        )
 
     def tube(self, points, radii, hu, **options):
         """Add a chain of tapered tubes through `points` (n, 3) with `radii` (n,) or one radius, mm."""
@@ -101,7 +103,9 @@ class ShapeList:
         )
         known.update(options)
         margin = render.MAX_WARP_MM + 6.0
-        self._rows.append((is_tube, start, end, radii, turn, hu, low - margin, high + margin, known))
+        self._rows.append(
+            (is_tube, start, end, radii, turn, hu, low - margin, high + margin, known)
+        )
 
     def extend(self, other):
         """Paint all of `other` after what is here."""
@@ -294,22 +298,38 @@ def _bones(shapes, body):
         for grow, hu in ((0.0, bone), (-3.5, marrow)):
             half = np.array([11.0, 52.0, 62.0]) + grow
             shapes.ellipsoid(
-                body.place((side * 92, -24, -112)), half, hu, turn_deg=(12, side * 14, side * 38), regions=deep
+                body.place((side * 92, -24, -112)),
+                half,
+                hu,
+                turn_deg=(12, side * 14, side * 38),
+                regions=deep,
             )
             shapes.sphere(body.place((side * 88, 2, -208)), 25.0 + grow, hu, regions=deep)
             shapes.tube(
-                body.place([(side * 100, -2, -212), (side * 118, -8, -250)]), 17.0 + grow, hu, regions=deep
+                body.place([(side * 100, -2, -212), (side * 118, -8, -250)]),
+                17.0 + grow,
+                hu,
+                regions=deep,
             )
             shapes.tube(
-                body.place([(side * 70, 12, -205), (side * 8, 55, -222)]), 9.0 + grow, hu, regions=deep
+                body.place([(side * 70, 12, -205), (side * 8, 55, -222)]),
+                9.0 + grow,
+                hu,
+                regions=deep,
             )
         for x, y, r in ((34, -84, 25), (62, -80, 17)):  # erector spinae
             shapes.tube(
-                [(side * x, y * body.depth / 125, 240), (side * x * 0.9, y * body.depth / 125, -110)],
+                [
+                    (side * x, y * body.depth / 125, 240),
+                    (side * x * 0.9, y * body.depth / 125, -110),
+                ],
                 r,
                 body.hu("muscle"),
                 texture=10,
-                regions=deep & ~(1 << render.SPINE) & ~(1 << render.THORAX) & ~(1 << render.SUBCUTANEOUS),
+                regions=deep
+                & ~(1 << render.SPINE)
+                & ~(1 << render.THORAX)
+                & ~(1 << render.SUBCUTANEOUS),
             )
         front = [(side * 36, body.spine_front(z) - 12, z * body.height) for z in (60, 10, -40, -85)]
         shapes.tube(
@@ -320,7 +340,11 @@ def _bones(shapes, body):
             regions=deep & ~(1 << render.SPINE) & ~(1 << render.FILLED),
         )
         shapes.ellipsoid(
-            body.place((side * 70, -78, -175)), (52, 30, 62), body.hu("muscle"), texture=14, regions=deep
+            body.place((side * 70, -78, -175)),
+            (52, 30, 62),
+            body.hu("muscle"),
+            texture=14,
+            regions=deep,
         )
     for grow, hu in ((0.0, bone), (-4.0, marrow)):
         shapes.ellipsoid(
@@ -341,7 +365,11 @@ def _small_bowel(shapes, body, rng):
         heading = rng.normal(size=3)
         points = [point]
         for _ in range(9):
-            heading = 0.55 * heading / np.linalg.norm(heading) + rng.normal(size=3) * (0.7, 0.5, 0.6)
+            heading = 0.55 * heading / np.linalg.norm(heading) + rng.normal(size=3) * (
+                0.7,
+                0.5,
+                0.6,
+            )
             point = point + 24.0 * heading / np.linalg.norm(heading)
             heading = np.where((point < box_low) | (point > box_high), -heading, heading)
             point = point.clip(box_low, box_high)
@@ -393,7 +421,11 @@ def _colon(shapes, body, rng):
     if body.colon_edema > 0:  # bright mucosa and serosa with a dark submucosa between: a target
         swollen = slice(*body.colon_edema_part)
         calibre[swollen] += 0.35 * body.colon_edema
-        layers = ((2.0, body.hu("bowel_wall")), (0.0, 16.0), (-body.colon_edema, body.hu("bowel_wall") + 25))
+        layers = (
+            (2.0, body.hu("bowel_wall")),
+            (0.0, 16.0),
+            (-body.colon_edema, body.hu("bowel_wall") + 25),
+        )
         for grow, hu in (*layers, (-body.colon_edema - 3.0, 22.0)):
             shapes.tube(points[swollen], np.maximum(calibre[swollen] + grow, 2.0), hu, label=label)
         lumen[swollen] = np.maximum(lumen[swollen] - body.colon_edema, 2.0)
@@ -401,9 +433,7 @@ def _colon(shapes, body, rng):
         if rng.random() < body.colon_gas:
             part = slice(start, start + 6)
             level = points[part, 1].mean() - 0.2 * calibre[part].mean()
-            shapes.tube(
-                points[part], lumen[part], -970, label=label, y_range=(level, 1e9)
-            )
+            shapes.tube(points[part], lumen[part], -970, label=label, y_range=(level, 1e9))
 
 
 def _upper_gut(shapes, body):
@@ -413,7 +443,9 @@ def _upper_gut(shapes, body):
     shapes.tube(path, radii, wall, label=label)
     shapes.tube(path, radii - 5, 28, label=label, texture=16)
     shapes.tube(path[:3], radii[:3] - 5, -970, label=label, y_range=(path[1, 1] + 6, 1e9))
-    loop = body.place([(22, 40, 18), (44, 22, 12), (50, 6, -14), (34, 0, -36), (4, 8, -38), (-18, 20, -26)])
+    loop = body.place(
+        [(22, 40, 18), (44, 22, 12), (50, 6, -14), (34, 0, -36), (4, 8, -38), (-18, 20, -26)]
+    )
     shapes.tube(loop, 12.5, wall, label=LABEL["duodenum"])
     shapes.tube(loop, 9.0, 26, label=LABEL["duodenum"], texture=14)
     gullet = [(-6, body.spine_front(z) + 26, z) for z in (240, 150, 118)]
@@ -424,7 +456,9 @@ def _solid_organs(shapes, body):
     inside = render.INSIDE_ABDOMEN
     firm, fat = body.hu("pancreas"), body.visceral_hu
     pancreas = firm + (fat - firm) * body.pancreas_fat
-    path = body.place([(34, 22, -4), (28, 28, 12), (6, 36, 22), (-26, 28, 30), (-56, 8, 40), (-80, -10, 48)])
+    path = body.place(
+        [(34, 22, -4), (28, 28, 12), (6, 36, 22), (-26, 28, 30), (-56, 8, 40), (-80, -10, 48)]
+    )
     radii = np.array([13.5, 14.5, 10.5, 11.5, 11.5, 10.0]) * body.pancreas_scale
     shapes.tube(path, radii, pancreas, label=LABEL["pancreas"], texture=12 + 45 * body.pancreas_fat)
 
@@ -443,13 +477,25 @@ def _solid_organs(shapes, body):
     # Growth goes down and to the left: the dome and the ribs hold the rest.
     right = body.place((68, 4, 66)) - (4 * (grow - 1), 0, 34 * (grow - 1))
     shapes.ellipsoid(
-        right, np.array([66.0, 78.0, 76.0]) * grow, liver, turn_deg=(0, -8, 0), label=label, texture=5
+        right,
+        np.array([66.0, 78.0, 76.0]) * grow,
+        liver,
+        turn_deg=(0, -8, 0),
+        label=label,
+        texture=5,
     )
     left = body.place((4, 40, 84))
     shapes.ellipsoid(
-        left, np.array([64.0, 36.0, 36.0]) * grow, liver, turn_deg=(0, 14, -8), label=label, texture=5
+        left,
+        np.array([64.0, 36.0, 36.0]) * grow,
+        liver,
+        turn_deg=(0, 14, -8),
+        label=label,
+        texture=5,
     )
-    shapes.ellipsoid(body.place((22, -12, 88)), (24, 20, 30), liver, label=label, texture=5)  # caudate
+    shapes.ellipsoid(
+        body.place((22, -12, 88)), (24, 20, 30), liver, label=label, texture=5
+    )  # caudate
     if body.has_gallbladder:
         shapes.ellipsoid(
             body.gallbladder_centre(),
@@ -463,7 +509,9 @@ def _solid_organs(shapes, body):
         size = np.array([29.0, 26.0, 55.0]) * body.kidney_scale
         turn = (-10, side * 12, side * -20)
         shapes.ellipsoid(centre, size + 7, body.visceral_hu, turn_deg=turn)  # perirenal fat
-        shapes.ellipsoid(centre, size, body.hu("kidney"), turn_deg=turn, label=LABEL[name], texture=6)
+        shapes.ellipsoid(
+            centre, size, body.hu("kidney"), turn_deg=turn, label=LABEL[name], texture=6
+        )
         shapes.ellipsoid(centre, size - 9, body.hu("medulla"), turn_deg=turn, texture=12)
         hilum = centre + (-side * 11, 5, 0)
         shapes.ellipsoid(hilum, (11, 8, 24), -50, turn_deg=turn, texture=18)
@@ -519,7 +567,10 @@ def _pelvis(shapes, body):
         label=LABEL["urinary_bladder"],
     )
     shapes.ellipsoid(
-        bladder, np.array([37.0, 29.0, 26.0]) * body.bladder_scale - 3.5, 6, label=LABEL["urinary_bladder"]
+        bladder,
+        np.array([37.0, 29.0, 26.0]) * body.bladder_scale - 3.5,
+        6,
+        label=LABEL["urinary_bladder"],
     )
     if body.sex == "M":
         shapes.ellipsoid(
@@ -531,7 +582,11 @@ def _pelvis(shapes, body):
         )
     else:
         shapes.ellipsoid(
-            body.place((4, -8, -166)), (25, 22, 31), body.hu("prostate") + 12, turn_deg=(35, 0, 0), texture=7
+            body.place((4, -8, -166)),
+            (25, 22, 31),
+            body.hu("prostate") + 12,
+            turn_deg=(35, 0, 0),
+            texture=7,
         )
         for side in (1, -1):
             shapes.ellipsoid(body.place((side * 40, -6, -158)), (13, 10, 14), 38, texture=10)
@@ -545,6 +600,12 @@ def _heart(shapes, body):
     shapes.ellipsoid(
         centre, size, body.hu("myocardium"), turn_deg=turn, regions=chest, label=label, texture=5
     )
-    shapes.ellipsoid(centre + (-16, 2, -4), size * 0.46, body.hu("blood"), turn_deg=turn, regions=chest)
-    shapes.ellipsoid(centre + (16, 12, -2), size * 0.44, body.hu("blood"), turn_deg=turn, regions=chest)
-    shapes.ellipsoid(centre + (10, -16, 16), size * 0.38, body.hu("blood"), turn_deg=turn, regions=chest)
+    shapes.ellipsoid(
+        centre + (-16, 2, -4), size * 0.46, body.hu("blood"), turn_deg=turn, regions=chest
+    )
+    shapes.ellipsoid(
+        centre + (16, 12, -2), size * 0.44, body.hu("blood"), turn_deg=turn, regions=chest
+    )
+    shapes.ellipsoid(
+        centre + (10, -16, 16), size * 0.38, body.hu("blood"), turn_deg=turn, regions=chest
+    )

@@ -106,12 +106,16 @@ def make_patient(job):
             findings=report.findings,
             impression=report.impression,
         )
-        row.update({f"label_{n}": int(report.mentioned[n]) if n in report.mentioned else "" for n in NAMES})
+        row.update(
+            {f"label_{n}": int(report.mentioned[n]) if n in report.mentioned else "" for n in NAMES}
+        )
         followed = ehr.disease_labels(onset, max(end_days, study.days + 1), study.days)
         row.update({f"five_year_{k}": v for k, v in followed.items()})
         manifest.append(row)
         for name, found in study.found.items():
-            truth.append((study.study_id, name, round(found.severity, 4), json.dumps(found.details)))
+            truth.append(
+                (study.study_id, name, round(found.severity, 4), json.dumps(found.details))
+            )
     return dict(manifest=manifest, truth=truth, codes=ehr.write_codes(job.seed, patient, studies))
 
 

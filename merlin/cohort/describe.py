@@ -18,7 +18,9 @@ def flow(manifest):
     parts = [("all sites", manifest)]
     internal = manifest[manifest["site"] == "internal"]
     parts.append(("internal", internal))
-    parts += [(f"internal, {s}", internal[internal["split"] == s]) for s in ("train", "val", "test")]
+    parts += [
+        (f"internal, {s}", internal[internal["split"] == s]) for s in ("train", "val", "test")
+    ]
     parts += [
         (f"external, {s}", part)
         for s, part in manifest[manifest["site"] != "internal"].groupby("site", sort=False)
@@ -77,7 +79,9 @@ def organ_hu(hu, label, names, *, source):
         if len(values) < 10:
             continue
         p05, median, p95 = np.percentile(values, [5, 50, 95])
-        rows.append(dict(source=source, organ=name, p05=p05, median=median, p95=p95, n_voxels=len(values)))
+        rows.append(
+            dict(source=source, organ=name, p05=p05, median=median, p95=p95, n_voxels=len(values))
+        )
     return pd.DataFrame(rows)
 
 

@@ -193,7 +193,9 @@ def normalise_phecode(text):
     text = str(text).strip()
     match = re.fullmatch(r"0*(\d{1,4})(?:\.(\d{1,2}))?", text)
     if not match:
-        raise ValueError(f"{text!r} is not a phecode. Expected digits with at most two decimals, as 250.2")
+        raise ValueError(
+            f"{text!r} is not a phecode. Expected digits with at most two decimals, as 250.2"
+        )
     whole, decimals = match.group(1), (match.group(2) or "").rstrip("0")
     return f"{whole}.{decimals}" if decimals else whole
 
@@ -230,7 +232,9 @@ def read_code_map(path):
         )
     table = table.dropna(subset=["code", "phecode"])
     mapping = {}
-    for vocabulary, code, phecode in table[["vocabulary", "code", "phecode"]].itertuples(index=False):
+    for vocabulary, code, phecode in table[["vocabulary", "code", "phecode"]].itertuples(
+        index=False
+    ):
         key = (vocabulary, plain_icd(code))
         mapping[key] = (*mapping.get(key, ()), normalise_phecode(phecode))
     return {key: tuple(dict.fromkeys(value)) for key, value in mapping.items()}
@@ -279,7 +283,9 @@ def phecode_matrix(codes, study_ids, code_map, phecodes):
     column = {p: j for j, p in enumerate(phecodes)}
     labels = np.zeros((len(row), len(column)), np.uint8)
     n_unmapped = 0
-    for study, vocabulary, code in codes[["study_id", "vocabulary", "code"]].itertuples(index=False):
+    for study, vocabulary, code in codes[["study_id", "vocabulary", "code"]].itertuples(
+        index=False
+    ):
         if study not in row:
             continue
         mapped = code_map.get((vocabulary, plain_icd(code)), ())

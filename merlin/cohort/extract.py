@@ -101,14 +101,18 @@ def section_table(texts):
 
 _SENTENCE = re.compile(r"(?<!\d)[.;\n]+(?!\d)|\n|(?<=\d)\.(?=\s)")
 # A comma or "and" may open a clause of its own, or continue a list that a "no" before it governs.
-_CLAUSE = re.compile(r"\b(?:but|however|although|though|except|with the exception of)\b", re.IGNORECASE)
+_CLAUSE = re.compile(
+    r"\b(?:but|however|although|though|except|with the exception of)\b", re.IGNORECASE
+)
 _NEGATED = re.compile(
     r"\b(?:no(?! (?:change|interval change|longer) )|neither|no longer|not|non-?dilated|resolution of|without|denies|negative for|free of|absence of|absent|ruled out|excluded|never|nor|"
     r"resolved|removed|no evidence of)\b",
     re.IGNORECASE,
 )
+_INSIDE = re.compile(r"\b(?:not|no|none|without)\b", re.IGNORECASE)
 _NEGATED_AFTER = re.compile(
-    r"^\W*(?:\w+\W+){0,2}?(?:is|are|was|were)?\s*(?:not|no longer|absent|excluded|ruled out|unlikely|not seen|(?:has |have )?resolved)\b", re.IGNORECASE
+    r"^\W*(?:\w+\W+){0,2}?(?:is|are|was|were)?\s*(?:not|no longer|absent|excluded|ruled out|unlikely|not seen|(?:has |have )?resolved)\b",
+    re.IGNORECASE,
 )
 _END_OF_NEGATION = re.compile(
     r",\s*(?:mild|moderate|severe|small|large|trace|minimal|marked|there|the|a|an|left|right|bilateral|"
@@ -140,7 +144,9 @@ def cues():
     raw = yaml.safe_load((Path(__file__).parent / "cues.yaml").read_text())
     return {
         name: {
-            kind: re.compile("|".join(f"(?:{p})" for p in patterns), re.IGNORECASE) if patterns else None
+            kind: re.compile("|".join(f"(?:{p})" for p in patterns), re.IGNORECASE)
+            if patterns
+            else None
             for kind, patterns in kinds.items()
         }
         for name, kinds in raw.items()
@@ -200,7 +206,7 @@ def _clause_label(name, clause):
         before, after = clause[: match.start()], clause[match.end() :]
         if _UNCERTAIN.search(clause):
             said = np.nan
-        elif _governed(before) or _NEGATED_AFTER.match(after) or _NEGATED.search(match.group()[1:]):
+        elif _governed(before) or _NEGATED_AFTER.match(after) or _INSIDE.search(match.group()):
             said = 0.0
         else:
             return 1.0

@@ -38,9 +38,11 @@ def _side_word(sides):
 
 def submucosal_edema(body, severity, rng):
     """A stretch of colon with a swollen, dark submucosa."""
-    name, part = [("ascending colon", (0, 13)), ("transverse colon", (12, 27)), ("descending colon", (24, 39))][
-        rng.integers(3)
-    ]
+    name, part = [
+        ("ascending colon", (0, 13)),
+        ("transverse colon", (12, 27)),
+        ("descending colon", (24, 39)),
+    ][rng.integers(3)]
     body.colon_edema, body.colon_edema_part = _between(6, 15, severity), part
     return {"place": name, "size_mm": body.colon_edema + 4}
 
@@ -61,7 +63,9 @@ def aortic_valve_calcification(body, severity, rng):
     root = body.heart_centre() + (7, -8, 2)
     for _ in range(int(_between(2, 7, severity))):
         spot = root + rng.normal(0, 5, 3)
-        body.over.sphere(spot, _between(2.6, 5.0, severity), rng.uniform(*CALCIUM_HU), regions=render.ANYWHERE)
+        body.over.sphere(
+            spot, _between(2.6, 5.0, severity), rng.uniform(*CALCIUM_HU), regions=render.ANYWHERE
+        )
     return {}
 
 
@@ -74,7 +78,10 @@ def coronary_calcification(body, severity, rng):
         start = centre + size * (flat * np.cos(angle), flat * np.sin(angle), height)
         end = start + rng.normal(0, 1, 3) * (9, 5, 9)
         body.over.tube(
-            [start, end], _between(2.2, 3.8, severity), rng.uniform(*CALCIUM_HU), regions=render.ANYWHERE
+            [start, end],
+            _between(2.2, 3.8, severity),
+            rng.uniform(*CALCIUM_HU),
+            regions=render.ANYWHERE,
         )
     return {}
 
@@ -87,7 +94,9 @@ def thrombosis(body, severity, rng):
         path = np.concatenate([path, body.place([(96, 14, 66)])])
     else:
         z = np.array([70.0, 20.0, -55.0])
-        path = np.stack([np.array([22.0, 19, 15]), body.spine_front(z * body.height) + 14, z * body.height], 1)
+        path = np.stack(
+            [np.array([22.0, 19, 15]), body.spine_front(z * body.height) + 14, z * body.height], 1
+        )
         radius, place = 11.5, "infrarenal inferior vena cava"
     body.over.tube(path, radius * _between(1.3, 1.95, severity), dark + 40)
     body.over.tube(path, radius * _between(1.05, 1.75, severity), dark, texture=4)
@@ -127,7 +136,13 @@ def renal_cyst(body, severity, rng):
     direction /= np.linalg.norm(direction)
     centre = body.kidney_centre(side) + direction * np.array([29, 26, 50]) * 0.85
     body.over.sphere(centre, radius, 8, regions=render.INSIDE_ABDOMEN | 1 << render.WALL)
-    pole = "upper pole" if direction[2] > 0.35 else "lower pole" if direction[2] < -0.35 else "interpolar region"
+    pole = (
+        "upper pole"
+        if direction[2] > 0.35
+        else "lower pole"
+        if direction[2] < -0.35
+        else "interpolar region"
+    )
     return {"side": SIDES[0 if side > 0 else 1], "size_mm": 2 * radius, "place": pole}
 
 
@@ -187,7 +202,9 @@ def hiatal_hernia(body, severity, rng):
     body.over.sphere(centre, radius - 5, 24, regions=CHEST, texture=15, label=LABEL["stomach"])
     if rng.random() < 0.7:
         level = centre[1] + rng.uniform(-0.2, 0.4) * radius
-        body.over.sphere(centre, radius - 5, -950, regions=CHEST, y_range=(level, 1e9), label=LABEL["stomach"])
+        body.over.sphere(
+            centre, radius - 5, -950, regions=CHEST, y_range=(level, 1e9), label=LABEL["stomach"]
+        )
     return {"size_mm": 2 * radius}
 
 
@@ -222,7 +239,9 @@ def biliary_ductal_dilation(body, severity, rng):
     radius = _between(3.4, 6.5, severity)
     hilum = body.place((46, 16, 56))
     for end in ((100, 22, 74), (78, -10, 96), (86, 42, 52), (54, 40, 96), (0, 44, 92)):
-        body.over.tube([hilum, body.place(end)], (radius + 1, 0.65 * radius), 7, only=LABEL["liver"])
+        body.over.tube(
+            [hilum, body.place(end)], (radius + 1, 0.65 * radius), 7, only=LABEL["liver"]
+        )
     duct = body.place([(46, 16, 56), (38, 18, 34), (34, 20, 6)])
     body.over.tube(duct, 1.35 * radius, 8)
     return {"size_mm": 2.7 * radius}
@@ -258,7 +277,9 @@ def atherosclerosis(body, severity, rng):
         radius = _between(2.0, 3.6, severity)
         body.over.sphere(spot, radius, rng.uniform(*CALCIUM_HU), regions=render.ANYWHERE)
     for side in (1, -1):
-        iliac = body.place((side * rng.uniform(18, 40), rng.uniform(-18, 0), rng.uniform(-125, -75)))
+        iliac = body.place(
+            (side * rng.uniform(18, 40), rng.uniform(-18, 0), rng.uniform(-125, -75))
+        )
         body.over.sphere(iliac, _between(2.0, 4.2, severity), 700)
     return {}
 
@@ -316,9 +337,16 @@ def hydronephrosis(body, severity, rng):
         hilum = body.kidney_centre(side) + (-side * 9, 4, 0)
         half = (_between(14, 25, severity), _between(13, 23, severity), _between(26, 44, severity))
         body.over.ellipsoid(hilum, half, 7, turn_deg=(-10, side * 12, side * -20))
-        ureter = [hilum + (-side * 6, 2, -14), body.place((side * 42, -8, -60)), body.place((side * 34, 0, -150))]
+        ureter = [
+            hilum + (-side * 6, 2, -14),
+            body.place((side * 42, -8, -60)),
+            body.place((side * 34, 0, -150)),
+        ]
         body.over.tube(ureter, _between(4, 7.5, severity), 7)
-    return {"side": _side_word(sides), "grade": ("mild", "moderate", "severe")[min(2, int(3 * severity))]}
+    return {
+        "side": _side_word(sides),
+        "grade": ("mild", "moderate", "severe")[min(2, int(3 * severity))],
+    }
 
 
 def bowel_obstruction(body, severity, rng):

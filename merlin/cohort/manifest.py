@@ -171,9 +171,7 @@ def _file_problems(table, folder):
         if column not in table:
             continue
         missing = [
-            i
-            for i, p in table[column].items()
-            if isinstance(p, str) and not (folder / p).exists()
+            i for i, p in table[column].items() if isinstance(p, str) and not (folder / p).exists()
         ]
         if missing:
             first = table[column][missing[0]]
@@ -209,10 +207,19 @@ def load_manifest(path, *, check_files=True):
         # Read without a header first: pandas would rename a column that stands twice.
         table = pd.read_csv(path, dtype=str, keep_default_na=False, header=None)
     except pd.errors.EmptyDataError:
-        raise ManifestError(f"{path.name}: the file is empty. Expected a header and one row a study.") from None
+        raise ManifestError(
+            f"{path.name}: the file is empty. Expected a header and one row a study."
+        ) from None
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path.name}: not UTF-8 ({error.reason}). Save it as CSV, UTF-8.") from None
-    table = table[1:].set_axis(table.iloc[0].tolist(), axis=1).reset_index(drop=True).replace("", np.nan)
+        raise ManifestError(
+            f"{path.name}: not UTF-8 ({error.reason}). Save it as CSV, UTF-8."
+        ) from None
+    table = (
+        table[1:]
+        .set_axis(table.iloc[0].tolist(), axis=1)
+        .reset_index(drop=True)
+        .replace("", np.nan)
+    )
     if table.empty:
         raise ManifestError(f"{path.name}: a header and no rows. Expected one row a study.")
     check_manifest(table, name=path.name, folder=path.parent if check_files else None)

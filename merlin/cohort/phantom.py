@@ -206,7 +206,9 @@ def _body(seed, study, without):
         inner_depth=92 * p.girth**1.4,
         height=p.height,
         fat=p.fat,
-        muscle=float(np.clip((13.5 if p.sex == "M" else 11.5) - 0.05 * (study.age - 50) + normal[1], 8, 18)),
+        muscle=float(
+            np.clip((13.5 if p.sex == "M" else 11.5) - 0.05 * (study.age - 50) + normal[1], 8, 18)
+        ),
         trabecular_hu=float(max(203 - 1.2 * (study.age - 25) + 26 * p.bone, 92)),
         lung_hu=-845 + 18 * normal[2],
         arms=float(rng.random() < 0.06),
@@ -219,7 +221,10 @@ def _body(seed, study, without):
         prostate_scale=0.95 + 0.004 * (study.age - 58) + 0.08 * normal[9],
         bladder_scale=float(rng.uniform(0.72, 1.22)),
         gallbladder_scale=float(rng.uniform(0.95, 1.35)),
-        aorta_radius=9.2 + 0.04 * (study.age - 58) + 0.8 * normal[10] + (0.5 if p.sex == "M" else 0),
+        aorta_radius=9.2
+        + 0.04 * (study.age - 58)
+        + 0.8 * normal[10]
+        + (0.5 if p.sex == "M" else 0),
         loop_radius=10.5 + 0.9 * normal[11],
         loop_gas=float(rng.uniform(0.1, 0.5)),
         colon_scale=float(rng.uniform(0.85, 1.12)),
@@ -231,7 +236,9 @@ def _body(seed, study, without):
     details = {}
     for name, found in study.found.items():
         if name not in without:
-            made = FINDINGS[name].apply(body, found.severity, stream(seed, study.study_id, name, "shape"))
+            made = FINDINGS[name].apply(
+                body, found.severity, stream(seed, study.study_id, name, "shape")
+            )
             details[name] = {k: v if isinstance(v, str) else float(v) for k, v in made.items()}
     return body, details
 
@@ -249,7 +256,9 @@ def _incidentals(body, rng):
     if draws[3] < 0.15:  # swallowed contrast
         body.over.sphere(body.place((-48, 34, 44)), 13, 260, only=anatomy.LABEL["stomach"])
     if draws[4] < 0.12:  # a tube through the nose
-        body.over.tube([(-6, -10, 240), (-8, -8, 120), body.place((-52, 4, 90))], 2.4, 700, regions=255)
+        body.over.tube(
+            [(-6, -10, 240), (-8, -8, 120), body.place((-52, 4, 90))], 2.4, 700, regions=255
+        )
 
 
 def body_of(seed, study, *, without=()):
@@ -310,10 +319,15 @@ def acquire(seed, study, *, matrix, grid=None, without=()):
     rng = stream(seed, study.study_id, "noise")
     np.multiply(hu, study.site.hu_gain, out=hu, where=hu > -200)
     kernel_mm = 1.2 * max(grid.spacing_mm[0], 2.0)
-    hu += np.float32(study.noise_hu) * render.mottle(hu.shape, grid.spacing_mm, rng, scale_mm=kernel_mm)
+    hu += np.float32(study.noise_hu) * render.mottle(
+        hu.shape, grid.spacing_mm, rng, scale_mm=kernel_mm
+    )
     np.clip(hu, -1024, 3071, out=hu)
     hu = np.rint(hu).astype(np.int16)
     if study.manufacturer in ("Vendor B", "Vendor D"):  # fill outside the reconstruction circle
-        x = np.linspace(-1, 1, hu.shape[0])[:, None] ** 2 + np.linspace(-1, 1, hu.shape[1])[None] ** 2
+        x = (
+            np.linspace(-1, 1, hu.shape[0])[:, None] ** 2
+            + np.linspace(-1, 1, hu.shape[1])[None] ** 2
+        )
         hu[x > 1.06] = -2000 if study.manufacturer == "Vendor B" else -1024
     return hu, label, grid

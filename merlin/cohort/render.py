@@ -82,7 +82,9 @@ def _displace(out, axis_x, axis_y, axis_z, control, origin, step):
                         control[c, i0 + 1, j0 + 1, k0] * (1 - fw)
                         + control[c, i0 + 1, j0 + 1, k0 + 1] * fw
                     )
-                    out[c, i, j, k] = (a * (1 - fv) + b * fv) * (1 - fu) + (d * (1 - fv) + e * fv) * fu
+                    out[c, i, j, k] = (a * (1 - fv) + b * fv) * (1 - fu) + (
+                        d * (1 - fv) + e * fv
+                    ) * fu
                 out[0, i, j, k] += axis_x[i]
                 out[1, i, j, k] += axis_y[j]
                 out[2, i, j, k] += axis_z[k]
@@ -203,7 +205,9 @@ def _paint_torso(hu, label, region, warped, axis_y, mottle, torso, loss, edge, i
                         where = SUBCUTANEOUS
                     # Thin in front of the gut, thick at the flanks and beside the spine.
                     back = 0.72 + 0.3 * min(abs(x) / a, 1.0) + 0.8 * max(0.0, -y / b)
-                    flank = torso.fat * (0.75 + 0.45 * max(0.0, -y / b) + 0.25 * max(0.0, -z / 150.0))
+                    flank = torso.fat * (
+                        0.75 + 0.45 * max(0.0, -y / b) + 0.25 * max(0.0, -z / 150.0)
+                    )
                     wall = sd + flank + skin
                     inner = wall + torso.muscle * back
                     v = _soft(v, torso.muscle_hu + 7.0 * m, wall, edge)
@@ -259,7 +263,8 @@ def _paint_torso(hu, label, region, warped, axis_y, mottle, torso, loss, edge, i
                                     what = 0
                                 elif collapse > 0 and (
                                     deep < (fluid + collapse * (1.0 + 0.25 * m)) * low
-                                    or abs(above - 9.0 - 0.16 * collapse * (1 + y / b)) < 0.17 * collapse
+                                    or abs(above - 9.0 - 0.16 * collapse * (1 + y / b))
+                                    < 0.17 * collapse
                                 ):
                                     v = 18.0 + 22.0 * m
                     if r < 0.9:
@@ -316,12 +321,16 @@ def _paint_shapes(hu, label, region, warped, mottle, axes_low, spacing, shapes, 
                     if shapes.is_tube[s]:
                         along = 0.0
                         if length2 > 0:
-                            along = (dx * (q[0] - p[0]) + dy * (q[1] - p[1]) + dz * (q[2] - p[2])) / length2
+                            along = (
+                                dx * (q[0] - p[0]) + dy * (q[1] - p[1]) + dz * (q[2] - p[2])
+                            ) / length2
                             along = min(max(along, 0.0), 1.0)
                         ex = dx - along * (q[0] - p[0])
                         ey = dy - along * (q[1] - p[1])
                         ez = dz - along * (q[2] - p[2])
-                        radius = shapes.radii[s, 0] + along * (shapes.radii[s, 1] - shapes.radii[s, 0])
+                        radius = shapes.radii[s, 0] + along * (
+                            shapes.radii[s, 1] - shapes.radii[s, 0]
+                        )
                         sd = np.sqrt(ex * ex + ey * ey + ez * ez) - radius
                     else:
                         ux = (t[0, 0] * dx + t[0, 1] * dy + t[0, 2] * dz) / q[0]
@@ -402,7 +411,13 @@ def render(torso, shapes, height_loss, grid, *, lung_right, lung_left, vertebrae
     control = rng.normal(0, warp_mm, (3, 9, 7, 11)).clip(-MAX_WARP_MM, MAX_WARP_MM)
     warped = np.empty((3, *shape), np.float32)
     _displace(
-        warped, axis_x, axis_y, axis_z, control.astype(np.float32), np.array([-260.0, -195.0, -325.0]), 65.0
+        warped,
+        axis_x,
+        axis_y,
+        axis_z,
+        control.astype(np.float32),
+        np.array([-260.0, -195.0, -325.0]),
+        65.0,
     )
     texture = mottle(shape, grid.spacing_mm, rng)
     hu = np.empty(shape, np.float32)
@@ -410,6 +425,8 @@ def render(torso, shapes, height_loss, grid, *, lung_right, lung_left, vertebrae
     region = np.zeros(shape, np.uint8)
     edge = float(np.mean(spacing))
     ids = np.array([lung_right, lung_left, vertebrae])
-    _paint_torso(hu, label, region, warped, axis_y, texture, torso, np.asarray(height_loss), edge, ids)
+    _paint_torso(
+        hu, label, region, warped, axis_y, texture, torso, np.asarray(height_loss), edge, ids
+    )
     _paint_shapes(hu, label, region, warped, texture, grid.low, spacing, shapes, edge)
     return hu, label

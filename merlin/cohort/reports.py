@@ -59,19 +59,36 @@ FILLERS = {
     "spleen": ("Homogeneous parenchyma.", "No focal splenic lesion."),
     "pancreas": ("No peripancreatic stranding.", "Main duct is not dilated."),
     "adrenal glands": ("No adrenal nodule.", "Both limbs are thin.", "No adrenal mass."),
-    "kidneys and ureters": ("Symmetric nephrograms.", "No renal calculi.", "Kidneys enhance symmetrically."),
+    "kidneys and ureters": (
+        "Symmetric nephrograms.",
+        "No renal calculi.",
+        "Kidneys enhance symmetrically.",
+    ),
     "gastrointestinal tract": ("Moderate stool in the colon.", "Stomach is partly distended."),
     "peritoneal cavity": ("Mesenteric fat is preserved.", "No abscess."),
-    "pelvic organs": ("Bladder is smooth walled.", "No pelvic mass.", "Bladder is partly distended."),
-    "vasculature and lymph nodes": ("Mesenteric arteries are opacified.", "Conventional hepatic arterial anatomy."),
+    "pelvic organs": (
+        "Bladder is smooth walled.",
+        "No pelvic mass.",
+        "Bladder is partly distended.",
+    ),
+    "vasculature and lymph nodes": (
+        "Mesenteric arteries are opacified.",
+        "Conventional hepatic arterial anatomy.",
+    ),
     "musculoskeletal": ("Degenerative changes of the spine.", "No suspicious osseous lesion."),
 }
-DEGREES = (("mild", "small", "trace", "minimal"), ("moderate", "moderate"), ("large", "marked", "severe"))
+DEGREES = (
+    ("mild", "small", "trace", "minimal"),
+    ("moderate", "moderate"),
+    ("large", "marked", "severe"),
+)
 HEDGES = ("Possible ", "Probable ", "Findings suggest ", "Suspected ")
 TERSE_HEADINGS = dict(
     zip(
         SECTIONS,
-        "LOWER CHEST,LIVER,GALLBLADDER,SPLEEN,PANCREAS,ADRENALS,KIDNEYS,BOWEL,PERITONEUM,PELVIS,VESSELS,BONES".split(","),
+        "LOWER CHEST,LIVER,GALLBLADDER,SPLEEN,PANCREAS,ADRENALS,KIDNEYS,BOWEL,PERITONEUM,PELVIS,VESSELS,BONES".split(
+            ","
+        ),
         strict=True,
     )
 )
@@ -165,7 +182,11 @@ def _fill(templates, words, rng):
 
 def _sentence(name, found, rng):
     text = _fill(phrases()[name]["present"], _slots(found, rng), rng)
-    if found.severity < 0.45 and rng.random() < 0.15 and text.split()[0] not in ("The", "There", "Status"):
+    if (
+        found.severity < 0.45
+        and rng.random() < 0.15
+        and text.split()[0] not in ("The", "There", "Status")
+    ):
         hedge = str(rng.choice(HEDGES))
         text = hedge + text[0].lower() + text[1:]
     return text
@@ -174,7 +195,12 @@ def _sentence(name, found, rng):
 def _impression(stated, found, rng):
     if not stated:
         return str(
-            rng.choice(["No acute abnormality in the abdomen or pelvis.", "Unremarkable CT of the abdomen and pelvis."])
+            rng.choice(
+                [
+                    "No acute abnormality in the abdomen or pelvis.",
+                    "Unremarkable CT of the abdomen and pelvis.",
+                ]
+            )
         )
     worst = sorted(stated, key=lambda n: -found[n].severity)[: int(rng.integers(3, 7))]
     lines = [_fill(phrases()[n]["short"], _slots(found[n], rng), rng) for n in worst]
@@ -183,9 +209,13 @@ def _impression(stated, found, rng):
 
 def _layout(sections, style, rng):
     if style == "prose":
-        return " ".join(t if t not in NORMAL else f"{s.capitalize()} normal." for s, t in sections.items())
+        return " ".join(
+            t if t not in NORMAL else f"{s.capitalize()} normal." for s, t in sections.items()
+        )
     if style == "terse":
-        return "\n".join(f"{TERSE_HEADINGS[s]}: {t.replace(' is ', ' ')}" for s, t in sections.items())
+        return "\n".join(
+            f"{TERSE_HEADINGS[s]}: {t.replace(' is ', ' ')}" for s, t in sections.items()
+        )
     # The odd missing space after a full stop is true to dictation.
     gap = " " if rng.random() < 0.95 else ""
     return gap.join(f"{s[0].upper()}{s[1:]}: {t}" for s, t in sections.items())

@@ -90,10 +90,14 @@ def balanced_draw(labels, *, seed):
     with the left-out negatives (or positives, where those are more) set to NaN.
     """
     labels = np.array(labels, float)
-    rng = np.random.default_rng([seed, 5])
     for j in range(labels.shape[1]):
+        rng = np.random.default_rng([seed, 5, j])
         positive, negative = np.flatnonzero(labels[:, j] == 1), np.flatnonzero(labels[:, j] == 0)
-        more, n = (negative, len(positive)) if len(negative) > len(positive) else (positive, len(negative))
+        more, n = (
+            (negative, len(positive))
+            if len(negative) > len(positive)
+            else (positive, len(negative))
+        )
         labels[rng.permutation(more)[n:], j] = np.nan
     return labels
 
@@ -139,7 +143,10 @@ def evaluate(
         "auroc": metrics.auroc(scores.value, labels, weights),
         "f1": metrics.f1(called, labels, weights),
         "f1_balanced": np.mean(
-            [metrics.f1(called, balanced_draw(labels, seed=seed + d), weights) for d in range(n_draws)],
+            [
+                metrics.f1(called, balanced_draw(labels, seed=seed + d), weights)
+                for d in range(n_draws)
+            ],
             axis=0,
         ),
     }
@@ -167,7 +174,9 @@ def _row(name, metric, found, labels, patient_ids, is_ok):
     known = ~np.isnan(labels)
     estimate = bootstrap.interval(found[0], found[1:])
     n_positive = int((labels == 1).sum())
-    reason = "" if is_ok else f"one class only: {n_positive} positive of {int(known.sum())} labelled"
+    reason = (
+        "" if is_ok else f"one class only: {n_positive} positive of {int(known.sum())} labelled"
+    )
     return dict(
         label=name,
         metric=metric,

@@ -27,7 +27,9 @@ def draw_forest(ax, table, *, colour, marker="o", offset=0.0, label=None, size=2
     y = table["position"].to_numpy() + offset
     low, high, value = (table[c].to_numpy(float) for c in ("low", "high", "value"))
     ax.hlines(y, low, high, color=colour, linewidth=0.9)
-    return ax.plot(value, y, marker, color=colour, markersize=size, label=label, linestyle="none")[0]
+    return ax.plot(value, y, marker, color=colour, markersize=size, label=label, linestyle="none")[
+        0
+    ]
 
 
 def draw_one_study(tables, facts):
@@ -35,7 +37,7 @@ def draw_one_study(tables, facts):
     images = style.table_to_images(tables["slices"])
     figure, axes = new_figure(
         PAGE_MM,
-        88,
+        78,
         mosaic=[["axial", "coronal", "sagittal", "text"]],
         gridspec_kw=dict(width_ratios=[1.25, 1, 0.7, 1.35]),
     )
@@ -43,8 +45,12 @@ def draw_one_study(tables, facts):
         aspect = 1.0 if plane == "axial" else facts["slice_mm"] / facts["pixel_mm"]
         style.show_slice(axes[plane], images[plane], aspect=aspect, text=plane)
         panel_letter(axes[plane], letter)
-    axes["axial"].text(0.02, 0.02, "R", color="white", fontsize=6, transform=axes["axial"].transAxes)
-    axes["axial"].text(0.94, 0.02, "L", color="white", fontsize=6, transform=axes["axial"].transAxes)
+    axes["axial"].text(
+        0.02, 0.02, "R", color="white", fontsize=6, transform=axes["axial"].transAxes
+    )
+    axes["axial"].text(
+        0.94, 0.02, "L", color="white", fontsize=6, transform=axes["axial"].transAxes
+    )
     ax = axes["text"]
     ax.axis("off")
     panel_letter(ax, "d")
@@ -90,7 +96,9 @@ def draw_flow(ax, table):
             va="center",
             fontsize=5.8,
             transform=ax.transAxes,
-            bbox=dict(boxstyle="round,pad=0.45", facecolor="#F3F6F9", edgecolor="#7A8793", linewidth=0.6),
+            bbox=dict(
+                boxstyle="round,pad=0.45", facecolor="#F3F6F9", edgecolor="#7A8793", linewidth=0.6
+            ),
         )
 
 
@@ -103,7 +111,14 @@ def draw_prevalence(ax, table):
         ("site_c", COLOUR["external"], "^"),
     ):
         part = table[table["site"] == site].set_index("finding").reindex(order)
-        ax.plot(part["prevalence"], range(len(order)), marker, color=colour, markersize=2.6, label=pretty(site))
+        ax.plot(
+            part["prevalence"],
+            range(len(order)),
+            marker,
+            color=colour,
+            markersize=2.6,
+            label=pretty(site),
+        )
     ax.set_yticks(range(len(order)), [pretty(n) for n in order], fontsize=5.2)
     ax.set_xlabel("share of studies with the finding")
     ax.set_xlim(left=0)
@@ -113,7 +128,10 @@ def draw_prevalence(ax, table):
 def draw_organ_hu(ax, table):
     """Median HU and its 5th to 95th percentile by organ, phantom beside real CT where given."""
     organs = table["organ"].drop_duplicates().tolist()[::-1]
-    for source, colour, offset in (("phantom", COLOUR["merlin"], 0.13), ("real", COLOUR["present"], -0.22)):
+    for source, colour, offset in (
+        ("phantom", COLOUR["merlin"], 0.13),
+        ("real", COLOUR["present"], -0.22),
+    ):
         part = table[table["source"] == source]
         if part.empty:
             continue
@@ -122,7 +140,8 @@ def draw_organ_hu(ax, table):
         ax.plot(part["median"], y, "o", color=colour, markersize=2.4, label=source)
     ax.set_yticks(range(len(organs)), [pretty(o) for o in organs], fontsize=5.2)
     ax.set_xlabel("HU: median, 5th to 95th percentile")
-    ax.set_xlim(-1020, 700)
+    ax.set_xlim(-1050, 700)
+    ax.set_xticks([-1000, -500, 0, 500])
     ax.legend(loc="upper left")
 
 
@@ -143,11 +162,17 @@ def draw_phantom_ct(tables, facts):
             ax = axes[f"{row['key']}|{column}"]
             aspect = row["slice_mm"] / row["pixel_mm"] if column in ("coronal", "sagittal") else 1.0
             style.show_slice(
-                ax, images[f"{row['key']}|{column}"], window=windows.get(column, style.SOFT_TISSUE), aspect=aspect
+                ax,
+                images[f"{row['key']}|{column}"],
+                window=windows.get(column, style.SOFT_TISSUE),
+                aspect=aspect,
             )
             if i == 0:
                 ax.set_title(
-                    column + {"lung bases": "\nW 1500 L −600", "sagittal": "\nW 1500 L 400"}.get(column, "\nW 400 L 40"),
+                    column
+                    + {"lung bases": "\nW 1500 L −600", "sagittal": "\nW 1500 L 400"}.get(
+                        column, "\nW 400 L 40"
+                    ),
                     fontsize=5.6,
                 )
         axes[f"{row['key']}|upper abdomen"].set_ylabel(row["title"], fontsize=5.6)
@@ -162,16 +187,29 @@ def draw_findings_gallery(tables, facts):
     n_columns = 6
     n_rows = -(-len(names) // n_columns)
     mosaic = [
-        [names[r * n_columns + c] if r * n_columns + c < len(names) else "." for c in range(n_columns)]
+        [
+            names[r * n_columns + c] if r * n_columns + c < len(names) else "."
+            for c in range(n_columns)
+        ]
         for r in range(n_rows)
     ]
-    figure, axes = new_figure(PAGE_MM, 165, mosaic=mosaic)
+    figure, axes = new_figure(PAGE_MM, 112, mosaic=mosaic)
     for name in names:
-        pair = np.concatenate([images[f"{name}|without"], images[f"{name}|with"]], axis=1)
+        pair = np.concatenate(
+            [_trim(images[f"{name}|without"]), _trim(images[f"{name}|with"])], axis=1
+        )
         window = style.LUNG if name in ("atelectasis", "pleural_effusion") else style.SOFT_TISSUE
         style.show_slice(axes[name], pair, window=window)
-        axes[name].set_title(f"{pretty(name)}\n{change.loc[name, 'changed_ml']:,.0f} ml changed", fontsize=5.2, pad=2)
+        axes[name].set_title(
+            f"{pretty(name)}\n{change.loc[name, 'changed_ml']:,.0f} ml changed", fontsize=5.2, pad=2
+        )
     return figure
+
+
+def _trim(image, rows=0.07, columns=0.03):
+    """Cut the air at the borders: the body fills the picture."""
+    r, c = int(rows * image.shape[0]), int(columns * image.shape[1])
+    return image[r:-r, c:-c]
 
 
 def draw_qc(tables, facts):
@@ -185,12 +223,20 @@ def draw_qc(tables, facts):
     )
     spacing = facts["grid_spacing_mm"]
     for plane in ("axial", "coronal", "sagittal"):
-        aspect = {"axial": spacing[1] / spacing[0], "coronal": spacing[2] / spacing[0], "sagittal": spacing[2] / spacing[1]}
+        aspect = {
+            "axial": spacing[1] / spacing[0],
+            "coronal": spacing[2] / spacing[0],
+            "sagittal": spacing[2] / spacing[1],
+        }
         style.show_slice(axes[plane], images[plane], aspect=aspect[plane], text=plane)
-    axes["axial"].text(0.02, 0.02, "R", color="white", fontsize=6, transform=axes["axial"].transAxes)
+    axes["axial"].text(
+        0.02, 0.02, "R", color="white", fontsize=6, transform=axes["axial"].transAxes
+    )
     axes["text"].axis("off")
     lines = [f"{r.what}: {r.value}" for r in tables["text"].itertuples()]
-    axes["text"].text(0, 1, "\n".join(_wrap(x, 52) for x in lines), va="top", fontsize=5.4, linespacing=1.35)
+    axes["text"].text(
+        0, 1, "\n".join(_wrap(x, 52) for x in lines), va="top", fontsize=5.4, linespacing=1.35
+    )
     return figure
 
 
@@ -203,11 +249,25 @@ def draw_pretraining(tables, facts):
         for name, column in (("report", "report_loss"), ("codes", "ehr_loss")):
             axes[name].plot(part["step"], part[column], color=COLOUR[colour], label=arm)
         known = part.dropna(subset=["val_phecode_auroc"])
-        axes["auroc"].plot(known["step"], known["val_phecode_auroc"], "o-", color=COLOUR[colour], markersize=3, label=arm)
+        axes["auroc"].plot(
+            known["step"],
+            known["val_phecode_auroc"],
+            "o-",
+            color=COLOUR[colour],
+            markersize=3,
+            label=arm,
+        )
     aligned = tables[""].loc[tables[""]["phase"] == "align", "step"]
     if len(aligned):
         axes["report"].axvspan(aligned.min(), aligned.max(), color="#EEEEEE", zorder=0)
-        axes["report"].text(aligned.min(), 0.98, " alignment,\n larger batch", fontsize=5, va="top", transform=axes["report"].get_xaxis_transform())
+        axes["report"].text(
+            aligned.min(),
+            0.98,
+            " alignment,\n larger batch",
+            fontsize=5,
+            va="top",
+            transform=axes["report"].get_xaxis_transform(),
+        )
     axes["report"].set_ylabel("report loss, InfoNCE (nats)")
     axes["codes"].set_ylabel("code loss, BCE (nats)")
     axes["auroc"].set_ylabel("mean phecode AUROC, validation")
@@ -256,7 +316,12 @@ def draw_zero_shot(tables, facts):
     figure, axes = new_figure(
         PAGE_MM,
         165,
-        mosaic=[["how", "auroc", "radar"], ["macro", "auroc", "radar"], ["wording", "auroc", "f1"], ["wording", "auroc", "f1"]],
+        mosaic=[
+            ["how", "auroc", "radar"],
+            ["macro", "auroc", "radar"],
+            ["wording", "auroc", "f1"],
+            ["wording", "auroc", "f1"],
+        ],
         gridspec_kw=dict(width_ratios=[1.0, 1.25, 1.15], height_ratios=[0.85, 0.8, 0.7, 0.7]),
         per_subplot_kw={"radar": dict(projection="polar")},
     )
@@ -267,7 +332,9 @@ def draw_zero_shot(tables, facts):
     _draw_radar(axes["radar"], table)
     _draw_wording(axes["wording"], table)
     _draw_f1(axes["f1"], table)
-    for letter, name in zip("abcdef", ("how", "macro", "wording", "auroc", "radar", "f1"), strict=True):
+    for letter, name in zip(
+        "abcdef", ("how", "macro", "wording", "auroc", "radar", "f1"), strict=True
+    ):
         panel_letter(axes[name], letter)
     return figure
 
@@ -284,39 +351,73 @@ def _draw_how(ax, example, facts):
     """Similarities of one volume to the prompts of one finding."""
     for kind in ("present", "absent"):
         part = example[example["kind"] == kind]
-        ax.barh(part["position"], part["similarity"], color=COLOUR[kind], height=0.7, label=f"{kind} prompts")
+        ax.barh(
+            part["position"],
+            part["similarity"],
+            color=COLOUR[kind],
+            height=0.7,
+            label=f"{kind} prompts",
+        )
         ax.axvline(part["similarity"].mean(), color=COLOUR[kind], linewidth=1, linestyle="--")
     ax.set_yticks(example["position"], [_wrap(p, 30) for p in example["prompt"]], fontsize=4.6)
+    for tick, kind in zip(ax.get_yticklabels(), example["kind"], strict=True):
+        tick.set_color(COLOUR[kind])
     ax.invert_yaxis()
     ax.axvline(0, color="black", linewidth=0.5)
     ax.set_xlabel("cosine similarity to one volume")
-    ax.set_title(f"      {pretty(facts['example_finding'])}: mean (dashed) decides", fontsize=5.6, loc="left", pad=3)
+    ax.set_title(
+        f"      {pretty(facts['example_finding'])}: mean (dashed) decides",
+        fontsize=5.6,
+        loc="left",
+        pad=3,
+    )
 
 
 def _draw_macro(ax, table):
     """Macro F1 and AUROC of models, sites and baselines."""
     names, y = [], 0
-    for model, label, colour in (*SERIES, ("always present", "always present", "baseline"), ("chance", "chance", "baseline")):
-        part = table[(table["label"] == "macro") & (table["model"] == model) & (table["wording"] == "reported")]
+    for model, label, colour in (
+        *SERIES,
+        ("always present", "always present", "baseline"),
+        ("chance", "chance", "baseline"),
+    ):
+        part = table[
+            (table["label"] == "macro")
+            & (table["model"] == model)
+            & (table["wording"] == "reported")
+        ]
         if part.empty:
             continue
         names.append(label)
-        for metric, marker, shift in (("auroc", "o", -0.2), ("f1", "s", 0.0), ("f1_balanced", "^", 0.2)):
+        for metric, marker, shift in (
+            ("auroc", "o", -0.2),
+            ("f1", "s", 0.0),
+            ("f1_balanced", "^", 0.2),
+        ):
             row = part[part["metric"] == metric].assign(position=y)
             if len(row) and row["status"].eq("ok").all():
                 draw_forest(ax, row, colour=COLOUR[colour], marker=marker, offset=shift)
         y += 1
-    for metric, marker in (("AUROC", "o"), ("F1", "s"), ("F1, class-balanced", "^")):
+    for metric, marker in (("AUROC", "o"), ("F1", "s"), ("F1, balanced", "^")):
         ax.plot([], [], marker, color="#444444", markersize=3, label=metric, linestyle="none")
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set_xlim(0, 1)
     ax.set_xlabel("macro over findings")
-    ax.legend(loc="lower left", fontsize=5)
+    ax.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncol=3,
+        fontsize=5,
+        columnspacing=0.8,
+        handletextpad=0.1,
+    )
 
 
 def _ordered(table, metric):
-    part = table[(table["model"] == "main") & (table["metric"] == metric) & (table["wording"] == "reported")]
+    part = table[
+        (table["model"] == "main") & (table["metric"] == metric) & (table["wording"] == "reported")
+    ]
     part = part[part["label"] != "macro"]
     return part.sort_values("value", ascending=False, na_position="last")["label"].tolist()
 
@@ -325,19 +426,31 @@ def _draw_findings(ax, table):
     """AUROC per finding, hard to easy, for all and a tenth of the data."""
     order = _ordered(table, "auroc")
     for model, label, colour in SERIES[:2]:
-        part = table[(table["model"] == model) & (table["metric"] == "auroc") & (table["wording"] == "reported")]
+        part = table[
+            (table["model"] == model)
+            & (table["metric"] == "auroc")
+            & (table["wording"] == "reported")
+        ]
         part = part[part["label"].isin(order) & part["status"].eq("ok")]
         part = part.assign(position=[order.index(n) for n in part["label"]])
         shift = -0.15 if colour == "merlin" else 0.2
-        draw_forest(ax, part, colour=COLOUR[colour], marker=MARKER[colour], offset=shift, label=label)
-    counts = table[(table["model"] == "main") & (table["metric"] == "auroc")].drop_duplicates("label").set_index("label")
-    names = [f"{pretty(n)} ({counts.loc[n, 'n_positive']}/{counts.loc[n, 'n_studies']})" for n in order]
+        draw_forest(
+            ax, part, colour=COLOUR[colour], marker=MARKER[colour], offset=shift, label=label
+        )
+    counts = (
+        table[(table["model"] == "main") & (table["metric"] == "auroc")]
+        .drop_duplicates("label")
+        .set_index("label")
+    )
+    names = [
+        f"{pretty(n)} ({counts.loc[n, 'n_positive']}/{counts.loc[n, 'n_studies']})" for n in order
+    ]
     ax.set_yticks(range(len(order)), names, fontsize=5)
     ax.set_ylim(len(order) - 0.4, -0.8)
     ax.axvline(0.5, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
     ax.text(0.5, -0.9, "chance", fontsize=5, ha="center", va="bottom", color=COLOUR["baseline"])
     ax.set_xlabel("AUROC (positive / labelled studies)")
-    ax.legend(loc="lower left")
+    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.03), ncol=2, borderaxespad=0)
 
 
 def _draw_radar(ax, table):
@@ -345,33 +458,59 @@ def _draw_radar(ax, table):
     order = _ordered(table, "f1")
     angle = np.linspace(0, 2 * np.pi, len(order), endpoint=False)
     for model, label, colour in SERIES[:3]:
-        part = table[(table["model"] == model) & (table["metric"] == "f1") & (table["wording"] == "reported")]
+        part = table[
+            (table["model"] == model) & (table["metric"] == "f1") & (table["wording"] == "reported")
+        ]
         value = part.set_index("label").reindex(order)["value"].to_numpy(float)
         style_ = "--" if colour == "external" else "-"
-        ax.plot(np.append(angle, angle[0]), np.append(value, value[:1]), style_, color=COLOUR[colour], linewidth=0.9, label=label)
+        ax.plot(
+            np.append(angle, angle[0]),
+            np.append(value, value[:1]),
+            style_,
+            color=COLOUR[colour],
+            linewidth=0.9,
+            label=label,
+        )
     ax.set_xticks(angle, [str(i + 1) for i in range(len(order))], fontsize=4.8)
     ax.set_ylim(0, 1)
     ax.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize=5)
     ax.grid(linewidth=0.3)
     ax.spines["polar"].set_linewidth(0.4)
-    ax.set_xlabel("F1; numbers as in panel f", fontsize=5.5)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncol=1, fontsize=5)
+    ax.set_title("F1; numbers as in panel f", fontsize=5.5, pad=12)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncol=1, fontsize=5)
 
 
 def _draw_wording(ax, table):
     """AUROC with prompts worded as reports are, against prompts in words that no report uses."""
     pair = {
         w: table[
-            (table["model"] == "main") & (table["metric"] == "auroc") & (table["wording"] == w) & (table["label"] != "macro")
+            (table["model"] == "main")
+            & (table["metric"] == "auroc")
+            & (table["wording"] == w)
+            & (table["label"] != "macro")
         ].set_index("label")["value"]
         for w in ("reported", "novel")
     }
     names = pair["reported"].index
     ax.plot([0.3, 1], [0.3, 1], color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-    ax.plot(pair["reported"], pair["novel"].reindex(names), MARKER["novel"], color=COLOUR["novel"], markersize=3, linestyle="none")
+    ax.plot(
+        pair["reported"],
+        pair["novel"].reindex(names),
+        MARKER["novel"],
+        color=COLOUR["novel"],
+        markersize=3,
+        linestyle="none",
+    )
     gap = (pair["reported"] - pair["novel"].reindex(names)).sort_values(ascending=False)
     for name in gap.index[:3]:
-        ax.annotate(pretty(name), (pair["reported"][name], pair["novel"][name]), fontsize=4.8, xytext=(-3, -6), textcoords="offset points", ha="right")
+        ax.annotate(
+            pretty(name),
+            (pair["reported"][name], pair["novel"][name]),
+            fontsize=4.8,
+            xytext=(-3, -6),
+            textcoords="offset points",
+            ha="right",
+        )
     ax.axhline(0.5, color=COLOUR["baseline"], linewidth=0.4, linestyle=":")
     ax.set_xlabel("AUROC, prompts in the reports' words")
     ax.set_ylabel("AUROC, novel words")
@@ -382,16 +521,38 @@ def _draw_wording(ax, table):
 def _draw_f1(ax, table):
     """F1 per finding beside what calling every study positive gives."""
     order = _ordered(table, "f1")
-    for model, label, colour, shift in (("main", "Merlin, phantom", "merlin", -0.1), ("always present", "always present", "baseline", 0.15)):
-        part = table[(table["model"] == model) & (table["metric"] == "f1") & (table["wording"] == "reported")]
+    for model, label, colour, shift in (
+        ("main", "Merlin, phantom", "merlin", -0.1),
+        ("always present", "always present", "baseline", 0.15),
+    ):
+        part = table[
+            (table["model"] == model) & (table["metric"] == "f1") & (table["wording"] == "reported")
+        ]
         part = part[part["label"].isin(order) & part["status"].eq("ok")]
         part = part.assign(position=[order.index(n) for n in part["label"]])
-        draw_forest(ax, part, colour=COLOUR[colour], marker=MARKER[colour], offset=shift, label=label, size=2.2)
-    ax.set_yticks(range(len(order)), [f"{i + 1} {pretty(n)}" for i, n in enumerate(order)], fontsize=4.4)
+        draw_forest(
+            ax,
+            part,
+            colour=COLOUR[colour],
+            marker=MARKER[colour],
+            offset=shift,
+            label=label,
+            size=2.2,
+        )
+    ax.set_yticks(
+        range(len(order)), [f"{i + 1} {pretty(n)}" for i, n in enumerate(order)], fontsize=4.4
+    )
     ax.set_ylim(len(order) - 0.4, -0.8)
     ax.set_xlim(0, 1)
     ax.set_xlabel("F1 at natural prevalence")
-    ax.legend(loc="lower left", fontsize=5)
+    ax.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.4, 1.0),
+        ncol=2,
+        fontsize=5,
+        columnspacing=0.8,
+        handletextpad=0.1,
+    )
 
 
 FIGURES = {

@@ -177,7 +177,9 @@ def table_to_images(table):
 
 def show_slice(ax, array, *, window=SOFT_TISSUE, aspect=1.0, text=""):
     """Show a slice in radiological convention: (rows top to bottom, the patient's right at left)."""
-    ax.imshow(array, cmap="gray", vmin=window[0], vmax=window[1], aspect=aspect, interpolation="nearest")
+    ax.imshow(
+        array, cmap="gray", vmin=window[0], vmax=window[1], aspect=aspect, interpolation="nearest"
+    )
     ax.set_xticks([])
     ax.set_yticks([])
     for side in ax.spines.values():

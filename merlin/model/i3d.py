@@ -12,7 +12,9 @@ Departures from the paper's encoder are options of `ImageEncoder`, for phantoms 
 position), `in_channels=1` (the official network repeats one channel three times).
 """
 
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -64,7 +66,9 @@ class ImageConfig:
             ("in_channels", (1, 3)),
         ):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"image {name} must be one of {allowed}; got {getattr(self, name)!r}")
+                raise ValueError(
+                    f"image {name} must be one of {allowed}; got {getattr(self, name)!r}"
+                )
         if self.windows and len(self.windows) != self.in_channels:
             raise ValueError(f"{len(self.windows)} windows need in_channels={len(self.windows)}")
 
@@ -110,6 +114,21 @@ class Basic(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y))
         return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+@contextmanager
+def _recomputing(block):
+    """Second forward of a checkpointed block: its batch norms must not count the batch again."""
+    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm3d)]
+    before = [(m.momentum, m.num_batches_tracked.clone()) for m in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
 
 
 def _windowed(x, windows):
@@ -201,7 +220,13 @@ class I3ResNet(nn.Module):
         for stage in range(1, self.config.n_stages + 1):
             for block in getattr(self, f"layer{stage}"):
                 if self.checkpointing and self.training:
-                    x = checkpoint(block, x, use_reentrant=False)
+                    again = partial(_recomputing, block)
+                    x = checkpoint(
+                        block,
+                        x,
+                        use_reentrant=False,
+                        context_fn=lambda f=again: (nullcontext(), f()),
+                    )
                 else:
                     x = block(x)
             found.append(x)
@@ -227,7 +252,9 @@ class ImageEncoder(nn.Module):
         self.embedding_size = self.i3_resnet.feature_size
         if config.pool == "grid":
             if feature_shape is None:
-                raise ValueError("pool='grid' needs feature_shape, the (S, R, A) size of the last feature map")
+                raise ValueError(
+                    "pool='grid' needs feature_shape, the (S, R, A) size of the last feature map"
+                )
             cells = int(torch.tensor(feature_shape).prod())
             self.squeeze = nn.Conv3d(self.i3_resnet.feature_size, config.grid_cells, 1)
             self.embedding_size = cells * config.grid_cells
@@ -305,11 +332,16 @@ def inflate_state_dict(state_2d, model):
             new[key] = value
         elif flat.ndim == 4:
             kernel = torch.zeros_like(value)
-            if (flat.shape[0], flat.shape[1], *flat.shape[2:]) != (*value.shape[:2], *value.shape[3:]):
+            if (flat.shape[0], flat.shape[1], *flat.shape[2:]) != (
+                *value.shape[:2],
+                *value.shape[3:],
+            ):
                 wrong.append(f"{key}: {tuple(flat.shape)} does not inflate to {tuple(value.shape)}")
                 continue
             kernel[:, :, value.shape[2] // 2] = flat
             new[key] = kernel
+        elif flat.shape != value.shape:
+            wrong.append(f"{key}: {tuple(flat.shape)}, expected {tuple(value.shape)}")
         else:
             new[key] = flat
     if wrong:

@@ -41,7 +41,9 @@ class TextConfig:
     def __post_init__(self):
         for name, allowed in (("kind", ("longformer", "minilm", "small")), ("cleaning", CLEANING)):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"text {name} must be one of {allowed}; got {getattr(self, name)!r}")
+                raise ValueError(
+                    f"text {name} must be one of {allowed}; got {getattr(self, name)!r}"
+                )
 
 
 def clean_report(text, cleaning="lower_wordpunct"):

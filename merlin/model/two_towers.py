@@ -32,8 +32,9 @@ class TowersConfig:
     @classmethod
     def from_dict(cls, values):
         """Inverse of `to_dict`."""
+        windows = tuple(tuple(w) for w in values["image"]["windows"])
         return cls(
-            image=ImageConfig(**values["image"]),
+            image=ImageConfig(**values["image"] | {"windows": windows}),
             text=TextConfig(**values["text"]),
             grid_shape=tuple(values["grid_shape"]),
             logit_scale=values["logit_scale"],
@@ -74,8 +75,10 @@ def feature_shape(image, grid_shape):
     r, a, s = grid_shape
     sizes = []
     for n, depth_stride in ((s, image.stem_depth_stride), (r, 2), (a, 2)):
-        if image.stem in ("patch", "steps"):
+        if image.stem == "patch":
             n = n // 4
+        elif image.stem == "steps":
+            n = -(-(n // 2) // 2)
         else:
             n = -(-n // depth_stride)  # stem
             n = -(-n // 2)  # pooling

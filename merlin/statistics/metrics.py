@@ -5,14 +5,14 @@ drawn. A column of ones gives the plain metric. Labels are 1, 0 or NaN (unknown,
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True)
 def _auroc(order, ties, labels, weights, out):
     n, n_labels = order.shape
     n_resamples = weights.shape[1]
-    for f in prange(n_labels):
+    for f in range(n_labels):
         below = np.zeros(n_resamples)  # weight of negatives with a smaller score
         positives = np.zeros(n_resamples)
         area = np.zeros(n_resamples)

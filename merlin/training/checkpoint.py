@@ -8,6 +8,8 @@ to a temporary neighbour and moved, so that a file of that name is always whole.
 
 import json
 import os
+import pickle  # for its error class only: nothing is unpickled here
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,7 +19,7 @@ from safetensors.torch import save_file
 from merlin.model.two_towers import TowersConfig, TwoTowers
 
 
-def save_checkpoint(path, *, model, optimizer, step, log, fingerprint):
+def save_checkpoint(path, *, model, optimizer, step, log, fingerprint, scaler=None):
     """Write a resumable checkpoint atomically.
 
     Parameters
@@ -30,24 +32,36 @@ def save_checkpoint(path, *, model, optimizer, step, log, fingerprint):
         Plain numbers.
     fingerprint : str
         Of settings, data and code; a checkpoint of another fingerprint is not resumed.
+    scaler : torch.amp.GradScaler, optional
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict() if scaler is not None else {},
         "step": step,
         "log": json.dumps(log),
         "fingerprint": fingerprint,
         "torch_rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+    with _atomically(path) as part:
+        torch.save(state, part)
+
+
+@contextmanager
+def _atomically(path):
+    """A temporary neighbour to write to; it becomes `path` if all goes well."""
     part = path.with_name(f".{os.getpid()}-{path.name}")
-    torch.save(state, part)
-    part.replace(path)
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def resume_checkpoint(path, *, model, optimizer, fingerprint):
+def resume_checkpoint(path, *, model, optimizer, fingerprint, scaler=None):
     """Put a checkpoint back, if there is one that belongs to this run.
 
     Returns
@@ -63,14 +77,20 @@ def resume_checkpoint(path, *, model, optimizer, fingerprint):
         return 0, [], "starting from step 0"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         aside = path.with_suffix(".unreadable")
         path.replace(aside)
-        return 0, [], f"checkpoint unreadable ({type(error).__name__}), kept as {aside.name}; starting anew"
+        return (
+            0,
+            [],
+            f"checkpoint unreadable ({type(error).__name__}), kept as {aside.name}; starting anew",
+        )
     if state["fingerprint"] != fingerprint:
         return 0, [], "the checkpoint there belongs to other settings, data or code; starting anew"
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
+    if scaler is not None:
+        scaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["torch_rng"])
     if state["cuda_rng"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda_rng"])
@@ -89,11 +109,13 @@ def save_weights(path, model, metadata):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"config": json.dumps(model.config.to_dict()), "metadata": json.dumps(metadata, default=str)}
-    part = path.with_name(f".{os.getpid()}-{path.name}")
+    header = {
+        "config": json.dumps(model.config.to_dict()),
+        "metadata": json.dumps(metadata, default=str),
+    }
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    save_file(tensors, part, metadata=header)
-    part.replace(path)
+    with _atomically(path) as part:
+        save_file(tensors, part, metadata=header)
 
 
 def load_weights(path):

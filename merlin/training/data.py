@@ -90,7 +90,7 @@ def augment(volume, rng, *, shift_voxels, noise, gain):
         Changed in place where possible.
     rng : numpy.random.Generator
     shift_voxels : int
-        Largest shift along each axis, the same for the whole batch; the border repeats air.
+        Largest shift along each axis, the same for the whole batch; what moves in is air.
     noise : float
         Standard deviation of added Gaussian noise, in units of the 0..1 image.
     gain : float
@@ -99,6 +99,11 @@ def augment(volume, rng, *, shift_voxels, noise, gain):
     if shift_voxels:
         shift = rng.integers(-shift_voxels, shift_voxels + 1, 3)
         volume = torch.roll(volume, tuple(int(s) for s in shift), (2, 3, 4))
+        for axis, s in zip((2, 3, 4), shift, strict=True):
+            if s:  # what was rolled in from the other side becomes air
+                volume.narrow(
+                    axis, 0 if s > 0 else volume.shape[axis] + int(s), abs(int(s))
+                ).zero_()
     if noise or gain:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         factor = 1 + gain * torch.randn(len(volume), 1, 1, 1, 1, generator=generator)
@@ -131,7 +136,9 @@ def studies_from_manifest(manifest, codes, code_map, phecodes, grid, cache_dir):
     study_ids = manifest["study_id"].to_numpy(str)
     labels, _ = phecode_matrix(codes, study_ids, code_map, phecodes)
     paths = manifest["volume"].tolist()
-    findings = manifest["findings"].fillna("").map(lambda t: split_impression(t)[0]).to_numpy(object)
+    findings = (
+        manifest["findings"].fillna("").map(lambda t: split_impression(t)[0]).to_numpy(object)
+    )
     return Studies(
         study_ids=study_ids,
         patient_ids=manifest["patient_id"].to_numpy(str),

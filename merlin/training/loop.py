@@ -94,7 +94,7 @@ class TokenCache:
                 self._tokens.append(row[: int(kept)].clone())
             self.n_truncated += int((lost > 0).sum())
             self.n_lost_tokens += int(lost.sum())
-        return np.array([self._number[t] for t in texts])
+        return np.array([self._number[t] for t in texts], dtype=int)
 
     def batch(self, numbers):
         """Padded (n, length) input ids and attention mask of the given texts."""
@@ -144,10 +144,12 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
         betas=config.betas,
     )
     scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
-    # Where to stop and how often to save do not change a step, so they are not part of the run.
+    # Numbered in one order now, so that a resumed run adds up its gradients in the same order.
+    texts.numbers(sorted({t for t in (*train.findings, *train.sections.ravel()) if t}))
+    # How often to save does not change a step, so it is not part of what makes a run.
     mark = str([fingerprint, seed, {k: v for k, v in asdict(config).items() if k != "save_every"}])
     start, log, note = resume_checkpoint(
-        checkpoint, model=model, optimizer=optimizer, fingerprint=mark
+        checkpoint, model=model, optimizer=optimizer, scaler=scaler, fingerprint=mark
     )
     progress = tqdm(
         total=config.n_steps, initial=start, desc="pretraining", mininterval=5, disable=not show
@@ -201,21 +203,35 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
             )
         )
         progress.update()
-        progress.set_postfix(reports=f"{report.item():.2f}", codes=f"{ehr.item():.3f}", refresh=False)
+        progress.set_postfix(
+            reports=f"{report.item():.2f}", codes=f"{ehr.item():.3f}", refresh=False
+        )
         is_last = step + 1 == config.n_steps
         if is_last or (step + 1) % config.evaluate_every == 0:
             log[-1]["val_phecode_auroc"] = validate(model, val, device=device)
             model.train()
         if is_last or (step + 1) % config.save_every == 0:
             save_checkpoint(
-                checkpoint, model=model, optimizer=optimizer, step=step + 1, log=log, fingerprint=mark
+                checkpoint,
+                model=model,
+                optimizer=optimizer,
+                scaler=scaler,
+                step=step + 1,
+                log=log,
+                fingerprint=mark,
             )
     progress.close()
     if config.align_steps and start <= config.n_steps:
         log += align(model, train, texts, config, seed=seed, device=device, show=show)
         done = config.n_steps + config.align_steps
         save_checkpoint(
-            checkpoint, model=model, optimizer=optimizer, step=done, log=log, fingerprint=mark
+            checkpoint,
+            model=model,
+            optimizer=optimizer,
+            scaler=scaler,
+            step=done,
+            log=log,
+            fingerprint=mark,
         )
     return log, texts
 
@@ -254,14 +270,18 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
         size = min(len(studies), config.align_batch_size // (4 if is_whole else 1))
         index = rng.choice(len(studies), size, replace=False)
         for group in optimizer.param_groups:
-            group["lr"] = config.align_learning_rate * 0.5 * (1 + np.cos(np.pi * step / config.align_steps))
+            group["lr"] = (
+                config.align_learning_rate * 0.5 * (1 + np.cos(np.pi * step / config.align_steps))
+            )
         image = F.normalize(model.encode_image.contrastive(features[index]).float(), dim=1)
         group = studies.findings[index]
         if not is_whole:
             group = studies.sections[index, rng.integers(studies.sections.shape[1])]
         loss = text_loss(model, image, [group], texts)
         if not torch.isfinite(loss):
-            raise TrainingDiverged(f"loss {loss.item()} at alignment step {step}; lower align_learning_rate.")
+            raise TrainingDiverged(
+                f"loss {loss.item()} at alignment step {step}; lower align_learning_rate."
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
@@ -287,7 +307,7 @@ def _is_aligned(name):
 def learning_rate(step, config):
     """Linear warm-up, then cosine to zero."""
     warm = min((step + 1) / max(config.warmup_steps, 1), 1.0)
-    return config.learning_rate * warm * 0.5 * (1 + np.cos(np.pi * step / config.n_steps))
+    return float(config.learning_rate * warm * 0.5 * (1 + np.cos(np.pi * step / config.n_steps)))
 
 
 def loss_weights(step, config):
@@ -338,13 +358,17 @@ def text_loss(model, image, groups, texts):
     tokens = (t.to(image.device) for t in texts.batch(unique))
     embedded = model.embed_tokens(*tokens)[torch.as_tensor(where, device=image.device)]
     losses = []
-    for ids, keep, part in zip(numbers, has_text, embedded.split([len(n) for n in numbers]), strict=True):
+    for ids, keep, part in zip(
+        numbers, has_text, embedded.split([len(n) for n in numbers]), strict=True
+    ):
         if len(ids) < 2:
             losses.append(image.sum() * 0)
             continue
         rows = image[torch.as_tensor(keep, device=image.device)]
         losses.append(
-            contrastive_loss(rows, part, model.logit_scale, torch.as_tensor(ids, device=image.device))
+            contrastive_loss(
+                rows, part, model.logit_scale, torch.as_tensor(ids, device=image.device)
+            )
         )
     return torch.stack(losses).mean()
 
@@ -358,7 +382,7 @@ def validate(model, studies, *, device="cpu", batch_size=32):
         for part in np.array_split(np.arange(len(studies)), -(-len(studies) // batch_size))
     ]
     values = metrics.auroc(np.concatenate(logits), studies.phecodes)
-    return float(np.nanmean(values))
+    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
 
 
 def _dtype(config):

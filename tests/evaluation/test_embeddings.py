@@ -108,7 +108,7 @@ def test_every_missing_array_is_named(tmp_path, whole):
     path = tmp_path / "e.npz"
     save_embeddings(path, whole)
     rewrite(path, image=None, prompt_kind=None, meta=None)
-    with pytest.raises(ValueError, match="e.npz: not a whole embeddings file") as caught:
+    with pytest.raises(ValueError, match=r"e\.npz: not a whole embeddings file") as caught:
         load_embeddings(path)
     lines = {line.strip() for line in str(caught.value).splitlines()[1:]}
     assert lines == {"image: missing", "prompt_kind: missing", "meta: missing"}
@@ -126,7 +126,7 @@ def test_every_disagreement_is_named_with_both_numbers(tmp_path, whole):
         split=np.array(["test"]),
         prompt_embedding=whole.prompt_embedding[:1],
     )
-    with pytest.raises(ValueError, match="e.npz") as caught:
+    with pytest.raises(ValueError, match=r"e\.npz") as caught:
         load_embeddings(path)
     assert {line.strip() for line in str(caught.value).splitlines()[1:]} == {
         "split: 1 rows, expected 3 as study_id",

@@ -57,7 +57,7 @@ def test_missing_prompts_are_all_named():
 
 
 def test_unknown_scoring_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match="mean_similarity.*got 'mean'"):
+    with pytest.raises(ValueError, match=r"mean_similarity.*got 'mean'"):
         zero_shot.score(np.eye(2), PROMPTS, FINDING, KIND, scoring="mean")
 
 
@@ -121,7 +121,7 @@ def test_study_is_called_positive_strictly_above_zero():
 
 
 def test_thresholds_per_finding_move_f1_and_not_auroc(case):
-    scores, labels, patients = case
+    scores, labels, _ = case
     plain, _ = evaluate(*case)
     moved, _ = evaluate(*case, thresholds=np.array([0.0, 0.8, 0.0]))
     known = ~np.isnan(labels[:, 1])
@@ -179,7 +179,7 @@ def test_balanced_draws_are_seeded_and_differ_by_seed():
 
 
 def test_balanced_f1_is_the_mean_over_draws(case):
-    scores, labels, patients = case
+    scores, labels, _ = case
     table, _ = evaluate(*case, n_draws=4)
     values = []
     for d in range(4):

@@ -10,7 +10,7 @@ from merlin.statistics import bootstrap, metrics
 def clustered(rng, n_patients, n_data_sets):
     """Studies of patients with one to six scans each, whose scores resemble each other.
 
-    Given the label a score is standard normal around 0 or 1.2; 70% of its variance is the patient's.
+    Given the label a score is normal around 0 or 1.2, of variance 1; the patient's share is 70%.
     A patient's studies share the label, so the population values have closed forms.
     """
     patient = np.repeat(np.arange(n_patients), rng.integers(1, 7, n_patients))

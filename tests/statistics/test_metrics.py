@@ -124,7 +124,7 @@ def test_masking_a_label_changes_only_its_finding():
         (dict(scores=np.array([[1.0], [np.nan], [np.inf]])), "2 scores are not finite"),
         (
             dict(labels=np.array([[1.0], [0.0], [-1.0]])),
-            r"labels must be 1, 0 or NaN; found \[.*-1",
+            r"1, 0 or NaN; found \[.*-1",
         ),
         (dict(labels=np.zeros((3, 2))), r"scores \(3, 1\) and labels \(3, 2\)"),
         (dict(weights=np.ones((4, 2))), r"weights \(4, 2\) must be \(3, n_resamples\)"),

@@ -356,7 +356,7 @@ def test_equal_texts_share_a_number_and_are_tokenised_once():
 
 
 def test_validation_leaves_torch_its_number_of_threads():
-    """Numba's first parallel call sets OpenMP's threads for torch too, which changes the last bits."""
+    """Numba's first parallel call sets OpenMP's threads for torch too: other last bits follow."""
     code = (
         "import numpy as np, torch\n"
         "from merlin.statistics import metrics\n"

@@ -21,7 +21,6 @@ IMAGE = ImageConfig(
     n_phecodes=3, embedding_size=16,
 )  # fmt: skip
 TEXT = TextConfig(kind="small", hidden_size=32, n_layers=1, max_length=32, embedding_size=16)
-N_SECTIONS = 3
 
 
 def config(**changes):
