@@ -15,7 +15,7 @@ ARMS = list(SETTINGS["arms"])
 FIGURES = {
     "00_start_here": ["one_study"],
     "01_cohort": ["cohort", "phantom_ct", "findings_gallery"],
-    "02_pretraining": ["pretraining"],
+    "02_pretraining": ["pretraining", "qc"],
     "03_embeddings": ["embeddings"],
     "04_zero_shot_findings": ["zero_shot_findings"],
 }
@@ -45,6 +45,7 @@ PAPERMILL = (
     "mkdir -p {BASE}/partial/$(dirname {params.name}) && "
     "( papermill {input[0]} {BASE}/partial/{params.name}.ipynb --cwd notebooks --no-progress-bar "
     "--log-level ERROR --log-output -p profile {PROFILE} {params.extra} "
+    "2> >(grep -v 'without encryption' >&2) "
     "|| {{ python -m merlin.run explain {BASE}/partial/{params.name}.ipynb; exit 1; }} ) && "
     "mv {BASE}/partial/{params.name}.ipynb {output[0]}"
 )

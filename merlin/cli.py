@@ -202,22 +202,9 @@ def _draw_qc(out, number, seen, facts):
     import matplotlib as mpl
 
     mpl.use("Agg")
-    import pandas as pd
-
     from merlin.figures import panels, style
 
-    hu = seen.image * 2000 - 1000
-    planes = style.three_planes(hu, [s // 2 for s in hu.shape])
-    about = [("scan", number), ("body inside the crop", f"{seen.body_fraction:.1%}")]
-    about += [("cut off (mm)", ", ".join(f"{k} {v:.0f}" for k, v in seen.cut_mm.items()))]
-    about += [("HU range of the input", f"{hu.min():.0f} to {hu.max():.0f}")]
-    about += [("note", note) for note in seen.notes]
-    tables = {
-        "slices": style.images_to_table(
-            dict(zip(("axial", "coronal", "sagittal"), planes, strict=True))
-        ),
-        "text": pd.DataFrame(about, columns=["what", "value"]),
-    }
+    tables = style.qc_tables(seen, number)
     sidecar = {
         "tier_note": "your scan as the model sees it; not for clinical use",
         "profile": facts["profile"],

@@ -29,7 +29,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,7 +89,17 @@ def load_profile(name):
             f"in {PROFILES.relative_to(ROOT)}/."
         )
     full = yaml.safe_load((PROFILES / "default.yaml").read_text())
-    own = yaml.safe_load(path.read_text()) or {}
+    problems = _fill_in(full, yaml.safe_load(path.read_text()) or {})
+    if problems:
+        raise ProfileError(
+            f"{path.relative_to(ROOT)}: {len(problems)} problem{'s'[: len(problems) != 1]}\n  "
+            + "\n  ".join(problems)
+        )
+    return {"profile": name, **full}
+
+
+def _fill_in(full, own):
+    """Put a profile's own values into the default ones; returns what is wrong with them."""
     problems = []
     for key, value in own.items():
         if key not in full:
@@ -117,11 +126,7 @@ def load_profile(name):
         for key in changes or {}:
             if key not in trained:
                 problems.append(f"arms.{arm}.{key}: unknown{nearest(key, trained)}")
-    if problems:
-        raise ProfileError(
-            f"{path.relative_to(ROOT)}: problems: {len(problems)}\n  " + "\n  ".join(problems)
-        )
-    return {"profile": name, **full}
+    return problems
 
 
 def settings(notebook, scope):
@@ -207,8 +212,8 @@ def atomic(path, mode="w"):
         with os.fdopen(handle, mode) as stream:
             yield stream
         # mkstemp makes files for the owner only; results are for whoever may read the folder.
-        os.chmod(part, 0o644)
-        os.replace(part, path)
+        Path(part).chmod(0o644)
+        Path(part).replace(path)
     except BaseException:
         Path(part).unlink(missing_ok=True)
         raise

@@ -12,6 +12,7 @@ taken from any patient.
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -409,9 +410,7 @@ def _colon(shapes, body, rng):
     )  # fmt: skip
     course[5:8] += rng.normal(0, 9, (3, 3))
     course[12:15] += rng.normal(0, 7, (3, 3))
-    dense = np.concatenate(
-        [np.linspace(a, b, 3, endpoint=False) for a, b in zip(course[:-1], course[1:], strict=True)]
-    )
+    dense = np.concatenate([np.linspace(a, b, 3, endpoint=False) for a, b in pairwise(course)])
     points = body.place(dense)
     calibre = np.interp(np.arange(len(dense)), [0, 6, 20, 34, 51], [25, 23, 20, 16, 17])
     calibre = calibre * body.colon_scale * (1 + 0.12 * np.cos(2.1 * np.arange(len(dense))))

@@ -133,3 +133,28 @@ def plain_study(seed, patient_id="P-plain", *, sex="M"):
 
 
 LABEL_NAMES = {number: name for name, number in anatomy.LABEL.items()}
+
+
+# TotalSegmentator's label ids of the structures that phantoms have.
+TOTALSEGMENTATOR = {
+    **dict(zip(range(1, 10), anatomy.STRUCTURES[:9], strict=True)),
+    **dict.fromkeys((10, 11), "lung_left"),
+    **dict.fromkeys((12, 13, 14), "lung_right"),
+    18: "small_bowel",
+    19: "duodenum",
+    20: "colon",
+    21: "urinary_bladder",
+    22: "prostate",
+    **dict.fromkeys(range(27, 51), "vertebrae"),
+    51: "heart",
+    52: "aorta",
+    63: "inferior_vena_cava",
+}
+
+
+def relabel(label):
+    """TotalSegmentator's label map → ours; other structures become 0."""
+    table = np.zeros(int(max(label.max(), max(TOTALSEGMENTATOR))) + 1, np.uint8)
+    for number, name in TOTALSEGMENTATOR.items():
+        table[number] = anatomy.LABEL[name]
+    return table[label]

@@ -105,18 +105,21 @@ _CLAUSE = re.compile(
     r"\b(?:but|however|although|though|except|with the exception of)\b", re.IGNORECASE
 )
 _NEGATED = re.compile(
-    r"\b(?:no(?! (?:change|interval change|longer) )|neither|no longer|not|non-?dilated|resolution of|without|denies|negative for|free of|absence of|absent|ruled out|excluded|never|nor|"
+    r"\b(?:no(?! (?:change|interval change|longer) )|neither|no longer|not|non-?dilated|resolution of|"
+    r"without|denies|negative for|free of|absence of|absent|ruled out|excluded|never|nor|"
     r"resolved|removed|no evidence of)\b",
     re.IGNORECASE,
 )
 _INSIDE = re.compile(r"\b(?:not|no|none|without)\b", re.IGNORECASE)
 _NEGATED_AFTER = re.compile(
-    r"^\W*(?:\w+\W+){0,2}?(?:is|are|was|were)?\s*(?:not|no longer|absent|excluded|ruled out|unlikely|not seen|(?:has |have )?resolved)\b",
+    r"^\W*(?:\w+\W+){0,2}?(?:is|are|was|were)?\s*"
+    r"(?:not|no longer|absent|excluded|ruled out|unlikely|not seen|(?:has |have )?resolved)\b",
     re.IGNORECASE,
 )
 _END_OF_NEGATION = re.compile(
     r",\s*(?:mild|moderate|severe|small|large|trace|minimal|marked|there|the|a|an|left|right|bilateral|"
-    r"bibasilar|stable|new|multiple|scattered)\b|\b(?:with|showing|there is|there are|suggesting|consistent with|due to)\b",
+    r"bibasilar|stable|new|multiple|scattered)\b|\b(?:with|showing|there is|there are|suggesting|"
+    r"consistent with|due to)\b",
     re.IGNORECASE,
 )
 _UNCERTAIN = re.compile(
@@ -171,16 +174,10 @@ def label_report(text, *, sex=None):
     """
     text, _ = split_impression(text)
     labels = dict.fromkeys(NAMES, np.nan)
-    for section, body in split_sections(text).items():
-        if _NORMAL.match(body):
-            for name in FINDINGS_OF[section]:
-                if FINDINGS[name].only_sex in ("", sex):
-                    labels[name] = 0.0
-    if not _HEADING.search(text):  # prose: "The spleen is normal."
-        for match in _NORMAL_ORGAN.finditer(text):
-            for name in FINDINGS_OF[_SECTION_OF_HEADING[match.group(1).lower()]]:
-                if FINDINGS[name].only_sex in ("", sex):
-                    labels[name] = 0.0
+    for section in _normal_sections(text):
+        for name in FINDINGS_OF[section]:
+            if FINDINGS[name].only_sex in ("", sex):
+                labels[name] = 0.0
     stated = {name: set() for name in NAMES}
     for sentence in _SENTENCE.split(_HEADING.sub(". ", text)):
         for clause in _CLAUSE.split(sentence):
@@ -196,6 +193,13 @@ def label_report(text, *, sex=None):
         elif said:
             labels[name] = np.nan
     return labels
+
+
+def _normal_sections(text):
+    """Sections that a report calls normal: by heading, or in prose ("The spleen is normal.")."""
+    if _HEADING.search(text):
+        return [s for s, body in split_sections(text).items() if _NORMAL.match(body)]
+    return [_SECTION_OF_HEADING[m.group(1).lower()] for m in _NORMAL_ORGAN.finditer(text)]
 
 
 def _clause_label(name, clause):

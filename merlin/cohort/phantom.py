@@ -271,13 +271,13 @@ def scanner_grid(study, matrix):
     p, rng = study.patient, stream(0, study.study_id, "grid")
     if study.site.is_spine:
         pixel = 210.0 / matrix
-        n = int(round(330 / study.slice_mm))
+        n = round(330 / study.slice_mm)
         return render.Grid((matrix, matrix, n), (pixel, pixel, study.slice_mm), (0, -55, 30))
     widest = 132 * p.girth * 1.08 + 13 + 0.9 * p.fat
     pixel = float(np.round(2 * (widest + 12) * study.field_mm / matrix, 3))
     top = rng.uniform(186, 222) * p.height
     bottom = rng.uniform(-236, -222) * p.height
-    n = int(round((top - bottom) / study.slice_mm))
+    n = round((top - bottom) / study.slice_mm)
     centre = (rng.normal(0, 5), rng.normal(-4, 6), (top + bottom) / 2)
     return render.Grid((matrix, matrix, n), (pixel, pixel, study.slice_mm), centre)
 

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from string import Formatter
 
-import numpy as np
 import yaml
 
 from merlin.cohort.findings import FINDINGS

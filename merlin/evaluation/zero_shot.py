@@ -83,6 +83,18 @@ def score(image, prompt_embedding, prompt_finding, prompt_kind, *, scoring="mean
     return Scores(names, value)
 
 
+def score_file(embeddings, rows, *, wording, scoring="mean_similarity"):
+    """Score studies of an embeddings file with its prompts of one wording (`reported` or `novel`)."""
+    use = embeddings.prompt_wording == wording
+    return score(
+        embeddings.image[rows],
+        embeddings.prompt_embedding[use],
+        embeddings.prompt_finding[use],
+        embeddings.prompt_kind[use],
+        scoring=scoring,
+    )
+
+
 def balanced_draw(labels, *, seed):
     """Mask out negatives of each finding until they equal its positives.
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from merlin.figures import style
-from merlin.figures.style import COLOUR, COLUMN_MM, MARKER, PAGE_MM, new_figure, panel_letter
+from merlin.figures.style import COLOUR, MARKER, PAGE_MM, new_figure, panel_letter
 
 
 def pretty(name):

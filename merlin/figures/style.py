@@ -199,3 +199,29 @@ def three_planes(volume, index):
     coronal = volume[::-1, j, ::-1].T
     sagittal = volume[i, ::-1, ::-1].T
     return axial, coronal, sagittal
+
+
+def qc_tables(seen, title):
+    """Tables of the QC figure of one model input.
+
+    Parameters
+    ----------
+    seen : merlin.ingest.preprocess.ModelInput
+    title : str or int
+        How the picture calls the scan: a number, never a name.
+    """
+    hu = seen.image * 2000 - 1000
+    planes = three_planes(hu, [s // 2 for s in hu.shape])
+    about = [
+        ("scan", title),
+        ("model input", f"{hu.shape} voxels (R, A, S)"),
+        ("HU range", f"{hu.min():.0f} to {hu.max():.0f}"),
+        ("body inside the crop", f"{seen.body_fraction:.1%}"),
+        ("cut off (mm)", ", ".join(f"{k} {v:.0f}" for k, v in seen.cut_mm.items())),
+        *(("note", note) for note in seen.notes),
+    ]
+    slices = dict(zip(("axial", "coronal", "sagittal"), planes, strict=True))
+    return {
+        "slices": images_to_table(slices),
+        "text": pd.DataFrame(about, columns=["what", "value"]),
+    }

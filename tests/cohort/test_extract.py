@@ -80,9 +80,6 @@ SENTENCES = [
     ("Simple cyst in the upper pole of the right kidney.", {"renal_cyst": YES}),
     ("The weather is fine.", {}),
     ("", {}),
-]
-# What the labeller gets wrong today; a fix turns these into failures, to be moved up.
-MISREAD = [
     # A comma between a denied and a stated finding: the negation reaches too far.
     (
         "No pleural effusion, mild bibasilar atelectasis.",
@@ -113,16 +110,13 @@ MISREAD = [
     ("Nodes are not enlarged.", {"lymphadenopathy": NO}),
     ("Normal spleen.", {"splenomegaly": NO}),
 ]
-KNOWN = pytest.mark.xfail(strict=True, reason="the labeller misreads this sentence")
 
 
 def stated(text, **options):
     return {n: v for n, v in label_report(text, **options).items() if not np.isnan(v)}
 
 
-@pytest.mark.parametrize(
-    ("text", "says"), [*SENTENCES, *(pytest.param(*case, marks=KNOWN) for case in MISREAD)]
-)
+@pytest.mark.parametrize(("text", "says"), SENTENCES)
 def test_sentence_is_labelled_as_a_reader_would(text, says):
     assert stated(text) == {n: v for n, v in says.items() if v is not OPEN}
 

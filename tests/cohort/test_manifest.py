@@ -172,18 +172,12 @@ def test_load_names_the_file_and_does_not_look_for_volumes_when_told(tmp_path):
         load_manifest(tmp_path / "site_c.csv")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="slice_mm is not checked: a bare 'could not convert string to float'"
-)
 def test_slice_thickness_that_is_not_a_number_is_a_problem_like_others(tmp_path):
     good().assign(slice_mm="thick").to_csv(tmp_path / "m.csv", index=False)
     with pytest.raises(ManifestError, match="column slice_mm: thick"):
         load_manifest(tmp_path / "m.csv", check_files=False)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="pandas renames the second column, so it is told as an unknown one"
-)
 def test_column_that_stands_twice_in_a_file_is_told_as_such(tmp_path):
     (tmp_path / "m.csv").write_text("study_id,patient_id,split,volume,sex,sex\na,b,val,c,F,M\n")
     with pytest.raises(ManifestError, match="column sex: stands more than once"):

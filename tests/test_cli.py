@@ -1,0 +1,96 @@
+"""`merlin findings` and `merlin embed` on small scans with a small model."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from merlin import cli
+from merlin.cohort import phantom
+from merlin.cohort.build import save_nifti
+from merlin.embeddings import load_embeddings
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Random weights of a tiny model, saved as a run would."""
+    import torch
+
+    from merlin.model.i3d import ImageConfig
+    from merlin.model.text import TextConfig
+    from merlin.model.two_towers import TowersConfig, TwoTowers
+    from merlin.training.checkpoint import save_weights
+
+    torch.manual_seed(3)
+    image = ImageConfig(
+        depth=14,
+        width=4,
+        block="basic",
+        stem="patch",
+        pool="grid",
+        grid_cells=4,
+        in_channels=1,
+        n_phecodes=2,
+    )
+    text = TextConfig(kind="small", max_length=64, hidden_size=32, n_layers=1)
+    model = TwoTowers(TowersConfig(image, text, (32, 32, 32)))
+    grid = {"spacing_mm": [12.0, 12.0, 14.0], "shape": [32, 32, 32], "hu_window": [-1000.0, 1000.0]}
+    facts = {
+        "grid": grid,
+        "tier": "phantom",
+        "profile": "test",
+        "seed": 1,
+        "model": "main",
+        "phecodes": ["8", "8.5"],
+    }
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    save_weights(path, model, facts)
+    return path
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """A phantom scan and a file that is none."""
+    folder = tmp_path_factory.mktemp("scans")
+    site = phantom.SITES["internal"]
+    study = phantom.draw_study(4, "P1-1", phantom.draw_patient(4, "P1", site), site)
+    hu, _, grid = phantom.acquire(4, study, matrix=40)
+    save_nifti(folder / "good.nii.gz", hu, grid.affine, "LPS")
+    (folder / "bad.nii.gz").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    )
+    return folder
+
+
+def test_one_bad_scan_is_reported_and_does_not_lose_the_others(weights, scans, tmp_path, capsys):
+    paths = [str(scans / "bad.nii.gz"), str(scans / "good.nii.gz")]
+    code = cli.main(["findings", *paths, "--weights", str(weights), "--out", str(tmp_path / "out")])
+    assert code == 1
+    table = pd.read_csv(tmp_path / "out" / "findings.csv")
+    assert len(table) == 30
+    assert np.isfinite(table["score"]).all()
+    assert (tmp_path / "out" / "scan_001.png").stat().st_size > 10_000
+    said = capsys.readouterr()
+    assert "trained on synthetic phantoms" in said.out
+    assert "1 of 2 scans could not be read" in said.err
+    assert "bad.nii.gz" in said.err
+
+
+def test_results_are_not_overwritten_in_silence(weights, scans, tmp_path, capsys):
+    out = tmp_path / "scans.npz"
+    command = ["embed", str(scans / "good.nii.gz"), "--weights", str(weights), "--out", str(out)]
+    assert cli.main(command) == 0
+    assert load_embeddings(out).image.shape == (1, 512)
+    before = out.read_bytes()
+    assert cli.main(command) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert cli.main([*command, "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"), [(["nowhere.nii.gz"], "nowhere.nii.gz"), (["."], "no scan found")]
+)
+def test_nothing_to_do_exits_with_2(weights, tmp_path, monkeypatch, capsys, paths, message):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["findings", *paths, "--weights", str(weights), "--out", "out"]) == 2
+    assert message in capsys.readouterr().err
