@@ -43,18 +43,18 @@ def submucosal_edema(body, severity, rng):
         ("transverse colon", (12, 27)),
         ("descending colon", (24, 39)),
     ][rng.integers(3)]
-    body.colon_edema, body.colon_edema_part = _between(6, 15, severity), part
+    body.colon_edema, body.colon_edema_part = _between(9, 18, severity), part
     return {"place": name, "size_mm": body.colon_edema + 4}
 
 
 def renal_hypodensities(body, severity, rng):
     """Several dark spots in both kidneys, too small to characterise."""
-    count = int(_between(6, 16, severity))
+    count = int(_between(6, 15, severity))
     for _ in range(count):
         side = 1 if rng.random() < 0.5 else -1
         name = LABEL["kidney_right" if side > 0 else "kidney_left"]
         spot = body.kidney_centre(side) + rng.uniform((-19, -17, -42), (19, 17, 42))
-        body.over.sphere(spot, _between(5, 10, rng.random()), 15, only=name)
+        body.over.sphere(spot, _between(7, 12.5, rng.random()), 12, only=name)
     return {"side": "bilateral", "count": count}
 
 
@@ -64,7 +64,7 @@ def aortic_valve_calcification(body, severity, rng):
     for _ in range(int(_between(2, 7, severity))):
         spot = root + rng.normal(0, 5, 3)
         body.over.sphere(
-            spot, _between(2.6, 5.0, severity), rng.uniform(*CALCIUM_HU), regions=render.ANYWHERE
+            spot, _between(3.4, 6.2, severity), rng.uniform(*CALCIUM_HU), regions=render.ANYWHERE
         )
     return {}
 
@@ -79,7 +79,7 @@ def coronary_calcification(body, severity, rng):
         end = start + rng.normal(0, 1, 3) * (9, 5, 9)
         body.over.tube(
             [start, end],
-            _between(2.2, 3.8, severity),
+            _between(2.8, 4.8, severity),
             rng.uniform(*CALCIUM_HU),
             regions=render.ANYWHERE,
         )
@@ -110,9 +110,9 @@ def metastatic_disease(body, severity, rng):
     sizes = []
     for _ in range(count):
         spot = body.place(rng.uniform((15, -45, 15), (118, 62, 118)))
-        size = _between(8, 25, rng.random() * (0.4 + 0.6 * severity))
+        size = _between(10, 29, rng.random() * (0.4 + 0.6 * severity))
         body.over.sphere(spot, size + 2.5, liver + 14, only=LABEL["liver"])
-        body.over.sphere(spot, size, liver - rng.uniform(55, 90), only=LABEL["liver"], texture=8)
+        body.over.sphere(spot, size, liver - rng.uniform(70, 105), only=LABEL["liver"], texture=8)
         sizes.append(2 * size)
     if rng.random() < 0.4:
         for level in rng.choice(np.arange(5, 12), 2, replace=False):
@@ -131,7 +131,7 @@ def pancreatic_atrophy(body, severity, rng):
 def renal_cyst(body, severity, rng):
     """A round pocket of water at the rim of a kidney."""
     side = 1 if rng.random() < 0.5 else -1
-    radius = _between(11, 38, severity)
+    radius = _between(16, 44, severity)
     direction = rng.normal(size=3) * (1, 0.7, 1)
     direction /= np.linalg.norm(direction)
     centre = body.kidney_centre(side) + direction * np.array([29, 26, 50]) * 0.85
@@ -189,7 +189,7 @@ def abdominal_aortic_aneurysm(body, severity, rng):
 
 def anasarca(body, severity, rng):
     """Water in the fat under the skin."""
-    body.fat_stranding = _between(0.12, 0.9, severity)
+    body.fat_stranding = _between(0.08, 0.8, severity)
     body.visceral_hu += _between(3, 22, severity)
     return {}
 
@@ -215,7 +215,7 @@ def lymphadenopathy(body, severity, rng):
         z = rng.uniform(-75, 65)
         x = rng.choice((-1, 1)) * rng.uniform(8, 38)
         spot = (x, body.spine_front(z) + rng.uniform(6, 40), z)
-        radius = _between(7, 16, 0.35 * rng.random() + 0.65 * severity)
+        radius = _between(9, 20, 0.35 * rng.random() + 0.65 * severity)
         body.over.ellipsoid(
             spot,
             (radius, radius * 0.85, radius * 1.3),
@@ -236,7 +236,7 @@ def prostatomegaly(body, severity, rng):
 
 def biliary_ductal_dilation(body, severity, rng):
     """Dark branches beside the portal veins, and a wide common duct."""
-    radius = _between(3.4, 6.5, severity)
+    radius = _between(4.6, 9.0, severity)
     hilum = body.place((46, 16, 56))
     for end in ((100, 22, 74), (78, -10, 96), (86, 42, 52), (54, 40, 96), (0, 44, 92)):
         body.over.tube(
@@ -369,8 +369,8 @@ def fracture(body, severity, rng):
     count = 1 + (rng.random() < 0.35) + (rng.random() < 0.15)
     levels = rng.choice(np.arange(6, 13), count, replace=False)
     for level in levels:
-        body.height_loss[level] = _between(0.32, 0.68, severity)
-    loss = 100 * _between(0.32, 0.68, severity)
+        body.height_loss[level] = _between(0.42, 0.74, severity)
+    loss = 100 * _between(0.42, 0.74, severity)
     return {"place": LEVELS[max(levels)], "count": count, "percent": loss}
 
 

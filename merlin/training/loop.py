@@ -6,6 +6,7 @@ One loop serves every strategy of the paper. A strategy is which texts a step pa
 down). Hyper-parameters of the paper and where they stand are in `PAPER`.
 """
 
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,8 +60,10 @@ class TrainingConfig:
     evaluate_every: int = 200
     align_steps: int = 0  # steps of `align` after the last; the paper has none
     align_batch_size: int = 256
-    align_learning_rate: float = 2e-3
+    align_learning_rate: float = 4e-3
+    align_logit_scale: float = 3.4  # where the temperature starts again: ln 30
     align_whole_share: float = 0.15  # of those steps, on whole findings in smaller batches
+    align_sentence_share: float = 0.55  # of those steps, on one sentence of a section
 
     def __post_init__(self):
         for name, allowed in (
@@ -256,6 +259,8 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
         volumes = (load_volumes(studies, part).to(device) for part in parts)
         features = torch.cat([model.encode_image.embed(v) for v in volumes])
     model.train()
+    with torch.no_grad():
+        model.logit_scale.fill_(config.align_logit_scale)
     model.encode_image.eval()  # its batch statistics are those of pretraining
     trained = [p for n, p in model.named_parameters() if p.requires_grad and _is_aligned(n)]
     optimizer = torch.optim.AdamW(
@@ -277,6 +282,8 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
         group = studies.findings[index]
         if not is_whole:
             group = studies.sections[index, rng.integers(studies.sections.shape[1])]
+            if rng.random() < config.align_sentence_share / (1 - config.align_whole_share):
+                group = np.array([_one_sentence(t, rng) for t in group], dtype=object)
         loss = text_loss(model, image, [group], texts)
         if not torch.isfinite(loss):
             raise TrainingDiverged(
@@ -298,6 +305,12 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
             )
         )
     return log
+
+
+def _one_sentence(text, rng):
+    """One of a text's sentences: as short as a prompt, and about one thing."""
+    sentences = [s for s in re.split(r"(?<=[a-z)]\.)\s+", text) if s]
+    return sentences[rng.integers(len(sentences))] if sentences else ""
 
 
 def _is_aligned(name):
