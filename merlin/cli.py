@@ -184,7 +184,7 @@ def _write_findings(model, facts, inputs, out):
                 source=str(scan),
                 finding=name,
                 score=round(float(value), 4),
-                present=int(value > 0),
+                above_zero=int(value > 0),
             )
             for i, scan in enumerate(inputs)
             for name, value in zip(scores.findings, scores.value[i], strict=True)

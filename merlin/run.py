@@ -169,14 +169,16 @@ def settings(notebook, scope):
         for k, v in scope.items()
         if not k.startswith("_") and k not in ours and not callable(v) and not _is_module(v)
     }
-    unknown = sorted(set(given) - allowed)
+    # In a kernel where this cell ran before, later cells have left their variables: not parameters.
+    is_again = isinstance(scope.get("settings"), SimpleNamespace)
+    unknown = [] if is_again else sorted(set(given) - allowed)
     if unknown:
         raise ProfileError(
             f"{notebook} has no parameter "
             + "; ".join(f"{u!r}{nearest(u, allowed)}" for u in unknown)
             + f" Its parameters are {', '.join(sorted(allowed))}."
         )
-    values |= {k: v for k, v in given.items() if v is not None}
+    values |= {k: v for k, v in given.items() if v is not None and k in allowed}
     return SimpleNamespace(**values)
 
 
@@ -473,8 +475,9 @@ def publish(profile):
     made = folder(profile) / "figures"
     if profile != "default":
         return made
-    for source in sorted(made.glob("*")):
-        _copy_if_changed(source, ROOT / "figures" / source.name)
+    for source in sorted(made.glob("*.*")):
+        if not source.name.startswith("own_"):  # a user's own scan is not ours to publish
+            _copy_if_changed(source, ROOT / "figures" / source.name)
     for source in sorted((folder(profile) / "cohort").glob("phantom_*.csv")):
         _copy_if_changed(source, ROOT / "data_manifests" / source.name)
     return ROOT / "figures"

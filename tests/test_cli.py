@@ -88,7 +88,7 @@ def test_results_are_not_overwritten_in_silence(weights, scans, tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    ("paths", "message"), [(["nowhere.nii.gz"], "nowhere.nii.gz"), (["."], "no scan found")]
+    ("paths", "message"), [(["nowhere.nii.gz"], "nowhere.nii.gz"), (["."], "neither a NIfTI file")]
 )
 def test_nothing_to_do_exits_with_2(weights, tmp_path, monkeypatch, capsys, paths, message):
     monkeypatch.chdir(tmp_path)

@@ -198,10 +198,10 @@ def draw_findings_gallery(tables, facts):
         pair = np.concatenate(
             [_trim(images[f"{name}|without"]), _trim(images[f"{name}|with"])], axis=1
         )
-        window = style.LUNG if name in ("atelectasis", "pleural_effusion") else style.SOFT_TISSUE
+        window = {"atelectasis": style.LUNG, "osteopenia": style.BONE}.get(name, style.SOFT_TISSUE)
         style.show_slice(axes[name], pair, window=window)
         axes[name].set_title(
-            f"{pretty(name)}\n{change.loc[name, 'changed_ml']:,.0f} ml changed", fontsize=5.2, pad=2
+            f"{pretty(name)}\n{change.loc[name, 'changed_ml']:,.0f} ml", fontsize=5.2, pad=2
         )
     return figure
 
@@ -232,6 +232,9 @@ def draw_qc(tables, facts):
     axes["axial"].text(
         0.02, 0.02, "R", color="white", fontsize=6, transform=axes["axial"].transAxes
     )
+    for ax, low, high in ((axes["coronal"], "R", "L"), (axes["sagittal"], "A", "P")):
+        ax.text(0.02, 0.02, low, color="white", fontsize=6, transform=ax.transAxes)
+        ax.text(0.9, 0.02, high, color="white", fontsize=6, transform=ax.transAxes)
     axes["text"].axis("off")
     lines = [f"{r.what}: {r.value}" for r in tables["text"].itertuples()]
     axes["text"].text(
@@ -247,7 +250,8 @@ def draw_pretraining(tables, facts):
     for arm, colour in zip(arms, ("merlin", "less data", "external"), strict=False):
         part = tables[""][tables[""]["arm"] == arm]
         for name, column in (("report", "report_loss"), ("codes", "ehr_loss")):
-            axes[name].plot(part["step"], part[column], color=COLOUR[colour], label=arm)
+            for _, phase in part.groupby("phase", sort=False):
+                axes[name].plot(phase["step"], phase[column], color=COLOUR[colour], label=arm)
         known = part.dropna(subset=["val_phecode_auroc"])
         axes["auroc"].plot(
             known["step"],
@@ -284,6 +288,7 @@ def draw_embeddings(tables, facts):
     """Images in their two main directions, and similarity of studies to reports."""
     figure, axes = new_figure(PAGE_MM, 66, mosaic=[["map", "shift", "matrix"]])
     points = tables[""]
+    edges = np.linspace(points["score"].min(), points["score"].max(), 26)
     for value, colour, marker in ((0, "absent", "o"), (1, "present", "^")):
         part = points[points["finding"] == value]
         axes["map"].plot(
@@ -291,14 +296,14 @@ def draw_embeddings(tables, facts):
             label=f"{pretty(facts['finding'])} {colour}", linestyle="none",
         )  # fmt: skip
         axes["shift"].hist(
-            part["score"], bins=30, histtype="step", density=True, color=COLOUR[colour],
+            part["score"], bins=edges, histtype="step", color=COLOUR[colour],
             label=f"{colour} (n = {len(part)})",
         )  # fmt: skip
     axes["map"].set_xlabel(f"direction 1 ({facts['explained'][0]:.0%} of variance)")
     axes["map"].set_ylabel(f"direction 2 ({facts['explained'][1]:.0%})")
     axes["map"].legend(loc="best", markerscale=2)
     axes["shift"].set_xlabel("similarity to presence − absence prompts")
-    axes["shift"].set_ylabel("density of studies")
+    axes["shift"].set_ylabel("test studies that mention it")
     axes["shift"].axvline(0, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
     axes["shift"].legend(loc="best")
     matrix = tables["matrix"].to_numpy(float)
@@ -340,8 +345,8 @@ def draw_zero_shot(tables, facts):
 
 
 SERIES = (
-    ("main", "Merlin, phantom", "merlin"),
-    ("tenth", "a tenth of the data", "less data"),
+    ("main", "main arm", "merlin"),
+    ("tenth", "tenth arm", "less data"),
     ("main, site_b", "external site B", "external"),
     ("main, site_c", "external site C", "external"),
 )
@@ -405,8 +410,8 @@ def _draw_macro(ax, table):
     ax.set_xlim(0, 1)
     ax.set_xlabel("macro over findings")
     ax.legend(
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
+        loc="lower right",
+        bbox_to_anchor=(1.08, 1.07),
         ncol=3,
         fontsize=5,
         columnspacing=0.8,
@@ -476,8 +481,10 @@ def _draw_radar(ax, table):
     ax.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize=5)
     ax.grid(linewidth=0.3)
     ax.spines["polar"].set_linewidth(0.4)
-    ax.set_title("F1; numbers as in panel f", fontsize=5.5, pad=12)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncol=1, fontsize=5)
+    ax.text(
+        0.5, -0.22, "F1; numbers as in panel f", fontsize=5.5, ha="center", transform=ax.transAxes
+    )
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncol=1, fontsize=5)
 
 
 def _draw_wording(ax, table):
@@ -512,8 +519,8 @@ def _draw_wording(ax, table):
             ha="right",
         )
     ax.axhline(0.5, color=COLOUR["baseline"], linewidth=0.4, linestyle=":")
-    ax.set_xlabel("AUROC, prompts in the reports' words")
-    ax.set_ylabel("AUROC, novel words")
+    ax.set_xlabel("AUROC, prompts as reports put it")
+    ax.set_ylabel("AUROC, phrases no report uses")
     ax.set_xlim(0.3, 1.02)
     ax.set_ylim(0.1, 1.02)
 
@@ -522,7 +529,7 @@ def _draw_f1(ax, table):
     """F1 per finding beside what calling every study positive gives."""
     order = _ordered(table, "f1")
     for model, label, colour, shift in (
-        ("main", "Merlin, phantom", "merlin", -0.1),
+        ("main", "main arm", "merlin", -0.1),
         ("always present", "always present", "baseline", 0.15),
     ):
         part = table[
@@ -546,8 +553,8 @@ def _draw_f1(ax, table):
     ax.set_xlim(0, 1)
     ax.set_xlabel("F1 at natural prevalence")
     ax.legend(
-        loc="lower center",
-        bbox_to_anchor=(0.4, 1.0),
+        loc="lower right",
+        bbox_to_anchor=(1.05, 1.035),
         ncol=2,
         fontsize=5,
         columnspacing=0.8,
@@ -559,6 +566,7 @@ FIGURES = {
     "one_study": draw_one_study,
     "cohort": draw_cohort,
     "phantom_ct": draw_phantom_ct,
+    "own_ct": draw_phantom_ct,
     "findings_gallery": draw_findings_gallery,
     "qc": draw_qc,
     "pretraining": draw_pretraining,

@@ -140,5 +140,7 @@ def best_f1_threshold(scores, labels):
         value = 2 * np.cumsum(y) / (np.arange(1, len(y) + 1) + y.sum())
         value[:-1][s[1:] == s[:-1]] = -1  # a threshold can't stand between equal scores
         k = int(value.argmax())
-        out[j] = 0.5 * (s[k] + s[k + 1]) if k + 1 < len(s) else s[k] - 1e-9
+        # Scores above the threshold are positive: it must stay below s[k], whatever the rounding.
+        middle = 0.5 * (s[k] + s[k + 1]) if k + 1 < len(s) else np.nextafter(s[k], -np.inf)
+        out[j] = middle if middle < s[k] else s[k + 1]
     return out
