@@ -6,7 +6,8 @@ first token read without a global attention mask, as in the official code (so th
 `small` is a two-layer BERT trained alongside the image encoder; its word vectors are MiniLM's,
 compressed and frozen, so that words no report uses still have neighbours.
 
-Building an encoder reads local files only. Report text is cleaned the way the paper's code does.
+Building an encoder reads local files only, unless the folder is written `hub:NAME`.
+Report text is cleaned the way the paper's code does.
 """
 
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+HUB = "hub:"  # before a model's name: fetch it from the Hugging Face hub
 CLEANING = ("lower_wordpunct", "lower", "none")
 _WORDPUNCT = re.compile(r"\w+|[^\w\s]+")  # what NLTK's wordpunct_tokenize does
 
@@ -77,11 +79,14 @@ def minilm_folder():
 def _model_folder(config):
     if config.kind != "longformer":
         return minilm_folder()
+    if config.folder.startswith(HUB):  # the one place that may use the network, and only so
+        return config.folder.removeprefix(HUB)
     folder = Path(config.folder)
     if not config.folder or not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"No Hugging Face model in {config.folder!r} (config.json is missing). Put a copy of "
-            "yikuan8/Clinical-Longformer there, or give another folder as text_folder."
+            "yikuan8/Clinical-Longformer there and name it as text_folder, or ask for a download with "
+            f"text_folder='{HUB}yikuan8/Clinical-Longformer'."
         )
     return folder
 
@@ -95,8 +100,8 @@ class TextEncoder(nn.Module):
         from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
         self.config = config
-        folder = _model_folder(config)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        folder, is_local = _model_folder(config), not config.folder.startswith(HUB)
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=is_local)
         if config.kind == "small":
             self.text_encoder = BertModel(
                 BertConfig(
@@ -116,7 +121,7 @@ class TextEncoder(nn.Module):
                 words.copy_(_compressed_words(folder, config.hidden_size))
             words.requires_grad_(False)
         else:
-            self.text_encoder = AutoModel.from_pretrained(folder, local_files_only=True)
+            self.text_encoder = AutoModel.from_pretrained(folder, local_files_only=is_local)
             if config.is_frozen:
                 self.text_encoder.requires_grad_(False)
         self.linear_layer = nn.Linear(self.text_encoder.config.hidden_size, config.embedding_size)
