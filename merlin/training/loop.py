@@ -138,6 +138,10 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
         On a loss that is not finite, naming the step and the study ids of its batch.
     """
     torch.manual_seed(seed)
+    if (
+        device == "cpu"
+    ):  # on a GPU this is the caller's choice: it costs speed and needs a variable set
+        torch.use_deterministic_algorithms(True)
     texts = TokenCache(model.encode_text)
     decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
@@ -369,7 +373,10 @@ def text_loss(model, image, groups, texts):
     if len(unique) == 0:
         return image.sum() * 0
     tokens = (t.to(image.device) for t in texts.batch(unique))
-    embedded = model.embed_tokens(*tokens)[torch.as_tensor(where, device=image.device)]
+    # index_select, not []: the backward of indexing adds up in whatever order threads finish.
+    embedded = model.embed_tokens(*tokens).index_select(
+        0, torch.as_tensor(where, device=image.device)
+    )
     losses = []
     for ids, keep, part in zip(
         numbers, has_text, embedded.split([len(n) for n in numbers]), strict=True
@@ -377,7 +384,7 @@ def text_loss(model, image, groups, texts):
         if len(ids) < 2:
             losses.append(image.sum() * 0)
             continue
-        rows = image[torch.as_tensor(keep, device=image.device)]
+        rows = image.index_select(0, torch.as_tensor(np.flatnonzero(keep), device=image.device))
         losses.append(
             contrastive_loss(
                 rows, part, model.logit_scale, torch.as_tensor(ids, device=image.device)
