@@ -184,13 +184,24 @@ def has_both(labels):
 
 def _row(name, metric, found, labels, patient_ids, is_ok):
     known = ~np.isnan(labels)
-    estimate = bootstrap.interval(found[0], found[1:])
     n_positive = int((labels == 1).sum())
-    reason = (
-        "" if is_ok else f"one class only: {n_positive} positive of {int(known.sum())} labelled"
+    reason = f"one class only: {n_positive} positive of {int(known.sum())} labelled"
+    return _result(
+        name, metric, found, known, patient_ids, n_positive, is_ok, "" if is_ok else reason
     )
+
+
+def _macro_row(metric, overall, known, patient_ids, both):
+    left_out = len(both) - sum(both)
+    reason = f"{left_out} of {len(both)} findings not evaluated" if left_out else ""
+    return _result("macro", metric, overall, known, patient_ids, sum(both), any(both), reason)
+
+
+def _result(label, metric, found, known, patient_ids, n_positive, is_ok, reason):
+    """One row of the common schema; `found` holds the value first, then its resamples."""
+    estimate = bootstrap.interval(found[0], found[1:])
     return dict(
-        label=name,
+        label=label,
         metric=metric,
         value=estimate.value,
         low=estimate.low,
@@ -200,23 +211,6 @@ def _row(name, metric, found, labels, patient_ids, is_ok):
         n_positive=n_positive,
         status="ok" if is_ok else "not evaluated",
         reason=reason,
-    )
-
-
-def _macro_row(metric, overall, known, patient_ids, both):
-    estimate = bootstrap.interval(overall[0], overall[1:])
-    left_out = len(both) - sum(both)
-    return dict(
-        label="macro",
-        metric=metric,
-        value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
-        n_studies=int(known.sum()),
-        n_patients=len(set(np.asarray(patient_ids)[known])),
-        n_positive=sum(both),
-        status="ok" if any(both) else "not evaluated",
-        reason=f"{left_out} of {len(both)} findings not evaluated" if left_out else "",
     )
 
 
