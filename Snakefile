@@ -18,7 +18,24 @@ FIGURES = {
     "02_pretraining": ["pretraining", "qc"],
     "03_embeddings": ["embeddings"],
     "04_zero_shot_findings": ["zero_shot_findings"],
+    "05_phenotypes": ["phenotypes"],
+    "06_retrieval": ["retrieval"],
+    "07_external": ["external"],
+    "08_five_year": ["five_year"],
+    "09_report_generation": ["report_generation"],
+    "10_segmentation": ["segmentation"],
+    "11_summary": ["summary"],
 }
+# What 11_summary reads.
+RESULTS = [
+    "zero_shot_findings",
+    "phenotypes",
+    "retrieval",
+    "external",
+    "five_year",
+    "report_generation",
+    "segmentation",
+]
 
 
 def source(name):
@@ -148,5 +165,142 @@ rule zero_shot_findings:
         name="04_zero_shot_findings",
         extra="",
         settings=chosen("04_zero_shot_findings"),
+    shell:
+        PAPERMILL
+
+
+rule phenotypes:
+    """Read the phecode head on test patients."""
+    input:
+        source("05_phenotypes"),
+        embeddings=[f"{BASE}/embeddings/{arm}.npz" for arm in ARMS],
+    output:
+        f"{BASE}/05_phenotypes.ipynb",
+        f"{BASE}/results/phenotypes.csv",
+        f"{BASE}/predictions/phenotypes.parquet",
+        figures("05_phenotypes"),
+    params:
+        name="05_phenotypes",
+        extra="",
+        settings=chosen("05_phenotypes"),
+    shell:
+        PAPERMILL
+
+
+rule retrieval:
+    """Find reports from volumes and volumes from reports."""
+    input:
+        source("06_retrieval"),
+        embeddings=[f"{BASE}/embeddings/{arm}.npz" for arm in ARMS],
+        manifest=f"{BASE}/cohort/manifest.csv",
+    output:
+        f"{BASE}/06_retrieval.ipynb",
+        f"{BASE}/results/retrieval.csv",
+        f"{BASE}/predictions/retrieval.parquet",
+        figures("06_retrieval"),
+    params:
+        name="06_retrieval",
+        extra="",
+        settings=chosen("06_retrieval"),
+    shell:
+        PAPERMILL
+
+
+rule external:
+    """The off-the-shelf tasks at the other sites, and the spine series."""
+    input:
+        source("07_external"),
+        embeddings=f"{BASE}/embeddings/main.npz",
+    output:
+        f"{BASE}/07_external.ipynb",
+        f"{BASE}/results/external.csv",
+        f"{BASE}/predictions/external.parquet",
+        figures("07_external"),
+    params:
+        name="07_external",
+        extra="",
+        settings=chosen("07_external"),
+    shell:
+        PAPERMILL
+
+
+rule five_year:
+    """Fine-tune on six diseases, from several beginnings and with fewer labels."""
+    input:
+        source("08_five_year"),
+        weights=[f"{BASE}/pretraining/{arm}/weights.safetensors" for arm in ("main", "ehr")],
+        manifest=f"{BASE}/cohort/manifest.csv",
+    output:
+        f"{BASE}/08_five_year.ipynb",
+        f"{BASE}/results/five_year.csv",
+        f"{BASE}/predictions/five_year.parquet",
+        figures("08_five_year"),
+    params:
+        name="08_five_year",
+        extra="",
+        settings=chosen("08_five_year"),
+    threads: 2
+    resources:
+        mem_mb=4000,
+    shell:
+        PAPERMILL
+
+
+rule report_generation:
+    """Train a language model behind the frozen encoder, and judge what it writes."""
+    input:
+        source("09_report_generation"),
+        weights=f"{BASE}/pretraining/main/weights.safetensors",
+        manifest=f"{BASE}/cohort/manifest.csv",
+    output:
+        f"{BASE}/09_report_generation.ipynb",
+        f"{BASE}/results/report_generation.csv",
+        f"{BASE}/predictions/report_generation.parquet",
+        figures("09_report_generation"),
+    params:
+        name="09_report_generation",
+        extra="",
+        settings=chosen("09_report_generation"),
+    threads: 2
+    resources:
+        mem_mb=4000,
+    shell:
+        PAPERMILL
+
+
+rule segmentation:
+    """Train decoders on few and many label maps, and measure organs on the native grid."""
+    input:
+        source("10_segmentation"),
+        weights=f"{BASE}/pretraining/main/weights.safetensors",
+        manifest=f"{BASE}/cohort/manifest.csv",
+    output:
+        f"{BASE}/10_segmentation.ipynb",
+        f"{BASE}/results/segmentation.csv",
+        f"{BASE}/predictions/segmentation.parquet",
+        figures("10_segmentation"),
+    params:
+        name="10_segmentation",
+        extra="",
+        settings=chosen("10_segmentation"),
+    threads: 2
+    resources:
+        mem_mb=5000,
+    shell:
+        PAPERMILL
+
+
+rule summary:
+    """The overview, from the results tables alone."""
+    input:
+        source("11_summary"),
+        results=[f"{BASE}/results/{name}.csv" for name in RESULTS],
+    output:
+        f"{BASE}/11_summary.ipynb",
+        figures("11_summary"),
+    params:
+        name="11_summary",
+        extra="",
+        settings=chosen("11_summary"),
     shell:
         PAPERMILL

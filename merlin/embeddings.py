@@ -36,6 +36,12 @@ class Embeddings:
     prompt, prompt_finding, prompt_kind, prompt_wording : (m,) str
         Text; finding; `present` or `absent`; `reported` or `novel`.
     prompt_embedding : (m, D) float32
+    finding : (f,) str, finding_labels : (n, f) float32
+        What the reports state: 1, 0, NaN where they are silent.
+    phecode_labels : (n, n_phecodes) float32
+        1, 0, NaN.
+    text_group : (n,) int64
+        Equal numbers mean word-for-word equal findings texts.
     meta : dict
         `model`, `checkpoint` (sha256), `inputs`, `tier` and whatever else the writer records.
     """
@@ -56,7 +62,20 @@ class Embeddings:
     prompt_kind: np.ndarray
     prompt_wording: np.ndarray
     prompt_embedding: np.ndarray
+    finding: np.ndarray = None
+    finding_labels: np.ndarray = None
+    phecode_labels: np.ndarray = None
+    text_group: np.ndarray = None
     meta: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        """Fill in the optional arrays that were not given."""
+        for name, value in _blank(len(self.study_id), self.image.shape[1]).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if len(self.phecode) and not self.phecode_labels.shape[1]:
+            shape = (len(self.study_id), len(self.phecode))
+            object.__setattr__(self, "phecode_labels", np.full(shape, np.nan, np.float32))
 
     def rows(self, *, site=None, split=None):
         """Positions of the studies of a site and split."""
@@ -68,8 +87,24 @@ class Embeddings:
         return np.flatnonzero(keep)
 
 
+def _blank(n, size):
+    """What stands for the optional arrays of a file that lacks them."""
+    return {
+        "findings": np.full((n, size), np.nan, np.float32),
+        "impression": np.full((n, size), np.nan, np.float32),
+        "section": np.array([], str),
+        "sections": np.full((n, 0, size), np.nan, np.float16),
+        "phecode": np.array([], str),
+        "phecode_logits": np.zeros((n, 0), np.float32),
+        "phecode_labels": np.zeros((n, 0), np.float32),
+        "finding": np.array([], str),
+        "finding_labels": np.zeros((n, 0), np.float32),
+        "text_group": np.arange(n),
+    }
+
+
 _ARRAYS = tuple(f.name for f in fields(Embeddings) if f.name != "meta")
-_OPTIONAL = ("findings", "impression", "sections", "section", "phecode_logits", "phecode")
+_OPTIONAL = tuple(_blank(0, 1))
 
 
 def save_embeddings(path, embeddings):
@@ -103,16 +138,11 @@ def load_embeddings(path):
     if not problems:
         n, m = len(found["study_id"]), len(found["prompt"])
         size = found["image"].shape[1]
-        absent = {
-            "findings": np.full((n, size), np.nan, np.float32),
-            "impression": np.full((n, size), np.nan, np.float32),
-            "section": np.array([], str),
-            "sections": np.full((n, 0, size), np.nan, np.float16),
-            "phecode": np.array([], str),
-            "phecode_logits": np.zeros((n, 0), np.float32),
-        }
-        for name, value in absent.items():
-            found.setdefault(name, value)
+        for name, value in _blank(n, size).items():
+            if name != "phecode_labels":
+                found.setdefault(name, value)
+        n_codes = len(found["phecode"])
+        found.setdefault("phecode_labels", np.full((n, n_codes), np.nan, np.float32))
         by_study = (
             "patient_id",
             "site",
@@ -122,6 +152,9 @@ def load_embeddings(path):
             "impression",
             "sections",
             "phecode_logits",
+            "phecode_labels",
+            "finding_labels",
+            "text_group",
         )
         by_prompt = ("prompt_finding", "prompt_kind", "prompt_wording", "prompt_embedding")
         problems += [
@@ -135,7 +168,8 @@ def load_embeddings(path):
             if len(found[k]) != m
         ]
         wide = [("prompt_embedding", size), ("findings", size), ("impression", size)]
-        wide += [("sections", len(found["section"])), ("phecode_logits", len(found["phecode"]))]
+        wide += [("sections", len(found["section"])), ("phecode_logits", n_codes)]
+        wide += [("phecode_labels", n_codes), ("finding_labels", len(found["finding"]))]
         problems += [
             f"{k}: {found[k].shape[1]} columns, expected {w}"
             for k, w in wide

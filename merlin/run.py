@@ -266,6 +266,36 @@ def write_results(settings_, name, table, predictions=None):
     return base / "results" / f"{name}.csv"
 
 
+def kept(path, mark, make):
+    """A table made earlier from the same things, or made now and kept: what lets a run resume.
+
+    Parameters
+    ----------
+    path : path
+        Of a parquet file; its mark stands beside it as `<path>.json`.
+    mark : str
+        From `fingerprint`: of everything the table depends on.
+    make : callable
+        () → DataFrame.
+
+    Returns
+    -------
+    DataFrame
+    """
+    import pandas as pd
+
+    path = Path(path)
+    beside = path.with_name(path.name + ".json")
+    if path.exists() and beside.exists() and json.loads(beside.read_text())["mark"] == mark:
+        return pd.read_parquet(path)
+    table = make()
+    beside.unlink(missing_ok=True)  # a table without its mark is made again
+    with atomic(path, "wb") as stream:
+        table.to_parquet(stream, index=False)
+    write_json(beside, {"mark": mark})
+    return table
+
+
 def file_hash(path):
     """sha256 of a file, 64 hex digits."""
     with Path(path).open("rb") as stream:

@@ -95,8 +95,11 @@ class ShapeList:
         self.ellipsoid(centre, (radius,) * 3, hu, **options)
 
     def _add(self, is_tube, start, end, radii, turn, hu, low, high, options):
+        # What has no name of its own is background, as fat over a spleen is no spleen; a change
+        # within one structure (`only`) and whatever asks for it leaves the label that is there.
+        is_within = options.get("only", render.ANY_LABEL) != render.ANY_LABEL
         known = dict(
-            label=render.KEEP_LABEL,
+            label=render.KEEP_LABEL if is_within else 0,
             regions=render.INSIDE_ABDOMEN,
             only=render.ANY_LABEL,
             texture=0.0,
@@ -190,6 +193,7 @@ class Body:
     colon_edema_part: tuple[int, int] = (0, 0)  # points of the colon's course that are swollen
     colon_gas: float = 0.5
     height_loss: np.ndarray = field(default_factory=lambda: np.zeros(len(LEVELS)))
+    incidental: set[str] = field(default_factory=set)  # spots that mean nothing, by name
     over: ShapeList = field(default_factory=ShapeList)  # painted after the organs
 
     def hu(self, tissue):
@@ -511,7 +515,9 @@ def _solid_organs(shapes, body):
         shapes.ellipsoid(
             centre, size, body.hu("kidney"), turn_deg=turn, label=LABEL[name], texture=6
         )
-        shapes.ellipsoid(centre, size - 9, body.hu("medulla"), turn_deg=turn, texture=12)
+        shapes.ellipsoid(
+            centre, size - 9, body.hu("medulla"), turn_deg=turn, texture=12, only=LABEL[name]
+        )
         hilum = centre + (-side * 11, 5, 0)
         shapes.ellipsoid(hilum, (11, 8, 24), -50, turn_deg=turn, texture=18)
 
@@ -599,12 +605,7 @@ def _heart(shapes, body):
     shapes.ellipsoid(
         centre, size, body.hu("myocardium"), turn_deg=turn, regions=chest, label=label, texture=5
     )
-    shapes.ellipsoid(
-        centre + (-16, 2, -4), size * 0.46, body.hu("blood"), turn_deg=turn, regions=chest
-    )
-    shapes.ellipsoid(
-        centre + (16, 12, -2), size * 0.44, body.hu("blood"), turn_deg=turn, regions=chest
-    )
-    shapes.ellipsoid(
-        centre + (10, -16, 16), size * 0.38, body.hu("blood"), turn_deg=turn, regions=chest
-    )
+    for shift, share in (((-16, 2, -4), 0.46), ((16, 12, -2), 0.44), ((10, -16, 16), 0.38)):
+        shapes.ellipsoid(
+            centre + shift, size * share, body.hu("blood"), turn_deg=turn, only=label, regions=chest
+        )

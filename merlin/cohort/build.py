@@ -89,6 +89,7 @@ def make_patient(job):
             sex=patient.sex,
             style=site.report_style,
             rng=phantom.stream(job.seed, study.study_id, "report"),
+            remarks=study.remarks,
         )
         row = dict(
             study_id=study.study_id,

@@ -23,7 +23,7 @@ from merlin.cohort.phantom import stream
 DATA = Path(__file__).parent / "data"
 SENSITIVITY = 0.85  # of the encounter's codes for what the scan shows
 FALSE_RATE = 0.01
-RECORDED = 0.65  # chance that a visit codes an active condition
+RECORDED = 0.75  # chance that a visit codes an active condition
 FIRST_SCAN = pd.Timestamp("2012-12-01")
 HORIZON_DAYS = 5 * 365
 

@@ -64,7 +64,11 @@ def aortic_valve_calcification(body, severity, rng):
     for _ in range(int(_between(2, 7, severity))):
         spot = root + rng.normal(0, 5, 3)
         body.over.sphere(
-            spot, _between(3.4, 6.2, severity), rng.uniform(*CALCIUM_HU), regions=render.ANYWHERE
+            spot,
+            _between(3.4, 6.2, severity),
+            rng.uniform(*CALCIUM_HU),
+            regions=render.ANYWHERE,
+            label=render.KEEP_LABEL,
         )
     return {}
 
@@ -82,6 +86,7 @@ def coronary_calcification(body, severity, rng):
             _between(2.8, 4.8, severity),
             rng.uniform(*CALCIUM_HU),
             regions=render.ANYWHERE,
+            label=render.KEEP_LABEL,
         )
     return {}
 
@@ -98,8 +103,9 @@ def thrombosis(body, severity, rng):
             [np.array([22.0, 19, 15]), body.spine_front(z * body.height) + 14, z * body.height], 1
         )
         radius, place = 11.5, "infrarenal inferior vena cava"
-    body.over.tube(path, radius * _between(1.3, 1.95, severity), dark + 40)
-    body.over.tube(path, radius * _between(1.05, 1.75, severity), dark, texture=4)
+    label = LABEL["inferior_vena_cava"] if "cava" in place else 0
+    body.over.tube(path, radius * _between(1.3, 1.95, severity), dark + 40, label=label)
+    body.over.tube(path, radius * _between(1.05, 1.75, severity), dark, texture=4, label=label)
     return {"place": place}
 
 
@@ -158,7 +164,7 @@ def surgically_absent_gallbladder(body, severity, rng):
     body.has_gallbladder = False
     for _ in range(int(_between(2, 5, severity))):
         clip = body.place((48, 34, 22)) + rng.normal(0, 5, 3)
-        body.over.tube([clip, clip + rng.normal(0, 3.5, 3)], 1.8, 2200)
+        body.over.tube([clip, clip + rng.normal(0, 3.5, 3)], 1.8, 2200, label=render.KEEP_LABEL)
     return {}
 
 
@@ -180,10 +186,12 @@ def abdominal_aortic_aneurysm(body, severity, rng):
     free = render.INSIDE_ABDOMEN
     body.over.ellipsoid(centre, half, 58, label=LABEL["aorta"], regions=free, texture=4)
     lumen = half * (0.62, 0.62, 0.85)
-    body.over.ellipsoid(centre + (2, -0.15 * radius, 0), lumen, body.hu("aorta"), regions=free)
+    body.over.ellipsoid(
+        centre + (2, -0.15 * radius, 0), lumen, body.hu("aorta"), only=LABEL["aorta"], regions=free
+    )
     for angle in rng.uniform(0, 2 * np.pi, 5):
         rim = centre + (radius * np.cos(angle), radius * np.sin(angle), rng.uniform(-22, 22))
-        body.over.sphere(rim, 3.2, rng.uniform(*CALCIUM_HU))
+        body.over.sphere(rim, 3.2, rng.uniform(*CALCIUM_HU), label=render.KEEP_LABEL)
     return {"size_mm": 2 * radius}
 
 
@@ -275,7 +283,13 @@ def atherosclerosis(body, severity, rng):
         wall = body.aorta_radius * np.array([np.cos(angle), np.sin(angle), 0])
         spot = path[k] * (1 - t) + path[k + 1] * t + wall
         radius = _between(2.0, 3.6, severity)
-        body.over.sphere(spot, radius, rng.uniform(*CALCIUM_HU), regions=render.ANYWHERE)
+        body.over.sphere(
+            spot,
+            radius,
+            rng.uniform(*CALCIUM_HU),
+            regions=render.ANYWHERE,
+            label=render.KEEP_LABEL,
+        )
     for side in (1, -1):
         iliac = body.place(
             (side * rng.uniform(18, 40), rng.uniform(-18, 0), rng.uniform(-125, -75))

@@ -15,6 +15,7 @@ from scipy import stats
 
 from merlin.cohort import anatomy, render
 from merlin.cohort.findings import FACTORS, FINDINGS, Finding
+from merlin.cohort.remarks import remarks_of
 
 
 def stream(seed, *names):
@@ -128,6 +129,7 @@ class Study:
     noise_hu: float
     field_mm: float
     found: dict[str, Found]
+    remarks: tuple[str, ...] = ()  # what else a report may truly say, by name
 
 
 def draw_patient(seed, patient_id, site):
@@ -190,8 +192,12 @@ def draw_study(seed, study_id, patient, site, *, visit=0):
         field_mm=float(rng.uniform(1.02, 1.22)),
         found=found,
     )
-    details = _body(seed, study, without=())[1]
-    return replace(study, found={n: Found(f.severity, details[n]) for n, f in found.items()})
+    body, details = _body(seed, study, without=())
+    return replace(
+        study,
+        found={n: Found(f.severity, details[n]) for n, f in found.items()},
+        remarks=remarks_of(body, found),
+    )
 
 
 def _body(seed, study, without):
@@ -209,21 +215,25 @@ def _body(seed, study, without):
         muscle=float(
             np.clip((13.5 if p.sex == "M" else 11.5) - 0.05 * (study.age - 50) + normal[1], 8, 18)
         ),
-        trabecular_hu=float(max(203 - 1.2 * (study.age - 25) + 26 * p.bone, 92)),
+        trabecular_hu=float(max(203 - 1.2 * (study.age - 25) + 34 * p.bone, 84)),
         lung_hu=-845 + 18 * normal[2],
         arms=float(rng.random() < 0.06),
         liver_scale=1 + 0.05 * normal[3],
-        liver_change_hu=10 * normal[4] - 7 * p.factors["metabolic"],
+        liver_change_hu=7 * normal[4] - 10 * p.factors["metabolic"],
         spleen_scale=1 + 0.09 * normal[5],
-        heart_scale=1 + 0.045 * normal[6] + 0.035 * p.factors["vascular"],
-        kidney_scale=float(np.clip(1 - 0.085 * p.renal + 0.03 * normal[7], 0.68, 1.15)),
+        heart_scale=1
+        + 0.03 * normal[6]
+        + 0.045 * p.factors["vascular"]
+        + 0.02 * p.factors["fluid"],
+        kidney_scale=float(np.clip(1 - 0.11 * p.renal + 0.02 * normal[7], 0.66, 1.2)),
         pancreas_scale=1 + 0.06 * normal[8] - 0.002 * (study.age - 58),
         prostate_scale=0.95 + 0.004 * (study.age - 58) + 0.08 * normal[9],
         bladder_scale=float(rng.uniform(0.72, 1.22)),
         gallbladder_scale=float(rng.uniform(0.95, 1.35)),
         aorta_radius=9.2
         + 0.04 * (study.age - 58)
-        + 0.8 * normal[10]
+        + 0.6 * normal[10]
+        + 0.6 * p.factors["vascular"]
         + (0.5 if p.sex == "M" else 0),
         loop_radius=10.5 + 0.9 * normal[11],
         loop_gas=float(rng.uniform(0.1, 0.5)),
@@ -248,17 +258,27 @@ def _incidentals(body, rng):
     draws = rng.random(5)
     if draws[0] < 0.25:  # phleboliths
         for x in rng.uniform(-45, 45, 3):
-            body.over.sphere(body.place((x, 4, -196)), 3.2, 500)
+            body.over.sphere(body.place((x, 4, -196)), 3.6, 500)
+        body.incidental.add("phleboliths")
     if draws[1] < 0.12:  # granuloma of the spleen
-        body.over.sphere(body.place((-96, -26, 70)), 3.5, 620, only=anatomy.LABEL["spleen"])
+        body.over.sphere(body.place((-96, -26, 70)), 4.5, 620, only=anatomy.LABEL["spleen"])
+        body.incidental.add("splenic granuloma")
     if draws[2] < 0.15:  # bone island
-        body.over.sphere((6, body.spine_front(0) - 16, -36 * body.height), 5, 700)
+        spot = (6, body.spine_front(0) - 16, -36 * body.height)
+        body.over.sphere(spot, 6, 700, only=anatomy.LABEL["vertebrae"])
+        body.incidental.add("bone island")
     if draws[3] < 0.15:  # swallowed contrast
-        body.over.sphere(body.place((-48, 34, 44)), 13, 260, only=anatomy.LABEL["stomach"])
+        body.over.sphere(body.place((-48, 34, 44)), 15, 260, only=anatomy.LABEL["stomach"])
+        body.incidental.add("oral contrast")
     if draws[4] < 0.12:  # a tube through the nose
         body.over.tube(
-            [(-6, -10, 240), (-8, -8, 120), body.place((-52, 4, 90))], 2.4, 700, regions=255
+            [(-6, -10, 240), (-8, -8, 120), body.place((-52, 4, 90))],
+            3.0,
+            700,
+            regions=render.ANYWHERE,
+            label=render.KEEP_LABEL,
         )
+        body.incidental.add("enteric tube")
 
 
 def body_of(seed, study, *, without=()):

@@ -14,6 +14,7 @@ from string import Formatter
 import yaml
 
 from merlin.cohort.findings import FINDINGS
+from merlin.cohort.remarks import MADE, REMARKS
 
 SECTIONS = (
     "lower thorax",
@@ -63,13 +64,9 @@ FILLERS = {
         "No renal calculi.",
         "Kidneys enhance symmetrically.",
     ),
-    "gastrointestinal tract": ("Moderate stool in the colon.", "Stomach is partly distended."),
+    "gastrointestinal tract": ("Stomach is partly distended.", "Terminal ileum is normal."),
     "peritoneal cavity": ("Mesenteric fat is preserved.", "No abscess."),
-    "pelvic organs": (
-        "Bladder is smooth walled.",
-        "No pelvic mass.",
-        "Bladder is partly distended.",
-    ),
+    "pelvic organs": ("Bladder is smooth walled.", "No pelvic mass."),
     "vasculature and lymph nodes": (
         "Mesenteric arteries are opacified.",
         "Conventional hepatic arterial anatomy.",
@@ -108,7 +105,7 @@ def phrases():
     return yaml.safe_load((Path(__file__).parent / "phrases.yaml").read_text())
 
 
-def write_report(found, *, sex, style, rng):
+def write_report(found, *, sex, style, rng, remarks=()):
     """Dictate a report.
 
     Parameters
@@ -119,6 +116,8 @@ def write_report(found, *, sex, style, rng):
     style : {"headings", "prose", "terse"}
         Headings in sentence case, no headings at all, or capitals with clipped sentences.
     rng : numpy.random.Generator
+    remarks : sequence of str
+        Names of `remarks.REMARKS` that are true of the study.
 
     Returns
     -------
@@ -127,7 +126,7 @@ def write_report(found, *, sex, style, rng):
     mentioned, sections = {}, {}
     for section in SECTIONS:
         names = [n for n in FINDINGS_OF[section] if FINDINGS[n].only_sex in ("", sex)]
-        sections[section] = _section(section, names, found, mentioned, rng)
+        sections[section] = _section(section, names, found, mentioned, remarks, rng)
     stated = [n for n, present in mentioned.items() if present]
     return Report(
         findings=_layout(sections, style, rng),
@@ -136,9 +135,9 @@ def write_report(found, *, sex, style, rng):
     )
 
 
-def _section(section, names, found, mentioned, rng):
+def _section(section, names, found, mentioned, remarks, rng):
     present = [n for n in names if n in found]
-    if not present and rng.random() < 0.4:
+    if not present and rng.random() < 0.3:
         mentioned.update(dict.fromkeys(names, False))
         return str(rng.choice(NORMAL))
     sentences = []
@@ -152,7 +151,10 @@ def _section(section, names, found, mentioned, rng):
         if name not in found and not without and rng.random() < ABSENCE_STATED:
             mentioned[name] = False
             sentences.append(str(rng.choice(phrases()[name]["absent"])))
-    if not sentences or rng.random() < 0.35:
+    for name in remarks:
+        if REMARKS[name].section == section and rng.random() < MADE:
+            sentences.append(str(rng.choice(REMARKS[name].texts)))
+    if not sentences or rng.random() < 0.15:
         sentences.append(str(rng.choice(FILLERS[section])))
     rng.shuffle(sentences)
     return " ".join(sentences)

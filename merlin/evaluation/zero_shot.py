@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from merlin.evaluation.results import has_both, resampling, row
 from merlin.statistics import bootstrap, metrics
 
 SCORING = ("mean_similarity", "normalised_mean", "raw_mean")
@@ -141,15 +142,12 @@ def evaluate(
     -------
     table : DataFrame
         The common result schema.
-    resampled : dict of str to (n_resamples,) float
-        Macro value of each metric in each resample, for paired differences.
+    resampled : dict of str to (1 + n_resamples,) float
+        Macro value of each metric, then in each resample, for paired differences.
     """
-    weights = bootstrap.patient_weights(patient_ids, n_resamples, seed=seed)
+    weights = resampling(patient_ids, n_resamples, seed=seed)
     thresholds = np.broadcast_to(thresholds, (len(scores.findings),))
     called = scores.value > thresholds
-    ones = np.ones((len(labels), 1), weights.dtype)
-    # The first column is the data as they are; the others are resamples.
-    weights = np.concatenate([ones, weights], axis=1)
     both = [has_both(labels[:, j]) for j in range(labels.shape[1])]
     values = {
         "auroc": metrics.auroc(scores.value, labels, weights),
@@ -163,55 +161,41 @@ def evaluate(
         ),
     }
     rows, resampled = [], {}
+    n_known, n_positive = (~np.isnan(labels)).sum(0), (labels == 1).sum(0)
+    left_out = f"{len(both) - sum(both)} of {len(both)} findings not evaluated"
     for metric, found in values.items():
         found = np.where(np.array(both)[:, None], found, np.nan)
         for j, name in enumerate(scores.findings):
-            rows.append(_row(name, metric, found[j], labels[:, j], patient_ids, both[j]))
-        overall = bootstrap.macro(found)
-        resampled[metric] = overall[1:]
-        known = ~np.isnan(labels).all(1)
-        rows.append(_macro_row(metric, overall, known, patient_ids, both))
+            one_class = f"one class only: {n_positive[j]} positive of {n_known[j]} labelled"
+            rows.append(
+                row(
+                    name,
+                    metric,
+                    found[j],
+                    known=~np.isnan(labels[:, j]),
+                    patient_ids=patient_ids,
+                    n_positive=n_positive[j],
+                    is_ok=both[j],
+                    reason="" if both[j] else one_class,
+                )
+            )
+        resampled[metric] = bootstrap.macro(found)
+        rows.append(
+            row(
+                "macro",
+                metric,
+                resampled[metric],
+                known=~np.isnan(labels).all(1),
+                patient_ids=patient_ids,
+                n_positive=sum(both),
+                is_ok=any(both),
+                reason="" if all(both) else left_out,
+            )
+        )
     table = pd.DataFrame(rows)
     table.insert(0, "task", "zero-shot findings")
     table["model"], table["split"] = model, split
     return table, resampled
-
-
-def has_both(labels):
-    """Whether known labels hold both classes."""
-    return bool((labels == 1).any() and (labels == 0).any())
-
-
-def _row(name, metric, found, labels, patient_ids, is_ok):
-    known = ~np.isnan(labels)
-    n_positive = int((labels == 1).sum())
-    reason = f"one class only: {n_positive} positive of {int(known.sum())} labelled"
-    return _result(
-        name, metric, found, known, patient_ids, n_positive, is_ok, "" if is_ok else reason
-    )
-
-
-def _macro_row(metric, overall, known, patient_ids, both):
-    left_out = len(both) - sum(both)
-    reason = f"{left_out} of {len(both)} findings not evaluated" if left_out else ""
-    return _result("macro", metric, overall, known, patient_ids, sum(both), any(both), reason)
-
-
-def _result(label, metric, found, known, patient_ids, n_positive, is_ok, reason):
-    """One row of the common schema; `found` holds the value first, then its resamples."""
-    estimate = bootstrap.interval(found[0], found[1:])
-    return dict(
-        label=label,
-        metric=metric,
-        value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
-        n_studies=int(known.sum()),
-        n_patients=len(set(np.asarray(patient_ids)[known])),
-        n_positive=n_positive,
-        status="ok" if is_ok else "not evaluated",
-        reason=reason,
-    )
 
 
 def prevalence_baseline(labels):

@@ -10,18 +10,18 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 
-from merlin.figures import panels, style
+from merlin.figures import catalogue, style
 
 
 def main(folder):
     """Redraw all; returns an exit code."""
     folder, began = Path(folder), time.time()
-    names = [n for n in panels.FIGURES if (folder / f"{n}.json").exists()]
+    names = [n for n in catalogue.FIGURES if (folder / f"{n}.json").exists()]
     if not names:
         sys.stderr.write(f"No figures with tables in {folder}/. Run make figures first.\n")
         return 1
     for name in names:
-        plt.close(style.redraw(folder, name, panels.FIGURES[name]))
+        plt.close(style.redraw(folder, name, catalogue.FIGURES[name]))
         sys.stdout.write(f"redrew {folder / name}.png\n")
     sys.stdout.write(f"{len(names)} figures in {time.time() - began:.0f} s\n")
     return 0

@@ -9,7 +9,9 @@ forward: the network's first spatial axis is the slice axis.
 
 Departures from the paper's encoder are options of `ImageEncoder`, for phantoms on two cores: `stem="patch"`
 (one 4³ convolution instead of 7×7 and pooling), `block="basic"`, `pool="grid"` (features keep their
-position), `in_channels=1` (the official network repeats one channel three times).
+position), `in_channels=1` (the official network repeats one channel three times). `flat=True` is the
+comparison model: kernels one slice thick, so that with `pool="mean"` a volume is the mean of its
+slices, each seen alone.
 """
 
 from contextlib import contextmanager, nullcontext
@@ -53,6 +55,7 @@ class ImageConfig:
     n_phecodes: int = 1692
     embedding_size: int = 512
     grid_cells: int = 64  # channels kept per position with pool="grid"
+    flat: bool = False  # 2D: every kernel is one slice thick, and no stage merges slices
     # (level, width) in HU of the channels that the model cuts from its input; none: the input itself,
     # repeated. THREE_WINDOWS is an alternative that the authors' code holds, commented out.
     windows: tuple[tuple[float, float], ...] = ()
@@ -69,6 +72,8 @@ class ImageConfig:
                 raise ValueError(
                     f"image {name} must be one of {allowed}; got {getattr(self, name)!r}"
                 )
+        if self.flat and (self.stem, self.pool) != ("patch", "mean"):
+            raise ValueError("a flat image encoder needs stem='patch' and pool='mean'")
         if self.windows and len(self.windows) != self.in_channels:
             raise ValueError(f"{len(self.windows)} windows need in_channels={len(self.windows)}")
 
@@ -78,15 +83,15 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_width, width, stride):
+    def __init__(self, in_width, width, stride, flat=False):
         super().__init__()
         self.conv1 = nn.Conv3d(in_width, width, 1, bias=False)
         self.bn1 = nn.BatchNorm3d(width)
-        self.conv2 = nn.Conv3d(width, width, 3, stride, 1, bias=False)
+        self.conv2 = _conv3(width, width, stride, flat)
         self.bn2 = nn.BatchNorm3d(width)
         self.conv3 = nn.Conv3d(width, 4 * width, 1, bias=False)
         self.bn3 = nn.BatchNorm3d(4 * width)
-        self.downsample = _shortcut(in_width, 4 * width, stride)
+        self.downsample = _shortcut(in_width, 4 * width, stride, flat)
 
     def forward(self, x):
         """(B, C, S, R, A) → (B, 4·width, S/stride, R/stride, A/stride)."""
@@ -101,13 +106,13 @@ class Basic(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_width, width, stride):
+    def __init__(self, in_width, width, stride, flat=False):
         super().__init__()
-        self.conv1 = nn.Conv3d(in_width, width, 3, stride, 1, bias=False)
+        self.conv1 = _conv3(in_width, width, stride, flat)
         self.bn1 = nn.BatchNorm3d(width)
-        self.conv2 = nn.Conv3d(width, width, 3, 1, 1, bias=False)
+        self.conv2 = _conv3(width, width, 1, flat)
         self.bn2 = nn.BatchNorm3d(width)
-        self.downsample = _shortcut(in_width, width, stride)
+        self.downsample = _shortcut(in_width, width, stride, flat)
 
     def forward(self, x):
         """(B, C, S, R, A) → (B, width, S/stride, R/stride, A/stride)."""
@@ -131,7 +136,7 @@ def _recomputing(block):
             norm.num_batches_tracked.copy_(count)
 
 
-def _windowed(x, windows):
+def windowed(x, windows):
     """(B, 1, …) in [0, 1] → (B, n_windows, …): HU cut to each (level, width) and scaled to 0..1."""
     level, width = torch.tensor(windows, dtype=x.dtype, device=x.device).T
     # One 1³ convolution writes all windows in the layout that the stem wants.
@@ -140,11 +145,28 @@ def _windowed(x, windows):
     return F.conv3d(x, weight, 0.5 - (1000.0 + level) / width).clamp_(0, 1)
 
 
-def _shortcut(in_width, out_width, stride):
+def _along(flat, slices, in_plane):
+    """Kernel, stride or padding (S, R, A); a flat network has its own along the slices."""
+    return (slices if flat else in_plane, in_plane, in_plane)
+
+
+def _conv3(in_width, out_width, stride, flat):
+    return nn.Conv3d(
+        in_width,
+        out_width,
+        _along(flat, 1, 3),
+        _along(flat, 1, stride),
+        _along(flat, 0, 1),
+        bias=False,
+    )
+
+
+def _shortcut(in_width, out_width, stride, flat):
     if stride == 1 and in_width == out_width:
         return None
     return nn.Sequential(
-        nn.Conv3d(in_width, out_width, 1, stride, bias=False), nn.BatchNorm3d(out_width)
+        nn.Conv3d(in_width, out_width, 1, _along(flat, 1, stride), bias=False),
+        nn.BatchNorm3d(out_width),
     )
 
 
@@ -169,7 +191,9 @@ class I3ResNet(nn.Module):
             self.conv1 = nn.Conv3d(config.in_channels, w, (3, 7, 7), stride, (1, 3, 3), bias=False)
             self.maxpool = nn.MaxPool3d(3, 2, 1)
         elif config.stem == "patch":
-            self.conv1 = nn.Conv3d(config.in_channels, w, 4, 4, bias=False)
+            kernel = _along(config.flat, 1, 4)
+            stride = _along(config.flat, config.stem_depth_stride, 4)
+            self.conv1 = nn.Conv3d(config.in_channels, w, kernel, stride, bias=False)
             self.maxpool = nn.Identity()
         else:
             self.conv1 = nn.Sequential(
@@ -185,7 +209,7 @@ class I3ResNet(nn.Module):
             blocks = []
             for b in range(n_blocks):
                 stride = 2 if b == 0 and stage > 0 else 1
-                blocks.append(block(size, w * 2**stage, stride))
+                blocks.append(block(size, w * 2**stage, stride, config.flat))
                 size = w * 2**stage * block.expansion
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         self.feature_size = size
@@ -208,7 +232,7 @@ class I3ResNet(nn.Module):
             raise ValueError(f"volume must be (B, 1, R, A, S); got {tuple(volume.shape)}")
         x = volume.permute(0, 1, 4, 2, 3)
         if self.config.windows:
-            x = _windowed(x, self.config.windows)
+            x = windowed(x, self.config.windows)
         elif self.config.in_channels == 3:
             x = x.repeat(1, 3, 1, 1, 1)
         # Fixed here, so that callers need not know that this layout is the fast one.

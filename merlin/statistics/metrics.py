@@ -1,4 +1,4 @@
-"""AUROC and F1 for many labels and many resamples at once, exact with ties and missing labels.
+"""AUROC, average precision and F1 for many labels and many resamples at once, exact with ties and missing labels.
 
 All functions take weights, one column a resample: a study's weight is how often its patient was
 drawn. A column of ones gives the plain metric. Labels are 1, 0 or NaN (unknown, left out).
@@ -62,14 +62,61 @@ def auroc(scores, labels, weights=None):
         If shapes disagree or a score is not finite.
     """
     scores, labels, weights = _checked(scores, labels, weights)
+    return _by_rank(_auroc, scores, labels, weights)
+
+
+def _by_rank(kernel, scores, labels, weights):
+    """Run a kernel over studies in rising order of score."""
     order = np.argsort(scores, axis=0, kind="stable")
     ranked = np.take_along_axis(scores, order, axis=0)
     ties = np.zeros(order.shape, bool)  # equal to the next one
     ties[:-1] = ranked[1:] == ranked[:-1]
     codes = np.where(np.isnan(labels), -1, labels).astype(np.int8)
     out = np.empty((scores.shape[1], weights.shape[1]))
-    _auroc(order, ties, codes, weights, out)
+    kernel(order, ties, codes, weights, out)
     return out
+
+
+@njit(cache=True)
+def _average_precision(order, ties, labels, weights, out):
+    n, n_labels = order.shape
+    n_resamples = weights.shape[1]
+    for f in range(n_labels):
+        hits = np.zeros(n_resamples)  # weight of positives called so far
+        called = np.zeros(n_resamples)
+        area = np.zeros(n_resamples)
+        here = np.zeros(n_resamples)  # positives within the current group of equal scores
+        for i in range(n - 1, -1, -1):
+            study = order[i, f]
+            label = labels[study, f]
+            if label >= 0:
+                for r in range(n_resamples):
+                    w = weights[study, r]
+                    called[r] += w
+                    if label == 1:
+                        here[r] += w
+            if i == 0 or not ties[i - 1, f]:
+                for r in range(n_resamples):
+                    if here[r] > 0:
+                        hits[r] += here[r]
+                        area[r] += here[r] * hits[r] / called[r]
+                        here[r] = 0.0
+        for r in range(n_resamples):
+            out[f, r] = area[r] / hits[r] if 0 < hits[r] < called[r] else np.nan
+
+
+def average_precision(scores, labels, weights=None):
+    """Average precision (area under the precision-recall steps, AUPRC) per label and resample.
+
+    Parameters and errors as `auroc`.
+
+    Returns
+    -------
+    (n_labels, n_resamples) float
+        NaN where a resample holds only one class. Chance is the prevalence, not one half.
+    """
+    scores, labels, weights = _checked(scores, labels, weights)
+    return _by_rank(_average_precision, scores, labels, weights)
 
 
 def f1(predicted, labels, weights=None):

@@ -49,6 +49,9 @@ class TrainingConfig:
     supervision: str = "both"
     report_splitting: bool = True
     sections_per_step: int = 1  # the paper's steps see one section
+    extra_texts: int = (
+        0  # of other studies, per section: rivals that cost no volume; the paper has none
+    )
     ehr_weight: float = 1.0
     stage_one_share: float = 0.4  # of the steps, with strategy="staged"
     stage_two_ehr_weight: float = 0.1  # factor on ehr_weight
@@ -349,15 +352,20 @@ def report_loss(model, image, studies, index, texts, step, config, rng):
     if loss_weights(step, config)[0] == 0:
         return image.sum() * 0
     if not config.report_splitting or step % 2 == 0:
-        groups = [studies.findings[index]]
+        groups, columns = [studies.findings[index]], None
     else:
         n_sections = studies.sections.shape[1]
         drawn = rng.choice(n_sections, min(config.sections_per_step, n_sections), replace=False)
         groups = [studies.sections[index, s] for s in drawn]
-    return text_loss(model, image, groups, texts)
+        columns = drawn
+    extra = None
+    if config.extra_texts and columns is not None:
+        others = rng.choice(len(studies), config.extra_texts, replace=False)
+        extra = [studies.sections[others, s] for s in columns]
+    return text_loss(model, image, groups, texts, extra=extra)
 
 
-def text_loss(model, image, groups, texts):
+def text_loss(model, image, groups, texts, *, extra=None):
     """Mean InfoNCE of image embeddings against each group of texts; empty texts sit out.
 
     Parameters
@@ -366,9 +374,12 @@ def text_loss(model, image, groups, texts):
     groups : list of (B,) str arrays
         Contrasted apart from one another; every distinct text is encoded once.
     texts : TokenCache
+    extra : list of (E,) str arrays, optional
+        Texts of other studies beside each group: further rivals for the images.
     """
     has_text = [np.array([bool(t) for t in group]) for group in groups]
-    numbers = [texts.numbers(g[h].tolist()) for g, h in zip(groups, has_text, strict=True)]
+    beside = [[t for t in e if t] for e in extra] if extra else [[]] * len(groups)
+    numbers = [texts.numbers([*g[h], *b]) for g, h, b in zip(groups, has_text, beside, strict=True)]
     unique, where = np.unique(np.concatenate(numbers), return_inverse=True)
     if len(unique) == 0:
         return image.sum() * 0
@@ -381,7 +392,7 @@ def text_loss(model, image, groups, texts):
     for ids, keep, part in zip(
         numbers, has_text, embedded.split([len(n) for n in numbers]), strict=True
     ):
-        if len(ids) < 2:
+        if keep.sum() < 2:
             losses.append(image.sum() * 0)
             continue
         rows = image.index_select(0, torch.as_tensor(np.flatnonzero(keep), device=image.device))

@@ -39,7 +39,11 @@ def drawn():
             study = phantom.draw_study(SEED, f"{name}{i}-1", patient, site)
             rng = phantom.stream(SEED, study.study_id, "report")
             report = reports.write_report(
-                study.found, sex=patient.sex, style=site.report_style, rng=rng
+                study.found,
+                sex=patient.sex,
+                style=site.report_style,
+                rng=rng,
+                remarks=study.remarks,
             )
             rows.append(Drawn(patient, study, report))
         cohort[name] = rows

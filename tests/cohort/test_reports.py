@@ -22,6 +22,7 @@ def dictate(drawn_row, style, seed=7):
         sex=drawn_row.patient.sex,
         style=style,
         rng=phantom.stream(seed, drawn_row.study.study_id, "report"),
+        remarks=drawn_row.study.remarks,
     )
 
 

@@ -94,14 +94,16 @@ def test_optional_arrays_may_be_left_out(tmp_path, whole):
     path = tmp_path / "e.npz"
     save_embeddings(path, whole)
     optional = ("findings", "impression", "section", "sections", "phecode", "phecode_logits")
-    rewrite(path, **dict.fromkeys(optional))
+    labels = ("phecode_labels", "finding", "finding_labels", "text_group")
+    rewrite(path, **dict.fromkeys((*optional, *labels)))
     found = load_embeddings(path)
     assert np.isnan(found.findings).all()
     assert np.isnan(found.impression).all()
     assert found.findings.shape == found.impression.shape == (3, 4)
     assert found.sections.shape == (3, 0, 4)
     assert found.phecode_logits.shape == (3, 0)
-    assert (len(found.section), len(found.phecode)) == (0, 0)
+    assert (len(found.section), len(found.phecode), len(found.finding)) == (0, 0, 0)
+    assert found.text_group.tolist() == [0, 1, 2]
 
 
 def test_every_missing_array_is_named(tmp_path, whole):

@@ -1,0 +1,231 @@
+"""Generated reports against dictated ones: wording (BLEU, ROUGE-2, BERTScore) and findings (F1).
+
+Wording metrics reward stock phrases: a report that calls everything normal shares most of its words
+with most reports. The clinical F1 asks instead which findings both texts state, read by our
+extractor (`cohort.extract`); "everything normal" scores zero there. Every metric comes with patient
+intervals, from per-study counts where the metric is of the whole corpus (BLEU, micro F1).
+"""
+
+import numpy as np
+import pandas as pd
+
+from merlin.cohort.extract import label_table
+from merlin.evaluation import results
+from merlin.statistics import bootstrap, metrics
+
+
+def nearest_report(query, library):
+    """Position in the library of each query's nearest image; both (n, D), unit length."""
+    return np.argmax(np.asarray(query) @ np.asarray(library).T, axis=1)
+
+
+def most_frequent(sections):
+    """(n_sections,) str: the commonest non-empty text of each section; ties go to the first."""
+    out = []
+    for column in np.asarray(sections, object).T:
+        texts, count = np.unique([t for t in column if t], return_counts=True)
+        out.append(str(texts[count.argmax()]) if len(texts) else "")
+    return np.array(out, object)
+
+
+def join_sections(sections, names):
+    """(n,) str: full reports in the layout that the extractor and the metrics read."""
+    return np.array(
+        [
+            " ".join(f"{n[0].upper()}{n[1:]}: {t}" for n, t in zip(names, row, strict=True) if t)
+            for row in sections
+        ],
+        object,
+    )
+
+
+def bleu_counts(generated, reference):
+    """Per-text n-gram counts of sacrebleu: (n, 10) hits 1..4, totals 1..4, lengths; and its signature."""
+    from sacrebleu.metrics import BLEU
+
+    bleu = BLEU(effective_order=True)
+    rows = []
+    for g, r in zip(generated, reference, strict=True):
+        score = bleu.sentence_score(g, [r])
+        rows.append([*score.counts, *score.totals, score.sys_len, score.ref_len])
+    corpus = BLEU()
+    corpus.corpus_score(list(generated[:1]), [list(reference[:1])])
+    return np.array(rows, float), str(corpus.get_signature())
+
+
+def bleu(counts, weights):
+    """Corpus BLEU in [0, 1] of each resample, from `bleu_counts`; sacrebleu's default smoothing.
+
+    Parameters
+    ----------
+    counts : (n, 10) float
+    weights : (n, n_resamples) int
+    """
+    total = counts.T @ weights.astype(float)  # (10, n_resamples)
+    hits, tries, own, other = total[:4], total[4:8], total[8], total[9]
+    # 'exp' smoothing: an order without hits counts as 1/2, 1/4, … of a hit.
+    missed = np.cumsum((hits == 0) & (tries > 0), axis=0)
+    hits = np.where(hits == 0, 0.5**missed, hits)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(hits / tries).mean(0)
+        brevity = np.where(own < other, np.exp(1 - other / own), 1.0)
+    value = brevity * np.exp(logs)
+    return np.where((tries > 0).all(0) & (own > 0) & (total[0] > 0), value, 0.0)
+
+
+def rouge2(generated, reference):
+    """(n,) float: ROUGE-2 F1 of rouge-score, with its stemmer."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rouge2"], use_stemmer=True)
+    return np.array(
+        [scorer.score(r, g)["rouge2"].fmeasure for g, r in zip(generated, reference, strict=True)]
+    )
+
+
+def bertscore(generated, reference, folder, *, batch_size=32):
+    """(n,) float: BERTScore F1 with an encoder from a local folder (torchmetrics; no rescaling, no idf).
+
+    Name the encoder beside the number: another one gives another scale.
+    """
+    from torchmetrics.functional.text.bert import bert_score
+
+    found = bert_score(
+        [g or "." for g in generated],
+        list(reference),
+        model_name_or_path=str(folder),
+        truncation=True,
+        max_length=256,
+        batch_size=batch_size,
+        num_threads=0,
+        verbose=False,
+    )
+    return np.asarray(found["f1"], float).reshape(len(reference))
+
+
+def radgraph_f1(generated, reference):
+    """(n,) float: RadGraph-F1 (partial) by the optional `radgraph` package.
+
+    Raises
+    ------
+    RuntimeError
+        If the package or its model is absent, with what to do.
+    """
+    try:
+        from radgraph import F1RadGraph
+
+        scorer = F1RadGraph(reward_level="partial")
+    except (ImportError, OSError, ValueError) as error:
+        raise RuntimeError(
+            "RadGraph-F1 needs `pip install radgraph` and its model, which it downloads from the "
+            f"Hugging Face hub on first use ({type(error).__name__})."
+        ) from error
+    _, each, _, _ = scorer(hyps=list(generated), refs=list(reference))
+    return np.asarray(each, float)
+
+
+def stated(texts, sexes=None):
+    """(n, n_findings) bool: findings that each report states as present."""
+    return label_table(list(texts), sexes) == 1
+
+
+def micro_f1(predicted, truth, weights):
+    """F1 over all findings of all studies, per resample: (n_resamples,)."""
+    weights = weights.astype(float)
+    hit = (predicted & truth).sum(1) @ weights
+    both = (predicted.sum(1) + truth.sum(1)) @ weights
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(truth.sum(1) @ weights > 0, 2 * hit / both, np.nan)
+
+
+def evaluate(
+    generated,
+    reference,
+    patient_ids,
+    names,
+    findings,
+    *,
+    sexes=None,
+    model,
+    split,
+    n_resamples,
+    seed,
+):
+    """Metrics per section and of full reports.
+
+    Parameters
+    ----------
+    generated, reference : (n, n_sections) str
+        A study whose reference lacks a section is not evaluated there.
+    patient_ids : (n,) str
+    names : sequence of str
+        Of the sections.
+    findings : sequence of str
+        Columns of the extractor.
+    sexes : (n,) str, optional
+        For the extractor.
+
+    Returns
+    -------
+    table : DataFrame
+        Common schema; `label` is a section or `full report`. BLEU rows carry sacrebleu's signature.
+    resampled : dict of (label, metric) to (1 + n_resamples,) float
+    """
+    weights = results.resampling(patient_ids, n_resamples, seed=seed)
+    patient_ids, rows, resampled = np.asarray(patient_ids), [], {}
+
+    def add(label, metric, found, known, n_positive, **more):
+        resampled[label, metric] = found
+        common = dict(known=known, patient_ids=patient_ids, n_positive=n_positive)
+        rows.append(results.row(label, metric, found, **common, **more))
+
+    parts = {n: (generated[:, i], reference[:, i]) for i, n in enumerate(names)}
+    parts["full report"] = (join_sections(generated, names), join_sections(reference, names))
+    for label, (made, true) in parts.items():
+        known = np.array([bool(t) for t in true])
+        if not known.any():
+            reason = f"empty in all {len(true)} reference reports"
+            rows += [results.missing(label, m, reason) for m in ("bleu", "rouge2", "clinical_f1")]
+            continue
+        w, n = weights[known], int(known.sum())
+        counts, signature = bleu_counts(made[known], true[known])
+        add(label, "bleu", bleu(counts, w), known, n, signature=signature)
+        mean = rouge2(made[known], true[known]) @ w.astype(float) / np.maximum(w.sum(0), 1)
+        add(label, "rouge2", mean, known, n)
+        said = stated(made, sexes)[known]
+        truth = stated(true, sexes)[known]
+        if truth.any():
+            add(label, "clinical_f1", micro_f1(said, truth, w), known, int(truth.sum()))
+        else:
+            reason = f"no finding is stated in {n} reference sections"
+            rows.append(results.missing(label, "clinical_f1", reason, n_studies=n))
+        if label == "full report":
+            each = metrics.f1(said, truth.astype(float), w)
+            has = truth.any(0)
+            each = np.where(has[:, None], each, np.nan)
+            for j, finding in enumerate(findings):
+                more = dict(is_ok=bool(has[j]), reason="" if has[j] else "stated in no reference")
+                add(f"finding: {finding}", "clinical_f1", each[j], known, truth[:, j].sum(), **more)
+            add(label, "clinical_f1_macro", bootstrap.macro(each), known, has.sum())
+    table = pd.DataFrame(rows)
+    table.insert(0, "task", "report generation")
+    return table.assign(model=model, split=split), resampled
+
+
+def cases(generated, reference, study_ids, *, n=2):
+    """Good and bad cases by rule: the best and worst F1 of stated findings, ties by study id.
+
+    Only studies with at least three stated findings compete, so that an empty report can't win.
+
+    Returns
+    -------
+    DataFrame
+        `case` (good or bad), `study_id, f1, n_stated`.
+    """
+    said, truth = stated(generated), stated(reference)
+    both = said.sum(1) + truth.sum(1)
+    value = np.where(both > 0, 2 * (said & truth).sum(1) / np.maximum(both, 1), np.nan)
+    table = pd.DataFrame(dict(study_id=study_ids, f1=value, n_stated=truth.sum(1)))
+    table = table[table["n_stated"] >= 3].sort_values(["f1", "study_id"], ascending=[False, True])
+    good, bad = table.head(n).assign(case="good"), table.tail(n).assign(case="bad")
+    return pd.concat([good, bad]).reset_index(drop=True)

@@ -1,0 +1,201 @@
+"""Cross-modal retrieval: how often a volume's own report is the nearest among N.
+
+Recall at k is the share of queries whose own partner is among the k nearest of a pool of N. The
+paper draws pools at random; the mean over *all* pools of a size has a closed form, so nothing need
+be drawn for it: if b of the n − 1 other candidates lie nearer than the right one, a random pool of N
+holds at most k − 1 of them with the hypergeometric probability. What one draw of disjoint pools
+would have given is kept beside it (`pool_low`, `pool_high`): that is how far a paper's single draw
+can lie off, and it is another uncertainty than that of which patients were in the test set.
+
+Candidates whose report is word for word the query's are never counted as wrong.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from merlin.evaluation import results
+
+POOLS = (32, 64, 128)
+RANKS = (1, 8)
+
+
+def better_counts(query, candidate, group, *, chunk=512):
+    """How many candidates beat each query's own partner.
+
+    Parameters
+    ----------
+    query, candidate : (n, D) float
+        Row i of one belongs to row i of the other.
+    group : (n,) int
+        Equal numbers mean equal reports: those candidates are as right as the partner.
+    chunk : int
+        Queries at a time; memory is `chunk` × n.
+
+    Returns
+    -------
+    (n,) int
+        A candidate that ties with the partner counts half, rounded up.
+    """
+    query, candidate = np.asarray(query, np.float32), np.asarray(candidate, np.float32)
+    group = np.asarray(group)
+    out = np.empty(len(query), int)
+    for start in range(0, len(query), chunk):
+        part = slice(start, start + chunk)
+        near = query[part] @ candidate.T
+        # Read off the same product: a separate dot product may differ in the last bit.
+        own = near[np.arange(len(near)), np.arange(start, start + len(near))][:, None]
+        other = group[part, None] != group[None]
+        beats, ties = ((near > own) & other).sum(1), ((near == own) & other).sum(1)
+        out[part] = beats + -(-ties // 2)
+    return out
+
+
+def expected_recall(better, n, pool, k):
+    """Probability that a random pool of `pool` of `n` candidates has the partner among its top k.
+
+    Parameters
+    ----------
+    better : (n_queries,) int
+        Candidates, of the n − 1 others, that lie nearer.
+
+    Returns
+    -------
+    (n_queries,) float
+    """
+    return stats.hypergeom.cdf(k - 1, n - 1, better, pool - 1)
+
+
+def drawn_recall(query, candidate, group, pool, k, *, n_draws, seed):
+    """Recall of each of `n_draws` random partitions into full pools; the remainder is left out.
+
+    Returns
+    -------
+    (n_draws,) float
+    """
+    n = len(query)
+    out = np.empty(n_draws)
+    for d in range(n_draws):
+        order = np.random.default_rng([seed, 6, d]).permutation(n)[: n // pool * pool]
+        hits = [
+            better_counts(query[part], candidate[part], group[part]) < k
+            for part in order.reshape(-1, pool)
+        ]
+        out[d] = np.concatenate(hits).mean()
+    return out
+
+
+def evaluate(
+    image,
+    text,
+    texts_group,
+    patient_ids,
+    *,
+    text_name,
+    model,
+    split,
+    pools=POOLS,
+    ranks=RANKS,
+    n_draws=20,
+    n_resamples=1000,
+    seed,
+):
+    """Recall in both directions for every pool size and the whole split.
+
+    Parameters
+    ----------
+    image, text : (n, D) float, unit length
+        Rows of `text` that are NaN have no text and sit out.
+    texts_group : (n,) int
+        Equal numbers mean equal texts.
+    patient_ids : (n,) str
+    text_name : str
+        `findings` or `impression`, for the labels.
+    pools, ranks : sequence of int
+    n_draws : int
+        Partitions for `pool_low` and `pool_high`.
+
+    Returns
+    -------
+    table : DataFrame
+        Common schema plus `pool, k, chance, pool_low, pool_high, duplicate_rate`. Intervals resample
+        the patients that ask; the candidates stay.
+    resampled : dict of (label, pool, k) to (1 + n_resamples,) float
+    """
+    has_text = np.isfinite(text).all(1)
+    image, text, group = image[has_text], text[has_text], np.asarray(texts_group)[has_text]
+    patients, n = np.asarray(patient_ids)[has_text], int(has_text.sum())
+    rows, resampled = [], {}
+    directions = {
+        f"image to {text_name}": (image, text),
+        f"{text_name} to image": (text, image),
+    }
+    sizes = [*pools, max(n, 1)]
+    if n < 2:
+        reason = f"{n} of {len(has_text)} studies have a text"
+        missing = [results.missing(d, "recall", reason, n_studies=n) for d in directions]
+        return _table(missing, model, split), resampled
+    weights = results.resampling(patients, n_resamples, seed=seed).astype(np.float64)
+    _, where, count = np.unique(group, return_inverse=True, return_counts=True)
+    duplicate_rate = float((count[where] > 1).mean())
+    for label, (query, candidate) in directions.items():
+        better = better_counts(query, candidate, group)
+        for pool in sizes:
+            for k in ranks:
+                is_whole = pool == n
+                name = f"recall@{k} of {'all' if is_whole else pool}"
+                more = dict(pool=pool, k=k, chance=min(k / pool, 1.0))
+                if pool > n:
+                    reason = f"a pool of {pool} is larger than the {n} studies with a text"
+                    rows.append(results.missing(label, name, reason, n_studies=n, **more))
+                    continue
+                each = expected_recall(better, n, pool, k)
+                found = each @ weights / weights.sum(0)
+                resampled[label, "all" if is_whole else pool, k] = found
+                drawn = [found[0]]
+                if not is_whole:
+                    drawn = drawn_recall(
+                        query, candidate, group, pool, k, n_draws=n_draws, seed=seed
+                    )
+                rows.append(
+                    results.row(
+                        label,
+                        name,
+                        found,
+                        known=np.ones(n, bool),
+                        patient_ids=patients,
+                        n_positive=n,
+                        pool_low=float(np.quantile(drawn, 0.025)),
+                        pool_high=float(np.quantile(drawn, 0.975)),
+                        duplicate_rate=duplicate_rate,
+                        **more,
+                    )
+                )
+    return _table(rows, model, split), resampled
+
+
+def _table(rows, model, split):
+    table = pd.DataFrame(rows)
+    table.insert(0, "task", "retrieval")
+    return table.assign(model=model, split=split)
+
+
+def sum_of_sections(sections):
+    """A report's vector as the sum of its sections' vectors, unit length.
+
+    The text tower was trained on sections and sentences; a whole report is longer than what it saw
+    most. Our option beside encoding the whole text, as the paper does.
+
+    Parameters
+    ----------
+    sections : (n, n_sections, D) float
+        NaN where a report lacks the section.
+
+    Returns
+    -------
+    (n, D) float32
+        NaN where a report has no section at all.
+    """
+    total = np.nansum(np.asarray(sections, np.float32), axis=1)
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    return np.where(length > 0, total / np.maximum(length, 1e-12), np.nan).astype(np.float32)

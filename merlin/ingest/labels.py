@@ -1,0 +1,69 @@
+"""Label maps and whole scans on the model's grid, for segmentation."""
+
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from merlin.ingest.preprocess import preprocess
+from merlin.ingest.volume import UnreadableScan
+
+
+def label_on_grid(path, affine, shape):
+    """A label map at the voxel centres of another grid, by nearest neighbour.
+
+    Parameters
+    ----------
+    path : path
+        NIfTI of integers.
+    affine : (4, 4) float
+        From index of the wanted grid to RAS+ mm.
+    shape : (3,) int
+
+    Returns
+    -------
+    (shape) uint8
+        0 outside the label map.
+
+    Raises
+    ------
+    UnreadableScan
+        If the map is not 3D or holds values that are not whole numbers from 0 to 255.
+    """
+    image = nib.load(path)
+    label = np.asanyarray(image.dataobj)
+    if label.ndim != 3:
+        raise UnreadableScan(f"{path}: {label.ndim} axes; a label map has 3.")
+    if label.dtype.kind == "f":
+        if not np.array_equal(label, np.rint(label)):
+            raise UnreadableScan(f"{path}: values are not whole numbers; is this a label map?")
+    if label.min() < 0 or label.max() > 255:
+        raise UnreadableScan(f"{path}: labels {label.min()} to {label.max()}; expected 0 to 255.")
+    to_index = np.linalg.solve(image.affine, affine)
+    return ndimage.affine_transform(
+        label.astype(np.uint8), to_index[:3, :3], to_index[:3, 3], tuple(shape), order=0, cval=0
+    )
+
+
+def whole_scan(volume, grid, at_least):
+    """A scan on the grid's spacing and HU window, none of it cut off.
+
+    Parameters
+    ----------
+    volume : Volume
+    grid : Grid
+        Its shape is not used.
+    at_least : (3,) int
+        Smallest size; smaller scans are padded with air.
+
+    Returns
+    -------
+    ModelInput
+    """
+    turned = nib.orientations.io_orientation(volume.affine)[:, 0].astype(int)
+    size_mm = np.empty(3)
+    size_mm[turned] = np.array(volume.hu.shape) * volume.spacing_mm
+    shape = np.ceil(size_mm / grid.spacing_mm).astype(int) + 1
+    shape = tuple(int(n) for n in np.maximum(shape, at_least))
+    return preprocess(volume, replace(grid, shape=shape))

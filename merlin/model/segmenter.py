@@ -1,0 +1,163 @@
+"""Segmentation network: the pretrained encoder's stages as skips of a decoder shaped as the paper's.
+
+Going up: a transposed convolution brings the deeper map to the size of the next skip, both are
+concatenated and pass two 3³ convolutions with batch norm and ReLU; every stage also has a 1³ output
+of its own for deep supervision; the raw input joins last, after two convolutions of its own
+(paper_facts §3.6). At the paper's sizes the widths are 1024, 512, 256, 64, 64; they are a parameter.
+
+On two cores full-resolution convolutions cost more than all else. `light_top=True` (ours, the
+phantom default) adds the decoder's upsampled output and one narrow path over the raw input instead
+of convolving both at full resolution.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from merlin.model.i3d import THREE_WINDOWS, windowed
+
+
+class Segmenter(nn.Module):
+    """Encoder, decoder and one output per resolution.
+
+    Parameters
+    ----------
+    encoder : ImageEncoder
+        Only its `i3_resnet` is used.
+    n_classes : int
+        Background included.
+    widths : sequence of int
+        Channels after each step up, deepest first; one per skip.
+    light_top : bool
+    """
+
+    def __init__(self, encoder, n_classes, widths, *, light_top=False):
+        super().__init__()
+        self.backbone = encoder.i3_resnet
+        self.light_top = light_top
+        with torch.no_grad():
+            was_training = self.backbone.training
+            found = self.backbone.eval().stages(torch.zeros(1, 1, 32, 32, 32))
+            self.backbone.train(was_training)
+        sizes, channels = [f.shape[2:] for f in found], [f.shape[1] for f in found]
+        # Stages of equal resolution are one skip, the deeper of them (a patch stem's, say).
+        keep = [i for i in range(len(found)) if i + 1 == len(found) or sizes[i] != sizes[i + 1]]
+        if light_top:
+            keep = keep[1:]
+        self.skips = tuple(keep)
+        if len(widths) != len(keep) - 1:
+            raise ValueError(
+                f"widths has {len(widths)} entries; {len(keep) - 1} steps up need one each"
+            )
+        self.up, self.merge, self.outputs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        below = channels[keep[-1]]
+        for i, width in zip(reversed(keep[:-1]), widths, strict=True):
+            stride = tuple(
+                round(a / b) for a, b in zip(sizes[i], sizes[self._next(i)], strict=True)
+            )
+            self.up.append(nn.ConvTranspose3d(below, width, stride, stride))
+            skip = channels[i] if i else width
+            self.merge.append(_twice(width + skip, width))
+            self.outputs.append(nn.Conv3d(width, n_classes, 1))
+            below = width
+        if light_top:
+            stride = tuple(round(a / b) for a, b in zip(sizes[0], sizes[keep[0]], strict=True))
+            half = tuple(max(1, s // 2) for s in stride)
+            rest = tuple(s // h for s, h in zip(stride, half, strict=True))
+            self.middle_in = nn.Conv3d(channels[0], 16, half, half)
+            self.middle_up = nn.ConvTranspose3d(below, 24, rest, rest)
+            self.middle = _twice(40, 32)
+            self.middle_output = nn.Conv3d(32, n_classes, 1)
+            self.top_up = nn.ConvTranspose3d(32, n_classes, half, half)
+            self.top_in = nn.Sequential(
+                nn.Conv3d(channels[0], 16, 3, padding=1, bias=False),
+                nn.BatchNorm3d(16),
+                nn.ReLU(inplace=True),
+                nn.Conv3d(16, n_classes, 1),
+            )
+        else:
+            self.raw = _twice(channels[0], widths[-1])
+
+    def _next(self, i):
+        return self.skips[self.skips.index(i) + 1]
+
+    def forward(self, volume):
+        """Segment volumes.
+
+        Parameters
+        ----------
+        volume : (B, 1, R, A, S) float in [0, 1]
+
+        Returns
+        -------
+        list of (B, n_classes, R', A', S') logits
+            Full resolution first, then coarser ones.
+        """
+        found = self.backbone.stages(volume)
+        x, logits = found[self.skips[-1]], []
+        for i, up, merge, output in zip(
+            reversed(self.skips[:-1]), self.up, self.merge, self.outputs, strict=True
+        ):
+            skip = found[i] if i else self.raw(found[0])
+            x = merge(torch.cat([_fit(up(x), skip), skip], 1))
+            logits.append(output(x))
+        if self.light_top:
+            fine = self.middle_in(found[0])
+            x = self.middle(torch.cat([_fit(self.middle_up(x), fine), fine], 1))
+            logits.append(self.middle_output(x))
+            top = self.top_in(found[0])
+            logits.append(_fit(self.top_up(x), top) + top)
+        # The network works in (S, R, A), as the pretrained one does.
+        return [y.permute(0, 1, 3, 4, 2) for y in reversed(logits)]
+
+
+def _twice(in_width, width):
+    layers = []
+    for w in (in_width, width):
+        layers += [
+            nn.Conv3d(w, width, 3, padding=1, bias=False),
+            nn.BatchNorm3d(width),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+def _fit(x, like):
+    """Crop or repeat the far edge of `x` to the size of `like`: odd sizes lose a voxel going down."""
+    size = like.shape[2:]
+    x = x[..., : size[0], : size[1], : size[2]]
+    short = [n - m for n, m in zip(size, x.shape[2:], strict=True)]
+    if any(short):
+        x = F.pad(x, (0, short[2], 0, short[1], 0, short[0]), mode="replicate")
+    return x
+
+
+class ThreeWindowDynUNet(nn.Module):
+    """MONAI's DynUNet, nnU-Net's architecture, on the same three HU windows that our encoder sees.
+
+    Parameters
+    ----------
+    n_classes : int
+    filters : sequence of int
+        Channels per resolution; each halves the grid.
+    """
+
+    def __init__(self, n_classes, filters):
+        super().__init__()
+        from monai.networks.nets import DynUNet
+
+        n = len(filters)
+        self.network = DynUNet(
+            spatial_dims=3,
+            in_channels=len(THREE_WINDOWS),
+            out_channels=n_classes,
+            kernel_size=[3] * n,
+            strides=[1] + [2] * (n - 1),
+            upsample_kernel_size=[2] * (n - 1),
+            filters=list(filters),
+            norm_name="instance",
+        )
+
+    def forward(self, volume):
+        """(B, 1, R, A, S) in [0, 1] → (B, n_classes, R, A, S) logits; sizes divisible by 2^(n−1)."""
+        return self.network(windowed(volume, THREE_WINDOWS))

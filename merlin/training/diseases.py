@@ -1,0 +1,92 @@
+"""Fine-tuning the image encoder to predict diseases of the next five years."""
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from merlin.training.adapt import batches, minimise
+from merlin.training.data import augment
+from merlin.training.losses import phecode_loss
+
+
+class DiseaseModel(nn.Module):
+    """An image encoder and one linear output per disease, trained together (paper_facts §3.4)."""
+
+    def __init__(self, encoder, n_diseases):
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.embedding_size, n_diseases)
+
+    def forward(self, volume):
+        """(B, 1, R, A, S) in [0, 1] → (B, n_diseases) logits."""
+        return self.head(self.encoder.embed(volume))
+
+
+def fine_tune(
+    model,
+    volumes,
+    labels,
+    *,
+    n_steps,
+    batch_size,
+    learning_rate,
+    head_learning_rate,
+    shift_voxels=0,
+    seed,
+    device="cpu",
+    desc="fine-tuning",
+    show=True,
+):
+    """Train all weights on labelled studies.
+
+    Parameters
+    ----------
+    model : DiseaseModel
+    volumes : callable
+        (indices) → (B, 1, R, A, S) float tensor.
+    labels : (n, n_diseases) float
+        1, 0, or NaN, which takes no part. Studies without any label are skipped.
+    learning_rate, head_learning_rate : float
+        Peaks for the encoder and the new output.
+
+    Returns
+    -------
+    list of dict
+        The log of `minimise`.
+
+    Raises
+    ------
+    ValueError
+        If no study has a label.
+    """
+    usable = np.flatnonzero(~np.isnan(labels).all(1))
+    if len(usable) == 0:
+        raise ValueError("no study has a 5-year label; check the five_year_* columns")
+    draw = batches(len(usable), batch_size, seed=seed)
+    model.train()
+
+    def loss_at(step, rng):
+        index = usable[draw(step)]
+        volume = augment(volumes(index), rng, shift_voxels=shift_voxels, noise=0.0, gain=0.0)
+        target = torch.as_tensor(labels[index], dtype=torch.float32, device=device)
+        return phecode_loss(model(volume.to(device)).float(), target)
+
+    groups = [
+        (model.encoder.parameters(), learning_rate),
+        (model.head.parameters(), head_learning_rate),
+    ]
+    return minimise(groups, loss_at, n_steps, seed=seed, desc=desc, show=show)
+
+
+@torch.inference_mode()
+def predict(model, volumes, n, *, batch_size=32, device="cpu", desc="predicting", show=True):
+    """(n, n_diseases) float32 probabilities."""
+    model.eval()
+    parts = np.array_split(np.arange(n), -(-n // batch_size))
+    return np.concatenate(
+        [
+            torch.sigmoid(model(volumes(part).to(device))).cpu().numpy()
+            for part in tqdm(parts, desc=desc, mininterval=5, disable=not show)
+        ]
+    )

@@ -1,0 +1,113 @@
+"""Training a report writer on sections, and writing whole reports with it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from merlin.model.report_writer import PROMPT
+from merlin.run import atomic
+from merlin.training.adapt import batches, minimise
+
+
+def fit(
+    writer, features, sections, names, *, n_steps, batch_size, learning_rate, seed, device="cpu",
+    desc="writing lessons", show=True,
+):  # fmt: skip
+    """Train adapter and language model on (study, section) pairs; empty sections are skipped.
+
+    Parameters
+    ----------
+    writer : ReportWriter
+    features : (n, F) or (n, tokens, F) float tensor
+    sections : (n, n_sections) str
+    names : sequence of str
+        Of the sections, for the prompt.
+
+    Returns
+    -------
+    list of dict
+    """
+    study, section = np.nonzero(sections.astype(bool))
+    draw = batches(len(study), batch_size, seed=seed)
+    prompts = [PROMPT.format(section=n) for n in names]
+    writer.train()
+
+    def loss_at(step, rng):
+        # Of similar length side by side: padding costs as much as words.
+        index = draw(step)
+        rows, columns = study[index], section[index]
+        return writer.loss(
+            features[torch.as_tensor(rows)].to(device),
+            [prompts[c] for c in columns],
+            [sections[r, c] for r, c in zip(rows, columns, strict=True)],
+        )
+
+    adapter = list(writer.adapter.parameters())
+    groups = [(adapter, learning_rate), (writer.language_model.parameters(), learning_rate)]
+    return minimise(groups, loss_at, n_steps, seed=seed, weight_decay=0.01, desc=desc, show=show)
+
+
+def write_reports(
+    writer, features, names, *, batch_size=256, max_new_tokens=128, repetition_penalty=1.2,
+    device="cpu", show=True,
+):  # fmt: skip
+    """(n, n_sections) str: a text for every study and section."""
+    out = np.empty((len(features), len(names)), object)
+    parts = np.array_split(np.arange(len(features)), -(-len(features) // batch_size))
+    jobs = [(c, part) for c in range(len(names)) for part in parts]
+    for c, part in tqdm(jobs, desc="writing reports", mininterval=5, disable=not show):
+        out[part, c] = writer.write(
+            features[torch.as_tensor(part)].to(device),
+            [PROMPT.format(section=names[c])] * len(part),
+            max_new_tokens=max_new_tokens,
+            repetition_penalty=repetition_penalty,
+        )
+    return out
+
+
+def encode_features(encoder, volumes, n, *, adapter, path, mark, batch_size=32, device="cpu"):
+    """Encode volumes once with a frozen image encoder, and keep the features in a file.
+
+    Parameters
+    ----------
+    encoder : ImageEncoder
+        In evaluation mode.
+    volumes : callable
+        Index → (R, A, S) float32.
+    adapter : {"flat", "tokens"}
+        The embedding that both heads read, or every position of the last feature map.
+    path : path
+        Of a safetensors file; read again if its `mark` is the same.
+
+    Returns
+    -------
+    features : (n, F) or (n, tokens, F) float32 tensor
+    image : (n, D) float32 array
+        Unit contrastive embeddings, for the nearest-report baseline.
+    """
+    path = Path(path)
+    if path.exists():
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("mark") == mark:
+                return file.get_tensor("features").float(), file.get_tensor("image").numpy()
+    features, image = [], []
+    parts = np.array_split(np.arange(n), -(-n // batch_size))
+    with torch.inference_mode():
+        for part in tqdm(parts, desc="encoding", mininterval=5):
+            batch = torch.from_numpy(np.stack([volumes(int(i)) for i in part]))[:, None].to(device)
+            if adapter == "flat":
+                embedding = found = encoder.embed(batch)
+            else:
+                found = encoder.i3_resnet.features(batch).flatten(2).transpose(1, 2)
+                embedding = encoder.embed(batch)
+            features.append(found.half().cpu())
+            image.append(F.normalize(encoder.contrastive(embedding).float(), dim=1).cpu())
+    tensors = {"features": torch.cat(features).contiguous(), "image": torch.cat(image).contiguous()}
+    with atomic(path, "wb") as stream:
+        stream.write(save(tensors, {"mark": mark}))
+    return tensors["features"].float(), tensors["image"].numpy()
