@@ -175,7 +175,7 @@ def draw_study(seed, study_id, patient, site, *, visit=0):
         is_open = not finding.only_sex or finding.only_sex == patient.sex
         above = liability(finding, patient, age, site, noise) - stats.norm.ppf(1 - rate)
         if is_open and above > 0:
-            found[name] = Found(float(np.clip(own.beta(1.7, 1.3), 0.03, 1)))
+            found[name] = Found(float(np.clip(own.beta(2.2, 1.2), 0.1, 1)))
     if "surgically_absent_gallbladder" in found:
         found.pop("gallstones", None)
     study = Study(

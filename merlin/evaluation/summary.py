@@ -3,7 +3,7 @@
 import pandas as pd
 
 
-def collect(tables, *, representation):
+def collect(tables, *, representation, pool):
     """Pick the headline of each table.
 
     Parameters
@@ -13,6 +13,8 @@ def collect(tables, *, representation):
         report_generation, segmentation`.
     representation : str
         Of reports in retrieval.
+    pool : int
+        Size of the pools.
 
     Returns
     -------
@@ -32,7 +34,9 @@ def collect(tables, *, representation):
             for column, value in (where | extra).items():
                 part = part[part[column] == value]
             if len(part) != 1:
-                raise KeyError(f"{name}: {len(part)} rows in {table} for {where | extra}, expected one")
+                raise KeyError(
+                    f"{name}: {len(part)} rows in {table} for {where | extra}, expected one"
+                )
             kept = part.iloc[0][["value", "low", "high", "n_studies"]].to_dict()
             rows.append(dict(row=name, is_ours=is_ours, baseline=baseline, **kept))
 
@@ -63,8 +67,8 @@ def collect(tables, *, representation):
     )  # fmt: skip
     for label in ("image to findings", "findings to image"):
         add(
-            f"{label}, recall@1 of 64", "random vectors", "retrieval", main, chance,
-            label=label, metric="recall@1 of 64", representation=representation,
+            f"{label}, recall@1 of {pool}", "random vectors", "retrieval", main, chance,
+            label=label, metric=f"recall@1 of {pool}", representation=representation,
         )  # fmt: skip
     years = tables["five_year"]["fraction"]
     for fraction in sorted(set(years), reverse=True):

@@ -69,8 +69,8 @@ def draw_five_year(tables, facts):
         draw_forest(ax, rows, colour=START_COLOUR[start], offset=shift, label=START_NAMES[start])
     ax.set_yticks(range(len(fractions)), [f"{f:.0%} of labels" for f in fractions])
     ax.set_ylim(len(fractions) - 0.5, -0.6)
-    ax.set_xlabel("mean AUROC over diseases")
-    vertical_line(ax, 0.5, "chance")
+    ax.set_xlabel("mean AUROC (dotted: chance)")
+    vertical_line(ax, 0.5, "")
     legend_above(ax, 2, fontsize=5)
     ax = axes["disease"]
     full = auroc[(auroc["fraction"] == max(fractions)) & (auroc["label"] != "mean")]
@@ -96,7 +96,7 @@ def draw_five_year(tables, facts):
     )
     ax.set_ylim(len(rows) - 0.5, -0.6)
     ax.axvline(0, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-    ax.set_xlabel("our pretraining minus other start, mean AUROC")
+    ax.set_xlabel("difference in mean AUROC")
     ax = axes["calibration"]
     bins = tables["reliability"]
     ax.plot([0, 1], [0, 1], color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
@@ -115,8 +115,8 @@ def draw_five_year(tables, facts):
         )
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)
-    ax.set_xlabel("predicted 5-year risk, all diseases pooled")
-    ax.set_ylabel("observed")
+    ax.set_xlabel("predicted risk (pooled)")
+    ax.set_ylabel("observed share")
     for letter, name in zip(
         "abcde", ("flow", "mean", "calibration", "disease", "pairs"), strict=True
     ):

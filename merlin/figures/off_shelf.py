@@ -42,7 +42,7 @@ def forest_by_model(ax, table, labels, models, *, names=None, colours=None, lege
     """
     colours = colours or arm_colours(models)
     shifts = np.linspace(-0.28, 0.28, len(models)) if len(models) > 1 else [0.0]
-    for model, shift in zip(models, shifts, strict=True):
+    for model, shift in zip(models, shifts, strict=bool(models)):
         part = table[(table["model"] == model) & table["label"].isin(labels)]
         part = part[part["status"] == "ok"]
         part = part.assign(position=[labels.index(x) for x in part["label"]])
@@ -177,7 +177,8 @@ def _direction_colour(label):
 
 def draw_retrieval(tables, facts):
     """Similarities of one pool, report lengths, recall by pool size, models side by side."""
-    table = tables[""]
+    table, pool = tables[""], facts["pool"]
+    headline = f"recall@1 of {pool}"
     figure, axes = new_figure(
         PAGE_MM,
         112,
@@ -237,7 +238,7 @@ def draw_retrieval(tables, facts):
         if name == "one":
             ax.legend(loc="upper right", fontsize=5, labelspacing=0.25, borderaxespad=0)
     ax = axes["representation"]
-    part = table[(table["model"] == "main") & (table["metric"] == "recall@1 of 64")]
+    part = table[(table["model"] == "main") & (table["metric"] == headline)]
     part = part[part["label"].str.contains("findings") & (part["status"] == "ok")]
     labels = list(dict.fromkeys(part["label"]))
     kinds = list(dict.fromkeys(part["representation"]))
@@ -255,20 +256,20 @@ def draw_retrieval(tables, facts):
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.5, -0.6)
     ax.set_xlim(0, 1)
-    ax.set_xlabel("recall@1 of 64")
-    vertical_line(ax, 1 / 64, "chance")
+    ax.set_xlabel(f"{headline} (dotted: chance)")
+    vertical_line(ax, 1 / pool, "")
     legend_above(ax, 1, fontsize=5)
     ax = axes["models"]
     part = table[
-        (table["metric"] == "recall@1 of 64")
+        (table["metric"] == headline)
         & (table["representation"] == facts["representation"])
         & (table["status"] == "ok")
     ]
     models = list(dict.fromkeys(part["model"]))
     forest_by_model(ax, part, list(dict.fromkeys(part["label"])), models)
     ax.set_xlim(0, 1)
-    ax.set_xlabel("recall@1 of 64")
-    vertical_line(ax, 1 / 64, "")
+    ax.set_xlabel(f"{headline} (dotted: chance)")
+    vertical_line(ax, 1 / pool, "")
     order = ("matrix", "length", "one", "eight", "representation", "models")
     for letter, name in zip("abcdef", order, strict=True):
         panel_letter(axes[name], letter)
@@ -354,8 +355,9 @@ def draw_comparison(tables, facts):
         mosaic=[["summary", "each"]],
         gridspec_kw=dict(width_ratios=[1, 1.2]),
     )
-    chosen = table[table["label"].eq("macro") | table["metric"].str.startswith("recall@1 of 64")]
-    chosen = chosen[chosen["metric"].isin(["auroc", "f1", "auprc", "recall@1 of 64"])]
+    chosen = table[table["label"].eq("macro") | table["metric"].str.startswith("recall@1 of")]
+    kept = ["auroc", "f1", "auprc", f"recall@1 of {facts['pool']}"]
+    chosen = chosen[chosen["metric"].isin(kept)]
     chosen = chosen.assign(label=[_short(r) for r in chosen.itertuples()])
     labels = list(dict.fromkeys(chosen[chosen["status"] == "ok"]["label"]))
     forest_by_model(axes["summary"], chosen, labels, models, names=labels)

@@ -62,8 +62,10 @@ class TrainingConfig:
     save_every: int = 200
     evaluate_every: int = 200
     align_steps: int = 0  # steps of `align` after the last; the paper has none
-    align_batch_size: int = 256
-    align_learning_rate: float = 4e-3
+    align_batch_size: int = 128
+    align_sections: int = 4  # drawn per step, each contrasted within itself
+    align_learning_rate: float = 2e-3
+    align_warmup_steps: int = 40
     align_logit_scale: float = 3.4  # where the temperature starts again: ln 30
     align_whole_share: float = 0.15  # of those steps, on whole findings in smaller batches
     align_sentence_share: float = 0.55  # of those steps, on one sentence of a section
@@ -279,19 +281,21 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
         began = time.perf_counter()
         rng = np.random.default_rng([seed, 4, step])
         is_whole = not config.report_splitting or rng.random() < config.align_whole_share
-        size = min(len(studies), config.align_batch_size // (4 if is_whole else 1))
+        size = min(len(studies), config.align_batch_size // (2 if is_whole else 1))
         index = rng.choice(len(studies), size, replace=False)
+        warm = min((step + 1) / config.align_warmup_steps, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = (
-                config.align_learning_rate * 0.5 * (1 + np.cos(np.pi * step / config.align_steps))
+                config.align_learning_rate
+                * warm
+                * 0.5
+                * (1 + np.cos(np.pi * step / config.align_steps))
             )
         image = F.normalize(model.encode_image.contrastive(features[index]).float(), dim=1)
-        group = studies.findings[index]
+        groups = [studies.findings[index]]
         if not is_whole:
-            group = studies.sections[index, rng.integers(studies.sections.shape[1])]
-            if rng.random() < config.align_sentence_share / (1 - config.align_whole_share):
-                group = np.array([_one_sentence(t, rng) for t in group], dtype=object)
-        loss = text_loss(model, image, [group], texts)
+            groups = _section_groups(studies, index, config, rng)
+        loss = text_loss(model, image, groups, texts)
         if not torch.isfinite(loss):
             raise TrainingDiverged(
                 f"loss {loss.item()} at alignment step {step}; lower align_learning_rate."
@@ -312,6 +316,18 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
             )
         )
     return log
+
+
+def _section_groups(studies, index, config, rng):
+    """Texts of some sections for an alignment step, whole or cut to one sentence."""
+    n_sections = studies.sections.shape[1]
+    groups = []
+    for s in rng.choice(n_sections, min(config.align_sections, n_sections), replace=False):
+        group = studies.sections[index, s]
+        if rng.random() < config.align_sentence_share / (1 - config.align_whole_share):
+            group = np.array([_one_sentence(t, rng) for t in group], dtype=object)
+        groups.append(group)
+    return groups
 
 
 def _one_sentence(text, rng):
@@ -352,20 +368,15 @@ def report_loss(model, image, studies, index, texts, step, config, rng):
     if loss_weights(step, config)[0] == 0:
         return image.sum() * 0
     if not config.report_splitting or step % 2 == 0:
-        groups, columns = [studies.findings[index]], None
+        groups = [studies.findings[index]]
     else:
         n_sections = studies.sections.shape[1]
         drawn = rng.choice(n_sections, min(config.sections_per_step, n_sections), replace=False)
         groups = [studies.sections[index, s] for s in drawn]
-        columns = drawn
-    extra = None
-    if config.extra_texts and columns is not None:
-        others = rng.choice(len(studies), config.extra_texts, replace=False)
-        extra = [studies.sections[others, s] for s in columns]
-    return text_loss(model, image, groups, texts, extra=extra)
+    return text_loss(model, image, groups, texts)
 
 
-def text_loss(model, image, groups, texts, *, extra=None):
+def text_loss(model, image, groups, texts):
     """Mean InfoNCE of image embeddings against each group of texts; empty texts sit out.
 
     Parameters
@@ -374,12 +385,9 @@ def text_loss(model, image, groups, texts, *, extra=None):
     groups : list of (B,) str arrays
         Contrasted apart from one another; every distinct text is encoded once.
     texts : TokenCache
-    extra : list of (E,) str arrays, optional
-        Texts of other studies beside each group: further rivals for the images.
     """
     has_text = [np.array([bool(t) for t in group]) for group in groups]
-    beside = [[t for t in e if t] for e in extra] if extra else [[]] * len(groups)
-    numbers = [texts.numbers([*g[h], *b]) for g, h, b in zip(groups, has_text, beside, strict=True)]
+    numbers = [texts.numbers(g[h].tolist()) for g, h in zip(groups, has_text, strict=True)]
     unique, where = np.unique(np.concatenate(numbers), return_inverse=True)
     if len(unique) == 0:
         return image.sum() * 0
@@ -392,7 +400,7 @@ def text_loss(model, image, groups, texts, *, extra=None):
     for ids, keep, part in zip(
         numbers, has_text, embedded.split([len(n) for n in numbers]), strict=True
     ):
-        if keep.sum() < 2:
+        if len(ids) < 2:
             losses.append(image.sum() * 0)
             continue
         rows = image.index_select(0, torch.as_tensor(np.flatnonzero(keep), device=image.device))

@@ -13,12 +13,10 @@ def contrastive_loss(image_embeddings, text_embeddings, logit_scale, text_ids):
 
     Parameters
     ----------
-    image_embeddings : (B, D) float, unit length
-    text_embeddings : (B + E, D) float, unit length
-        Row i belongs to image i; E further texts of other studies are rivals for the images only.
+    image_embeddings, text_embeddings : (B, D) float, unit length
     logit_scale : scalar tensor
         Logarithm of the inverse temperature.
-    text_ids : (B + E,) int
+    text_ids : (B,) int
         Equal numbers mean equal texts.
 
     Returns
@@ -27,12 +25,9 @@ def contrastive_loss(image_embeddings, text_embeddings, logit_scale, text_ids):
         Mean of the image-to-text and text-to-image cross-entropies, in nats.
     """
     logits = logit_scale.exp() * image_embeddings @ text_embeddings.T
-    n = len(image_embeddings)
-    same = (text_ids[:n, None] == text_ids[None, :]).to(logits.dtype)
-    paired = same[:, :n]
-    to_text = F.cross_entropy(logits, same / same.sum(1, keepdim=True))
-    to_image = F.cross_entropy(logits[:, :n].T, paired / paired.sum(1, keepdim=True))
-    return 0.5 * (to_text + to_image)
+    same = (text_ids[:, None] == text_ids[None, :]).to(logits.dtype)
+    targets = same / same.sum(1, keepdim=True)
+    return 0.5 * (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets))
 
 
 def phecode_loss(logits, labels):
