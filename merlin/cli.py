@@ -1,7 +1,8 @@
-"""`merlin`: look at your own scans with a trained model.
+"""`merlin`: look at your own scans with a trained model, and judge embeddings of any model.
 
     merlin findings scan.nii.gz dicom_folder --out results
     merlin embed scans/ --out scans.npz
+    merlin evaluate main.npz mine.npz --out comparison
 
 Scans are NIfTI files or DICOM folders; a folder of NIfTI files is all of its files. What is assumed
 about a scan is printed. A scan that cannot be read is reported at the end and does not stop the
@@ -56,6 +57,26 @@ def parser():
             help="read a scan as HU although its values look otherwise",
         )
         command.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    command = commands.add_parser(
+        "evaluate",
+        help="judge embeddings files side by side",
+        description="Zero-shot findings, phenotypes and retrieval on the studies that all files have "
+        "in common, paired on the same patients. Writes results.csv, paired.csv and "
+        "comparison.png. Any encoder enters as a file: see docs/embeddings.md. Labels "
+        "come from the first file that has them.",
+    )
+    command.add_argument(
+        "paths", nargs="+", metavar="EMBEDDINGS", help=".npz; the first is the reference"
+    )
+    command.add_argument("--out", required=True, help="folder for the results")
+    command.add_argument("--names", nargs="+", help="of the models; default: the file names")
+    command.add_argument("--site", help="only studies of this site")
+    command.add_argument("--split", default="test", help="only this split; 'all' takes every study")
+    command.add_argument("--pools", nargs="+", type=int, default=[32, 64, 128], metavar="N")
+    command.add_argument("--min-positive", type=int, default=20, help="studies a phecode needs")
+    command.add_argument("--resamples", type=int, default=1000, help="of patients")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--overwrite", action="store_true", help="replace results that exist")
     return top
 
 
@@ -63,7 +84,7 @@ def main(argv=None):
     """Run the command line; returns the exit code."""
     args = parser().parse_args(argv)
     try:
-        return _run(args)
+        return _evaluate(args) if args.command == "evaluate" else _run(args)
     except (FileNotFoundError, FileExistsError, ValueError) as error:
         sys.stderr.write(f"merlin {args.command}: {error}\n")
         return 2
@@ -100,6 +121,78 @@ def _run(args):
         _write_embeddings(model, facts, inputs, out, weights)
     _report(failed, len(scans))
     return 1 if failed else 0
+
+
+def _evaluate(args):
+    from merlin.embeddings import load_embeddings
+    from merlin.run import write_csv
+
+    out = Path(args.out)
+    target = out / "results.csv"
+    if target.exists() and not args.overwrite:
+        raise FileExistsError(
+            f"{target} exists. Choose another --out, or pass --overwrite to replace it."
+        )
+    paths = [Path(p) for p in args.paths]
+    absent = [str(p) for p in paths if not p.is_file()]
+    if absent:
+        raise FileNotFoundError(f"no embeddings file at {', '.join(absent)}")
+    names = args.names or _distinct_names(paths)
+    if len(names) != len(paths) or len(set(names)) != len(names):
+        raise ValueError(f"--names: {len(names)} for {len(paths)} files; each needs one of its own")
+    files, problems = {}, []
+    for name, path in zip(names, paths, strict=True):
+        try:
+            files[name] = load_embeddings(path)
+        except (ValueError, OSError, KeyError) as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("; ".join(problems))
+
+    from merlin.evaluation import off_shelf
+
+    split = None if args.split == "all" else args.split
+    options = dict(site=args.site, split=split, pools=args.pools, min_positive=args.min_positive)
+    table, paired = off_shelf.evaluate(files, **options, n_resamples=args.resamples, seed=args.seed)
+    write_csv(target, table)
+    write_csv(out / "paired.csv", paired)
+    _draw_comparison(table, files, args, out)
+    for row in table[table["label"] == "macro"].itertuples():
+        said = (
+            f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.status == "ok" else row.reason
+        )
+        sys.stdout.write(f"{row.model}: {row.task}, {row.metric}: {said}\n")
+    n, patients = len(table), int(table["n_patients"].max())
+    sys.stdout.write(
+        f"Wrote {target} ({n} rows, {patients} patients in common) and comparison.png.\n"
+    )
+    return 0
+
+
+def _distinct_names(paths):
+    stems = [p.stem for p in paths]
+    return stems if len(set(stems)) == len(stems) else [str(p.with_suffix("")) for p in paths]
+
+
+def _draw_comparison(table, files, args, out):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from merlin.figures import off_shelf, style
+
+    tiers = sorted({str(e.meta.get("tier", "unknown")) for e in files.values()})
+    facts = {
+        "tier_note": f"tier: {', '.join(tiers)}",
+        "n": {"patients": int(table["n_patients"].max())},
+        "interval": f"95% percentile interval, {args.resamples:,} resamples of patients",
+        "profile": "none",
+        "seed": args.seed,
+        "pool": 64 if 64 in args.pools else args.pools[0],
+    }
+    with mpl.rc_context(style.RC):
+        figure = off_shelf.draw_comparison({"": table}, facts)
+        style.stamp(figure, style.stamp_text(facts))
+        figure.savefig(out / "comparison.png", dpi=200)
 
 
 def _last_weights():

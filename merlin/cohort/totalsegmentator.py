@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from merlin.cohort import anatomy
-from merlin.ingest.volume import UnreadableScan
 
 # Structures of several masks; all others go by their own name.
 MASKS = {
@@ -108,7 +107,7 @@ def read_labels(segmentations, shape):
 
     Raises
     ------
-    UnreadableScan
+    ValueError
         If a mask is not as large as the CT.
     """
     label, annotated = np.zeros(shape, np.uint8), []
@@ -118,7 +117,7 @@ def read_labels(segmentations, shape):
         for file in files:
             mask = np.asanyarray(nib.load(file).dataobj)
             if mask.shape != tuple(shape):
-                raise UnreadableScan(
+                raise ValueError(
                     f"{file}: {mask.shape} voxels, the CT has {tuple(shape)}. Fetch the scan again."
                 )
             label[mask > 0] = number

@@ -26,7 +26,7 @@ CHAPTERS = (
     (630, "genitourinary"),
     (680, "pregnancy complications"),
     (710, "dermatologic"),
-    (740, "musculoskeletal"),
+    (747, "musculoskeletal"),
     (760, "congenital anomalies"),
     (800, "symptoms"),
     (1000, "injuries and poisonings"),

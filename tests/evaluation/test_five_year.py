@@ -1,0 +1,56 @@
+"""5-year prediction: codes, masks, calibration, diseases without events."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from merlin.evaluation import five_year
+
+
+def test_codes_two_and_three_are_masked_not_negative():
+    found = five_year.labels_from_codes([[0, 1, 2, 3]])
+    np.testing.assert_array_equal(found, [[0, 1, np.nan, np.nan]])
+    with pytest.raises(ValueError, match="1 five-year codes are not 0, 1, 2 or 3"):
+        five_year.labels_from_codes([[0, 4]])
+
+
+def test_values_are_scikit_learns_and_a_disease_without_events_is_said():
+    rng = np.random.default_rng(2)
+    labels = np.column_stack([rng.random(80) < 0.3, np.zeros(80)]).astype(float)
+    labels[:9] = np.nan
+    p = np.clip(0.3 * np.nan_to_num(labels) + 0.6 * rng.random(labels.shape), 0, 1)
+    table, drawn = five_year.evaluate(
+        p, labels, np.arange(80).astype(str), ("dm", "ost"),
+        model="m", split="test", min_events=3, n_resamples=30, seed=1,
+    )  # fmt: skip
+    values = table.set_index(["label", "metric"])
+    known = ~np.isnan(labels[:, 0])
+    y, s = labels[known, 0], p[known, 0]
+    assert values.loc[("dm", "auroc"), "value"] == pytest.approx(roc_auc_score(y, s))
+    assert values.loc[("dm", "brier"), "value"] == pytest.approx(brier_score_loss(y, s))
+    assert values.loc[("ost", "auroc"), "status"] == "not evaluated"
+    assert values.loc[("ost", "auroc"), "reason"].startswith("0 events among 71")
+    assert np.isnan(values.loc[("ost", "auroc"), "value"])
+    assert values.loc[("mean", "auroc"), "value"] == values.loc[("dm", "auroc"), "value"]
+    assert drawn["mean", "auroc"].shape == (31,)
+
+
+def test_last_bin_of_the_reliability_diagram_is_closed():
+    table = five_year.reliability(np.array([0.0, 0.1, 1.0, 1.0]), np.array([0, 0, 1.0, np.nan]))
+    assert table["n"].tolist() == [2, 1]
+    assert table["high"].tolist() == [0.2, 1.0]
+    assert table["observed"].tolist() == [0, 1]
+    assert table["observed_high"].iloc[0] > 0  # a Wilson interval of 0 of 2 is not a point
+
+
+def test_reliability_refuses_what_is_no_probability():
+    with pytest.raises(ValueError, match=r"\[0, 1\]; found -1 to 2"):
+        five_year.reliability(np.array([-1.0, 2.0]), np.array([0.0, 1.0]))
+
+
+def test_flow_counts_every_study_once():
+    table = pd.DataFrame({"split": ["train", "test", "test"], "five_year_dm": [0, 3, 1]})
+    flow = five_year.flow(table, ["dm"])
+    assert flow["n_studies"].sum() == 3
+    assert flow.query("split == 'test' and code == 3")["n_studies"].item() == 1

@@ -1,0 +1,149 @@
+"""Report metrics: the reference libraries' numbers, baselines, cases by rule."""
+
+import numpy as np
+import pytest
+
+from merlin.cohort.findings import NAMES
+from merlin.evaluation import generation
+from merlin.statistics import bootstrap
+
+SECTIONS = ("spleen", "peritoneal cavity", "adrenal glands")
+REFERENCE = np.array(
+    [
+        [
+            "Moderate splenomegaly, 15.0 cm in length.",
+            "Ascites is present, mild. No pneumoperitoneum.",
+            "",
+        ],
+        ["Normal.", "Large ascites.", ""],
+        ["No splenomegaly.", "No ascites.", ""],
+        ["Normal.", "Normal.", ""],
+    ],
+    object,
+)
+GENERATED = np.array(
+    [
+        ["Moderate splenomegaly, 14.0 cm in length.", "Ascites is present, mild.", "Normal."],
+        ["Normal.", "No ascites.", "Normal."],
+        ["Normal.", "No ascites.", "Normal."],
+        ["Marked splenomegaly.", "Normal.", "Normal."],
+    ],
+    object,
+)
+
+
+def ones(n):
+    return np.ones((n, 1), np.uint8)
+
+
+def test_bleu_equals_sacrebleu_on_the_data_and_on_a_resample():
+    from sacrebleu import corpus_bleu
+
+    made = generation.join_sections(GENERATED, SECTIONS)
+    true = generation.join_sections(REFERENCE, SECTIONS)
+    counts, signature = generation.bleu_counts(made, true)
+    assert "version:2" in signature
+    weights = np.concatenate([ones(4), bootstrap.patient_weights(list("abcd"), 6, seed=1)], axis=1)
+    found = generation.bleu(counts, weights)
+    for column, value in zip(weights.T, found, strict=True):
+        chosen = np.repeat(np.arange(4), column)
+        expected = corpus_bleu(made[chosen].tolist(), [true[chosen].tolist()]).score / 100
+        assert value == pytest.approx(expected, abs=1e-9)
+
+
+def test_bleu_smooths_orders_without_a_hit_as_sacrebleu_does():
+    from sacrebleu import corpus_bleu
+
+    made, true = ["the liver is large now"], ["the spleen is not large"]
+    counts, _ = generation.bleu_counts(made, true)
+    found = generation.bleu(counts, ones(1))[0]
+    assert found == pytest.approx(corpus_bleu(made, [true]).score / 100, abs=1e-9)
+
+
+def test_rouge_equals_rouge_score():
+    from rouge_score.rouge_scorer import RougeScorer
+
+    made, true = "no ascites is seen today", "no ascites is seen in the pelvis"
+    expected = RougeScorer(["rouge2"], use_stemmer=True).score(true, made)["rouge2"].fmeasure
+    assert generation.rouge2([made], [true])[0] == pytest.approx(expected)
+
+
+def test_micro_f1_equals_scikit_learn():
+    from sklearn.metrics import f1_score
+
+    rng = np.random.default_rng(1)
+    predicted, truth = rng.random((2, 30, 5)) < 0.4
+    expected = f1_score(truth.ravel(), predicted.ravel())
+    assert generation.micro_f1(predicted, truth, ones(30))[0] == pytest.approx(expected)
+
+
+def evaluate(texts, reference=REFERENCE):
+    return generation.evaluate(
+        texts, reference, np.array(list("abcd")), SECTIONS, NAMES, model="m", split="test",
+        n_resamples=20, seed=1,
+    )  # fmt: skip
+
+
+def test_normal_for_everything_wins_no_finding():
+    table, _ = evaluate(np.full_like(REFERENCE, "Normal."))
+    row = table[(table["label"] == "full report") & (table["metric"] == "clinical_f1")].iloc[0]
+    assert row["value"] == 0
+    assert row["n_positive"] == 3
+
+
+def test_clinical_f1_counts_stated_findings():
+    table, _ = evaluate(GENERATED)
+    full = table[table["label"] == "full report"].set_index("metric")["value"]
+    # Stated: splenomegaly and ascites, ascites; written: both, nothing, nothing, a false one.
+    assert full["clinical_f1"] == pytest.approx(2 * 2 / (3 + 3))
+    assert full["bleu"] > 0
+    same, _ = evaluate(REFERENCE)
+    assert same[same["label"] == "full report"]["value"].dropna().eq(1).all()
+
+
+def test_section_that_no_report_has_is_not_evaluated():
+    table, _ = evaluate(GENERATED)
+    rows = table[table["label"] == "adrenal glands"]
+    assert (rows["status"] == "not evaluated").all()
+    assert rows["reason"].str.contains("empty in all 4").all()
+
+
+def test_finding_that_no_reference_states_is_not_evaluated():
+    table, _ = evaluate(GENERATED)
+    row = table[table["label"] == "finding: fracture"].iloc[0]
+    assert row["status"] == "not evaluated"
+    assert np.isnan(row["value"])
+
+
+def test_baselines_copy_what_they_say():
+    library = np.array([["A.", ""], ["A.", "B."], ["C.", "B."]], object)
+    assert generation.most_frequent(library).tolist() == ["A.", "B."]
+    near = generation.nearest_report(np.eye(2), np.array([[0, 1.0], [0.8, 0.6], [1, 0]]))
+    assert near.tolist() == [2, 0]
+
+
+def test_cases_are_the_best_and_worst_of_reports_that_state_enough():
+    text = "Splenomegaly. Ascites. Cardiomegaly."
+    made = [text, "Normal.", "Splenomegaly.", text]
+    table = generation.cases(made, [text, text, text, "Normal."], ["s1", "s2", "s3", "s4"], n=1)
+    assert table["study_id"].tolist() == ["s1", "s2"]
+    assert table["case"].tolist() == ["good", "bad"]
+
+
+def test_radgraph_without_its_package_says_what_to_do():
+    try:
+        import radgraph  # noqa: F401
+    except ImportError:
+        with pytest.raises(RuntimeError, match="pip install radgraph"):
+            generation.radgraph_f1(["a"], ["b"])
+
+
+def test_bertscore_runs_offline_and_likes_equal_texts(monkeypatch):
+    from merlin.model.text import minilm_folder
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    same, other = generation.bertscore(
+        ["no ascites", "large spleen"], ["no ascites", "fracture of the spine"], minilm_folder()
+    )
+    assert same == pytest.approx(1, abs=1e-4)
+    assert other < 0.95
