@@ -134,7 +134,12 @@ class ReportWriter(nn.Module):
         from peft import LoraConfig, get_peft_model
 
         config = LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", task_type="CAUSAL_LM"
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            bias="none",
+            task_type="CAUSAL_LM",
+            fan_in_fan_out=self.language_model.config.model_type == "gpt2",  # its layers are Conv1D
         )
         self.language_model = get_peft_model(self.language_model, config)
 

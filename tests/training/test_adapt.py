@@ -1,0 +1,175 @@
+"""Adaptation: fine-tuning, report writing, kept results."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from merlin import run
+from merlin.model import report_writer
+from merlin.model.i3d import ImageConfig, ImageEncoder
+from merlin.training import adapt, diseases, reports
+from merlin.training.loop import TrainingDiverged
+
+TEXTS = np.array([["Normal.", "No ascites."], ["Large spleen, 15.2 cm.", "Ascites."]] * 4, object)
+NAMES = ("spleen", "peritoneum")
+
+
+def test_minimise_finds_a_minimum_and_stops_on_nan():
+    x = torch.nn.Parameter(torch.tensor([3.0]))
+    log = adapt.minimise([([x], 0.3)], lambda s, r: (x**2).sum(), 60, seed=1, show=False)
+    assert abs(x.item()) < 0.2
+    assert [row["step"] for row in log] == list(range(60))
+    with pytest.raises(TrainingDiverged, match="lower its learning rate"):
+        adapt.minimise([([x], 0.1)], lambda s, r: x.sum() * np.nan, 3, seed=1, show=False)
+
+
+def test_batches_take_every_item_once_an_epoch_and_small_sets_whole():
+    draw = adapt.batches(10, 3, seed=1)
+    epoch = np.concatenate([draw(s) for s in range(3)])
+    assert len(set(epoch)) == 9
+    assert sorted(adapt.batches(2, 16, seed=1)(5)) == [0, 1]
+
+
+def disease_model():
+    torch.manual_seed(0)
+    config = ImageConfig(depth=14, width=4, stem="patch", n_stages=2, in_channels=1, n_phecodes=2)
+    return diseases.DiseaseModel(ImageEncoder(config), 2)
+
+
+def test_fine_tuning_learns_from_known_labels_only():
+    rng = np.random.default_rng(1)
+    bright = rng.random(24) < 0.5
+    volumes = np.where(bright, 0.8, 0.2)[:, None, None, None] + 0.05 * rng.normal(
+        size=(24, 16, 16, 16)
+    )
+    read = lambda i: torch.from_numpy(volumes[np.asarray(i)]).float()[:, None]  # noqa: E731
+    labels = np.column_stack([bright, np.full(24, np.nan)]).astype(float)
+    model = disease_model()
+    before = model.head.weight[1].detach().clone()
+    options = dict(
+        n_steps=30, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-2, seed=1, show=False
+    )
+    diseases.fine_tune(model, read, labels, **options)
+    p = diseases.predict(model, read, 24, show=False)
+    assert p[bright, 0].min() > p[~bright, 0].max()
+    assert ((p >= 0) & (p <= 1)).all()
+    # Weight decay may shrink the second output; no label may turn it.
+    after = model.head.weight[1].detach()
+    assert torch.nn.functional.cosine_similarity(before, after, dim=0) > 0.999
+    with pytest.raises(ValueError, match="no study has a 5-year label"):
+        diseases.fine_tune(model, read, np.full((24, 2), np.nan), **options)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    prompts = [report_writer.PROMPT.format(section=n) for n in NAMES]
+    return report_writer.train_tokenizer([*TEXTS.ravel(), *prompts], vocabulary=400)
+
+
+def test_tokeniser_is_reversible(tokenizer):
+    for text in TEXTS.ravel():
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode(ids) == text
+
+
+def small(tokenizer, **more):
+    torch.manual_seed(0)
+    model = report_writer.small_language_model(
+        tokenizer, hidden_size=32, n_layers=1, max_length=128
+    )
+    return report_writer.ReportWriter(model, tokenizer, 6, **more)
+
+
+@pytest.mark.parametrize("adapter", report_writer.ADAPTERS)
+def test_writer_learns_to_tell_two_images_apart(tokenizer, adapter):
+    writer = small(tokenizer, adapter=adapter, n_tokens=2)
+    features = torch.zeros(8, 6)
+    features[1::2, 0] = 1.0
+    features[::2, 1] = 1.0
+    if adapter == "tokens":
+        features = features[:, None].repeat(1, 3, 1)
+    options = dict(n_steps=150, batch_size=8, learning_rate=1e-2, seed=1, show=False)
+    log = reports.fit(writer, features, TEXTS, NAMES, **options)
+    assert log[-1]["loss"] < 0.2 * log[0]["loss"]
+    written = reports.write_reports(writer, features, NAMES, repetition_penalty=1.0, show=False)
+    assert written.tolist() == TEXTS.tolist()
+
+
+def test_loss_is_of_the_answer_and_its_end_not_of_the_prompt(tokenizer):
+    writer = small(tokenizer)
+    features, prompt = torch.rand(1, 6), report_writer.PROMPT.format(section="spleen")
+    heads = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    seen = {}
+    inner = writer.language_model.forward
+
+    def spy(**kwargs):
+        seen.update(kwargs)
+        return inner(**kwargs)
+
+    writer.language_model.forward = spy
+    writer.loss(features, [prompt], ["Normal."])
+    target = seen["labels"][0]
+    kept = target[target != -100]
+    assert tokenizer.decode(kept) == "Normal.###"
+    assert (target[: writer.n_tokens + heads] == -100).all()
+
+
+def test_lora_trains_little_and_leaves_the_language_model_alone(tokenizer):
+    writer = small(tokenizer, lora_rank=2)
+    names = [n for n, p in writer.named_parameters() if p.requires_grad]
+    assert all("lora_" in n or n.startswith("adapter.") for n in names)
+    assert any("lora_" in n for n in names)
+    before = {n: p.clone() for n, p in writer.named_parameters() if not p.requires_grad}
+    features = torch.rand(8, 6)
+    reports.fit(
+        writer,
+        features,
+        TEXTS,
+        NAMES,
+        n_steps=3,
+        batch_size=4,
+        learning_rate=1e-2,
+        seed=1,
+        show=False,
+    )
+    assert all(torch.equal(before[n], p) for n, p in writer.named_parameters() if n in before)
+
+
+def test_prompts_of_different_length_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="one section at a time"):
+        small(tokenizer).write(torch.rand(2, 6), ["a", "a much longer prompt"])
+
+
+def test_missing_language_model_says_what_to_put_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match="RadLLaMA"):
+        report_writer.language_model_from(tmp_path)
+
+
+def test_features_are_encoded_once(tmp_path):
+    config = ImageConfig(depth=14, width=4, stem="patch", n_stages=2, in_channels=1, n_phecodes=2)
+    encoder, calls = ImageEncoder(config).eval(), []
+
+    def volume(i):
+        calls.append(i)
+        return np.full((8, 8, 8), 0.1 * i, np.float32)
+
+    options = dict(adapter="tokens", path=tmp_path / "f.safetensors", mark="one")
+    first = reports.encode_features(encoder, volume, 3, **options)
+    again = reports.encode_features(encoder, volume, 3, **options)
+    assert calls == [0, 1, 2]
+    torch.testing.assert_close(first[0], again[0])
+    assert first[0].ndim == 3
+    reports.encode_features(encoder, volume, 3, **options | {"mark": "two"})
+    assert len(calls) == 6
+
+
+def test_kept_table_is_made_again_when_its_mark_changes(tmp_path):
+    calls = []
+
+    def make():
+        calls.append(1)
+        return pd.DataFrame({"a": [len(calls)]})
+
+    path = tmp_path / "t.parquet"
+    assert [run.kept(path, m, make)["a"].item() for m in ("x", "x", "y")] == [1, 1, 2]
