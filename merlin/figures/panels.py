@@ -364,7 +364,7 @@ def _draw_how(ax, example, facts):
             label=f"{kind} prompts",
         )
         ax.axvline(part["similarity"].mean(), color=COLOUR[kind], linewidth=1, linestyle="--")
-    ax.set_yticks(example["position"], [_wrap(p, 30) for p in example["prompt"]], fontsize=4.6)
+    ax.set_yticks(example["position"], [_wrap(p, 30) for p in example["prompt"]], fontsize=5)
     for tick, kind in zip(ax.get_yticklabels(), example["kind"], strict=True):
         tick.set_color(COLOUR[kind])
     ax.invert_yaxis()
@@ -476,7 +476,7 @@ def _draw_radar(ax, table):
             linewidth=0.9,
             label=label,
         )
-    ax.set_xticks(angle, [str(i + 1) for i in range(len(order))], fontsize=4.8)
+    ax.set_xticks(angle, [str(i + 1) for i in range(len(order))], fontsize=5)
     ax.set_ylim(0, 1)
     ax.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize=5)
     ax.grid(linewidth=0.3)
@@ -513,7 +513,7 @@ def _draw_wording(ax, table):
         ax.annotate(
             pretty(name),
             (pair["reported"][name], pair["novel"][name]),
-            fontsize=4.8,
+            fontsize=5,
             xytext=(-3, -6),
             textcoords="offset points",
             ha="right",
@@ -547,7 +547,7 @@ def _draw_f1(ax, table):
             size=2.2,
         )
     ax.set_yticks(
-        range(len(order)), [f"{i + 1} {pretty(n)}" for i, n in enumerate(order)], fontsize=4.4
+        range(len(order)), [f"{i + 1} {pretty(n)}" for i, n in enumerate(order)], fontsize=5
     )
     ax.set_ylim(len(order) - 0.4, -0.8)
     ax.set_xlim(0, 1)

@@ -9,6 +9,7 @@ down). Hyper-parameters of the paper and where they stand are in `PAPER`.
 import re
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 from merlin.statistics import metrics
 from merlin.training.checkpoint import resume_checkpoint, save_checkpoint
 from merlin.training.data import augment, batch_indices, load_volumes
-from merlin.training.losses import contrastive_loss, phecode_loss
+from merlin.training.losses import contrastive_loss, membership_loss, phecode_loss
 
 # Values with a source (paper_facts §4); what the sources leave open is None.
 PAPER = dict(
@@ -63,12 +64,12 @@ class TrainingConfig:
     evaluate_every: int = 200
     align_steps: int = 0  # steps of `align` after the last; the paper has none
     align_batch_size: int = 128
-    align_sections: int = 4  # drawn per step, each contrasted within itself
+    align_sections: int = 3  # drawn per step, each contrasted within itself
     align_learning_rate: float = 2e-3
     align_warmup_steps: int = 40
     align_logit_scale: float = 3.4  # where the temperature starts again: ln 30
     align_whole_share: float = 0.15  # of those steps, on whole findings in smaller batches
-    align_sentence_share: float = 0.55  # of those steps, on one sentence of a section
+    align_sentence_share: float = 0.5  # of those steps, on the sentences of sections
 
     def __post_init__(self):
         for name, allowed in (
@@ -276,11 +277,16 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
         trained, lr=config.align_learning_rate, betas=config.betas, weight_decay=config.weight_decay
     )
     torch.manual_seed(seed + 1)
+    whole, sentences = config.align_whole_share, config.align_sentence_share
+    shares = (
+        (whole, sentences, 1 - whole - sentences) if config.report_splitting else (1.0, 0.0, 0.0)
+    )
     log = []
     for step in tqdm(range(config.align_steps), desc="aligning", mininterval=5, disable=not show):
         began = time.perf_counter()
         rng = np.random.default_rng([seed, 4, step])
-        is_whole = not config.report_splitting or rng.random() < config.align_whole_share
+        kind = rng.choice(("whole", "sentences", "sections"), p=shares)
+        is_whole = kind == "whole"
         size = min(len(studies), config.align_batch_size // (2 if is_whole else 1))
         index = rng.choice(len(studies), size, replace=False)
         warm = min((step + 1) / config.align_warmup_steps, 1.0)
@@ -292,10 +298,14 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
                 * (1 + np.cos(np.pi * step / config.align_steps))
             )
         image = F.normalize(model.encode_image.contrastive(features[index]).float(), dim=1)
-        groups = [studies.findings[index]]
-        if not is_whole:
-            groups = _section_groups(studies, index, config, rng)
-        loss = text_loss(model, image, groups, texts)
+        if is_whole:
+            loss = text_loss(model, image, [studies.findings[index]], texts)
+        else:
+            n_sections = studies.sections.shape[1]
+            drawn = rng.choice(n_sections, min(config.align_sections, n_sections), replace=False)
+            groups = [studies.sections[index, s] for s in drawn]
+            measure = sentence_loss if kind == "sentences" else text_loss
+            loss = measure(model, image, groups, texts)
         if not torch.isfinite(loss):
             raise TrainingDiverged(
                 f"loss {loss.item()} at alignment step {step}; lower align_learning_rate."
@@ -318,22 +328,42 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
     return log
 
 
-def _section_groups(studies, index, config, rng):
-    """Texts of some sections for an alignment step, whole or cut to one sentence."""
-    n_sections = studies.sections.shape[1]
-    groups = []
-    for s in rng.choice(n_sections, min(config.align_sections, n_sections), replace=False):
-        group = studies.sections[index, s]
-        if rng.random() < config.align_sentence_share / (1 - config.align_whole_share):
-            group = np.array([_one_sentence(t, rng) for t in group], dtype=object)
-        groups.append(group)
-    return groups
+def sentence_loss(model, image, groups, texts):
+    """Mean membership InfoNCE of images against all sentences of each group's texts.
+
+    Parameters
+    ----------
+    image : (B, D) float tensor, unit length
+    groups : list of (B,) str arrays
+        One anatomical section each; empty texts sit out.
+    texts : TokenCache
+    """
+    split = [[_sentences(t) for t in group] for group in groups]
+    unique = [sorted({s for row in rows for s in row}) for rows in split]
+    everything = [s for u in unique for s in u]
+    if not everything:
+        return image.sum() * 0
+    tokens = (t.to(image.device) for t in texts.batch(texts.numbers(everything)))
+    parts = model.embed_tokens(*tokens).split([len(u) for u in unique])
+    losses = []
+    for rows, names, part in zip(split, unique, parts, strict=True):
+        column = {s: i for i, s in enumerate(names)}
+        member = torch.zeros(len(rows), len(names), device=image.device)
+        for i, row in enumerate(rows):
+            member[i, [column[s] for s in row]] = 1
+        keep = member.sum(1).nonzero()[:, 0]
+        if len(keep) < 2:
+            losses.append(image.sum() * 0)
+            continue
+        chosen = image.index_select(0, keep)
+        losses.append(membership_loss(chosen, part, model.logit_scale, member[keep]))
+    return torch.stack(losses).mean()
 
 
-def _one_sentence(text, rng):
-    """One of a text's sentences: as short as a prompt, and about one thing."""
-    sentences = [s for s in re.split(r"(?<=[a-z)]\.)\s+", text) if s]
-    return sentences[rng.integers(len(sentences))] if sentences else ""
+@cache
+def _sentences(text):
+    """A text's distinct sentences: as short as a prompt, and about one thing."""
+    return tuple(dict.fromkeys(s for s in re.split(r"(?<=[a-z)]\.)\s+", text) if s))
 
 
 def _is_aligned(name):

@@ -30,6 +30,34 @@ def contrastive_loss(image_embeddings, text_embeddings, logit_scale, text_ids):
     return 0.5 * (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets))
 
 
+def membership_loss(image_embeddings, text_embeddings, logit_scale, member):
+    """InfoNCE in which a text may belong to several images and an image to several texts.
+
+    A sentence is true of every study whose report holds it; contrasting it with all but one of them
+    teaches noise. Each row's target is spread over its members. Frequent texts would win by being
+    frequent, so their number is added to the logits as a prior: what is learned is how much more
+    likely a text is for an image than for any, and zero keeps its meaning for prompts.
+
+    Parameters
+    ----------
+    image_embeddings : (B, D) float, unit length
+    text_embeddings : (T, D) float, unit length
+    logit_scale : scalar tensor
+    member : (B, T) float
+        1 where the text belongs to the image; every row and column holds at least one.
+
+    Returns
+    -------
+    scalar tensor
+        With exactly one text an image and all different, CLIP's loss.
+    """
+    logits = logit_scale.exp() * image_embeddings @ text_embeddings.T
+    per_image, per_text = member.sum(1, keepdim=True), member.sum(0, keepdim=True)
+    to_text = F.cross_entropy(logits + per_text.log(), member / per_image)
+    to_image = F.cross_entropy(logits.T + per_image.T.log(), (member / per_text).T)
+    return 0.5 * (to_text + to_image)
+
+
 def phecode_loss(logits, labels):
     """Binary cross-entropy over known phecode labels.
 

@@ -106,3 +106,21 @@ def test_nothing_known_costs_nothing():
     loss = phecode_loss(logits, torch.tensor([[float("nan")]]))
     loss.backward()
     assert (loss.item(), logits.grad.item()) == (0, 0)
+
+
+def test_membership_loss_is_clips_when_each_text_has_one_image():
+    torch.manual_seed(1)
+    image, text = (torch.nn.functional.normalize(torch.randn(5, 8), dim=1) for _ in range(2))
+    scale = torch.tensor(2.0)
+    found = losses.membership_loss(image, text, scale, torch.eye(5))
+    expected = losses.contrastive_loss(image, text, scale, torch.arange(5))
+    torch.testing.assert_close(found, expected)
+
+
+def test_frequent_text_gains_nothing_by_being_frequent():
+    """With images that tell nothing, equal similarities are the optimum, however common a text is."""
+    member = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
+    image = torch.nn.functional.normalize(torch.ones(4, 2), dim=1)
+    text = torch.nn.functional.normalize(torch.ones(2, 2), dim=1).requires_grad_()
+    losses.membership_loss(image, text, torch.tensor(0.0), member[[0, 0, 3, 3]] * 0 + 1).backward()
+    torch.testing.assert_close(text.grad[0], text.grad[1])
