@@ -11,7 +11,17 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPECTED = ROOT / "tests" / "expected"
-KEYS = ["task", "label", "metric", "model", "split", "wording", "representation", "site", "fraction"]
+KEYS = [
+    "task",
+    "label",
+    "metric",
+    "model",
+    "split",
+    "wording",
+    "representation",
+    "site",
+    "fraction",
+]
 # The cohort and its labels are exact; scores depend on the processor's arithmetic, and a hundred
 # training steps from random weights amplify the last bit.
 TOLERANCE = {"n_studies": 0, "n_patients": 0, "n_positive": 0, "value": 0.12}
