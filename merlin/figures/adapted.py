@@ -161,11 +161,12 @@ def draw_report_generation(tables, facts):
     options = dict(colours=WRITER_COLOUR, legend=False)
     names = [REPORT_METRICS[m] for m in metrics]
     forest_by_model(axes["full"], full, metrics, models, names=names, **options)
-    for model in models:
-        axes["full"].plot(
-            [], [], "o", color=WRITER_COLOUR[model], markersize=2.6, label=WRITER_NAMES[model]
-        )
-    legend_above(axes["full"], 2, fontsize=5)
+    points = [
+        axes["full"].plot([], [], "o", color=WRITER_COLOUR[m], markersize=2.6)[0] for m in models
+    ]
+    legend_above(
+        axes["full"], 2, fontsize=5, handles=points, labels=[WRITER_NAMES[m] for m in models]
+    )
     axes["full"].set_xlim(0, 1)
     axes["full"].set_xlabel("whole findings text")
     f1 = table[table["metric"] == "clinical_f1"]
@@ -189,10 +190,10 @@ def draw_report_generation(tables, facts):
     bad = tables["cases"][tables["cases"]["case"] == "bad"].iloc[-1]
     import textwrap
 
-    for x, case, title in ((0.0, row, "good"), (0.51, bad, "bad")):
+    for x, case, title in ((-0.16, row, "good"), (0.44, bad, "bad")):
         text = f"{title} case by rule, F1 {case['f1']:.2f}, study {case['study_id']}\n"
         for kind in ("reference", "generated"):
-            text += f"\n{kind}:\n" + textwrap.fill(_clip(str(case[kind]), 560), 92) + "\n"
+            text += f"\n{kind}:\n" + textwrap.fill(_clip(str(case[kind]), 560), 84) + "\n"
         ax.text(x, 0.96, text, va="top", fontsize=5, linespacing=1.15, transform=ax.transAxes)
     for letter, name in zip("abcd", ("full", "section", "finding", "case"), strict=True):
         panel_letter(axes[name], letter)

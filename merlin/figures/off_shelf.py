@@ -310,7 +310,8 @@ def draw_external(tables, facts):
     ax = axes["drop"]
     names = facts["order"]
     for site, shift in (("site_b", -0.15), ("site_c", 0.15)):
-        rows = drop[(drop["site"] == site) & drop["label"].isin(names) & drop["value"].notna()]
+        rows = drop[(drop["site"] == site) & (drop["metric"] == "AUROC")]
+        rows = rows[rows["label"].isin(names) & rows["value"].notna()]
         rows = rows.assign(position=[names.index(x) for x in rows["label"]])
         draw_forest(ax, rows, colour=SITE_COLOUR[site], offset=shift, label=pretty(site), size=2.0)
     ax.set_yticks(range(len(names)), [pretty(n) for n in names], fontsize=5)
@@ -333,7 +334,8 @@ def draw_external(tables, facts):
     rows = table[(table["part"] == "spine") & (table["status"] == "ok")]
     rows = rows.assign(position=range(len(rows)))
     draw_forest(ax, rows, colour=SITE_COLOUR["spine"])
-    ax.set_yticks(range(len(rows)), rows["metric"].tolist())
+    said = {"auroc": "AUROC", "f1": "F1", "f1_balanced": "F1, balanced"}
+    ax.set_yticks(range(len(rows)), [said.get(m, m) for m in rows["metric"]])
     ax.set_ylim(len(rows) - 0.5, -0.6)
     ax.set_xlim(0, 1)
     ax.set_xlabel("vertebral fracture, spine series, zero-shot")

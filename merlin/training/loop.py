@@ -67,6 +67,7 @@ class TrainingConfig:
     align_sections: int = 3  # drawn per step, each contrasted within itself
     align_learning_rate: float = 2e-3
     align_warmup_steps: int = 40
+    align_dropout: float = 0.2  # of the image features, which know the training reports well
     align_logit_scale: float = 3.4  # where the temperature starts again: ln 30
     align_whole_share: float = 0.15  # of those steps, on whole findings in smaller batches
     align_sentence_share: float = 0.5  # of those steps, on the sentences of sections
@@ -297,7 +298,8 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
                 * 0.5
                 * (1 + np.cos(np.pi * step / config.align_steps))
             )
-        image = F.normalize(model.encode_image.contrastive(features[index]).float(), dim=1)
+        seen = F.dropout(features[index], config.align_dropout)
+        image = F.normalize(model.encode_image.contrastive(seen).float(), dim=1)
         if is_whole:
             loss = text_loss(model, image, [studies.findings[index]], texts)
         else:
