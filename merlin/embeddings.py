@@ -29,6 +29,9 @@ class Embeddings:
     study_id, patient_id, site, split : (n,) str
     image : (n, D) float32, unit length
     findings, impression : (n, D) float32
+        Each text encoded whole.
+    findings_sentences, impression_sentences : (n, D) float32
+        The sum of the unit vectors of the text's sentences: what more sentences say weighs more.
     sections : (n, n_sections, D) float16
     section : (n_sections,) str
     phecode_logits : (n, n_phecodes) float32
@@ -62,6 +65,8 @@ class Embeddings:
     prompt_kind: np.ndarray
     prompt_wording: np.ndarray
     prompt_embedding: np.ndarray
+    findings_sentences: np.ndarray = None
+    impression_sentences: np.ndarray = None
     finding: np.ndarray = None
     finding_labels: np.ndarray = None
     phecode_labels: np.ndarray = None
@@ -92,6 +97,8 @@ def _blank(n, size):
     return {
         "findings": np.full((n, size), np.nan, np.float32),
         "impression": np.full((n, size), np.nan, np.float32),
+        "findings_sentences": np.full((n, size), np.nan, np.float32),
+        "impression_sentences": np.full((n, size), np.nan, np.float32),
         "section": np.array([], str),
         "sections": np.full((n, 0, size), np.nan, np.float16),
         "phecode": np.array([], str),
@@ -150,6 +157,8 @@ def load_embeddings(path):
             "image",
             "findings",
             "impression",
+            "findings_sentences",
+            "impression_sentences",
             "sections",
             "phecode_logits",
             "phecode_labels",
@@ -167,7 +176,8 @@ def load_embeddings(path):
             for k in by_prompt
             if len(found[k]) != m
         ]
-        wide = [("prompt_embedding", size), ("findings", size), ("impression", size)]
+        texts = ("findings", "impression", "findings_sentences", "impression_sentences")
+        wide = [("prompt_embedding", size), *((t, size) for t in texts)]
         wide += [("sections", len(found["section"])), ("phecode_logits", n_codes)]
         wide += [("phecode_labels", n_codes), ("finding_labels", len(found["finding"]))]
         problems += [
@@ -259,3 +269,22 @@ def encode_texts(model, texts, *, batch_size=128, device="cpu", desc="texts"):
         if text:
             out[i] = found[text]
     return out, n_truncated
+
+
+def encode_sentences(model, texts, *, device="cpu", desc="sentences"):
+    """Encode texts as the sum of their distinct sentences' unit vectors; empty ones to NaN.
+
+    A text tower that learnt sentences reads a sentence better than a page; and with a contrastive
+    loss over sentences, the sum of similarities is a sum of evidence.
+
+    Returns
+    -------
+    (n, D) float32, not unit length
+    """
+    from merlin.cohort.extract import report_sentences
+
+    rows = [report_sentences(t) for t in texts]
+    flat, _ = encode_texts(model, [s for row in rows for s in row], device=device, desc=desc)
+    parts = np.split(flat, np.cumsum([len(row) for row in rows])[:-1])
+    nothing = np.full(model.config.text.embedding_size, np.nan, np.float32)
+    return np.stack([part.sum(0) if len(part) else nothing for part in parts])

@@ -99,6 +99,18 @@ def section_table(texts):
     return table
 
 
+@cache
+def report_sentences(text):
+    """A findings text's distinct sentences, headings apart: each about one thing, like a prompt.
+
+    A text without known headings, as an impression, is split as it stands; item numbers go.
+    """
+    parts = list(split_sections(text).values()) or [re.sub(r"(?:^|(?<=\s))\d+\.\s+", "", text)]
+    found = (s.strip() for part in parts for s in _FULL_STOP.split(part))
+    return tuple(dict.fromkeys(s for s in found if s))
+
+
+_FULL_STOP = re.compile(r"(?<=[a-z)]\.)\s+")
 _SENTENCE = re.compile(r"(?<!\d)[.;\n]+(?!\d)|\n|(?<=\d)\.(?=\s)")
 # A comma or "and" may open a clause of its own, or continue a list that a "no" before it governs.
 _CLAUSE = re.compile(

@@ -175,7 +175,7 @@ def draw_study(seed, study_id, patient, site, *, visit=0):
         is_open = not finding.only_sex or finding.only_sex == patient.sex
         above = liability(finding, patient, age, site, noise) - stats.norm.ppf(1 - rate)
         if is_open and above > 0:
-            found[name] = Found(float(np.clip(own.beta(2.2, 1.2), 0.1, 1)))
+            found[name] = Found(float(np.clip(own.beta(1.9, 1.1), 0.06, 1)))
     if "surgically_absent_gallbladder" in found:
         found.pop("gallstones", None)
     study = Study(
@@ -225,7 +225,7 @@ def _body(seed, study, without):
         + 0.03 * normal[6]
         + 0.045 * p.factors["vascular"]
         + 0.02 * p.factors["fluid"],
-        kidney_scale=float(np.clip(1 - 0.11 * p.renal + 0.02 * normal[7], 0.66, 1.2)),
+        kidney_scale=float(np.clip(1 - 0.1 * p.renal + 0.02 * normal[7], 0.79, 1.2)),
         pancreas_scale=1 + 0.06 * normal[8] - 0.002 * (study.age - 58),
         prostate_scale=0.95 + 0.004 * (study.age - 58) + 0.08 * normal[9],
         bladder_scale=float(rng.uniform(0.72, 1.22)),

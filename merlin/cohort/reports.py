@@ -145,6 +145,8 @@ def _section(section, names, found, mentioned, remarks, rng):
         if rng.random() >= OVERLOOKED:
             mentioned[name] = True
             sentences.append(_sentence(name, found[name], rng))
+    rng.shuffle(sentences)
+    first, sentences = sentences, []  # what is there is dictated before what is not
     # A gallbladder that was taken out has no stones to deny.
     without = "surgically_absent_gallbladder" in present
     for name in names:
@@ -154,10 +156,10 @@ def _section(section, names, found, mentioned, remarks, rng):
     for name in remarks:
         if REMARKS[name].section == section and rng.random() < MADE:
             sentences.append(str(rng.choice(REMARKS[name].texts)))
-    if not sentences or rng.random() < 0.15:
+    if not first + sentences or rng.random() < 0.15:
         sentences.append(str(rng.choice(FILLERS[section])))
     rng.shuffle(sentences)
-    return " ".join(sentences)
+    return " ".join(first + sentences)
 
 
 def _slots(found, rng):

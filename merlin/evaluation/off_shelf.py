@@ -147,9 +147,7 @@ def _phenotypes(e, rows, patients, judged_by, name, options, pools, min_positive
 
 
 def _retrieval(e, rows, patients, judged_by, name, options, pools, min_positive):
-    text = retrieval.sum_of_sections(e.sections[rows]) if len(e.section) else e.findings[rows]
-    has_none = np.isnan(text).all(1)
-    text[has_none] = e.findings[rows][has_none]
+    text = retrieval.report_vectors(e, rows, "best")
     made, drawn = retrieval.evaluate(
         e.image[rows], text, judged_by["group"], patients, text_name="findings",
         model=name, pools=pools, **options,

@@ -104,8 +104,8 @@ def evaluate(
 
     Parameters
     ----------
-    image, text : (n, D) float, unit length
-        Rows of `text` that are NaN have no text and sit out.
+    image, text : (n, D) float
+        Nearer means a larger dot product. Rows of `text` that are NaN have no text and sit out.
     texts_group : (n,) int
         Equal numbers mean equal texts.
     patient_ids : (n,) str
@@ -180,22 +180,25 @@ def _table(rows, model, split):
     return table.assign(model=model, split=split)
 
 
-def sum_of_sections(sections):
-    """A report's vector as the sum of its sections' vectors, unit length.
-
-    The text tower was trained on sections and sentences; a whole report is longer than what it saw
-    most. Our option beside encoding the whole text, as the paper does.
+def report_vectors(e, rows, representation):
+    """Vectors of some studies' findings texts.
 
     Parameters
     ----------
-    sections : (n, n_sections, D) float
-        NaN where a report lacks the section.
+    e : Embeddings
+    rows : (n,) int
+    representation : {"sentences", "whole", "best"}
+        The sum of the sentences' vectors (ours), the text encoded whole (the paper), or the former
+        where the file has it.
 
     Returns
     -------
     (n, D) float32
-        NaN where a report has no section at all.
+        NaN where there is none.
     """
-    total = np.nansum(np.asarray(sections, np.float32), axis=1)
-    length = np.linalg.norm(total, axis=1, keepdims=True)
-    return np.where(length > 0, total / np.maximum(length, 1e-12), np.nan).astype(np.float32)
+    if representation == "whole":
+        return e.findings[rows]
+    by_sentence = e.findings_sentences[rows]
+    if representation == "sentences":
+        return by_sentence
+    return np.where(np.isnan(by_sentence), e.findings[rows], by_sentence)

@@ -90,13 +90,13 @@ def draw_five_year(tables, facts):
     ax.set_yticks(
         range(len(rows)),
         [
-            f"vs {START_NAMES[o]}, {f:.0%}"
+            f"{START_NAMES[o]}, {f:.0%}"
             for o, f in zip(rows["other"], rows["fraction"], strict=True)
         ],
     )
     ax.set_ylim(len(rows) - 0.5, -0.6)
     ax.axvline(0, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-    ax.set_xlabel("difference in mean AUROC")
+    ax.set_xlabel("AUROC, ours minus")
     ax = axes["calibration"]
     bins = tables["reliability"]
     ax.plot([0, 1], [0, 1], color=COLOUR["baseline"], linewidth=0.6, linestyle=":")

@@ -80,9 +80,10 @@ def vertical_line(ax, x, text):
         text,
         (x, 1),
         xycoords=("data", "axes fraction"),
+        xytext=(2, -1),
+        textcoords="offset points",
         fontsize=5,
-        ha="center",
-        va="bottom",
+        va="top",
         color=COLOUR["baseline"],
     )
 
@@ -112,7 +113,7 @@ def draw_phenotypes(tables, facts):
     ax.set_ylim(len(each) - 0.3, -0.7)
     ax.set_xlabel("AUROC")
     vertical_line(ax, 0.5, "chance")
-    ax.legend(loc="lower left", fontsize=5, handletextpad=0.2, labelspacing=0.25)
+    ax.legend(loc="lower right", fontsize=5, handletextpad=0.2, labelspacing=0.25)
 
     macro = table[(table["label"] == "macro") & table["metric"].isin(["auroc", "auprc"])]
     models = [m for m in ARM_NAMES if m in set(macro["model"])]

@@ -320,14 +320,9 @@ def draw_zero_shot(tables, facts):
     """The paper's zero-shot figure: how it works, macro scores, the 30 findings."""
     figure, axes = new_figure(
         PAGE_MM,
-        165,
-        mosaic=[
-            ["how", "auroc", "radar"],
-            ["macro", "auroc", "radar"],
-            ["wording", "auroc", "f1"],
-            ["wording", "auroc", "f1"],
-        ],
-        gridspec_kw=dict(width_ratios=[1.0, 1.25, 1.15], height_ratios=[0.85, 0.8, 0.7, 0.7]),
+        170,
+        mosaic=[[name, "auroc", "f1"] for name in ("how", "macro", "wording", "radar")],
+        gridspec_kw=dict(width_ratios=[1.1, 1.25, 0.8], height_ratios=[0.8, 0.85, 1.15, 1.35]),
         per_subplot_kw={"radar": dict(projection="polar")},
     )
     table = tables[""]
@@ -338,7 +333,7 @@ def draw_zero_shot(tables, facts):
     _draw_wording(axes["wording"], table)
     _draw_f1(axes["f1"], table)
     for letter, name in zip(
-        "abcdef", ("how", "macro", "wording", "auroc", "radar", "f1"), strict=True
+        "abcdef", ("how", "macro", "wording", "radar", "auroc", "f1"), strict=True
     ):
         panel_letter(axes[name], letter)
     return figure
@@ -371,9 +366,9 @@ def _draw_how(ax, example, facts):
     ax.axvline(0, color="black", linewidth=0.5)
     ax.set_xlabel("cosine similarity to one volume")
     ax.set_title(
-        f"      {pretty(facts['example_finding'])}: mean (dashed) decides",
+        f"{pretty(facts['example_finding'])}: mean (dashed) decides",
         fontsize=5.6,
-        loc="left",
+        loc="right",
         pad=3,
     )
 
@@ -410,8 +405,8 @@ def _draw_macro(ax, table):
     ax.set_xlim(0, 1)
     ax.set_xlabel("macro over findings")
     ax.legend(
-        loc="lower right",
-        bbox_to_anchor=(1.08, 1.07),
+        loc="lower left",
+        bbox_to_anchor=(0.04, 0.99),
         ncol=3,
         fontsize=5,
         columnspacing=0.8,
@@ -419,9 +414,10 @@ def _draw_macro(ax, table):
     )
 
 
-def _ordered(table, metric):
+def _ordered(table):
+    """Findings from the highest AUROC to the lowest; panels d, e and f count them in this order."""
     part = table[
-        (table["model"] == "main") & (table["metric"] == metric) & (table["wording"] == "reported")
+        (table["model"] == "main") & (table["metric"] == "auroc") & (table["wording"] == "reported")
     ]
     part = part[part["label"] != "macro"]
     return part.sort_values("value", ascending=False, na_position="last")["label"].tolist()
@@ -429,7 +425,7 @@ def _ordered(table, metric):
 
 def _draw_findings(ax, table):
     """AUROC per finding, hard to easy, for all and a tenth of the data."""
-    order = _ordered(table, "auroc")
+    order = _ordered(table)
     for model, label, colour in SERIES[:2]:
         part = table[
             (table["model"] == model)
@@ -448,19 +444,20 @@ def _draw_findings(ax, table):
         .set_index("label")
     )
     names = [
-        f"{pretty(n)} ({counts.loc[n, 'n_positive']}/{counts.loc[n, 'n_studies']})" for n in order
+        f"{i} {pretty(n)} ({counts.loc[n, 'n_positive']}/{counts.loc[n, 'n_studies']})"
+        for i, n in enumerate(order, 1)
     ]
     ax.set_yticks(range(len(order)), names, fontsize=5)
     ax.set_ylim(len(order) - 0.4, -0.8)
     ax.axvline(0.5, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-    ax.text(0.5, -0.9, "chance", fontsize=5, ha="center", va="bottom", color=COLOUR["baseline"])
-    ax.set_xlabel("AUROC (positive / labelled studies)")
-    ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.03), ncol=2, borderaxespad=0)
+    ax.text(0.5, len(order) - 0.5, " chance", fontsize=5, va="bottom", color=COLOUR["baseline"])
+    ax.set_xlabel("AUROC (positive / labelled)")
+    ax.legend(loc="lower left", bbox_to_anchor=(0.06, 0.995), ncol=2, fontsize=5, borderaxespad=0)
 
 
 def _draw_radar(ax, table):
     """F1 of each finding around a circle, as the paper draws it."""
-    order = _ordered(table, "f1")
+    order = _ordered(table)
     angle = np.linspace(0, 2 * np.pi, len(order), endpoint=False)
     for model, label, colour in SERIES[:3]:
         part = table[
@@ -481,10 +478,9 @@ def _draw_radar(ax, table):
     ax.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize=5)
     ax.grid(linewidth=0.3)
     ax.spines["polar"].set_linewidth(0.4)
-    ax.text(
-        0.5, -0.22, "F1; numbers as in panel f", fontsize=5.5, ha="center", transform=ax.transAxes
-    )
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.24), ncol=1, fontsize=5)
+    ax.tick_params(pad=-1)
+    ax.set_xlabel("F1; numbers as in panel e")
+    ax.legend(loc="lower left", bbox_to_anchor=(1.12, -0.1), fontsize=5, borderaxespad=0)
 
 
 def _draw_wording(ax, table):
@@ -509,25 +505,25 @@ def _draw_wording(ax, table):
         linestyle="none",
     )
     gap = (pair["reported"] - pair["novel"].reindex(names)).sort_values(ascending=False)
-    for name in gap.index[:3]:
+    for name in gap.index[:2]:
         ax.annotate(
             pretty(name),
             (pair["reported"][name], pair["novel"][name]),
             fontsize=5,
-            xytext=(-3, -6),
+            xytext=(3, -2) if pair["reported"][name] < 0.75 else (-3, -2),
             textcoords="offset points",
-            ha="right",
+            ha="left" if pair["reported"][name] < 0.75 else "right",
         )
     ax.axhline(0.5, color=COLOUR["baseline"], linewidth=0.4, linestyle=":")
     ax.set_xlabel("AUROC, prompts as reports put it")
-    ax.set_ylabel("AUROC, phrases no report uses")
+    ax.set_ylabel("AUROC, unused phrases")
     ax.set_xlim(0.3, 1.02)
     ax.set_ylim(0.1, 1.02)
 
 
 def _draw_f1(ax, table):
     """F1 per finding beside what calling every study positive gives."""
-    order = _ordered(table, "f1")
+    order = _ordered(table)
     for model, label, colour, shift in (
         ("main", "main arm", "merlin", -0.1),
         ("always present", "always present", "baseline", 0.15),
@@ -546,19 +542,18 @@ def _draw_f1(ax, table):
             label=label,
             size=2.2,
         )
-    ax.set_yticks(
-        range(len(order)), [f"{i + 1} {pretty(n)}" for i, n in enumerate(order)], fontsize=5
-    )
+    ax.set_yticks(range(len(order)), range(1, len(order) + 1), fontsize=5)
     ax.set_ylim(len(order) - 0.4, -0.8)
     ax.set_xlim(0, 1)
-    ax.set_xlabel("F1 at natural prevalence")
+    ax.set_xlabel("F1")
     ax.legend(
-        loc="lower right",
-        bbox_to_anchor=(1.05, 1.035),
+        loc="lower left",
+        bbox_to_anchor=(0.06, 0.995),
         ncol=2,
         fontsize=5,
         columnspacing=0.8,
         handletextpad=0.1,
+        borderaxespad=0,
     )
 
 

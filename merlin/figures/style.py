@@ -6,6 +6,7 @@ it again from these files in seconds. One colour means one thing in all figures.
 
 import io
 import json
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -85,7 +86,10 @@ def panel_letter(ax, letter):
 
 def stamp(figure, text):
     """Write tier and numbers inside the picture, where no crop can lose them."""
-    figure.get_layout_engine().set(rect=(0, 0.03, 1, 0.97))
+    # A letter of this size is about 0.9 mm wide.
+    text = textwrap.fill(text, int(figure.get_figwidth() * 25.4 / 0.93))
+    foot = 0.03 if "\n" not in text else 0.045
+    figure.get_layout_engine().set(rect=(0, foot, 1, 1 - foot))
     figure.text(0.5, 0.004, text, ha="center", va="bottom", fontsize=5, color="#666666")
 
 

@@ -2,8 +2,9 @@
 
 The image encoder stays frozen and its features are computed once. The adapter maps them to the
 language model's embeddings, which go before the embedded prompt (paper_facts §3.5). `tokens` maps
-each position of the last feature map to one token, as the paper does; `flat` maps the whole
-position-keeping embedding to a few tokens, so that a section costs a third of the time on two cores.
+each position of the last feature map to one token, as the paper does; `flat` maps the contrastive
+embedding to a few tokens, by weights of its own for each section: a small language model that starts
+from nothing learns late which part of an image a section is about.
 
 Any Hugging Face causal model with its tokeniser will do, from a local folder, adapted through LoRA
 (peft). The phantom default is a small one made here, with a tokeniser trained on the reports.
@@ -102,6 +103,8 @@ class ReportWriter(nn.Module):
     adapter : {"flat", "tokens"}
     n_tokens : int
         With `flat`: how many tokens the embedding becomes.
+    prompts : sequence of str
+        With `flat`: prompts that have adapter weights of their own; none: one adapter for all.
     lora_rank : int
         0 trains the whole language model; more freezes it and trains LoRA matrices of that rank on
         peft's default targets (paper: 512, alpha 16, dropout 0.1).
@@ -115,6 +118,7 @@ class ReportWriter(nn.Module):
         *,
         adapter="flat",
         n_tokens=8,
+        prompts=(),
         lora_rank=0,
         lora_alpha=16,
         lora_dropout=0.1,
@@ -124,7 +128,9 @@ class ReportWriter(nn.Module):
             raise ValueError(f"adapter must be one of {ADAPTERS}; got {adapter!r}")
         hidden = language_model.get_input_embeddings().embedding_dim
         self.tokenizer, self.kind, self.n_tokens = tokenizer, adapter, n_tokens
-        self.adapter = nn.Linear(feature_size, hidden * (n_tokens if adapter == "flat" else 1))
+        self.number = {p: i for i, p in enumerate(prompts)}
+        n_out = n_tokens * max(len(prompts), 1) if adapter == "flat" else 1
+        self.adapter = nn.Linear(feature_size, hidden * n_out)
         self.language_model = language_model
         if lora_rank:
             self.add_lora(lora_rank, lora_alpha, lora_dropout)
@@ -143,10 +149,14 @@ class ReportWriter(nn.Module):
         )
         self.language_model = get_peft_model(self.language_model, config)
 
-    def prefix(self, features):
+    def prefix(self, features, prompts):
         """(B, F) or (B, n, F) features → (B, n_tokens, hidden)."""
         out = self.adapter(features)
-        return out.view(len(features), self.n_tokens, -1) if self.kind == "flat" else out
+        if self.kind == "tokens":
+            return out
+        out = out.view(len(features), max(len(self.number), 1), self.n_tokens, -1)
+        which = [self.number.get(p, 0) for p in prompts]
+        return out[torch.arange(len(out)), torch.tensor(which)]
 
     def loss(self, features, prompts, texts, *, max_length=256):
         """Mean cross-entropy of the texts' tokens, their end included, after features and prompt.
@@ -168,7 +178,7 @@ class ReportWriter(nn.Module):
             ids[i, : len(row)] = torch.tensor(row)
             target[i, len(head) : len(row)] = torch.tensor(row[len(head) :])
             mask[i, : len(row)] = 1
-        image = self.prefix(features)
+        image = self.prefix(features, prompts)
         ids, target, mask = (t.to(image.device) for t in (ids, target, mask))
         words = self.language_model.get_input_embeddings()(ids)
         seen = torch.ones(image.shape[:2], dtype=torch.long, device=image.device)
@@ -199,7 +209,7 @@ class ReportWriter(nn.Module):
             raise ValueError(
                 "prompts of one call must be equally long; write one section at a time"
             )
-        image = self.prefix(features)
+        image = self.prefix(features, prompts)
         words = self.language_model.get_input_embeddings()(torch.tensor(ids, device=image.device))
         out = self.language_model.generate(
             inputs_embeds=torch.cat([image, words], 1),

@@ -6,8 +6,8 @@ of its own for deep supervision; the raw input joins last, after two convolution
 (paper_facts §3.6). At the paper's sizes the widths are 1024, 512, 256, 64, 64; they are a parameter.
 
 On two cores full-resolution convolutions cost more than all else. `light_top=True` (ours, the
-phantom default) adds the decoder's upsampled output and one narrow path over the raw input instead
-of convolving both at full resolution.
+phantom default) does without: raw voxels are folded two by two by two into channels, join the decoder
+at half resolution, and one linear map unfolds its answer to full resolution.
 """
 
 import torch
@@ -64,17 +64,13 @@ class Segmenter(nn.Module):
             stride = tuple(round(a / b) for a, b in zip(sizes[0], sizes[keep[0]], strict=True))
             half = tuple(max(1, s // 2) for s in stride)
             rest = tuple(s // h for s, h in zip(stride, half, strict=True))
-            self.middle_in = nn.Conv3d(channels[0], 16, half, half)
+            n_folded = channels[0] * half[0] * half[1] * half[2]
+            self.fold = nn.Conv3d(channels[0], n_folded, half, half)
             self.middle_up = nn.ConvTranspose3d(below, 24, rest, rest)
-            self.middle = _twice(40, 32)
+            self.middle = _twice(24 + n_folded, 32)
             self.middle_output = nn.Conv3d(32, n_classes, 1)
-            self.top_up = nn.ConvTranspose3d(32, n_classes, half, half)
-            self.top_in = nn.Sequential(
-                nn.Conv3d(channels[0], 16, 3, padding=1, bias=False),
-                nn.BatchNorm3d(16),
-                nn.ReLU(inplace=True),
-                nn.Conv3d(16, n_classes, 1),
-            )
+            self.half, self.n_classes = half, n_classes
+            self.unfold = nn.Linear(32 + n_folded, n_classes * half[0] * half[1] * half[2])
         else:
             self.raw = _twice(channels[0], widths[-1])
 
@@ -102,13 +98,20 @@ class Segmenter(nn.Module):
             x = merge(torch.cat([_fit(up(x), skip), skip], 1))
             logits.append(output(x))
         if self.light_top:
-            fine = self.middle_in(found[0])
+            fine = F.relu(self.fold(found[0]))
             x = self.middle(torch.cat([_fit(self.middle_up(x), fine), fine], 1))
             logits.append(self.middle_output(x))
-            top = self.top_in(found[0])
-            logits.append(_fit(self.top_up(x), top) + top)
+            logits.append(self._unfolded(torch.cat([x, fine], 1), found[0]))
         # The network works in (S, R, A), as the pretrained one does.
         return [y.permute(0, 1, 3, 4, 2) for y in reversed(logits)]
+
+    def _unfolded(self, x, like):
+        """One linear map a coarse voxel: its fine voxels' logits; classes lie last in memory."""
+        b, _, *size = x.shape
+        y = self.unfold(x.permute(0, 2, 3, 4, 1)).view(b, *size, *self.half, self.n_classes)
+        y = y.permute(0, 1, 4, 2, 5, 3, 6, 7)
+        y = y.reshape(b, *(n * h for n, h in zip(size, self.half, strict=True)), self.n_classes)
+        return _fit(y.permute(0, 4, 1, 2, 3), like)
 
 
 def _twice(in_width, width):

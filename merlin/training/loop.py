@@ -6,10 +6,8 @@ One loop serves every strategy of the paper. A strategy is which texts a step pa
 down). Hyper-parameters of the paper and where they stand are in `PAPER`.
 """
 
-import re
 import time
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from merlin.cohort.extract import report_sentences
 from merlin.statistics import metrics
 from merlin.training.checkpoint import resume_checkpoint, save_checkpoint
 from merlin.training.data import augment, batch_indices, load_volumes
@@ -50,9 +49,6 @@ class TrainingConfig:
     supervision: str = "both"
     report_splitting: bool = True
     sections_per_step: int = 1  # the paper's steps see one section
-    extra_texts: int = (
-        0  # of other studies, per section: rivals that cost no volume; the paper has none
-    )
     ehr_weight: float = 1.0
     stage_one_share: float = 0.4  # of the steps, with strategy="staged"
     stage_two_ehr_weight: float = 0.1  # factor on ehr_weight
@@ -63,14 +59,13 @@ class TrainingConfig:
     save_every: int = 200
     evaluate_every: int = 200
     align_steps: int = 0  # steps of `align` after the last; the paper has none
-    align_batch_size: int = 128
-    align_sections: int = 3  # drawn per step, each contrasted within itself
+    align_batch_size: int = 64
     align_learning_rate: float = 2e-3
     align_warmup_steps: int = 40
-    align_dropout: float = 0.2  # of the image features, which know the training reports well
-    align_logit_scale: float = 3.4  # where the temperature starts again: ln 30
-    align_whole_share: float = 0.15  # of those steps, on whole findings in smaller batches
-    align_sentence_share: float = 0.5  # of those steps, on the sentences of sections
+    # Strong: the features know the training studies, and unrestrained heads grow too sure of them
+    # and call findings too seldom elsewhere.
+    align_weight_decay: float = 0.7
+    align_fresh: bool = True  # text tower and contrastive head start again, from random weights
 
     def __post_init__(self):
         for name, allowed in (
@@ -124,7 +119,7 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
     train, val : Studies
     config : TrainingConfig
     checkpoint : path
-        Written every `save_every` steps and at the end.
+        Written every `save_every` steps and after the last; alignment is not in it.
     fingerprint : str
         Of data and code; the configuration is added here.
     seed : int
@@ -160,8 +155,10 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
     scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
     # Numbered in one order now, so that a resumed run adds up its gradients in the same order.
     texts.numbers(sorted({t for t in (*train.findings, *train.sections.ravel()) if t}))
-    # How often to save does not change a step, so it is not part of what makes a run.
-    mark = str([fingerprint, seed, {k: v for k, v in asdict(config).items() if k != "save_every"}])
+    # How often to save changes no step, and alignment comes after the last one: neither is part of
+    # what makes a checkpoint, so that another alignment does not train again.
+    made_by = {k: v for k, v in asdict(config).items() if not k.startswith(("save_", "align_"))}
+    mark = str([fingerprint, seed, made_by])
     start, log, note = resume_checkpoint(
         checkpoint, model=model, optimizer=optimizer, scaler=scaler, fingerprint=mark
     )
@@ -235,27 +232,19 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
                 fingerprint=mark,
             )
     progress.close()
-    if config.align_steps and start <= config.n_steps:
+    if config.align_steps:
         log += align(model, train, texts, config, seed=seed, device=device, show=show)
-        done = config.n_steps + config.align_steps
-        save_checkpoint(
-            checkpoint,
-            model=model,
-            optimizer=optimizer,
-            scaler=scaler,
-            step=done,
-            log=log,
-            fingerprint=mark,
-        )
     return log, texts
 
 
 def align(model, studies, texts, config, *, seed, device="cpu", show=True):
     """Fit the contrastive head and the text tower to the finished image features, in large batches.
 
-    A volume costs a hundred times what a section's text costs, so with small batches the texts see
-    few negatives. Here every volume is encoded once, and the image features stay as they are:
-    hundreds of studies can be contrasted in a step. Not in the paper; an option of ours.
+    A volume costs a hundred times what a sentence costs, so with small batches the texts see few
+    negatives. Here every volume is encoded once, the image features stay as they are (as in
+    locked-image tuning, arXiv 2111.07991), and a step contrasts a hundred studies with every
+    sentence of their reports, twice: sentence by sentence, which is what a prompt is, and report by
+    report, a report being the sum of its sentences. Not in the paper; an option of ours.
 
     A killed alignment starts over from the end of pretraining, with the same result.
 
@@ -269,45 +258,41 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
         parts = np.array_split(np.arange(len(studies)), -(-len(studies) // 32))
         volumes = (load_volumes(studies, part).to(device) for part in parts)
         features = torch.cat([model.encode_image.embed(v) for v in volumes])
-    model.train()
-    with torch.no_grad():
-        model.logit_scale.fill_(config.align_logit_scale)
-    model.encode_image.eval()  # its batch statistics are those of pretraining
-    trained = [p for n, p in model.named_parameters() if p.requires_grad and _is_aligned(n)]
-    optimizer = torch.optim.AdamW(
-        trained, lr=config.align_learning_rate, betas=config.betas, weight_decay=config.weight_decay
-    )
     torch.manual_seed(seed + 1)
-    whole, sentences = config.align_whole_share, config.align_sentence_share
-    shares = (
-        (whole, sentences, 1 - whole - sentences) if config.report_splitting else (1.0, 0.0, 0.0)
+    if config.align_fresh:
+        fresh = type(model)(model.config).to(device)
+        start = {k: v for k, v in fresh.state_dict().items() if _is_aligned(k)}
+        model.load_state_dict(start, strict=False)
+    model.train()
+    model.encode_image.eval()  # its batch statistics are those of pretraining
+    report_scale = torch.nn.Parameter(torch.tensor(np.log(20.0), dtype=torch.float32).to(device))
+    with torch.no_grad():
+        model.logit_scale.fill_(np.log(30.0))
+    trained = [p for n, p in model.named_parameters() if p.requires_grad and _is_aligned(n)]
+    trained.append(report_scale)
+    optimizer = torch.optim.AdamW(
+        trained,
+        lr=config.align_learning_rate,
+        betas=config.betas,
+        weight_decay=config.align_weight_decay,
     )
     log = []
     for step in tqdm(range(config.align_steps), desc="aligning", mininterval=5, disable=not show):
         began = time.perf_counter()
         rng = np.random.default_rng([seed, 4, step])
-        kind = rng.choice(("whole", "sentences", "sections"), p=shares)
-        is_whole = kind == "whole"
-        size = min(len(studies), config.align_batch_size // (2 if is_whole else 1))
-        index = rng.choice(len(studies), size, replace=False)
+        index = rng.choice(len(studies), min(len(studies), config.align_batch_size), replace=False)
         warm = min((step + 1) / config.align_warmup_steps, 1.0)
+        cosine = 0.5 * (1 + np.cos(np.pi * step / config.align_steps))
         for group in optimizer.param_groups:
-            group["lr"] = (
-                config.align_learning_rate
-                * warm
-                * 0.5
-                * (1 + np.cos(np.pi * step / config.align_steps))
+            group["lr"] = config.align_learning_rate * warm * cosine
+        image = F.normalize(model.encode_image.contrastive(features[index]).float(), dim=1)
+        if config.report_splitting:
+            by_sentence, by_report = sentence_losses(
+                model, image, studies.findings[index], texts, report_scale
             )
-        seen = F.dropout(features[index], config.align_dropout)
-        image = F.normalize(model.encode_image.contrastive(seen).float(), dim=1)
-        if is_whole:
-            loss = text_loss(model, image, [studies.findings[index]], texts)
-        else:
-            n_sections = studies.sections.shape[1]
-            drawn = rng.choice(n_sections, min(config.align_sections, n_sections), replace=False)
-            groups = [studies.sections[index, s] for s in drawn]
-            measure = sentence_loss if kind == "sentences" else text_loss
-            loss = measure(model, image, groups, texts)
+            loss = by_sentence + by_report
+        else:  # whole findings, as that strategy pairs them
+            loss = by_report = text_loss(model, image, [studies.findings[index]], texts)
         if not torch.isfinite(loss):
             raise TrainingDiverged(
                 f"loss {loss.item()} at alignment step {step}; lower align_learning_rate."
@@ -322,7 +307,7 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
                 step=config.n_steps + step,
                 phase="align",
                 loss=loss.item(),
-                report_loss=loss.item(),
+                report_loss=by_report.item(),
                 logit_scale=float(model.logit_scale.detach().exp()),
                 seconds=time.perf_counter() - began,
             )
@@ -330,42 +315,43 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
     return log
 
 
-def sentence_loss(model, image, groups, texts):
-    """Mean membership InfoNCE of images against all sentences of each group's texts.
+def sentence_losses(model, image, findings, texts, report_scale):
+    """InfoNCE of images against the sentences of their reports, one by one and summed.
 
     Parameters
     ----------
     image : (B, D) float tensor, unit length
-    groups : list of (B,) str arrays
-        One anatomical section each; empty texts sit out.
+    findings : (B,) str array
+        Findings texts; studies without one sit out.
     texts : TokenCache
+    report_scale : scalar tensor
+        Logarithm of the inverse temperature of whole reports.
+
+    Returns
+    -------
+    by_sentence : scalar tensor
+        The membership loss: a sentence belongs to every study whose report holds it.
+    by_report : scalar tensor
+        Symmetric InfoNCE of images and reports; a report is the sum of its sentences' vectors.
     """
-    split = [[_sentences(t) for t in group] for group in groups]
-    unique = [sorted({s for row in rows for s in row}) for rows in split]
-    everything = [s for u in unique for s in u]
-    if not everything:
-        return image.sum() * 0
-    tokens = (t.to(image.device) for t in texts.batch(texts.numbers(everything)))
-    parts = model.embed_tokens(*tokens).split([len(u) for u in unique])
-    losses = []
-    for rows, names, part in zip(split, unique, parts, strict=True):
-        column = {s: i for i, s in enumerate(names)}
-        member = torch.zeros(len(rows), len(names), device=image.device)
-        for i, row in enumerate(rows):
-            member[i, [column[s] for s in row]] = 1
-        keep = member.sum(1).nonzero()[:, 0]
-        if len(keep) < 2:
-            losses.append(image.sum() * 0)
-            continue
-        chosen = image.index_select(0, keep)
-        losses.append(membership_loss(chosen, part, model.logit_scale, member[keep]))
-    return torch.stack(losses).mean()
-
-
-@cache
-def _sentences(text):
-    """A text's distinct sentences: as short as a prompt, and about one thing."""
-    return tuple(dict.fromkeys(s for s in re.split(r"(?<=[a-z)]\.)\s+", text) if s))
+    rows = [report_sentences(t) for t in findings]
+    keep = [i for i, row in enumerate(rows) if row]
+    if len(keep) < 2:
+        return image.sum() * 0, image.sum() * 0
+    names = sorted({s for row in rows for s in row})
+    column = {s: i for i, s in enumerate(names)}
+    member = torch.zeros(len(keep), len(names))
+    for row, i in enumerate(keep):
+        member[row, [column[s] for s in rows[i]]] = 1
+    member = member.to(image.device)
+    tokens = (t.to(image.device) for t in texts.batch(texts.numbers(names)))
+    vectors = model.embed_tokens(*tokens)
+    image = image.index_select(0, torch.tensor(keep, device=image.device))
+    equal = torch.from_numpy(np.unique(findings[keep].astype(str), return_inverse=True)[1])
+    by_report = contrastive_loss(
+        image, F.normalize(member @ vectors, dim=1), report_scale, equal.to(image.device)
+    )
+    return membership_loss(image, vectors, model.logit_scale, member), by_report
 
 
 def _is_aligned(name):

@@ -80,7 +80,7 @@ def encode_features(encoder, volumes, n, *, adapter, path, mark, batch_size=32, 
     volumes : callable
         Index → (R, A, S) float32.
     adapter : {"flat", "tokens"}
-        The embedding that both heads read, or every position of the last feature map.
+        The contrastive embedding, scaled to unit variance, or every position of the last feature map.
     path : path
         Of a safetensors file; read again if its `mark` is the same.
 
@@ -100,13 +100,12 @@ def encode_features(encoder, volumes, n, *, adapter, path, mark, batch_size=32, 
     with torch.inference_mode():
         for part in tqdm(parts, desc="encoding", mininterval=5):
             batch = torch.from_numpy(np.stack([volumes(int(i)) for i in part]))[:, None].to(device)
-            if adapter == "flat":
-                embedding = found = encoder.embed(batch)
-            else:
+            unit = F.normalize(encoder.contrastive(encoder.embed(batch)).float(), dim=1)
+            found = unit * unit.shape[1] ** 0.5
+            if adapter == "tokens":
                 found = encoder.i3_resnet.features(batch).flatten(2).transpose(1, 2)
-                embedding = encoder.embed(batch)
             features.append(found.half().cpu())
-            image.append(F.normalize(encoder.contrastive(embedding).float(), dim=1).cpu())
+            image.append(unit.cpu())
     tensors = {"features": torch.cat(features).contiguous(), "image": torch.cat(image).contiguous()}
     with atomic(path, "wb") as stream:
         stream.write(save(tensors, {"mark": mark}))

@@ -24,20 +24,20 @@ def segmentation_loss(logits, label, class_weights):
     -------
     scalar tensor
     """
-    known = label != UNKNOWN
-    safe = torch.where(known, label, torch.zeros_like(label))
     n_classes = logits.shape[1]
     # Rows of voxels: softmax and sums run over contiguous memory.
-    rows = logits.permute(0, 2, 3, 4, 1).reshape(-1, n_classes)
-    flat, keep = safe.reshape(-1), known.reshape(-1)
-    log_p = F.log_softmax(rows, 1)
+    log_p = F.log_softmax(logits.permute(0, 2, 3, 4, 1).reshape(-1, n_classes), 1)
+    flat = label.reshape(-1)
+    keep = (flat != UNKNOWN).to(log_p.dtype)
+    flat = flat.clamp(max=n_classes - 1) if (keep == 0).any() else flat
     picked = log_p.gather(1, flat[:, None])[:, 0]
     weight = class_weights[flat] * keep
     entropy = -(picked * weight).sum() / weight.sum().clamp(min=1e-6)
-    p = log_p.exp() * keep[:, None]
-    target = F.one_hot(flat, n_classes).to(p.dtype) * keep[:, None]
-    overlap, size = (p * target).sum(0), p.sum(0) + target.sum(0)
-    present = target.sum(0) > 0
+    nothing = torch.zeros(n_classes, dtype=log_p.dtype, device=log_p.device)
+    target = nothing.scatter_add(0, flat, keep)
+    overlap = nothing.scatter_add(0, flat, picked.exp() * keep)
+    size = keep @ log_p.exp() + target
+    present = target > 0
     present[0] = False  # background is what remains
     dice = (2 * overlap + 1e-3) / (size + 1e-3)
     missed = 1 - dice[present].mean() if present.any() else entropy * 0
@@ -59,28 +59,27 @@ def inverse_root_weights(labels, n_classes):
     return torch.tensor(weight / weight[count > 0].mean(), dtype=torch.float32)
 
 
-def random_crop(image, label, window, rng):
-    """A random window of a volume, padded with air where the volume is smaller.
+def random_crop(image, label, window, rng, *, margin=0):
+    """A random window of a volume, padded with air where it reaches beyond.
 
     Parameters
     ----------
     image : (R, A, S) float32
     label : (R, A, S) uint8
     window : (3,) int
+    margin : int
+        Voxels by which windows may reach beyond the volume. Whole scans are wider than the grid of
+        pretraining, and a network that never saw the air around a body labels it as it likes.
 
     Returns
     -------
     image, label : arrays of shape `window`
     """
-    start = [
-        int(rng.integers(0, max(n - w, 0) + 1)) for n, w in zip(image.shape, window, strict=True)
-    ]
+    short = [max(w - n, 0) + 2 * margin for w, n in zip(window, image.shape, strict=True)]
+    image, label = (np.pad(a, [(n // 2, n - n // 2) for n in short]) for a in (image, label))
+    start = [rng.integers(0, n - w + 1) for n, w in zip(image.shape, window, strict=True)]
     part = tuple(slice(s, s + w) for s, w in zip(start, window, strict=True))
-    image, label = image[part], label[part]
-    short = [(0, w - n) for w, n in zip(window, image.shape, strict=True)]
-    if any(s for _, s in short):
-        image, label = np.pad(image, short), np.pad(label, short)
-    return image, label
+    return image[part], label[part]
 
 
 def train(
@@ -94,6 +93,7 @@ def train(
     batch_size,
     learning_rate,
     encoder_learning_rate=None,
+    margin=0,
     seed,
     device="cpu",
     desc="segmenting",
@@ -112,6 +112,8 @@ def train(
     class_weights : (n_classes,) tensor
     encoder_learning_rate : float, optional
         For `model.backbone`, if it starts from pretrained weights.
+    margin : int
+        As in `random_crop`.
 
     Returns
     -------
@@ -122,7 +124,7 @@ def train(
     weights = class_weights.to(device)
 
     def loss_at(step, rng):
-        crops = [random_crop(*pairs(int(i)), window, rng) for i in draw(step)]
+        crops = [random_crop(*pairs(int(i)), window, rng, margin=margin) for i in draw(step)]
         image = torch.from_numpy(np.stack([c[0] for c in crops]))[:, None].to(device)
         label = torch.from_numpy(np.stack([c[1] for c in crops]).astype(np.int64)).to(device)
         outputs = model(image)

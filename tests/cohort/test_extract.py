@@ -12,6 +12,7 @@ from merlin.cohort.extract import (
     cues,
     label_report,
     label_table,
+    report_sentences,
     section_table,
     split_impression,
     split_sections,
@@ -263,3 +264,11 @@ def test_radgpt_reports_are_read():
     labels = label_table(texts)
     assert (~np.isnan(labels)).any(1).all()
     assert all(split_impression(t)[1] for t in texts)
+
+
+def test_report_sentences_leave_headings_and_numbers_out():
+    text = "Liver: Two cysts, the larger 2.3 cm. Normal.  Spleen: Normal. Impression: 1. Cysts."
+    assert report_sentences(text) == ("Two cysts, the larger 2.3 cm.", "Normal.")
+    assert report_sentences("1. Mild ascites. 2. Renal cyst.") == ("Mild ascites.", "Renal cyst.")
+    assert report_sentences("Liver normal. Two cysts.") == ("Liver normal.", "Two cysts.")
+    assert report_sentences("") == report_sentences("  ") == ()

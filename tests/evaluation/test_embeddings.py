@@ -18,6 +18,7 @@ from merlin.cohort.findings import FINDINGS
 from merlin.embeddings import (
     Embeddings,
     encode_images,
+    encode_sentences,
     encode_texts,
     load_embeddings,
     prompt_bank,
@@ -95,6 +96,7 @@ def test_optional_arrays_may_be_left_out(tmp_path, whole):
     save_embeddings(path, whole)
     optional = ("findings", "impression", "section", "sections", "phecode", "phecode_logits")
     labels = ("phecode_labels", "finding", "finding_labels", "text_group")
+    labels += ("findings_sentences", "impression_sentences")
     rewrite(path, **dict.fromkeys((*optional, *labels)))
     found = load_embeddings(path)
     assert np.isnan(found.findings).all()
@@ -294,3 +296,26 @@ def test_save_does_not_touch_the_arrays_it_is_given(tmp_path, whole):
     save_embeddings(tmp_path / "e.npz", whole)
     assert whole.study_id.dtype == object
     assert whole.study_id is before.study_id
+
+
+class Counting(torch.nn.Module):
+    """A text tower whose vector of a text is its number of characters, in two directions."""
+
+    config = SimpleNamespace(text=SimpleNamespace(embedding_size=2))
+
+    class encode_text:
+        @staticmethod
+        def tokenize(texts):
+            ids = torch.tensor([[len(t)] for t in texts])
+            return ids, torch.ones_like(ids), torch.zeros(len(texts))
+
+    def embed_tokens(self, ids, mask):
+        return torch.cat([ids, -ids], 1).float()
+
+
+def test_sentences_add_up_and_empty_texts_stay_missing():
+    texts = ["Liver: Abc. De. Spleen: Abc.", "", "F."]
+    found = encode_sentences(Counting(), texts)
+    np.testing.assert_array_equal(found[0], [4 + 3, -7])  # "Abc." once, "De."
+    assert np.isnan(found[1]).all()
+    np.testing.assert_array_equal(found[2], [2, -2])

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,13 +98,14 @@ def test_studies_without_a_text_sit_out(pair):
     assert "0 of 60" in table["reason"].iloc[0]
 
 
-def test_sum_of_sections_skips_missing_ones():
-    sections = np.full((2, 2, 2), np.nan)
-    sections[0, 0] = [3, 0]
-    sections[0, 1] = [0, 4]
-    found = retrieval.sum_of_sections(sections)
-    np.testing.assert_allclose(found[0], [0.6, 0.8])
-    assert np.isnan(found[1]).all()
+def test_report_vectors_prefer_sentences_where_there_are_any():
+    whole, parts = np.ones((3, 2), np.float32), np.full((3, 2), np.nan, np.float32)
+    parts[1] = [3, 4]
+    file = SimpleNamespace(findings=whole, findings_sentences=parts)
+    found = retrieval.report_vectors(file, [0, 1], "best")
+    np.testing.assert_array_equal(found, [[1, 1], [3, 4]])
+    assert np.isnan(retrieval.report_vectors(file, [0], "sentences")).all()
+    np.testing.assert_array_equal(retrieval.report_vectors(file, [1], "whole"), [[1, 1]])
 
 
 def test_memory_is_a_chunk_of_queries():

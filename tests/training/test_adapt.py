@@ -96,6 +96,16 @@ def test_writer_learns_to_tell_two_images_apart(tokenizer, adapter):
     assert written.tolist() == TEXTS.tolist()
 
 
+def test_each_section_reads_the_image_by_weights_of_its_own(tokenizer):
+    prompts = [report_writer.PROMPT.format(section=n) for n in NAMES]
+    writer = small(tokenizer, n_tokens=2, prompts=prompts)
+    found = writer.prefix(torch.ones(2, 6), prompts[:2])
+    assert found.shape == (2, 2, 32)
+    assert not torch.allclose(found[0], found[1])
+    turned = writer.prefix(torch.ones(2, 6), prompts[1::-1])
+    torch.testing.assert_close(turned, found.flip(0))
+
+
 def test_loss_is_of_the_answer_and_its_end_not_of_the_prompt(tokenizer):
     writer = small(tokenizer)
     features, prompt = torch.rand(1, 6), report_writer.PROMPT.format(section="spleen")

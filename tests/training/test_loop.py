@@ -367,3 +367,72 @@ def test_validation_leaves_torch_its_number_of_threads():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
+
+
+def reference_membership(image, text, scale, member):
+    """`membership_loss` element by element."""
+    logits = scale * image @ text.T
+    per_image, per_text = member.sum(1), member.sum(0)
+    by_image = [
+        -sum(
+            member[i, j] / per_image[i] * torch.log_softmax(logits[i] + per_text.log(), 0)[j]
+            for j in range(len(text))
+        )
+        for i in range(len(image))
+    ]
+    by_text = [
+        -sum(
+            member[i, j] / per_text[j] * torch.log_softmax(logits[:, j] + per_image.log(), 0)[i]
+            for i in range(len(image))
+        )
+        for j in range(len(text))
+    ]
+    return (sum(by_image) / len(image) + sum(by_text) / len(text)) / 2
+
+
+def test_alignment_contrasts_sentences_and_their_sums():
+    """A sentence of two reports belongs to both; a study without a report sits out."""
+    towers = tiny_run.model().eval()
+    texts = loop.TokenCache(towers.encode_text)
+    findings = np.array(["Liver: Cyst. Normal.", "", "Liver: Normal. Large mass."], object)
+    image = torch.nn.functional.normalize(torch.randn(3, 16), dim=1)
+    scale = torch.tensor(np.log(20.0), dtype=torch.float32)
+    by_sentence, by_report = loop.sentence_losses(towers, image, findings, texts, scale)
+
+    names = ["Cyst.", "Normal.", "Large mass."]
+    vectors = towers.embed_tokens(*texts.batch(texts.numbers(names)))
+    kept = image[[0, 2]]
+    member = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+    expected = reference_membership(kept, vectors, towers.logit_scale.exp(), member)
+    torch.testing.assert_close(by_sentence, expected)
+    sums = torch.nn.functional.normalize(member @ vectors, dim=1)
+    expected = contrastive_loss(kept, sums, scale, torch.arange(2))
+    torch.testing.assert_close(by_report, expected)
+
+
+def test_alignment_leaves_the_image_features_alone(tmp_path):
+    before, _ = tiny_run.train(tmp_path / "c.pt")
+    after, log = tiny_run.train(tmp_path / "c.pt", align_steps=6, align_batch_size=8)
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert all(loop._is_aligned(k) for k in changed)
+    assert any(k.startswith("encode_text.") for k in changed)
+    assert [row["phase"] for row in log].count("align") == 6
+
+
+def test_another_alignment_does_not_train_again(tmp_path):
+    tiny_run.train(tmp_path / "c.pt", align_steps=3)
+    data = tiny_run.studies()
+    _, log = tiny_run.train(tmp_path / "c.pt", data=data, align_steps=5)
+    assert len(log) == 12 + 5
+    assert torch.load(tmp_path / "c.pt", weights_only=True)["step"] == 12
+
+
+def test_alignment_starts_the_texts_afresh_or_goes_on(tmp_path):
+    tiny_run.train(tmp_path / "c.pt")
+    one = dict(align_steps=1, align_learning_rate=0.0)
+    kept, _ = tiny_run.train(tmp_path / "c.pt", align_fresh=False, **one)
+    pretrained, _ = tiny_run.train(tmp_path / "c.pt")
+    fresh, _ = tiny_run.train(tmp_path / "c.pt", **one)
+    name = "encode_text.linear_layer.weight"
+    assert torch.equal(kept[name], pretrained[name])
+    assert not torch.equal(fresh[name], pretrained[name])
