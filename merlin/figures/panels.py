@@ -310,7 +310,7 @@ def draw_embeddings(tables, facts):
     shown = axes["matrix"].imshow(matrix, cmap="viridis")
     axes["matrix"].set_xlabel("report of study")
     axes["matrix"].set_ylabel("volume of study")
-    figure.colorbar(shown, ax=axes["matrix"], shrink=0.8, label="cosine similarity")
+    figure.colorbar(shown, ax=axes["matrix"], shrink=0.8, label="similarity (dot product)")
     for letter, name in zip("abc", ("map", "shift", "matrix"), strict=True):
         panel_letter(axes[name], letter)
     return figure

@@ -16,8 +16,8 @@ COARSE = render.Grid((52, 44, 56), (8.0, 8.0, 8.0), (0.0, 0.0, -10.0))
 # Generous ranges of adults' organs, ml, with the coarse grid's partial volume.
 MILLILITRES = {
     "spleen": (60, 450),
-    "kidney_right": (90, 280),
-    "kidney_left": (90, 280),
+    "kidney_right": (75, 280),
+    "kidney_left": (75, 280),
     "gallbladder": (10, 100),
     "liver": (800, 2600),
     "stomach": (100, 900),
