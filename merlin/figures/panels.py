@@ -326,7 +326,7 @@ def draw_zero_shot(tables, facts):
         per_subplot_kw={"radar": dict(projection="polar")},
     )
     table = tables[""]
-    _draw_how(axes["how"], tables["example"], facts)
+    _draw_how(axes["how"], tables["example"])
     _draw_macro(axes["macro"], table)
     _draw_findings(axes["auroc"], table)
     _draw_radar(axes["radar"], table)
@@ -347,7 +347,7 @@ SERIES = (
 )
 
 
-def _draw_how(ax, example, facts):
+def _draw_how(ax, example):
     """Similarities of one volume to the prompts of one finding."""
     for kind in ("present", "absent"):
         part = example[example["kind"] == kind]
@@ -366,7 +366,7 @@ def _draw_how(ax, example, facts):
     ax.axvline(0, color="black", linewidth=0.5)
     ax.set_xlabel("cosine similarity to one volume")
     ax.set_title(
-        f"{pretty(facts['example_finding'])}: mean (dashed) decides",
+        "the means (dashed) decide",
         fontsize=5.6,
         loc="right",
         pad=3,
@@ -549,7 +549,7 @@ def _draw_f1(ax, table):
     ax.legend(
         loc="lower left",
         bbox_to_anchor=(0.06, 0.995),
-        ncol=2,
+        ncol=1,
         fontsize=5,
         columnspacing=0.8,
         handletextpad=0.1,
