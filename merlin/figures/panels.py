@@ -366,7 +366,7 @@ def _draw_how(ax, example):
     ax.axvline(0, color="black", linewidth=0.5)
     ax.set_xlabel("cosine similarity to one volume")
     ax.set_title(
-        "the means (dashed) decide",
+        "dashed: means",
         fontsize=5.6,
         loc="right",
         pad=3,
