@@ -242,7 +242,7 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
 
     A volume costs a hundred times what a sentence costs, so with small batches the texts see few
     negatives. Here every volume is encoded once, the image features stay as they are (as in
-    locked-image tuning, arXiv 2111.07991), and a step contrasts a hundred studies with every
+    locked-image tuning, arXiv 2111.07991), and a step contrasts dozens of studies with every
     sentence of their reports, twice: sentence by sentence, which is what a prompt is, and report by
     report, a report being the sum of its sentences. Not in the paper; an option of ours.
 
