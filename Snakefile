@@ -12,6 +12,7 @@ PROFILE = config.get("profile", "default")
 SETTINGS = run.load_profile(PROFILE)
 BASE = f"runs/{PROFILE}"
 ARMS = list(SETTINGS["arms"])
+SWEEP = run.sweep_runs(SETTINGS)  # small pretrainings, one job each
 FIGURES = {
     "00_start_here": ["one_study"],
     "01_cohort": ["cohort", "phantom_ct", "findings_gallery"],
@@ -50,7 +51,23 @@ DATA = [str(p) for p in sorted(Path("merlin").rglob("*")) if p.suffix in (".yaml
 def chosen(name, arm=None):
     """What the profile sets for a notebook: a change of it reruns the rule."""
     values = {k: SETTINGS[k] for k in ("tier", "seed")} | SETTINGS[name]
-    return json.dumps(values | (SETTINGS["arms"][arm] or {} if arm else {}), sort_keys=True)
+    return json.dumps(values | (arm_settings(arm) if arm else {}), sort_keys=True)
+
+
+def arm_settings(arm):
+    """What an arm or a run of the sweep changes."""
+    return (SETTINGS["arms"] | SWEEP)[arm] or {}
+
+
+def inflated_from(wildcards):
+    """Weights that an arm starts from, if any."""
+    start = arm_settings(wildcards.arm).get("init_from")
+    return f"{BASE}/pretraining/{start}/weights.safetensors" if start else []
+
+
+def threads_of(wildcards):
+    """Runs of the sweep take one core each, so that several go side by side."""
+    return (SETTINGS["02_pretraining"] | arm_settings(wildcards.arm))["n_threads"]
 
 
 def figures(name, folder=""):
@@ -115,6 +132,7 @@ rule pretraining:
     input:
         source("02_pretraining"),
         manifest=f"{BASE}/cohort/manifest.csv",
+        start=inflated_from,
     output:
         BASE + "/02_pretraining-{arm}.ipynb",
         BASE + "/pretraining/{arm}/weights.safetensors",
@@ -123,7 +141,7 @@ rule pretraining:
         name=lambda w: f"02_pretraining-{w.arm}",
         extra=lambda w: f"-p arm {w.arm}",
         settings=lambda w: chosen("02_pretraining", w.arm),
-    threads: 2
+    threads: threads_of
     resources:
         mem_mb=5000,
     shell:
@@ -143,7 +161,7 @@ rule embeddings:
         name=lambda w: f"03_embeddings-{w.arm}",
         extra=lambda w: f"-p arm {w.arm}",
         settings=lambda w: chosen("03_embeddings"),
-    threads: 2
+    threads: threads_of
     resources:
         mem_mb=4000,
     shell:

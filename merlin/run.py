@@ -74,7 +74,7 @@ def load_profile(name):
     Returns
     -------
     dict
-        `profile`, `tier`, `seed`, `expected`, `arms`, and one dict of parameters per notebook.
+        `profile`, `tier`, `seed`, `expected`, `arms`, `sweep`, and one dict of parameters per notebook.
 
     Raises
     ------
@@ -122,11 +122,37 @@ def _fill_in(full, own):
             f"tier: {full['tier']!r}{nearest(full['tier'], TIER_NOTES)} Expected one of {', '.join(TIER_NOTES)}."
         )
     trained = set(full.get("02_pretraining", {}))
-    for arm, changes in full["arms"].items():
+    sweep = full.get("sweep", {})
+    named = {f"arms.{a}": c for a, c in full["arms"].items()} | {"sweep.base": sweep.get("base")}
+    named |= {f"sweep.arms.{a}": c for a, c in (sweep.get("arms") or {}).items()}
+    for where, changes in named.items():
         for key in changes or {}:
             if key not in trained:
-                problems.append(f"arms.{arm}.{key}: unknown{nearest(key, trained)}")
+                problems.append(f"{where}.{key}: unknown{nearest(key, trained)}")
     return problems
+
+
+def sweep_runs(profile):
+    """The small pretrainings of a profile's `sweep`: every arm with every seed, every size too.
+
+    Parameters
+    ----------
+    profile : dict
+        From `load_profile`.
+
+    Returns
+    -------
+    dict of str to dict
+        Run name, as `staged-2` or `size_0.25-1`, → its settings: the base, the arm's, the seed.
+    """
+    sweep = profile["sweep"]
+    arms = {a: changes or {} for a, changes in sweep["arms"].items()}
+    arms |= {f"size_{size:g}": {"train_fraction": size} for size in sweep["sizes"]}
+    return {
+        f"{arm}-{seed}": sweep["base"] | changes | {"seed": profile["seed"] + seed}
+        for arm, changes in arms.items()
+        for seed in sweep["seeds"]
+    }
 
 
 def settings(notebook, scope):
@@ -157,11 +183,14 @@ def settings(notebook, scope):
     values = {k: profile[k] for k in ("profile", "tier", "seed")} | profile[notebook]
     arm = scope.get("arm")
     if arm is not None:
-        if arm not in profile["arms"]:
-            raise ProfileError(f"No arm {arm!r}{nearest(arm, profile['arms'])}")
+        arms = profile["arms"] | sweep_runs(profile)
+        if arm not in arms:
+            raise ProfileError(f"No arm {arm!r}{nearest(arm, arms)}")
         values["arm"] = arm
         if notebook == "02_pretraining":
-            values |= profile["arms"][arm] or {}
+            values |= arms[arm] or {}
+        elif "n_threads" in values:  # a run of the sweep has one core, whatever it does
+            values["n_threads"] = (arms[arm] or {}).get("n_threads", values["n_threads"])
     allowed = set(values) | {"arm"}
     ours = {"In", "Out", "get_ipython", "exit", "quit", "open", "run", "settings"}
     given = {

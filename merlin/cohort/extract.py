@@ -245,3 +245,24 @@ def label_table(texts, sexes=None):
     sexes = [None] * len(texts) if sexes is None else sexes
     reports = [label_report(t, sex=s) for t, s in zip(texts, sexes, strict=True)]
     return np.array([[labels[n] for n in NAMES] for labels in reports], float)
+
+
+def abnormal_sections(sections):
+    """Whether each section of each report states a finding; from the text alone.
+
+    Parameters
+    ----------
+    sections : (n, 12) str array
+        From `section_table`.
+
+    Returns
+    -------
+    (n, 12) float
+        1 if some finding is stated present, 0 if none is, NaN where a report lacks the section.
+    """
+    out = np.full(sections.shape, np.nan)
+    for s, name in enumerate(SECTIONS):
+        texts, where = np.unique(sections[:, s].astype(str), return_inverse=True)
+        said = [float(1.0 in label_report(f"{name}: {t}").values()) if t else np.nan for t in texts]
+        out[:, s] = np.array(said)[where]
+    return out

@@ -23,6 +23,18 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from merlin.model.backbones import ConvNeXt, Swin
+from merlin.model.volumes import THREE_WINDOWS, as_channels, windowed
+
+__all__ = [
+    "THREE_WINDOWS",
+    "I3ResNet",
+    "ImageConfig",
+    "ImageEncoder",
+    "inflate_state_dict",
+    "windowed",
+]
+
 DEPTHS = {
     14: (1, 1, 1, 1),
     26: (2, 2, 2, 2),
@@ -32,17 +44,16 @@ DEPTHS = {
 }
 
 
-THREE_WINDOWS = ((50.0, 400.0), (80.0, 150.0), (400.0, 1800.0))
-
-
 @dataclass(frozen=True)
 class ImageConfig:
     """What an image encoder is built from; stored beside its weights.
 
     `depth` counts bottleneck layers (50, 101, 152; 14 and 26 are small ones); with `block="basic"`
-    the same stage lengths are made of two 3³ convolutions each.
+    the same stage lengths are made of two 3³ convolutions each. Other networks than the residual one
+    (`backbones`) read `width` and `n_stages` only.
     """
 
+    network: str = "resnet"  # the paper also tried convnext and swin
     depth: int = 152
     width: int = 64
     block: str = "bottleneck"
@@ -62,6 +73,7 @@ class ImageConfig:
 
     def __post_init__(self):
         for name, allowed in (
+            ("network", tuple(NETWORKS)),
             ("depth", tuple(DEPTHS)),
             ("block", ("bottleneck", "basic")),
             ("stem", ("inflated", "patch", "steps")),
@@ -72,6 +84,11 @@ class ImageConfig:
                 raise ValueError(
                     f"image {name} must be one of {allowed}; got {getattr(self, name)!r}"
                 )
+        plain = (self.stem, self.flat, self.pool) == ("patch", False, "grid")
+        if self.network != "resnet" and not plain:
+            raise ValueError(
+                f"network={self.network!r} needs stem='patch', pool='grid', flat=False"
+            )
         if self.flat and (self.stem, self.pool) != ("patch", "mean"):
             raise ValueError("a flat image encoder needs stem='patch' and pool='mean'")
         if self.windows and len(self.windows) != self.in_channels:
@@ -134,15 +151,6 @@ def _recomputing(block):
         for norm, (momentum, count) in zip(norms, before, strict=True):
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(count)
-
-
-def windowed(x, windows):
-    """(B, 1, …) in [0, 1] → (B, n_windows, …): HU cut to each (level, width) and scaled to 0..1."""
-    level, width = torch.tensor(windows, dtype=x.dtype, device=x.device).T
-    # One 1³ convolution writes all windows in the layout that the stem wants.
-    weight = (2000.0 / width).reshape(-1, 1, 1, 1, 1)
-    x = x.contiguous(memory_format=torch.channels_last_3d)
-    return F.conv3d(x, weight, 0.5 - (1000.0 + level) / width).clamp_(0, 1)
 
 
 def _along(flat, slices, in_plane):
@@ -228,15 +236,7 @@ class I3ResNet(nn.Module):
         -------
         list of six tensors, each (B, C, S', R', A')
         """
-        if volume.ndim != 5 or volume.shape[1] != 1:
-            raise ValueError(f"volume must be (B, 1, R, A, S); got {tuple(volume.shape)}")
-        x = volume.permute(0, 1, 4, 2, 3)
-        if self.config.windows:
-            x = windowed(x, self.config.windows)
-        elif self.config.in_channels == 3:
-            x = x.repeat(1, 3, 1, 1, 1)
-        # Fixed here, so that callers need not know that this layout is the fast one.
-        x = x.contiguous(memory_format=torch.channels_last_3d)
+        x = as_channels(volume, self.config)
         found = [x]
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         found.append(x)
@@ -261,18 +261,23 @@ class I3ResNet(nn.Module):
         return self.stages(volume)[-1]
 
 
+NETWORKS = {"resnet": I3ResNet, "convnext": ConvNeXt, "swin": Swin}
+
+
 class ImageEncoder(nn.Module):
     """Image tower: features, the pooled embedding, and the two heads.
 
-    The network itself is `i3_resnet`, as in the official checkpoint. With `pool="grid"` a small
-    linear map keeps `grid_cells` channels at each position of the last feature map and the heads
-    read all positions: a phantom's organs stand where they stand.
+    The network itself is `i3_resnet`, as in the official checkpoint, whatever its kind. With
+    `pool="grid"` a small linear map keeps `grid_cells` channels at each position of the last feature
+    map and the heads read all positions: a phantom's organs stand where they stand.
     """
 
     def __init__(self, config, *, feature_shape=None, checkpointing=False):
         super().__init__()
         self.config = config
-        self.i3_resnet = I3ResNet(config, checkpointing=checkpointing)
+        make = NETWORKS[config.network]
+        more = dict(checkpointing=checkpointing) if make is I3ResNet else {}
+        self.i3_resnet = make(config, **more)
         self.embedding_size = self.i3_resnet.feature_size
         if config.pool == "grid":
             if feature_shape is None:
@@ -331,7 +336,8 @@ def inflate_state_dict(state_2d, model):
     Parameters
     ----------
     state_2d : dict of str to tensor
-        torchvision's names (`conv1.weight`, `layer1.0.bn1.weight`, …); `fc.*` is ignored.
+        torchvision's names (`conv1.weight`, `layer1.0.bn1.weight`, …); `fc.*` is ignored. Kernels may
+        have a first axis of one slice, as those of a `flat` network.
     model : I3ResNet
 
     Returns
@@ -350,6 +356,8 @@ def inflate_state_dict(state_2d, model):
             new[key] = value
             continue
         flat = state_2d.get(key)
+        if flat is not None and flat.ndim == 5 and flat.shape[2] == 1:  # of a `flat` network
+            flat = flat[:, :, 0]
         if flat is None:
             if not key.endswith("num_batches_tracked"):
                 wrong.append(f"{key}: missing")

@@ -8,6 +8,10 @@ of its own for deep supervision; the raw input joins last, after two convolution
 On two cores full-resolution convolutions cost more than all else. `light_top=True` (ours, the
 phantom default) does without: raw voxels are folded two by two by two into channels, join the decoder
 at half resolution, and one linear map unfolds its answer to full resolution.
+
+With one crop a batch, batch norm learns on one scan's statistics and is then judged with the average
+scan's: scans without contrast agent fail. `norm="instance"` (ours, the phantom default) takes each
+crop's own statistics always; `keep_statistics=True` leaves a pretrained encoder those of pretraining.
 """
 
 import torch
@@ -29,12 +33,23 @@ class Segmenter(nn.Module):
     widths : sequence of int
         Channels after each step up, deepest first; one per skip.
     light_top : bool
+    norm : {"batch", "instance"}
+        Of the decoder, and of an encoder that does not keep its statistics.
+    keep_statistics : bool
+        The encoder's batch norms keep the statistics that they have.
     """
 
-    def __init__(self, encoder, n_classes, widths, *, light_top=False):
+    def __init__(
+        self, encoder, n_classes, widths, *, light_top=False, norm="batch", keep_statistics=False
+    ):
+        if norm not in ("batch", "instance"):
+            raise ValueError(f"norm must be 'batch' or 'instance'; got {norm!r}")
         super().__init__()
         self.backbone = encoder.i3_resnet
-        self.light_top = light_top
+        self.light_top, self.keep_statistics = light_top, keep_statistics
+        self.norm = nn.BatchNorm3d if norm == "batch" else InstanceNorm
+        if norm == "instance" and not keep_statistics:
+            _replace_batch_norms(self.backbone)
         with torch.no_grad():
             was_training = self.backbone.training
             found = self.backbone.eval().stages(torch.zeros(1, 1, 32, 32, 32))
@@ -57,7 +72,7 @@ class Segmenter(nn.Module):
             )
             self.up.append(nn.ConvTranspose3d(below, width, stride, stride))
             skip = channels[i] if i else width
-            self.merge.append(_twice(width + skip, width))
+            self.merge.append(self._twice(width + skip, width))
             self.outputs.append(nn.Conv3d(width, n_classes, 1))
             below = width
         if light_top:
@@ -67,12 +82,29 @@ class Segmenter(nn.Module):
             n_folded = channels[0] * half[0] * half[1] * half[2]
             self.fold = nn.Conv3d(channels[0], n_folded, half, half)
             self.middle_up = nn.ConvTranspose3d(below, 24, rest, rest)
-            self.middle = _twice(24 + n_folded, 32)
+            self.middle = self._twice(24 + n_folded, 32)
             self.middle_output = nn.Conv3d(32, n_classes, 1)
             self.half, self.n_classes = half, n_classes
             self.unfold = nn.Linear(32 + n_folded, n_classes * half[0] * half[1] * half[2])
         else:
-            self.raw = _twice(channels[0], widths[-1])
+            self.raw = self._twice(channels[0], widths[-1])
+
+    def train(self, mode=True):
+        """As `nn.Module.train`; an encoder that keeps its statistics stays in evaluation mode."""
+        super().train(mode)
+        if self.keep_statistics:
+            self.backbone.eval()
+        return self
+
+    def _twice(self, in_width, width):
+        layers = []
+        for w in (in_width, width):
+            layers += [
+                nn.Conv3d(w, width, 3, padding=1, bias=False),
+                self.norm(width),
+                nn.ReLU(inplace=True),
+            ]
+        return nn.Sequential(*layers)
 
     def _next(self, i):
         return self.skips[self.skips.index(i) + 1]
@@ -114,15 +146,29 @@ class Segmenter(nn.Module):
         return _fit(y.permute(0, 4, 1, 2, 3), like)
 
 
-def _twice(in_width, width):
-    layers = []
-    for w in (in_width, width):
-        layers += [
-            nn.Conv3d(w, width, 3, padding=1, bias=False),
-            nn.BatchNorm3d(width),
-            nn.ReLU(inplace=True),
-        ]
-    return nn.Sequential(*layers)
+class InstanceNorm(nn.BatchNorm3d):
+    """Normalise each volume by its own statistics, in training and afterwards.
+
+    One volume is what batch norm does without running statistics, which keeps the channels-last layout
+    that `nn.InstanceNorm3d` gives up.
+    """
+
+    def __init__(self, width):
+        super().__init__(width, track_running_stats=False)
+
+    def forward(self, x):
+        """(B, C, S, R, A) → the same shape."""
+        return torch.cat([super(InstanceNorm, self).forward(part) for part in x.split(1)])
+
+
+def _replace_batch_norms(module):
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm3d):
+            own = InstanceNorm(child.num_features)
+            own.load_state_dict({k: child.state_dict()[k] for k in ("weight", "bias")})
+            setattr(module, name, own)
+        else:
+            _replace_batch_norms(child)
 
 
 def _fit(x, like):

@@ -6,10 +6,21 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from merlin.model.cpu import prepare_cpu
 from merlin.training.loop import TrainingDiverged
 
 
-def minimise(groups, loss_at, n_steps, *, seed, weight_decay=0.02, desc="training", show=True):
+def minimise(
+    groups,
+    loss_at,
+    n_steps,
+    *,
+    seed,
+    weight_decay=0.02,
+    betas=(0.9, 0.999),
+    desc="training",
+    show=True,
+):
     """Take `n_steps` AdamW steps on `loss_at(step, rng)`.
 
     Parameters
@@ -20,6 +31,7 @@ def minimise(groups, loss_at, n_steps, *, seed, weight_decay=0.02, desc="trainin
         (step, numpy Generator seeded by step) → scalar tensor.
     n_steps, seed : int
     weight_decay : float
+    betas : (float, float)
     desc : str
         For the progress bar and the error message.
     show : bool
@@ -34,15 +46,14 @@ def minimise(groups, loss_at, n_steps, *, seed, weight_decay=0.02, desc="trainin
     TrainingDiverged
         On a loss that is not finite.
     """
-    if not torch.cuda.is_available():
-        torch.use_deterministic_algorithms(True)
+    prepare_cpu()
     torch.manual_seed(seed)
     groups = [
         dict(params=[p for p in params if p.requires_grad], lr=rate, peak=rate)
         for params, rate in groups
     ]
     everything = [p for g in groups for p in g["params"]]
-    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, betas=betas)
     warmup, log = max(1, n_steps // 20), []
     for step in tqdm(range(n_steps), desc=desc, mininterval=5, disable=not show):
         began = time.perf_counter()

@@ -74,6 +74,34 @@ def batch_indices(n_studies, batch_size, step, *, seed):
     return order[position * batch_size : (position + 1) * batch_size]
 
 
+def balanced_batch(abnormal, index, normal_share, rng):
+    """A batch of the size of `index` with a given share of studies whose section is normal.
+
+    Parameters
+    ----------
+    abnormal : (n,) float
+        1, 0, or NaN where a report lacks the section; those are not drawn.
+    index : (B,) int
+        The batch that would come; kept where one of the two kinds does not exist.
+    normal_share : float
+        In [0, 1].
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    (B,) int
+        Without repeats as long as there are enough of a kind.
+    """
+    kinds = np.flatnonzero(abnormal == 0), np.flatnonzero(abnormal == 1)
+    if min(len(k) for k in kinds) == 0:
+        return index
+    n_normal = round(normal_share * len(index))
+    wanted = n_normal, len(index) - n_normal
+    return np.concatenate(
+        [rng.choice(k, n, replace=n > len(k)) for k, n in zip(kinds, wanted, strict=True)]
+    )
+
+
 def load_volumes(studies, index):
     """(B, 1, R, A, S) float32 tensor of the studies at `index`."""
     return torch.from_numpy(np.stack([studies.volumes(int(i)) for i in index]))[:, None]

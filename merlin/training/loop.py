@@ -15,10 +15,11 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from merlin.cohort.extract import report_sentences
+from merlin.cohort.extract import abnormal_sections, report_sentences
+from merlin.model.cpu import prepare_cpu
 from merlin.statistics import metrics
 from merlin.training.checkpoint import resume_checkpoint, save_checkpoint
-from merlin.training.data import augment, batch_indices, load_volumes
+from merlin.training.data import augment, balanced_batch, batch_indices, load_volumes
 from merlin.training.losses import contrastive_loss, membership_loss, phecode_loss
 
 # Values with a source (paper_facts §4); what the sources leave open is None.
@@ -49,6 +50,9 @@ class TrainingConfig:
     supervision: str = "both"
     report_splitting: bool = True
     sections_per_step: int = 1  # the paper's steps see one section
+    # Of studies in a section's batch whose text there is normal; None: as they come. Tried by an
+    # independent reproduction (arXiv 2604.13561), which lost by it.
+    normal_share: float | None = None
     ehr_weight: float = 1.0
     stage_one_share: float = 0.4  # of the steps, with strategy="staged"
     stage_two_ehr_weight: float = 0.1  # factor on ehr_weight
@@ -75,6 +79,8 @@ class TrainingConfig:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}; got {getattr(self, name)!r}")
+        if self.normal_share is not None and not 0 <= self.normal_share <= 1:
+            raise ValueError(f"normal_share must be in [0, 1] or None; got {self.normal_share}")
 
 
 class TrainingDiverged(RuntimeError):
@@ -140,10 +146,7 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
         On a loss that is not finite, naming the step and the study ids of its batch.
     """
     torch.manual_seed(seed)
-    if (
-        device == "cpu"
-    ):  # on a GPU this is the caller's choice: it costs speed and needs a variable set
-        torch.use_deterministic_algorithms(True)
+    prepare_cpu()
     texts = TokenCache(model.encode_text)
     decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
@@ -157,6 +160,7 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
     texts.numbers(sorted({t for t in (*train.findings, *train.sections.ravel()) if t}))
     # How often to save changes no step, and alignment comes after the last one: neither is part of
     # what makes a checkpoint, so that another alignment does not train again.
+    abnormal = None if config.normal_share is None else abnormal_sections(train.sections)
     made_by = {k: v for k, v in asdict(config).items() if not k.startswith(("save_", "align_"))}
     mark = str([fingerprint, seed, made_by])
     start, log, note = resume_checkpoint(
@@ -174,6 +178,9 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
             group["lr"] = rate
         index = batch_indices(len(train), config.batch_size, step, seed=seed)
         rng = np.random.default_rng([seed, 3, step])
+        sections = drawn_sections(step, config, train.sections.shape[1], rng)
+        if sections is not None and abnormal is not None:
+            index = balanced_batch(abnormal[:, sections[0]], index, config.normal_share, rng)
         volume = augment(
             load_volumes(train, index),
             rng,
@@ -184,7 +191,9 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device, _dtype(config), enabled=config.precision != "fp32"):
             image, logits, _ = model.embed_volumes(volume)
-            report = report_loss(model, image, train, index, texts, step, config, rng)
+            report = image.sum() * 0
+            if loss_weights(step, config)[0] > 0:
+                report = report_loss(model, image, train, index, texts, sections)
         labels = torch.as_tensor(train.phecodes[index], dtype=torch.float32, device=device)
         ehr = phecode_loss(logits, labels)
         w_report, w_ehr = loss_weights(step, config)
@@ -377,20 +386,23 @@ def loss_weights(step, config):
     return 1.0, config.ehr_weight
 
 
-def report_loss(model, image, studies, index, texts, step, config, rng):
-    """InfoNCE of a batch against its texts: whole findings, or sections on every other step.
-
-    A step's sections are drawn at random; each is contrasted within itself, so that a section never
-    competes with another organ's text. Studies whose report lacks the section sit out.
-    """
-    if loss_weights(step, config)[0] == 0:
-        return image.sum() * 0
+def drawn_sections(step, config, n_sections, rng):
+    """Sections that a step contrasts, on every other step with report splitting; else None."""
     if not config.report_splitting or step % 2 == 0:
+        return None
+    return rng.choice(n_sections, min(config.sections_per_step, n_sections), replace=False)
+
+
+def report_loss(model, image, studies, index, texts, sections):
+    """InfoNCE of a batch against its texts: whole findings, or some anatomical sections.
+
+    Each section is contrasted within itself, so that it never competes with another organ's text.
+    Studies whose report lacks a section sit out.
+    """
+    if sections is None:
         groups = [studies.findings[index]]
     else:
-        n_sections = studies.sections.shape[1]
-        drawn = rng.choice(n_sections, min(config.sections_per_step, n_sections), replace=False)
-        groups = [studies.sections[index, s] for s in drawn]
+        groups = [studies.sections[index, s] for s in sections]
     return text_loss(model, image, groups, texts)
 
 

@@ -144,7 +144,9 @@ def train(
     ours = {id(p) for p in backbone}
     rest = [p for p in model.parameters() if id(p) not in ours]
     groups = [(rest, learning_rate)] + ([(backbone, encoder_learning_rate)] if backbone else [])
-    return minimise(groups, loss_at, n_steps, seed=seed, desc=desc, show=show)
+    # A short memory of squared gradients: crops of one scan each differ much, runs are short.
+    betas = (0.9, 0.95)
+    return minimise(groups, loss_at, n_steps, betas=betas, seed=seed, desc=desc, show=show)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from merlin.cohort import extract
 from merlin.cohort.extract import (
     cues,
     label_report,
@@ -272,3 +273,16 @@ def test_report_sentences_leave_headings_and_numbers_out():
     assert report_sentences("1. Mild ascites. 2. Renal cyst.") == ("Mild ascites.", "Renal cyst.")
     assert report_sentences("Liver normal. Two cysts.") == ("Liver normal.", "Two cysts.")
     assert report_sentences("") == report_sentences("  ") == ()
+
+
+def test_section_is_abnormal_if_its_text_states_a_finding():
+    table = extract.section_table(
+        [
+            "Spleen: Enlarged spleen, 16 cm. Gallbladder: Normal.",
+            "Spleen: Normal. Gallbladder: Multiple gallstones.",
+        ]
+    )
+    found = extract.abnormal_sections(table)
+    spleen, gallbladder = (SECTIONS.index(s) for s in ("spleen", "gallbladder"))
+    np.testing.assert_array_equal(found[:, [spleen, gallbladder]], [[1, 0], [0, 1]])
+    assert np.isnan(found[:, SECTIONS.index("pancreas")]).all()

@@ -248,3 +248,39 @@ def test_recomputation_updates_running_statistics_once(block):
     _, _, recomputed = step(checkpointing=True, block=block)
     different = [k for k in plain if not torch.equal(plain[k], recomputed[k])]
     assert different == []
+
+
+@pytest.mark.parametrize("network", ["convnext", "swin"])
+def test_other_backbones_stand_where_the_residual_network_stands(network):
+    torch.manual_seed(0)
+    config = ImageConfig(
+        network=network, width=12, stem="patch", n_stages=2, pool="grid", grid_cells=4,
+        in_channels=1, n_phecodes=3, embedding_size=8,
+    )  # fmt: skip
+    shape = (24, 20, 28)
+    net = ImageEncoder(config, feature_shape=feature_shape(config, shape))
+    contrastive, logits, embedding = net(torch.rand(2, 1, *shape))
+    assert contrastive.shape == (2, 8)
+    assert logits.shape == (2, 3)
+    assert embedding.shape == (2, net.embedding_size)
+    (contrastive.sum() + logits.sum()).backward()
+    assert [n for n, p in net.named_parameters() if p.grad is None] == []
+
+
+def test_other_backbones_refuse_what_they_do_not_have():
+    with pytest.raises(ValueError, match="needs stem='patch'"):
+        ImageConfig(network="swin")
+    with pytest.raises(ValueError, match="network must be one of"):
+        ImageConfig(network="resnext")
+
+
+def test_flat_network_inflates_into_one_that_sees_depth():
+    """On identical slices the inflated network answers as the flat one does."""
+    torch.manual_seed(0)
+    small = dict(depth=14, width=4, stem="patch", n_stages=2, in_channels=1, n_phecodes=3)
+    flat = I3ResNet(ImageConfig(**small, flat=True, pool="mean")).eval()
+    deep = I3ResNet(ImageConfig(**small)).eval()
+    deep.load_state_dict(inflate_state_dict(flat.state_dict(), deep))
+    kernel, source = deep.conv1.weight, flat.conv1.weight
+    torch.testing.assert_close(kernel[:, :, kernel.shape[2] // 2], source[:, :, 0])
+    assert kernel.sum().item() == pytest.approx(source.sum().item(), abs=1e-4)

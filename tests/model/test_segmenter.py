@@ -8,7 +8,7 @@ from merlin.ingest.labels import label_on_grid, whole_scan
 from merlin.ingest.preprocess import Grid
 from merlin.ingest.volume import UnreadableScan, Volume
 from merlin.model.i3d import ImageConfig, ImageEncoder
-from merlin.model.segmenter import Segmenter
+from merlin.model.segmenter import InstanceNorm, Segmenter
 from merlin.training import segmentation
 
 SMALL = dict(depth=14, width=4, n_phecodes=3, in_channels=1, embedding_size=8)
@@ -160,3 +160,28 @@ def test_loss_equals_cross_entropy_plus_soft_dice():
     dice = (2 * (p * y).sum(0) + 1e-3) / (p.sum(0) + y.sum(0) + 1e-3)
     expected = entropy + 1 - dice[1:3].mean()  # class 3 is absent
     torch.testing.assert_close(segmentation.segmentation_loss(logits, label, weights), expected)
+
+
+def test_instance_norm_answers_each_volume_alone_in_training_and_after():
+    torch.manual_seed(0)
+    kinds = dict(light_top=True, norm="instance")
+    net = Segmenter(encoder(stem="patch", n_stages=3), 3, (8, 8), **kinds)
+    volumes = torch.rand(2, 1, 32, 32, 32) * torch.tensor([1.0, 0.3])[:, None, None, None, None]
+    both = net.train()(volumes)[0]
+    torch.testing.assert_close(both[1:], net(volumes[1:])[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(both, net.eval()(volumes)[0], rtol=1e-4, atol=1e-4)
+    reference = torch.nn.InstanceNorm3d(4, affine=True)
+    x = torch.randn(2, 4, 3, 3, 3)
+    torch.testing.assert_close(InstanceNorm(4)(x), reference(x), rtol=1e-5, atol=1e-5)
+
+
+def test_pretrained_encoder_keeps_its_statistics():
+    image = encoder(stem="patch", n_stages=3)
+    net = Segmenter(image, 3, (8, 8), light_top=True, norm="instance", keep_statistics=True)
+    before = {k: v.clone() for k, v in net.backbone.state_dict().items() if "running" in k}
+    net.train()(torch.rand(2, 1, 32, 32, 32))
+    assert before
+    for name, value in before.items():
+        torch.testing.assert_close(net.backbone.state_dict()[name], value, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="norm must be"):
+        Segmenter(image, 3, (8, 8), light_top=True, norm="group")

@@ -29,6 +29,12 @@ def tiny(tmp_path, monkeypatch):
         "seed": 5,
         "expected": {"minutes": 1, "memory_gb": 1, "disk_gb": 0.0},
         "arms": {"main": {}, "tenth": {"train_fraction": 0.1}},
+        "sweep": {
+            "base": {"n_steps": 9},
+            "seeds": [1, 2],
+            "arms": {"reference": {}},
+            "sizes": [0.5],
+        },
         "01_cohort": {"matrix": 76, "n_workers": 2},
         "02_pretraining": {"train_fraction": 1.0, "n_steps": 1200, "text": "small"},
     }

@@ -5,7 +5,7 @@ import pytest
 import tiny_run
 import torch
 
-from merlin.training.data import augment, batch_indices, load_volumes
+from merlin.training.data import augment, balanced_batch, batch_indices, load_volumes
 
 
 def test_every_study_is_seen_once_an_epoch():
@@ -111,3 +111,17 @@ def test_augmentation_is_a_function_of_its_generator():
 def test_nothing_asked_for_changes_nothing():
     volume = torch.rand(2, 1, 6, 6, 6)
     assert torch.equal(augmented(volume, 7), volume)
+
+
+@pytest.mark.parametrize(("share", "n_normal"), [(0.0, 0), (0.25, 2), (0.5, 4), (1.0, 8)])
+def test_balanced_batches_hold_the_share_of_normal_sections_asked_for(share, n_normal):
+    abnormal = np.array([0.0] * 20 + [1.0] * 5 + [np.nan] * 30)
+    index = balanced_batch(abnormal, np.arange(8), share, np.random.default_rng(1))
+    assert (abnormal[index] == 0).sum() == n_normal
+    assert (abnormal[index] == 1).sum() == 8 - n_normal  # drawn again where there are too few
+    assert len(set(index[abnormal[index] == 0])) == n_normal
+
+
+def test_batch_stays_where_a_kind_does_not_exist():
+    index = balanced_batch(np.zeros(9), np.arange(4), 0.5, np.random.default_rng(1))
+    np.testing.assert_array_equal(index, np.arange(4))

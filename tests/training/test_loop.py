@@ -199,7 +199,8 @@ def run_report_loss(data, index, step, **changes):
     image = torch.nn.functional.normalize(torch.randn(len(index), 16, generator=generator))
     image.requires_grad_()
     rng = np.random.default_rng(step)
-    loss = loop.report_loss(towers, image, data, index, texts, step, config, rng)
+    sections = loop.drawn_sections(step, config, data.sections.shape[1], rng)
+    loss = loop.report_loss(towers, image, data, index, texts, sections)
     return loss, image, towers
 
 

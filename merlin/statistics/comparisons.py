@@ -1,0 +1,176 @@
+"""Tests and intervals beside the bootstrap: DeLong, permutation, Wilson, and many p values at once.
+
+Small and without the rest of the package, so that they can be lifted. Shapes are those of `metrics`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from merlin.statistics import metrics
+
+
+@dataclass(frozen=True)
+class DeLong:
+    """AUROCs of one or several models on the same studies, and how they vary together.
+
+    Attributes
+    ----------
+    auroc : (n_models,) float
+    covariance : (n_models, n_models) float
+    """
+
+    auroc: np.ndarray
+    covariance: np.ndarray
+
+    def interval(self, model=0, *, confidence=0.95):
+        """Normal interval of one AUROC, cut to [0, 1]."""
+        half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(self.covariance[model, model])
+        return float(max(self.auroc[model] - half, 0)), float(min(self.auroc[model] + half, 1))
+
+    def difference(self, one=0, other=1, *, confidence=0.95):
+        """`one` minus `other`: value, low, high, two-sided p.
+
+        p is NaN where the two rank all pairs alike, since the variance of their difference is zero.
+        """
+        c = self.covariance
+        gap = float(self.auroc[one] - self.auroc[other])
+        error = np.sqrt(max(c[one, one] + c[other, other] - 2 * c[one, other], 0.0))
+        half = stats.norm.ppf((1 + confidence) / 2) * error
+        p = float(2 * stats.norm.sf(abs(gap) / error)) if error > 0 else np.nan
+        return gap, gap - half, gap + half, p
+
+
+def delong(scores, labels, patient_ids=None):
+    """AUROC with DeLong's covariance, exact with ties.
+
+    DeLong, DeLong and Clarke-Pearson, Biometrics 44:837 (1988), by the midranks of Sun and Xu, IEEE
+    Signal Process. Lett. 21:1389 (2014). With `patient_ids`, the covariance for clustered data of
+    Obuchowski, Biometrics 53:567 (1997): studies of one patient are not independent.
+
+    Parameters
+    ----------
+    scores : (n_studies,) or (n_studies, n_models) float
+    labels : (n_studies,) float
+        1, 0 or NaN (left out).
+    patient_ids : (n_studies,) optional
+
+    Returns
+    -------
+    DeLong
+
+    Raises
+    ------
+    ValueError
+        If a class has fewer than two studies, or a score is not finite.
+    """
+    scores = np.asarray(scores, float)
+    scores = scores[:, None] if scores.ndim == 1 else scores
+    labels = np.asarray(labels, float)
+    known = ~np.isnan(labels)
+    scores, positive = scores[known], labels[known] == 1
+    m, n = int(positive.sum()), int((~positive).sum())
+    if min(m, n) < 2:
+        raise ValueError(f"DeLong needs two studies of each class; got {m} positive, {n} negative")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores must be finite")
+    x, y = scores[positive], scores[~positive]
+    together = stats.rankdata(np.concatenate([x, y]), axis=0)
+    # Of each positive the share of negatives below it, of each negative that of positives above.
+    below = (together[:m] - stats.rankdata(x, axis=0)) / n
+    above = 1 - (together[m:] - stats.rankdata(y, axis=0)) / m
+    auroc = below.mean(0)
+    if patient_ids is None:
+        covariance = np.cov(below.T, ddof=1) / m + np.cov(above.T, ddof=1) / n
+        return DeLong(auroc, np.atleast_2d(covariance))
+    patients = np.asarray(patient_ids)[known]
+    _, who = np.unique(patients, return_inverse=True)
+    n_patients = who.max() + 1
+    by_patient = []
+    for part, rows in ((below, who[positive]), (above, who[~positive])):
+        total = np.zeros((n_patients, scores.shape[1]))
+        np.add.at(total, rows, part - auroc)
+        by_patient.append(total)
+    pos, neg = by_patient
+    with_pos, with_neg = (len(np.unique(w)) for w in (who[positive], who[~positive]))
+    covariance = (
+        pos.T @ pos * with_pos / max(with_pos - 1, 1) / m**2
+        + neg.T @ neg * with_neg / max(with_neg - 1, 1) / n**2
+        + (pos.T @ neg + neg.T @ pos) * n_patients / (n_patients - 1) / (m * n)
+    )
+    return DeLong(auroc, covariance)
+
+
+def permutation_test(one, other, labels, patient_ids, *, n_permutations=2000, seed):
+    """Is the AUROC of `one` that of `other`? Models are exchanged patient by patient.
+
+    Scores become ranks first, so that models on different scales can be exchanged.
+
+    Parameters
+    ----------
+    one, other : (n_studies,) float
+    labels : (n_studies,) float
+        1, 0 or NaN (left out).
+    patient_ids : (n_studies,)
+    n_permutations, seed : int
+
+    Returns
+    -------
+    difference, p : float
+        p is two-sided and counts the observed order, so it is never zero.
+    """
+    labels = np.asarray(labels, float)
+    known = ~np.isnan(labels)
+    one, other = (stats.rankdata(np.asarray(s, float)[known]) for s in (one, other))
+    _, patient = np.unique(np.asarray(patient_ids)[known], return_inverse=True)
+    rng = np.random.default_rng([seed, 21])
+    swapped = rng.random((patient.max() + 1, n_permutations)) < 0.5
+    swapped = np.concatenate([np.zeros((len(swapped), 1), bool), swapped], axis=1)[patient]
+    y = np.repeat(labels[known][:, None], swapped.shape[1], axis=1)
+    first = metrics.auroc(np.where(swapped, other[:, None], one[:, None]), y)[:, 0]
+    second = metrics.auroc(np.where(swapped, one[:, None], other[:, None]), y)[:, 0]
+    gap = first - second
+    as_far = np.abs(gap[1:]) >= np.abs(gap[0]) - 1e-12
+    return float(gap[0]), float((1 + as_far.sum()) / (1 + n_permutations))
+
+
+def wilson(n_hits, n, *, confidence=0.95):
+    """Wilson's interval of a proportion, for counts of independent things.
+
+    Returns
+    -------
+    low, high : float
+        NaN where `n` is 0.
+    """
+    if n == 0:
+        return np.nan, np.nan
+    low, high = proportion_confint(n_hits, n, alpha=1 - confidence, method="wilson")
+    return float(low), float(high)
+
+
+def adjust(p_values, method="holm"):
+    """Adjust p values for their number.
+
+    Parameters
+    ----------
+    p_values : (n,) float
+        NaN stays NaN and does not count.
+    method : {"holm", "bh"}
+        Holm's, for the chance of any false claim; Benjamini and Hochberg's, for the share of false
+        ones among the claims.
+
+    Returns
+    -------
+    (n,) float
+    """
+    names = {"holm": "holm", "bh": "fdr_bh"}
+    if method not in names:
+        raise ValueError(f"method must be one of {tuple(names)}; got {method!r}")
+    p = np.asarray(p_values, float)
+    out, known = np.full(p.shape, np.nan), ~np.isnan(p)
+    if known.any():
+        out[known] = multipletests(p[known], method=names[method])[1]
+    return out
