@@ -26,6 +26,11 @@ FIGURES = {
     "09_report_generation": ["report_generation"],
     "10_segmentation": ["segmentation"],
     "11_summary": ["summary"],
+    "12_ablations": ["ablations"],
+    "13_scaling_laws": ["scaling_laws"],
+    "14_intervals": ["intervals"],
+    "15_protocol_sensitivity": ["protocol_sensitivity"],
+    "16_claims": ["claims"],
 }
 # What 11_summary reads.
 RESULTS = [
@@ -89,6 +94,7 @@ rule all:
     input:
         [f"{BASE}/{n}.ipynb" for n in FIGURES if n not in ("02_pretraining", "03_embeddings")],
         [f"{BASE}/{n}-{arm}.ipynb" for n in ("02_pretraining", "03_embeddings") for arm in ARMS],
+        [f"{BASE}/embeddings/{name}.npz" for name in SWEEP],
     default_target: True
 
 
@@ -320,5 +326,99 @@ rule summary:
         name="11_summary",
         extra="",
         settings=chosen("11_summary"),
+    shell:
+        PAPERMILL
+
+
+def sweep_files(sizes):
+    """Embeddings of the sweep's runs of one kind: by size (and the reference), or by arm."""
+    arms = [f"size_{x:g}" for x in SETTINGS["sweep"]["sizes"]] + ["reference"]
+    arms = arms if sizes else list(SETTINGS["sweep"]["arms"])
+    return [f"{BASE}/embeddings/{a}-{s}.npz" for a in arms for s in SETTINGS["sweep"]["seeds"]]
+
+
+rule ablations:
+    """Design choices one at a time: small pretrainings compared pairwise."""
+    input:
+        source("12_ablations"),
+        embeddings=sweep_files(sizes=False),
+    output:
+        f"{BASE}/12_ablations.ipynb",
+        f"{BASE}/results/ablations.csv",
+        f"{BASE}/predictions/ablations.parquet",
+        figures("12_ablations"),
+    params:
+        name="12_ablations",
+        extra="",
+        settings=chosen("12_ablations"),
+    shell:
+        PAPERMILL
+
+
+rule scaling_laws:
+    """Scores against training size, with laws and their intervals."""
+    input:
+        source("13_scaling_laws"),
+        embeddings=sweep_files(sizes=True),
+    output:
+        f"{BASE}/13_scaling_laws.ipynb",
+        f"{BASE}/results/scaling_laws.csv",
+        f"{BASE}/predictions/scaling_laws.parquet",
+        figures("13_scaling_laws"),
+    params:
+        name="13_scaling_laws",
+        extra="",
+        settings=chosen("13_scaling_laws"),
+    shell:
+        PAPERMILL
+
+
+rule intervals:
+    """Coverage of intervals in simulation; needs no other notebook."""
+    input:
+        source("14_intervals"),
+    output:
+        f"{BASE}/14_intervals.ipynb",
+        f"{BASE}/results/intervals.csv",
+        figures("14_intervals"),
+    params:
+        name="14_intervals",
+        extra="",
+        settings=chosen("14_intervals"),
+    shell:
+        PAPERMILL
+
+
+rule protocol_sensitivity:
+    """How far unsaid choices of protocol move two numbers."""
+    input:
+        source("15_protocol_sensitivity"),
+        embeddings=f"{BASE}/embeddings/main.npz",
+    output:
+        f"{BASE}/15_protocol_sensitivity.ipynb",
+        f"{BASE}/results/protocol_sensitivity.csv",
+        figures("15_protocol_sensitivity"),
+    params:
+        name="15_protocol_sensitivity",
+        extra="",
+        settings=chosen("15_protocol_sensitivity"),
+    shell:
+        PAPERMILL
+
+
+rule claims:
+    """The paper's claims beside what was run of them."""
+    input:
+        source("16_claims"),
+        "data_manifests/claims.yaml",
+        results=[f"{BASE}/results/{name}.csv" for name in (*RESULTS, "ablations", "scaling_laws")],
+        summary=figures("11_summary"),
+    output:
+        f"{BASE}/16_claims.ipynb",
+        figures("16_claims"),
+    params:
+        name="16_claims",
+        extra="",
+        settings=chosen("16_claims"),
     shell:
         PAPERMILL

@@ -73,17 +73,8 @@ def evaluate(files, *, site=None, split=None, pools, min_positive, n_resamples, 
     """
     rows = common_rows(files, site=site, split=split)
     first, *others = files
-    judged_by = _labels(files, rows)
-    patients = files[first].patient_id[rows[first]]
-    tables, drawn = [], {}
     options = dict(split=split or "all", n_resamples=n_resamples, seed=seed)
-    for name, e in files.items():
-        for task in (_findings, _phenotypes, _retrieval):
-            made, kept = task(
-                e, rows[name], patients, judged_by, name, options, pools, min_positive
-            )
-            tables.append(made.assign(model=name, split=options["split"]))
-            drawn |= {(name, *key): value for key, value in kept.items()}
+    tables, drawn = judge(files, rows, pools=pools, min_positive=min_positive, **options)
     gaps = [
         (task, metric, first, other, *results.difference(value, drawn[other, task, metric]))
         for (name, task, metric), value in drawn.items()
@@ -92,7 +83,36 @@ def evaluate(files, *, site=None, split=None, pools, min_positive, n_resamples, 
         if (other, task, metric) in drawn
     ]
     columns = ["task", "metric", "model", "other", "value", "low", "high"]
-    return pd.concat(tables, ignore_index=True), pd.DataFrame(gaps, columns=columns)
+    return tables, pd.DataFrame(gaps, columns=columns)
+
+
+def judge(files, rows, *, pools, min_positive, split, n_resamples, seed):
+    """The three tasks on every file, with each macro value in each resample.
+
+    Parameters
+    ----------
+    files : dict of str to Embeddings
+    rows : dict of str to (n,) int
+        From `common_rows`.
+
+    Returns
+    -------
+    table : DataFrame
+    drawn : dict of (model, task, metric) to (1 + n_resamples,) float
+        Paired: all files share the resamples.
+    """
+    first = next(iter(files))
+    judged_by, patients = _labels(files, rows), files[first].patient_id[rows[first]]
+    options = dict(split=split, n_resamples=n_resamples, seed=seed)
+    tables, drawn = [], {}
+    for name, e in files.items():
+        for task in (_findings, _phenotypes, _retrieval):
+            made, kept = task(
+                e, rows[name], patients, judged_by, name, options, pools, min_positive
+            )
+            tables.append(made.assign(model=name, split=split))
+            drawn |= {(name, *key): value for key, value in kept.items()}
+    return pd.concat(tables, ignore_index=True), drawn
 
 
 def _labels(files, rows):

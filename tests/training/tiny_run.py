@@ -64,13 +64,15 @@ def studies(n=12, *, seed=7, seconds=0.0, bad=()):
     )
 
 
-def train(checkpoint, towers=None, *, data=None, fingerprint="tiny", seed=7, **changes):
-    """Weights and log of a run, with one thread: faster at this size on a busy machine.
+def train(
+    checkpoint, towers=None, *, data=None, fingerprint="tiny", seed=7, n_threads=1, **changes
+):
+    """Weights and log of a run, by default with one thread: faster at this size on a busy machine.
 
     Numba's first parallel call resets that number (test_loop shows it), so it is made before.
     """
     metrics.auroc(np.zeros((2, 1)), np.array([[0.0], [1.0]]))
-    torch.set_num_threads(1)
+    torch.set_num_threads(n_threads)
     towers = towers or model()
     log, _ = fit(
         towers,

@@ -1,0 +1,149 @@
+"""Scaling laws of the off-the-shelf scores: fits with intervals, as tables and curves."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from merlin.evaluation import results
+from merlin.statistics import scaling as laws
+
+# a and b of a·Dᵇ as read by a public review of arXiv v2 (paper_facts §7); D counts real pairs.
+PUBLISHED = {"zero-shot F1": (0.458, 0.0524), "phenotype AUROC": (0.479, 0.0568)}
+PUBLISHED_EXPONENTS = {name: b for name, (_, b) in PUBLISHED.items()}
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """One metric's laws.
+
+    Attributes
+    ----------
+    law : str
+        Chosen by the held-out largest size; empty where sizes are too few.
+    fits : dict of str to (Fit, list of Fit)
+        By law: on the data as they are, and on resamples.
+    errors : dict of str to float
+        At the held-out size.
+    reason : str
+        Why there is no fit.
+    """
+
+    law: str
+    fits: dict
+    errors: dict
+    reason: str = ""
+
+
+def evaluate(sizes, runs, *, metric, n_fits, seed):
+    """Fit both laws to one metric.
+
+    Parameters
+    ----------
+    sizes : (n,) float
+    runs : list of (n_seeds, 1 + n_resamples) float
+        By size; the first column is the data as they are.
+    metric : str
+        For the reason, where there is no fit.
+    n_fits, seed : int
+
+    Returns
+    -------
+    Scaling
+    """
+    sizes = np.asarray(sizes, float)
+    n_sizes = len(np.unique(sizes))
+    if n_sizes < 3:
+        return Scaling("", {}, {}, f"{metric}: {n_sizes} sizes; a held-out one needs three")
+    spread = [r[:, 0].var(ddof=1) for r in runs if len(r) > 1]
+    variance = np.full(len(runs), np.mean(spread)) if spread else None
+    values = np.array([r[:, 0].mean() for r in runs])
+    law, errors = laws.choose(sizes, values, variance=variance)
+    fits = {}
+    for name in laws.LAWS if n_sizes > 3 else ("power",):
+        resampled = laws.bootstrap_fits(
+            sizes, [r[:, 1:] for r in runs], name, n_fits=n_fits, seed=seed
+        )
+        fits[name] = (laws.fit(sizes, values, name, variance=variance), resampled)
+    return Scaling(law if law in fits else "power", fits, errors)
+
+
+def table(found, *, n_studies, n_patients, targets=(0.7, 0.8, 0.9)):
+    """Exponents, held-out errors and sizes for targets, in the common schema.
+
+    Parameters
+    ----------
+    found : dict of str to Scaling
+        By metric.
+    targets : sequence of float
+        For the chosen law's size that reaches them.
+
+    Returns
+    -------
+    DataFrame
+        `label` is the metric of the study, `metric` what is told of it, `model` the law.
+    """
+    counts = dict(n_studies=n_studies, n_patients=n_patients)
+    rows = []
+    for name, s in found.items():
+        if not s.fits:
+            rows.append(results.missing(name, "exponent", s.reason, model="power", **counts))
+            continue
+        for law, (plain, resampled) in s.fits.items():
+            b = np.quantile([f.b for f in resampled], [0.025, 0.975])
+            what = "exponent" if law == "power" else "exponent of the offset law"
+            values = {what: (plain.b, *b)}
+            if law in s.errors:
+                values["error at the held-out size"] = (s.errors[law], np.nan, np.nan)
+            if law == s.law:
+                for target in targets:
+                    size = [f.size_for(target) for f in resampled]
+                    ends = np.quantile(size, [0.025, 0.975], method="nearest")
+                    values[f"studies for {target}"] = (plain.size_for(target), *ends)
+            for metric, (value, low, high) in values.items():
+                row = results.missing(name, metric, "", model=law, **counts)
+                ok = np.isfinite(value)
+                reason = "" if ok else "the law never reaches it"
+                row |= dict(
+                    value=value if ok else np.nan, low=low, high=high, reason=reason,
+                    status="ok" if ok else "not evaluated", is_chosen=law == s.law,
+                )  # fmt: skip
+                rows.append(row)
+    made = pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan)
+    made.insert(0, "task", "scaling")
+    return made
+
+
+def curves(found, sizes):
+    """The chosen law of each metric with its band, from the smallest size to ten times the largest.
+
+    Returns
+    -------
+    DataFrame
+        `series, size, value, low, high`.
+    """
+    sizes = np.asarray(list(sizes.values()) if isinstance(sizes, dict) else sizes, float)
+    grid = np.geomspace(sizes.min(), 10 * sizes.max(), 40)
+    rows = []
+    for name, s in found.items():
+        if not s.fits:
+            continue
+        plain, resampled = s.fits[s.law]
+        band = np.quantile([f(grid) for f in resampled], [0.025, 0.975], axis=0)
+        rows.append(
+            pd.DataFrame(dict(series=name, size=grid, value=plain(grid), low=band[0], high=band[1]))
+        )
+    columns = ["series", "size", "value", "low", "high"]
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+
+
+def published_curves():
+    """The published laws over the paper's range, without band: none was published."""
+    grid = np.geomspace(500, 15331, 30)
+    return pd.concat(
+        [
+            pd.DataFrame(dict(series=f"published {name}", size=grid, value=a * grid**b))
+            for name, (a, b) in PUBLISHED.items()
+        ],
+        ignore_index=True,
+    ).assign(low=np.nan, high=np.nan)

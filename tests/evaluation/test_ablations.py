@@ -1,0 +1,220 @@
+"""Sweeps compared pairwise, claims judged by intervals, choices of protocol, and the ledger."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from test_off_shelf import make
+
+from merlin import run
+from merlin.evaluation import ablations, claims, scaling, sensitivity
+
+OPTIONS = dict(split="test", pool=8, min_positive=5, n_resamples=60, seed=1)
+
+
+@pytest.fixture(scope="module")
+def judged():
+    files = {}
+    for seed in (1, 2):
+        files["reference", seed] = make(seed, noise=0.3)
+        files["worse", seed] = make(seed, noise=2.0)
+        files["codes_only", seed] = make(seed, noise=0.3)
+    return ablations.evaluate(files, text_of={"codes_only": "none"}, **OPTIONS)
+
+
+def test_differences_are_paired_by_seed_and_patients(judged):
+    patients = make(1).patient_id
+    table = ablations.compare(judged, patients)
+    row = table[(table["label"] == "worse") & (table["metric"] == "recall@1 of 8")]
+    row = row[row["kind"] == "difference"].iloc[0]
+    gap = [
+        judged["worse", s]["recall@1 of 8"] - judged["reference", s]["recall@1 of 8"]
+        for s in (1, 2)
+    ]
+    assert row["value"] == pytest.approx(np.mean(gap, axis=0)[0])
+    low, high = np.quantile(np.mean(gap, axis=0)[1:], [0.025, 0.975])
+    assert (row["low"], row["high"]) == pytest.approx((low, high))
+    assert [float(v) for v in row["by_seed"].split()] == pytest.approx(
+        [g[0] for g in gap], abs=1e-6
+    )
+    assert row["n_patients"] == 40
+    assert row["n_seeds"] == 2
+
+
+def test_arm_without_reports_has_a_reason_and_no_number(judged):
+    table = ablations.compare(judged, make(1).patient_id)
+    part = table[(table["label"] == "codes_only") & (table["metric"] == "zero-shot F1")]
+    assert (part["status"] == "not evaluated").all()
+    assert part["value"].isna().all()
+    assert part["reason"].str.contains("no report").all()
+    phenotypes = table[(table["label"] == "codes_only") & (table["metric"] == "phenotype AUROC")]
+    assert (phenotypes["status"] == "ok").all()
+
+
+def test_verdicts_follow_the_interval_and_the_expected_sign(judged):
+    table = ablations.compare(judged, make(1).patient_id)
+    asked = [
+        ("worse", "recall@1", -1, "noise hurts"),
+        ("worse", "recall@1", +1, "noise helps"),
+        ("absent", "recall@1", +1, "never run"),
+    ]
+    found = ablations.verdicts(table, asked)["verdict"].tolist()
+    assert found == ["holds here", "contradicted here", "not run"]
+    assert claims.verdict(0.1, -0.2, 0.3, 1) == "not decided here"
+
+
+# Protocol sensitivity
+
+
+def test_default_protocol_is_the_evaluations_own_and_alternatives_stand_beside_it():
+    from merlin.evaluation import zero_shot
+
+    e = make(1, noise=1.0)
+    test, val = np.arange(60), np.arange(60, 80)
+    e.finding_labels[:10] = np.nan
+    table = sensitivity.findings(e, test, val, n_resamples=50, n_draws=3, seed=1)
+    scores = zero_shot.score_file(e, test, wording="reported")
+    own, _ = zero_shot.evaluate(
+        scores, e.finding_labels[test].astype(float), e.patient_id[test], model="m", split="test",
+        n_resamples=50, seed=1,
+    )  # fmt: skip
+    macro = own[(own["label"] == "macro") & (own["metric"] == "f1")].iloc[0]
+    assert table.iloc[0][["value", "low", "high"]].tolist() == pytest.approx(
+        macro[["value", "low", "high"]].tolist()
+    )
+    by_option = table.set_index(["factor", "option"])["value"]
+    assert by_option["missing labels", "negative"] != by_option["missing labels", "masked"]
+    assert by_option["threshold", "from test (wrong)"] >= by_option["threshold", "from validation"]
+    assert (table.groupby("factor")["is_default"].sum() == 1).all()
+
+
+def test_retrieval_choices_move_recall_the_way_they_must():
+    e = make(1, noise=2.0)
+    e.text_group[1::2] = e.text_group[::2]  # reports equal by pairs
+    e.findings_sentences[:] = e.findings
+    test = np.arange(80)
+    table = sensitivity.retrieved(
+        e, test, pools=(8, 32, 500), headline=32, n_resamples=50, n_draws=4, seed=1
+    )
+    value = table.set_index(["factor", "option"])["value"]
+    assert value["pool size", "8"] > value["pool size", "32"]
+    assert ("pool size", "500") not in value.index
+    assert value["equal reports", "credited"] >= value["equal reports", "counted wrong"]
+    assert value["last, partial pool", "counted"] > value["last, partial pool", "left out"]
+
+
+# Scaling
+
+
+def test_scaling_table_tells_exponents_and_says_why_there_is_none():
+    sizes = np.array([100, 200, 400, 800.0])
+    rng = np.random.default_rng(1)
+    runs = [0.3 * s**0.12 + rng.normal(scale=0.004, size=(2, 1)) + np.zeros((2, 81)) for s in sizes]
+    found = {
+        "zero-shot F1": scaling.evaluate(sizes, runs, metric="F1", n_fits=60, seed=1),
+        "other": scaling.evaluate(sizes[:2], runs[:2], metric="other", n_fits=60, seed=1),
+    }
+    table = scaling.table(found, n_studies=50, n_patients=40)
+    row = table[(table["label"] == "zero-shot F1") & (table["metric"] == "exponent")].iloc[0]
+    assert row["low"] <= 0.12 <= row["high"]
+    assert row["status"] == "ok"
+    none = table[table["label"] == "other"].iloc[0]
+    assert none["status"] == "not evaluated"
+    assert "2 sizes" in none["reason"]
+    curve = scaling.curves(found, sizes)
+    assert set(curve["series"]) == {"zero-shot F1"}
+    assert curve["size"].max() == pytest.approx(8000)
+    assert (curve["low"] <= curve["high"]).all()
+
+
+# Ledger
+
+
+def entry(**changes):
+    plain = dict.fromkeys(claims.KEYS) | dict(
+        id="a", family="f", claim="c", value=0.7, source="s", reliability="secondary", tier="full",
+        tolerance=0.02, result=dict(table="t", label="macro", metric="f1"),
+    )  # fmt: skip
+    return plain | changes
+
+
+TABLES = {
+    "t": pd.DataFrame(
+        dict(
+            label=["macro", "x"],
+            metric=["f1", "f1"],
+            value=[0.71, 0.2],
+            low=0.1,
+            high=0.9,
+            status="ok",
+        )
+    ),
+    "gaps": pd.DataFrame(
+        {
+            "merlin minus": ["scratch"],
+            "fraction": [0.1],
+            "value": [0.2],
+            "low": [0.1],
+            "high": [0.3],
+        }
+    ),
+}
+
+
+def test_phantoms_never_reproduce_a_number():
+    asked = entry(
+        direction={"table": "gaps", "merlin minus": "scratch", "fraction": 0.1, "sign": 1}
+    )
+    table = claims.ledger([entry(), asked], TABLES, tier="phantom")
+    assert table["status"].tolist() == ["not run (needs the full tier)", "holds here"]
+    assert table["ours"].isna().all()
+    assert not table["status"].str.contains("reproduced").any()
+
+
+def test_full_tier_compares_with_the_tolerance():
+    far = entry(id="b", value=0.8)
+    gone = entry(id="c", result=dict(table="missing", label="macro"))
+    table = claims.ledger([entry(), far, gone], TABLES, tier="full")
+    assert table["status"].tolist() == ["reproduced", "differs", "not run (needs the full tier)"]
+
+
+def test_ledger_names_every_bad_entry(tmp_path):
+    path = tmp_path / "claims.yaml"
+    bad = [
+        entry(reliability="memory"),
+        entry(reliability="rumour", source=None, value=1.0),
+        {"id": "x"},
+    ]
+    path.write_text(yaml.safe_dump(bad))
+    with pytest.raises(claims.LedgerError) as caught:
+        claims.read_claims(path)
+    for text in (
+        "from memory",
+        "occurs twice",
+        "rumour",
+        "needs a source",
+        "entry 3",
+        "missing keys",
+    ):
+        assert text in str(caught.value)
+
+
+def test_selection_must_be_one_row():
+    with pytest.raises(claims.LedgerError, match="2 rows match"):
+        claims.select(TABLES, dict(table="t", metric="f1"))
+    with pytest.raises(claims.LedgerError, match="no column"):
+        claims.select(TABLES, dict(table="t", arm="x"))
+
+
+def test_our_ledger_is_sound_and_covers_every_family_and_figure():
+    entries = claims.read_claims(run.ROOT / "data_manifests" / "claims.yaml")
+    families = {e["family"] for e in entries}
+    assert {
+        "zero-shot findings", "phenotypes", "retrieval", "five-year prediction",
+        "report generation", "segmentation", "external", "ablations", "scaling",
+    } <= families  # fmt: skip
+    figures = {str(e["figure"]) for e in entries}
+    for number in "123456789":
+        assert any(f.startswith(number) for f in figures), number
+    notebooks = {e["notebook"] for e in entries} - {None}
+    assert all((run.NOTEBOOKS / f"{n}.ipynb").is_file() for n in notebooks)

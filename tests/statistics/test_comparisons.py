@@ -1,0 +1,107 @@
+"""DeLong, permutation, Wilson and adjusted p values against published examples and libraries."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+
+from merlin.statistics import comparisons
+
+
+def slow_delong(scores, labels):
+    """Structural components written out, pair by pair (DeLong et al. 1988)."""
+    x, y = scores[labels == 1], scores[labels == 0]
+    kernel = (x[:, None] > y[None]) + 0.5 * (x[:, None] == y[None])
+    below, above = kernel.mean(1), kernel.mean(0)
+    return kernel.mean(), below.var(ddof=1) / len(x) + above.var(ddof=1) / len(y)
+
+
+@pytest.mark.parametrize("decimals", [1, 6])  # with ties and without
+def test_delong_equals_its_definition_and_scikit_learn(decimals):
+    rng = np.random.default_rng(1)
+    labels = (rng.random(80) < 0.3).astype(float)
+    scores = np.round(rng.normal(size=(80, 2)) + labels[:, None], decimals)
+    found = comparisons.delong(scores, labels)
+    for model in (0, 1):
+        auroc, variance = slow_delong(scores[:, model], labels)
+        assert found.auroc[model] == pytest.approx(auroc)
+        assert found.auroc[model] == pytest.approx(roc_auc_score(labels, scores[:, model]))
+        assert found.covariance[model, model] == pytest.approx(variance)
+
+
+def test_delong_on_hanley_and_mcneils_radiologist():
+    """The 109 CT readings of Hanley and McNeil (Radiology 143:29, 1982): 0.893, error 0.032."""
+    normal, abnormal = [33, 6, 6, 11, 2], [3, 2, 2, 11, 33]
+    scores = np.repeat([1, 2, 3, 4, 5, 1, 2, 3, 4, 5], normal + abnormal).astype(float)
+    labels = np.repeat([0.0, 1.0], [58, 51])
+    found = comparisons.delong(scores, labels)
+    assert found.auroc[0] == pytest.approx(0.893, abs=5e-4)
+    assert np.sqrt(found.covariance[0, 0]) == pytest.approx(0.032, abs=2e-3)
+
+
+def test_paired_difference_is_narrower_than_two_apart_and_zero_for_equals():
+    rng = np.random.default_rng(2)
+    labels = (rng.random(300) < 0.4).astype(float)
+    base = rng.normal(size=300) + labels
+    scores = np.stack([base + 0.3 * rng.normal(size=300), base + 0.3 * rng.normal(size=300)], 1)
+    found = comparisons.delong(scores, labels)
+    _, low, high, p = found.difference()
+    apart = 2 * 1.96 * np.sqrt(found.covariance[0, 0] + found.covariance[1, 1])
+    assert high - low < 0.6 * apart
+    assert 0 < p <= 1
+    same = comparisons.delong(np.stack([base, 2 * base], 1), labels).difference()
+    assert same[0] == 0
+    assert np.isnan(same[3])
+
+
+def test_one_study_a_patient_gives_delong_and_repeats_widen_it():
+    rng = np.random.default_rng(3)
+    labels = (rng.random(120) < 0.4).astype(float)
+    scores = rng.normal(size=120) + labels
+    plain = comparisons.delong(scores, labels).covariance[0, 0]
+    alone = comparisons.delong(scores, labels, np.arange(120)).covariance[0, 0]
+    assert alone == pytest.approx(plain, rel=0.03)
+    # Each study four times is no more evidence than once.
+    again = [np.repeat(a, 4) for a in (scores, labels, np.arange(120))]
+    clustered = comparisons.delong(*again).covariance[0, 0]
+    assert clustered == pytest.approx(alone, rel=0.03)
+    assert comparisons.delong(*again[:2]).covariance[0, 0] < 0.3 * clustered
+
+
+def test_delong_refuses_one_class():
+    with pytest.raises(ValueError, match="1 positive, 4 negative"):
+        comparisons.delong(np.arange(5.0), np.array([1.0, 0, 0, 0, 0]))
+
+
+def test_permutation_p_is_uniform_for_equal_models_and_small_for_unequal_ones():
+    rng = np.random.default_rng(4)
+    p_equal = []
+    for n in range(40):
+        labels = np.repeat((rng.random(60) < 0.5).astype(float), 2)
+        base = rng.normal(size=120)
+        one, other = (base + labels + 0.5 * rng.normal(size=120) for _ in range(2))
+        patients = np.repeat(np.arange(60), 2)
+        options = dict(n_permutations=200, seed=n)
+        p_equal.append(comparisons.permutation_test(one, other, labels, patients, **options)[1])
+    assert stats.kstest(p_equal, "uniform").pvalue > 0.01
+    gap, p = comparisons.permutation_test(
+        labels + 0.1 * base, 1000 * base, labels, patients, n_permutations=500, seed=1
+    )
+    assert gap > 0.3
+    assert p == pytest.approx(1 / 501)
+
+
+def test_wilson_is_scipys():
+    for k, n in ((0, 10), (3, 10), (10, 10), (150, 1000)):
+        expected = stats.binomtest(k, n).proportion_ci(method="wilson")
+        assert comparisons.wilson(k, n) == pytest.approx((expected.low, expected.high))
+    assert np.isnan(comparisons.wilson(0, 0)).all()
+
+
+def test_adjusted_p_values_keep_what_is_missing():
+    p = np.array([0.01, np.nan, 0.04, 0.03])
+    np.testing.assert_allclose(comparisons.adjust(p), [0.03, np.nan, 0.06, 0.06])
+    expected = stats.false_discovery_control(p[~np.isnan(p)])
+    np.testing.assert_allclose(comparisons.adjust(p, "bh")[~np.isnan(p)], expected)
+    with pytest.raises(ValueError, match="method must be"):
+        comparisons.adjust(p, "bonferroni")
