@@ -165,7 +165,7 @@ rule embeddings:
         BASE + "/embeddings/{arm}.npz",
     params:
         name=lambda w: f"03_embeddings-{w.arm}",
-        extra=lambda w: f"-p arm {w.arm}",
+        extra=lambda w: f"-p arm {w.arm}" + (" -p headline_only True" if w.arm in SWEEP else ""),
         settings=lambda w: chosen("03_embeddings"),
     threads: threads_of
     resources:

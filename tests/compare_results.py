@@ -21,6 +21,7 @@ KEYS = [
     "representation",
     "site",
     "fraction",
+    "kind",
 ]
 # The cohort and its labels are exact; scores depend on the processor's arithmetic, and a hundred
 # training steps from random weights amplify the last bit.
@@ -36,6 +37,9 @@ TABLES = (
     "five_year",
     "report_generation",
     "segmentation",
+    "ablations",
+    "intervals",
+    "protocol_sensitivity",
 )
 
 
