@@ -15,7 +15,7 @@ if [ ! -x "$venv/bin/python" ]; then
   echo "Creating $venv with $("$python" --version) (about 3 GB, 2 to 10 minutes)"
   "$python" -m venv "$venv" 2>/tmp/merlin-venv.$$ || {
     rm -rf "$venv"
-    if grep -qi "ensurepip\|python3-venv" /tmp/merlin-venv.$$; then
+    if grep -qi "ensurepip\|python3-venv\|No module named .\?venv" /tmp/merlin-venv.$$; then
       fail "this Python has no working venv module. Debian and Ubuntu: apt-get install python3-venv"
     fi
     fail "$(tail -n 3 /tmp/merlin-venv.$$)"

@@ -4,6 +4,7 @@ Tables → figures; no files, no statistics.
 """
 
 import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from merlin.figures.off_shelf import legend_above, vertical_line
 from merlin.figures.panels import draw_forest, pretty
@@ -17,6 +18,13 @@ VERDICT_COLOUR = {
     "not decided here": COLOUR["baseline"],
     "not run": "#DDDDDD",
 }
+
+
+def plain_log_ticks(ax):
+    """1, 2, 5, 10 on a logarithmic x axis, as numbers."""
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def draw_ablations(tables, facts):
@@ -45,7 +53,7 @@ def draw_ablations(tables, facts):
         vertical_line(ax, 0, "reference")
         ax.set_yticks(range(len(arms)), [pretty(a) for a in arms] if n == 0 else [])
         ax.set_ylim(len(arms) - 0.4, -1.1)
-        ax.set_xlabel(f"{metric}, arm − reference")
+        ax.set_xlabel(f"Δ {metric}")
         panel_letter(ax, "abcdefg"[n])
     for key, column, label, letter in (
         ("cost", "saved_mb", "memory kept for the backward pass (MB a study)", "e"),
@@ -65,6 +73,7 @@ def draw_ablations(tables, facts):
                 textcoords="offset points",
             )
         ax.set_xscale("log")
+        plain_log_ticks(ax)
         ax.set_xlim(shapes[column].min() * 0.8, shapes[column].max() * 2.2)
         ax.set_xlabel(label)
         ax.set_ylabel("phenotype AUROC")
@@ -91,6 +100,7 @@ def draw_scaling(tables, facts):
             )
             ax.axvline(part["size"].max(), color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
         ax.set_xscale("log")
+        plain_log_ticks(ax)
         ax.set_xlabel("training studies")
         ax.set_ylabel(metric)
         panel_letter(ax, "abcdefg"[n])
@@ -102,6 +112,7 @@ def draw_scaling(tables, facts):
         line = published[published["series"] == name]
         ax.plot(line["size"], line["value"], color=colour, label=name.removeprefix("published "))
     ax.set_xscale("log")
+    plain_log_ticks(ax)
     ax.set_xlabel("real CT-report pairs (published fits, by a public review of arXiv v2)")
     ax.set_ylabel("metric")
     legend_above(ax, 2)
