@@ -318,7 +318,9 @@ def _sample(hu: np.ndarray, plan: _Plan) -> np.ndarray:
     with ThreadPoolExecutor(n_threads) as pool:
         list(
             pool.map(
-                lambda low, high: sample(ras, plan.xform, result, low, high), bounds[:-1], bounds[1:]
+                lambda low, high: sample(ras, plan.xform, result, low, high),
+                bounds[:-1],
+                bounds[1:],
             )
         )
     return result
