@@ -126,7 +126,7 @@ def test_columns_of_another_name_are_asked_for_and_taken(written):
     _, folder = written
     reports = pd.read_excel(folder / release.REPORTS, dtype=str, keep_default_na=False)
     reports.rename(columns={"Findings": "Text"}).to_excel(folder / release.REPORTS, index=False)
-    with pytest.raises(ManifestError, match="no column for findings. Found study id, Text"):
+    with pytest.raises(ManifestError, match=r"no column for findings\. Found study id, Text"):
         release.read_release(folder)
     found = release.read_release(folder, columns={"findings": "Text"})
     assert found.audit["detail"].str.contains("Text read as findings").any()
