@@ -3,6 +3,8 @@
     merlin findings scan.nii.gz dicom_folder --out results
     merlin embed scans/ --out scans.npz
     merlin evaluate main.npz mine.npz --out comparison
+    merlin release merlinabdominalctdataset --out my_cohort
+    merlin phantom --layout merlin --out look_alike
 
 Scans are NIfTI files or DICOM folders; a folder of NIfTI files is all of its files. What is assumed
 about a scan is printed. A scan that cannot be read is reported at the end and does not stop the
@@ -77,6 +79,34 @@ def parser():
     command.add_argument("--resamples", type=int, default=1000, help="of patients")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    command = commands.add_parser(
+        "release",
+        help="read the Merlin Abdominal CT Dataset into a manifest, with an audit",
+        description="Reads the data release's folder and writes manifest.csv (the schema of "
+        "data_manifests/README.md) and audit.csv: counts, how columns were matched, and everything "
+        "odd with how it was taken. Unknown label codes and missing files are refused, all at once.",
+    )
+    command.add_argument("folder", metavar="FOLDER", help="merlinabdominalctdataset/")
+    command.add_argument("--out", required=True, help="folder for manifest.csv and audit.csv")
+    command.add_argument(
+        "--patients", help="CSV of study id, patient id and, if known, date; the release has none"
+    )
+    command.add_argument(
+        "--column", nargs=2, action="append", default=[], metavar=("OURS", "THEIRS"),
+        help="where a column has another name, as --column findings Text",
+    )  # fmt: skip
+    command.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    command = commands.add_parser(
+        "phantom",
+        help="write a phantom cohort in a data set's layout",
+        description="Takes the internal cohort of a finished run and writes it in the layout of the "
+        "Merlin Abdominal CT Dataset: a look-alike to try the full tier on. Volumes are linked, not "
+        "copied, where the disk allows.",
+    )
+    command.add_argument("--layout", choices=["merlin"], required=True)
+    command.add_argument("--out", required=True, help="a new folder")
+    command.add_argument("--profile", default="smoke", help="whose cohort; default: smoke")
+    command.add_argument("--studies", type=int, help="only the first so many")
     return top
 
 
@@ -84,7 +114,9 @@ def main(argv=None):
     """Run the command line; returns the exit code."""
     args = parser().parse_args(argv)
     try:
-        return _evaluate(args) if args.command == "evaluate" else _run(args)
+        return {"evaluate": _evaluate, "release": _release, "phantom": _phantom}.get(
+            args.command, _run
+        )(args)
     except (FileNotFoundError, FileExistsError, ValueError) as error:
         sys.stderr.write(f"merlin {args.command}: {error}\n")
         return 2
@@ -121,6 +153,42 @@ def _run(args):
         _write_embeddings(model, facts, inputs, out, weights)
     _report(failed, len(scans))
     return 1 if failed else 0
+
+
+def _release(args):
+    from merlin.cohort.release import read_release
+    from merlin.run import write_csv
+
+    out = Path(args.out)
+    target = out / "manifest.csv"
+    if target.exists() and not args.overwrite:
+        raise FileExistsError(
+            f"{target} exists. Choose another --out, or pass --overwrite to replace it."
+        )
+    found = read_release(args.folder, columns=dict(args.column), patients=args.patients)
+    write_csv(target, found.manifest)
+    write_csv(out / "audit.csv", found.audit)
+    for row in found.audit.itertuples():
+        sys.stdout.write(f"{row.n:>8,}  {row.what}{f' ({row.detail})' if row.detail else ''}\n")
+    sys.stdout.write(f"Wrote {target} and audit.csv.\n")
+    return 0
+
+
+def _phantom(args):
+    from merlin.cohort.manifest import load_manifest
+    from merlin.cohort.release import write_release
+    from merlin.run import ROOT, upstream
+
+    path = upstream(ROOT / "runs" / args.profile / "cohort" / "manifest.csv", "01_cohort")
+    table = load_manifest(path)
+    table = table[table["site"] == "internal"].reset_index(drop=True)
+    if args.studies:
+        table = table.head(args.studies)
+    folder = write_release(table, args.out)
+    sys.stdout.write(
+        f"Wrote {len(table)} synthetic studies to {folder}, and {folder.name}-patients.csv beside it.\n"
+    )
+    return 0
 
 
 def _evaluate(args):

@@ -22,7 +22,6 @@ import numpy as np
 import safetensors.numpy
 from nibabel.orientations import inv_ornt_aff, io_orientation
 from safetensors import SafetensorError, safe_open
-from scipy.ndimage import affine_transform
 
 from merlin.ingest.volume import Volume, content_digest, locate, read
 
@@ -309,25 +308,21 @@ def _neighbours(plan: _Plan, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 def _sample(hu: np.ndarray, plan: _Plan) -> np.ndarray:
     """Trilinear interpolation through a full affine, for sheared volumes: (R, A, S) float32 HU."""
+    from merlin.ingest.trilinear import sample  # compiles once; few scans are sheared
+
     axes = np.argsort(plan.ornt[:, 0])
     ras = hu.transpose(axes)[tuple(slice(None, None, int(plan.ornt[s, 1])) for s in axes)]
     result = np.empty(plan.n_sampled, np.float32)
-    matrix, offset = plan.xform[:3, :3], plan.xform[:3, 3]
-
-    def fill(rows: np.ndarray) -> None:
-        affine_transform(
-            ras,
-            matrix,
-            offset + matrix[:, 0] * rows[0],
-            output=result[rows[0] : rows[-1] + 1],
-            output_shape=(len(rows), *plan.n_sampled[1:]),
-            order=1,
-            mode="nearest",
-        )
-
-    n_threads = min(4, os.cpu_count() or 1, plan.n_sampled[0])  # SciPy lets go of the GIL here
+    n_threads = min(4, os.cpu_count() or 1, plan.n_sampled[0])  # the kernel lets go of the GIL
+    bounds = np.linspace(0, plan.n_sampled[0], n_threads + 1).astype(int)
     with ThreadPoolExecutor(n_threads) as pool:
-        list(pool.map(fill, np.array_split(np.arange(plan.n_sampled[0]), n_threads)))
+        list(
+            pool.map(
+                lambda low, high: sample(ras, plan.xform, result, low, high),
+                bounds[:-1],
+                bounds[1:],
+            )
+        )
     return result
 
 

@@ -32,6 +32,8 @@ OBLIQUE[1:3, 1:3] = [
     [-0.8 * np.cos(TURN), -2.5 * np.sin(TURN)],
     [-0.8 * np.sin(TURN), 2.5 * np.cos(TURN)],
 ]
+SHEARED = AXIS_ALIGNED.copy()  # a tilted gantry: each slice lies a little further forward
+SHEARED[1, 2] = 2.5 * np.tan(np.radians(12.0))
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +72,8 @@ def seconds(call):
 
 @pytest.mark.parametrize(
     ("affine", "tolerance"),
-    [(AXIS_ALIGNED, TOLERANCE), (OBLIQUE, OBLIQUE_TOLERANCE)],
-    ids=["axis-aligned", "oblique"],
+    [(AXIS_ALIGNED, TOLERANCE), (OBLIQUE, OBLIQUE_TOLERANCE), (SHEARED, OBLIQUE_TOLERANCE)],
+    ids=["axis-aligned", "oblique", "sheared"],
 )
 def test_one_call_is_four_times_as_fast_as_the_official_chain(tmp_path, hu, affine, tolerance):
     """On an uncompressed file: unpacking gzip takes both sides the same zlib time."""

@@ -1,0 +1,374 @@
+"""The Merlin Abdominal CT Dataset as a manifest, with an audit of what was found on the way.
+
+Layout (paper_facts §2.7): `merlin_data/` with one NIfTI file a study, flat or nested;
+`reports_final.xlsx`; `zero_shot_findings_disease_cls.csv` with 1, 0 and −1 (not mentioned);
+`five_years_disease_task.csv` with 0 to 3; `metadata.csv`. No source confirms every column name, so
+they are matched by `COLUMNS`, which the caller may override, and the match is part of the audit.
+
+The release holds no patient ids. With a table of them studies are grouped by patient; without, each
+study is its own unit, and the audit says so.
+"""
+
+import html
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from merlin.cohort.ehr import DISEASES
+from merlin.cohort.extract import split_impression
+from merlin.cohort.findings import NAMES
+from merlin.cohort.manifest import ManifestError
+
+VOLUMES = "merlin_data"
+REPORTS = "reports_final.xlsx"
+FINDINGS = "zero_shot_findings_disease_cls.csv"
+FIVE_YEARS = "five_years_disease_task.csv"
+METADATA = "metadata.csv"
+# What a column may be called, compared without case, spaces, underscores and hyphens.
+COLUMNS = {
+    "study_id": ("study id", "accession", "id", "study"),
+    "findings": ("findings", "report"),
+    "split": ("split", "merlin split"),
+    "age": ("age", "patient age"),
+    "sex": ("gender", "sex"),
+    "phase": ("phase", "contrast phase"),
+    "manufacturer": ("manufacturer",),
+    "slice_mm": ("slicethickness", "slice thickness"),
+    "patient_id": ("patient id", "patient", "mrn"),
+    "date": ("date", "study date", "scan date"),
+}
+DELETED = "<DELETED>"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release as read.
+
+    Attributes
+    ----------
+    manifest : DataFrame
+        In the schema of `data_manifests/README.md`, all text; `volume` is an absolute path.
+    audit : DataFrame
+        `what, n, detail`: counts, and everything that was odd and how it was taken.
+    has_patients : bool
+        False where each study stands for a patient.
+    """
+
+    manifest: pd.DataFrame
+    audit: pd.DataFrame
+    has_patients: bool
+
+
+def read_release(folder, *, columns=None, patients=None):
+    """Read the data release.
+
+    Parameters
+    ----------
+    folder : path
+        `merlinabdominalctdataset/`.
+    columns : dict of str to str, optional
+        Our name → the file's, where `COLUMNS` does not match.
+    patients : path, optional
+        CSV with study id, patient id and, if known, date.
+
+    Returns
+    -------
+    Release
+
+    Raises
+    ------
+    ManifestError
+        With every missing file, unmatched column and unknown code at once.
+    """
+    folder, columns = Path(folder), columns or {}
+    audit, problems = [], []
+    tables = {}
+    for name, fields in (
+        (REPORTS, ("study_id", "findings", "split")),
+        (FINDINGS, ("study_id",)),
+        (FIVE_YEARS, ("study_id",)),
+        (METADATA, ("study_id",)),
+    ):
+        found = _read(folder, name, problems)
+        if found is not None:
+            tables[name] = _renamed(found, name, fields, columns, problems, audit)
+    volumes = _volumes(folder / VOLUMES, problems, audit)
+    if problems:
+        raise _error(folder, problems)
+
+    manifest = _reports(tables[REPORTS], problems, audit)
+    labels = _codes(tables[FINDINGS], FINDINGS, NAMES, ("1", "0", "-1"), problems, audit)
+    labels = labels.replace("-1", np.nan).add_prefix("label_")
+    diseases = _codes(tables[FIVE_YEARS], FIVE_YEARS, DISEASES, tuple("0123"), problems, audit)
+    diseases = diseases.add_prefix("five_year_")
+    if problems:
+        raise _error(folder, problems)
+    for name, part, what in (
+        (FINDINGS, labels, "finding labels"),
+        (FIVE_YEARS, diseases, "5-year labels"),
+    ):
+        known = manifest["study_id"].isin(part.index)
+        audit.append((f"studies without {what}", int((~known).sum()), name))
+        stray = ~part.index.isin(manifest["study_id"])
+        audit.append((f"{what} of studies without report", int(stray.sum()), name))
+        manifest = manifest.join(part, on="study_id")
+    in_test = manifest.loc[manifest["study_id"].isin(diseases.index), "split"] == "test"
+    audit.append(
+        (
+            "5-year labels outside the test split",
+            int((~in_test).sum()),
+            "the documentation says none",
+        )
+    )
+    manifest = manifest.join(_metadata(tables[METADATA], audit), on="study_id")
+    manifest["volume"] = manifest["study_id"].map(volumes)
+    lost = manifest["volume"].isna()
+    audit.append(("studies without volume", int(lost.sum()), "left out"))
+    manifest = manifest[~lost].reset_index(drop=True)
+    if manifest.empty:
+        raise _error(
+            folder, [f"{VOLUMES}: no study of {REPORTS} has a volume. Expected ID.nii.gz."]
+        )
+    has_patients = patients is not None
+    manifest = _patients(manifest, patients, columns, audit)
+    audit.append(("studies", len(manifest), "in the manifest"))
+    audit += [
+        (f"studies, {s}", int((manifest["split"] == s).sum()), "") for s in ("train", "val", "test")
+    ]
+    order = ["study_id", "patient_id", "split", "volume"]
+    manifest = manifest[[*order, *(c for c in manifest if c not in order)]]
+    return Release(manifest, pd.DataFrame(audit, columns=["what", "n", "detail"]), has_patients)
+
+
+def _error(folder, problems):
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    return ManifestError(f"{folder}: {count}\n  " + "\n  ".join(problems))
+
+
+def _read(folder, name, problems):
+    path = folder / name
+    if not path.is_file():
+        problems.append(
+            f"{name}: not found. Expected it beside {VOLUMES}/, as the download has it."
+        )
+        return None
+    read = pd.read_excel if path.suffix == ".xlsx" else pd.read_csv
+    # As text: ids may look like numbers, and codes must not become 1.0.
+    return read(path, dtype=str, keep_default_na=False)
+
+
+def _plain(name):
+    return "".join(c for c in str(name).lower() if c.isalnum())
+
+
+def _renamed(table, name, needed, columns, problems, audit):
+    """Our names for the columns that match; the match goes into the audit."""
+    match = {}
+    for ours, names in COLUMNS.items():
+        wanted = [columns[ours]] if ours in columns else names
+        found = [c for c in table if _plain(c) in {_plain(w) for w in wanted}]
+        if len(found) == 1:
+            match[found[0]] = ours
+        elif len(found) > 1:
+            problems.append(f"{name}: columns {', '.join(found)} could all be {ours}; name one.")
+        elif ours in needed:
+            problems.append(
+                f"{name}: no column for {ours}. Found {', '.join(map(str, table))}; expected one of "
+                f"{', '.join(wanted)}. Say which: columns={{'{ours}': …}}."
+            )
+    audit += [(f"{name}: column", 1, f"{theirs} read as {ours}") for theirs, ours in match.items()]
+    return table.rename(columns=match)
+
+
+def _volumes(folder, problems, audit):
+    """Study id → path; the name before the first dot is the id."""
+    if not folder.is_dir():
+        problems.append(f"{VOLUMES}/: not found. Expected a folder of ID.nii.gz files.")
+        return {}
+    paths, twice = {}, []
+    for path in sorted(p for p in folder.rglob("*") if p.name.endswith((".nii", ".nii.gz"))):
+        study = path.name.split(".")[0]
+        if study in paths:
+            twice.append(study)
+        paths.setdefault(study, str(path.resolve()))
+    audit.append(("volumes", len(paths), "files"))
+    if twice:
+        audit.append(("studies with several files", len(twice), "the first by name is taken"))
+    return paths
+
+
+def _reports(table, problems, audit):
+    """One row a study: final report, cut at the impression, escapes undone."""
+    table = table[table["study_id"] != ""].copy()
+    text = table["findings"].map(html.unescape).str.strip()
+    audit.append(
+        (f"reports with {DELETED}", int(text.str.contains(DELETED).sum()), "kept as written")
+    )
+    escaped = table["findings"].str.contains("&lt;|&gt;|&amp;")
+    audit.append(("reports with escaped characters", int(escaped.sum()), "unescaped"))
+    parts = text.map(split_impression)
+    table["findings"], table["impression"] = parts.str[0], parts.str[1]
+    audit.append(
+        ("reports with an impression inside", int((table["impression"] != "").sum()), "cut")
+    )
+    audit.append(
+        ("reports without findings", int((table["findings"] == "").sum()), "kept, no text")
+    )
+    split = table["split"].str.strip().str.lower().replace({"valid": "val", "validation": "val"})
+    odd = ~split.isin(["train", "val", "test"])
+    if odd.any():
+        rows = ", ".join(str(i + 2) for i in table.index[odd][:8])
+        problems.append(
+            f"{REPORTS}: rows {rows}, column split: {', '.join(sorted(set(split[odd]))[:5])}. "
+            "Expected train, val or test."
+        )
+    table["split"] = split
+    # A preliminary read and the final report share an id: the longer text is the final one.
+    order = table.assign(length=table["findings"].str.len()).sort_values("length", ascending=False)
+    kept = order.drop_duplicates("study_id").sort_index()
+    audit.append(
+        ("study ids that occur twice", len(table) - len(kept), "the longer report is taken")
+    )
+    filled = kept[kept["findings"] != ""]
+    shared = filled.groupby("findings")["split"].nunique()
+    audit.append(("reports word for word in several splits", int((shared > 1).sum()), "kept"))
+    return kept[["study_id", "split", "findings", "impression"]].reset_index(drop=True)
+
+
+def _codes(table, name, wanted, codes, problems, audit):
+    """Label columns by study; unknown codes are refused, all of them named."""
+    by_plain = {_plain(c): c for c in table}
+    missing = [w for w in wanted if _plain(w) not in by_plain]
+    if missing:
+        problems.append(f"{name}: no columns {', '.join(missing)}")
+        return pd.DataFrame(index=pd.Index([], name="study_id"))
+    part = table[["study_id", *(by_plain[_plain(w)] for w in wanted)]]
+    part = part.set_axis(["study_id", *wanted], axis=1)
+    values = part[list(wanted)].apply(lambda c: c.str.strip().str.replace(r"\.0+$", "", regex=True))
+    for column in wanted:
+        odd = ~values[column].isin([*codes, ""])
+        if odd.any():
+            rows = ", ".join(str(i + 2) for i in values.index[odd][:8])
+            found = ", ".join(sorted(set(values.loc[odd, column]))[:5])
+            problems.append(
+                f"{name}: rows {rows}, column {column}: {found}. Expected {', '.join(codes)} or empty."
+            )
+    values = values.replace("", np.nan).set_axis(part["study_id"], axis=0)
+    twice = values.index.duplicated(keep=False)
+    if twice.any():
+        groups = values[twice].fillna("").groupby(level=0)
+        differ = int((groups.nunique() > 1).any(axis=1).sum())
+        n = int(values.index.duplicated().sum())
+        audit.append((f"{name}: repeated rows", n, f"{differ} studies contradict themselves"))
+    values = values[~values.index.duplicated()]
+    values.index.name = "study_id"
+    return values
+
+
+def _metadata(table, audit):
+    table = table.drop_duplicates("study_id").set_index("study_id")
+    out = pd.DataFrame(index=table.index)
+    if "sex" in table:
+        first = table["sex"].str.strip().str.upper().str[:1]
+        out["sex"] = first.where(first.isin(["F", "M"]))
+        audit.append(("sex not F or M", int(out["sex"].isna().sum()), "left empty"))
+    for name in ("age", "slice_mm"):
+        if name in table:
+            number = pd.to_numeric(table[name].str.extract(r"(\d+(?:\.\d+)?)")[0], errors="coerce")
+            out[name] = number.map(lambda x: f"{x:g}", na_action="ignore")
+            audit.append((f"{name} unknown", int(number.isna().sum()), "left empty"))
+    for name in ("phase", "manufacturer"):
+        if name in table:
+            out[name] = table[name].replace("", np.nan)
+    audit.append(("studies with metadata", len(out), METADATA))
+    return out
+
+
+def _patients(manifest, path, columns, audit):
+    if path is None:
+        audit.append(("patients", 0, "unknown: each study is resampled as a patient of its own"))
+        return manifest.assign(patient_id=manifest["study_id"])
+    problems = []
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    name = Path(path).name
+    table = _renamed(table, name, ("study_id", "patient_id"), columns, problems, audit)
+    if problems:
+        raise _error(path, problems)
+    table = table.drop_duplicates("study_id").set_index("study_id")
+    lost = ~manifest["study_id"].isin(table.index)
+    if lost.any():
+        audit.append(("studies without patient", int(lost.sum()), "each its own patient"))
+    owner = manifest["study_id"].map(table["patient_id"]).fillna(manifest["study_id"])
+    manifest = manifest.assign(patient_id=owner)
+    if "date" in table:
+        manifest["date"] = manifest["study_id"].map(table["date"].replace("", np.nan))
+    mixed = manifest.groupby("patient_id")["split"].nunique()
+    audit.append(("patients", manifest["patient_id"].nunique(), name))
+    audit.append(("patients in several splits", int((mixed > 1).sum()), "their studies stay"))
+    return manifest
+
+
+def write_release(manifest, folder):
+    """Write a manifest's studies in the release's layout, volumes as links where the disk allows.
+
+    For look-alikes: what reads the real release reads a phantom one.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        From `load_manifest`.
+    folder : path
+        Must not exist.
+
+    Returns
+    -------
+    path
+        The folder; `patients.csv` beside it holds what the release does not.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; name a new folder.")
+    (folder / VOLUMES).mkdir(parents=True)
+    ids = manifest["study_id"]
+    for study, volume in zip(ids, manifest["volume"], strict=True):
+        source = Path(volume)
+        suffix = ".nii.gz" if source.name.endswith(".gz") else ".nii"
+        _link(source, folder / VOLUMES / f"{study}{suffix}")
+    text = manifest["findings"].fillna("")
+    impression = manifest["impression"].fillna("") if "impression" in manifest else ""
+    joined = text.where(impression == "", text + "\nIMPRESSION: " + impression)
+    reports = pd.DataFrame(
+        {"study id": ids, "Findings": joined, "Split": manifest["split"], "Few Shot": 0}
+    )
+    reports.to_excel(folder / REPORTS, index=False)
+    labels = manifest[[f"label_{n}" for n in NAMES]].set_axis(list(NAMES), axis=1)
+    labels = labels.fillna(-1).astype(int)
+    labels.insert(0, "study_id", ids)
+    labels.to_csv(folder / FINDINGS, index=False)
+    diseases = manifest[[f"five_year_{d}" for d in DISEASES]].set_axis(list(DISEASES), axis=1)
+    diseases.insert(0, "study_id", ids)
+    known = diseases[manifest["split"] == "test"].dropna(subset=list(DISEASES))
+    known.astype({d: int for d in DISEASES}).to_csv(folder / FIVE_YEARS, index=False)
+    about = {"study_id": ids}
+    for theirs, ours in (
+        ("age", "age"), ("gender", "sex"), ("phase", "phase"), ("manufacturer", "manufacturer"),
+        ("slicethickness", "slice_mm"),
+    ):  # fmt: skip
+        if ours in manifest:
+            about[theirs] = manifest[ours]
+    pd.DataFrame(about).to_csv(folder / METADATA, index=False)
+    owners = ["study_id", "patient_id"] + (["date"] if "date" in manifest else [])
+    manifest[owners].to_csv(folder.with_name(f"{folder.name}-patients.csv"), index=False)
+    return folder
+
+
+def _link(source, target):
+    import os
+    import shutil
+
+    try:
+        os.link(source, target)
+    except OSError:  # another disk
+        shutil.copyfile(source, target)
