@@ -80,8 +80,11 @@ def figures(name, folder=""):
     return [f"{BASE}/figures/{folder}{f}.json" for f in FIGURES[name]]
 
 
+# Two kernels that start in the same moment may pick the same port, and one dies: each start holds a
+# lock for some seconds, in the background.
 PAPERMILL = (
     "mkdir -p {BASE}/partial/$(dirname {params.name}) && "
+    "exec 9>{BASE}/partial/.start && flock 9 && {{ sleep 5 & }} && exec 9>&- && "
     "( papermill {input[0]} {BASE}/partial/{params.name}.ipynb --cwd notebooks --no-progress-bar "
     "--log-level ERROR --log-output -p profile {PROFILE} {params.extra} "
     "2> >(grep -v 'without encryption' >&2) "
