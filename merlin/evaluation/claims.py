@@ -131,20 +131,33 @@ def ledger(entries, tables, *, tier):
                 row["ours"] = float(found["value"])
                 near = abs(row["ours"] - entry["value"]) <= entry["tolerance"]
                 row["status"] = "reproduced" if near else "differs"
-        elif tier != "full" and entry["direction"]:
+        elif entry["direction"]:
             found = select(tables, entry["direction"])
             row["sign"] = entry["direction"]["sign"]
             row["status"] = "not run"
             if found is not None:
                 low, high = float(found["low"]), float(found["high"])
                 row |= dict(phantom=float(found["value"]), phantom_low=low, phantom_high=high)
-                row["status"] = verdict(found["value"], low, high, row["sign"])
+                seeds = found.get("by_seed", "")
+                row["status"] = verdict(found["value"], low, high, row["sign"], by_seed=seeds)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def verdict(value, low, high, sign):
-    """`holds here`, `contradicted here`, or `not decided here` where the interval includes zero."""
-    if not (low > 0 or high < 0):
+def verdict(value, low, high, sign, *, by_seed=""):
+    """`holds here` or `contradicted here` where interval and all seeds agree, else `not decided here`.
+
+    Parameters
+    ----------
+    value, low, high : float
+        Of a difference.
+    sign : {1, -1}
+        The claim's.
+    by_seed : str
+        Differences of single runs, separated by spaces; a single run decides nothing.
+    """
+    runs = [float(v) for v in str(by_seed).split()]
+    alike = not runs or (len(runs) > 1 and {np.sign(v) for v in runs} == {np.sign(value)})
+    if not (low > 0 or high < 0) or not alike:
         return "not decided here"
     return "holds here" if np.sign(value) == sign else "contradicted here"

@@ -68,13 +68,15 @@ def evaluate(sizes, runs, *, metric, n_fits, seed):
     return Scaling(law if law in fits else "power", fits, errors)
 
 
-def table(found, *, n_studies, n_patients, targets=(0.7, 0.8, 0.9)):
+def table(found, *, n_studies, n_patients, max_size, targets=(0.7, 0.8, 0.9)):
     """Exponents, held-out errors and sizes for targets, in the common schema.
 
     Parameters
     ----------
     found : dict of str to Scaling
         By metric.
+    max_size : float
+        Of the training sets: sizes beyond twice that are marked as extrapolated.
     targets : sequence of float
         For the chosen law's size that reaches them.
 
@@ -104,6 +106,10 @@ def table(found, *, n_studies, n_patients, targets=(0.7, 0.8, 0.9)):
                 row = results.missing(name, metric, "", model=law, **counts)
                 ok = np.isfinite(value)
                 reason = "" if ok else "the law never reaches it"
+                if ok and metric.startswith("studies for"):
+                    far = "beyond twice the data" if value > 2 * max_size else ""
+                    open_ended = "some refits never reach it" if not np.isfinite(high) else ""
+                    reason = "; ".join(t for t in (far, open_ended) if t)
                 row |= dict(
                     value=value if ok else np.nan, low=low, high=high, reason=reason,
                     status="ok" if ok else "not evaluated", is_chosen=law == s.law,
@@ -138,7 +144,7 @@ def curves(found, sizes):
 
 
 def published_curves():
-    """The published laws over the paper's range, without band: none was published."""
+    """The published laws from 500 pairs to the paper's 15,331, without band: none was published."""
     grid = np.geomspace(500, 15331, 30)
     return pd.concat(
         [

@@ -8,22 +8,43 @@ import numpy as np
 import pandas as pd
 
 from merlin.evaluation import retrieval, zero_shot
-from merlin.evaluation.results import resampling
+from merlin.evaluation.results import difference, has_both, resampling
 from merlin.statistics import bootstrap, metrics
 
 
 def _f1_row(factor, option, called, labels, weights, *, is_default=False, reason=""):
     """Macro F1 with its interval; `called` and `labels` are (n_studies, n_findings)."""
-    both = [(labels[:, j] == 1).any() and (labels[:, j] == 0).any() for j in range(labels.shape[1])]
-    row = dict(
-        task="zero-shot findings", factor=factor, option=option, is_default=is_default,
-        n_studies=int((~np.isnan(labels)).any(1).sum()), n_labels=int(sum(both)), reason=reason,
+    both = [has_both(labels[:, j]) for j in range(labels.shape[1])]
+    found = None
+    if any(both):
+        found = bootstrap.macro(metrics.f1(called[:, both], labels[:, both], weights))
+    n = int((~np.isnan(labels)).any(1).sum())
+    return _row("zero-shot findings", factor, option, found, n, sum(both), is_default, reason)
+
+
+def _row(task, factor, option, found, n_studies, n_labels, is_default=False, reason=""):
+    """One choice; `found` is its value and its resamples, None where it can't be evaluated."""
+    e = bootstrap.interval(
+        *((np.nan, np.full(2, np.nan)) if found is None else (found[0], found[1:]))
+    )
+    return dict(
+        task=task, factor=factor, option=option, is_default=is_default, value=e.value, low=e.low,
+        high=e.high, n_studies=n_studies, n_labels=int(n_labels), reason=reason,
+        status="not evaluated" if found is None else "ok", found=found,
     )  # fmt: skip
-    if not any(both):
-        return row | dict(value=np.nan, low=np.nan, high=np.nan, status="not evaluated")
-    found = bootstrap.macro(metrics.f1(called[:, both], labels[:, both], weights))
-    e = bootstrap.interval(found[0], found[1:])
-    return row | dict(value=e.value, low=e.low, high=e.high, status="ok")
+
+
+def _table(rows):
+    """Rows with paired differences from the default, which comes first."""
+    default = rows[0]["found"] if rows else None
+    for row in rows:
+        found = row.pop("found")
+        row |= dict(gap=np.nan, gap_low=np.nan, gap_high=np.nan)
+        # Resamples of studies pair with nothing, and a drawn pool has none.
+        if found is not None and default is not None and row["factor"] != "resampled unit":
+            gap = difference(found, default)
+            row |= dict(zip(("gap", "gap_low", "gap_high"), gap, strict=True))
+    return pd.DataFrame(rows)
 
 
 def findings(e, test, val, *, n_resamples, n_draws, seed):
@@ -40,170 +61,130 @@ def findings(e, test, val, *, n_resamples, n_draws, seed):
     Returns
     -------
     DataFrame
-        `task, factor, option, is_default, value, low, high, n_studies, n_labels, status, reason`.
+        `task, factor, option, is_default, value, low, high, n_studies, n_labels, reason, status` and
+        `gap, gap_low, gap_high`, the paired difference from the default protocol.
     """
-    patients, labels = e.patient_id[test], e.finding_labels[test].astype(float)
-    weights = resampling(patients, n_resamples, seed=seed)
     default = zero_shot.score_file(e, test, wording="reported")
     names = list(default.findings)
     order = [list(e.finding).index(n) for n in names]
-    labels, val_labels = labels[:, order], e.finding_labels[val].astype(float)[:, order]
-    called = default.value > 0
+    labels, val_labels = (e.finding_labels[r].astype(float)[:, order] for r in (test, val))
+    weights = resampling(e.patient_id[test], n_resamples, seed=seed)
+    called, n = default.value > 0, len(test)
     rows = [_f1_row("protocol", "ours, as stated", called, labels, weights, is_default=True)]
 
-    rows.append(
-        _f1_row("prompt wording", "as reports put it", called, labels, weights, is_default=True)
-    )
-    novel = zero_shot.score_file(e, test, wording="novel")
-    if set(names) <= set(novel.findings):
-        value = novel.value[:, [novel.findings.index(n) for n in names]]
-        rows.append(_f1_row("prompt wording", "unused phrases", value > 0, labels, weights))
-    each = (e.prompt_embedding, e.prompt_finding, e.prompt_kind)
-    all_prompts = zero_shot.score(e.image[test], *each)
-    both = all_prompts.value[:, [all_prompts.findings.index(n) for n in names]] > 0
-    rows.append(_f1_row("prompt wording", "both", both, labels, weights))
+    def add(factor, option, called=called, labels=labels, weights=weights, **more):
+        rows.append(_f1_row(factor, option, called, labels, weights, **more))
 
-    rows.append(_f1_row("prompts per side", "all", called, labels, weights, is_default=True))
-    use = e.prompt_wording == "reported"
-    for n in (1, 2):
-        drawn = []
-        for d in range(n_draws):
-            few = _some_prompts(e, use, n, np.random.default_rng([seed, 24, n, d]))
-            scores = zero_shot.score(e.image[test], *(a[few] for a in each))
-            value = scores.value[:, [scores.findings.index(f) for f in names]]
-            drawn.append(bootstrap.macro(metrics.f1(value > 0, labels, weights)))
+    def add_mean(factor, option, drawn):
+        """The mean of several draws, resample by resample."""
         found = np.mean(drawn, axis=0)
-        i = bootstrap.interval(found[0], found[1:])
-        rows.append(
-            rows[0]
-            | dict(
-                factor="prompts per side", option=f"{n}, mean of {n_draws} draws", is_default=False,
-                value=i.value, low=i.low, high=i.high,
-            )
-        )  # fmt: skip
+        rows.append(_row("zero-shot findings", factor, option, found, n, rows[0]["n_labels"]))
 
-    for scoring in zero_shot.SCORING:
+    prompts = (e.prompt_embedding, e.prompt_finding, e.prompt_kind)
+
+    def called_with(use):
+        scores = zero_shot.score(e.image[test], *(a[use] for a in prompts))
+        return scores.value[:, [scores.findings.index(f) for f in names]] > 0
+
+    reported, novel = (e.prompt_wording == w for w in ("reported", "novel"))
+    add("prompt wording", "as reports put it", is_default=True)
+    if set(names) <= set(e.prompt_finding[novel]):
+        add("prompt wording", "unused phrases", called_with(novel))
+        add("prompt wording", "both", called_with(reported | novel))
+    add("prompts per side", "all", is_default=True)
+    for k in (1, 2):
+        rngs = (np.random.default_rng([seed, 24, k, d]) for d in range(n_draws))
+        few = (called_with(_some_prompts(e, reported, k, rng)) for rng in rngs)
+        drawn = [bootstrap.macro(metrics.f1(c, labels, weights)) for c in few]
+        add_mean("prompts per side", f"{k}, mean of {n_draws} draws", drawn)
+    # A third order, raw_mean, equals normalised_mean where prompts have unit length, as in the file.
+    for scoring in ("mean_similarity", "normalised_mean"):
         scores = zero_shot.score_file(e, test, wording="reported", scoring=scoring)
-        rows.append(
-            _f1_row(
-                "averaging", scoring.replace("_", " "), scores.value > 0, labels, weights,
-                is_default=scoring == "mean_similarity",
-            )
-        )  # fmt: skip
-
-    rows.append(_f1_row("missing labels", "masked", called, labels, weights, is_default=True))
-    rows.append(_f1_row("missing labels", "negative", called, np.nan_to_num(labels), weights))
+        is_default = scoring == "mean_similarity"
+        add("averaging", scoring.replace("_", " "), scores.value > 0, is_default=is_default)
+    add("missing labels", "masked", is_default=True)
+    add("missing labels", "negative", labels=np.nan_to_num(labels))
     whole = ~np.isnan(labels).any(1)
-    why = f"{int(whole.sum())} of {len(whole)} studies have all {len(names)} labels"
-    rows.append(
-        _f1_row(
-            "missing labels", "study dropped", called,
-            np.where(whole[:, None], labels, np.nan), weights, reason=why,
-        )
-    )  # fmt: skip
-
-    rows.append(_f1_row("threshold", "zero", called, labels, weights, is_default=True))
-    on_val = zero_shot.score_file(e, val, wording="reported")
-    best = metrics.best_f1_threshold(on_val.value, val_labels)
-    rows.append(_f1_row("threshold", "from validation", default.value > best, labels, weights))
-    tuned = metrics.best_f1_threshold(default.value, labels)
-    rows.append(
-        _f1_row(
-            "threshold", "from test (wrong)", default.value > tuned, labels, weights,
-            reason="chosen on the answers: shown for its size, never to be used",
-        )
-    )  # fmt: skip
-
-    rows.append(_f1_row("negatives", "natural", called, labels, weights, is_default=True))
-    balanced = [
-        bootstrap.macro(metrics.f1(called, zero_shot.balanced_draw(labels, seed=seed + d), weights))
-        for d in range(n_draws)
-    ]
-    found = np.mean(balanced, axis=0)
-    i = bootstrap.interval(found[0], found[1:])
-    rows.append(
-        rows[0]
-        | dict(
-            factor="negatives", option="balanced", is_default=False,
-            value=i.value, low=i.low, high=i.high,
-        )
-    )  # fmt: skip
-
-    rows.append(_f1_row("resampled unit", "patient", called, labels, weights, is_default=True))
-    by_study = resampling(np.arange(len(test)), n_resamples, seed=seed)
-    rows.append(_f1_row("resampled unit", "study", called, labels, by_study))
-    return pd.DataFrame(rows)
+    why = f"{int(whole.sum())} of {n} studies have all {len(names)} labels"
+    kept = np.where(whole[:, None], labels, np.nan)
+    add("missing labels", "study dropped", labels=kept, reason=why)
+    add("threshold", "zero", is_default=True)
+    on_val = zero_shot.score_file(e, val, wording="reported").value
+    for option, scores, truth, reason in (
+        ("from validation", on_val, val_labels, ""),
+        ("from test (wrong)", default.value, labels, "chosen on the answers: never to be used"),
+    ):
+        best = metrics.best_f1_threshold(scores, truth)
+        best = np.where(np.isnan(best), 0.0, best)  # no positive to choose by
+        add("threshold", option, default.value > best, reason=reason)
+    add("negatives", "natural", is_default=True)
+    balanced = (zero_shot.balanced_draw(labels, seed=seed + d) for d in range(n_draws))
+    drawn = [bootstrap.macro(metrics.f1(called, part, weights)) for part in balanced]
+    add_mean("negatives", f"balanced, mean of {n_draws} draws", drawn)
+    add("resampled unit", "patient", is_default=True)
+    add("resampled unit", "study", weights=resampling(np.arange(n), n_resamples, seed=seed))
+    return _table(rows)
 
 
 def retrieved(e, test, *, pools=(32, 64, 128), headline=64, n_resamples, n_draws, seed):
-    """Recall@1, image to findings, under every choice, one at a time; columns as `findings`."""
-    patients, group = e.patient_id[test], e.text_group[test]
-    weights = resampling(patients, n_resamples, seed=seed).astype(float)
-    image = e.image[test]
-    texts = {
-        "sum of sentences": retrieval.report_vectors(e, test, "sentences"),
-        "whole findings": retrieval.report_vectors(e, test, "whole"),
-        "whole impression": e.impression[test],
-    }
+    """Recall@1, image to findings, under every choice, one at a time; columns as `findings`.
+
+    Studies whose report has no findings text sit out.
+    """
+    text = retrieval.report_vectors(e, test, "sentences")
+    test, text = (a[np.isfinite(text).all(1)] for a in (test, text))
+    n, image, group = len(test), e.image[test], e.text_group[test]
+    if headline > n:
+        reason = f"a pool of {headline} is larger than the {n} studies"
+        row = _row("retrieval", "protocol", "ours, as stated", None, n, 0, True, reason)
+        return _table([row])
+    weights = resampling(e.patient_id[test], n_resamples, seed=seed).astype(float)
+    by_study = resampling(np.arange(n), n_resamples, seed=seed).astype(float)
     rows = []
 
     def add(factor, option, each, w=weights, is_default=False, reason=""):
         found = each @ w / w.sum(0)
-        i = bootstrap.interval(found[0], found[1:])
-        rows.append(
-            dict(
-                task="retrieval", factor=factor, option=option, is_default=is_default,
-                value=i.value, low=i.low, high=i.high, n_studies=len(each), n_labels=1,
-                status="ok", reason=reason,
-            )
-        )  # fmt: skip
+        rows.append(_row("retrieval", factor, option, found, len(each), 1, is_default, reason))
 
-    better = retrieval.better_counts(image, texts["sum of sentences"], group)
-    n = len(test)
-    sizes = [p for p in pools if p <= n]
-    if headline > n:
-        return pd.DataFrame(rows)
+    better = retrieval.better_counts(image, text, group)
+    sizes = sorted(p for p in {*pools, headline} if p <= n)
     recall = {p: retrieval.expected_recall(better, n, p, 1) for p in sizes}
     default = recall[headline]
     add("protocol", "ours, as stated", default, is_default=True)
     for p in sizes:
         add("pool size", str(p), recall[p], is_default=p == headline)
-    for name, text in texts.items():
-        known = np.isfinite(text).all(1)
+    # Equal impressions are not equal findings: each text has groups of its own.
+    impression = e.impression[test]
+    same = np.unique(np.nan_to_num(impression).round(6), axis=0, return_inverse=True)[1].ravel()
+    for name, vectors, groups in (
+        ("sum of sentences", text, group),
+        ("whole findings", retrieval.report_vectors(e, test, "whole"), group),
+        ("whole impression", impression, same),
+    ):
+        known = np.isfinite(vectors).all(1)
         if known.sum() >= headline:
-            b = retrieval.better_counts(image[known], text[known], group[known])
+            b = retrieval.better_counts(image[known], vectors[known], groups[known])
             each = retrieval.expected_recall(b, int(known.sum()), headline, 1)
             w = weights[known]
             add("query text", name, each, w, is_default=name == "sum of sentences")
-    rest = n % headline
     add("last, partial pool", "left out", default, is_default=True)
+    rest = n % headline
     if rest > 1:
         small = retrieval.expected_recall(better, n, rest, 1)
         mixed = (default * (n - rest) + small * rest) / n
         add("last, partial pool", "counted", mixed, reason=f"one pool holds {rest} only")
-    alone = retrieval.better_counts(image, texts["sum of sentences"], np.arange(n))
+    alone = retrieval.better_counts(image, text, np.arange(n))
     add("equal reports", "credited", default, is_default=True)
     add("equal reports", "counted wrong", retrieval.expected_recall(alone, n, headline, 1))
-    drawn = retrieval.drawn_recall(
-        image, texts["sum of sentences"], group, headline, 1, n_draws=n_draws, seed=seed
-    )
     add("pools", "all (exact)", default, is_default=True)
-    rows.append(
-        rows[0]
-        | dict(
-            factor="pools", option=f"one draw; range of {n_draws}", is_default=False,
-            value=float(drawn[0]), low=float(drawn.min()), high=float(drawn.max()),
-            reason="the range is of draws, not of patients",
-        )
-    )  # fmt: skip
+    options = dict(n_draws=n_draws, seed=seed)
+    drawn = retrieval.drawn_recall(image, text, group, headline, 1, **options)
+    row = _row("retrieval", "pools", f"one draw; range of {n_draws}", None, n, 1)
+    about = dict(value=drawn[0], low=drawn.min(), high=drawn.max(), status="ok")
+    rows.append(row | about | dict(reason="the range is of draws, not of patients"))
     add("resampled unit", "patient", default, is_default=True)
-    add(
-        "resampled unit",
-        "study",
-        default,
-        resampling(np.arange(n), n_resamples, seed=seed).astype(float),
-    )
-    return pd.DataFrame(rows)
+    add("resampled unit", "study", default, by_study)
+    return _table(rows)
 
 
 def _some_prompts(e, use, n, rng):

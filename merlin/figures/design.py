@@ -49,7 +49,7 @@ def draw_ablations(tables, facts):
             ax.plot(runs, [row.position] * len(runs), "|", color=COLOUR["less data"], markersize=4)
         draw_forest(ax, known, colour=COLOUR["merlin"], size=2.2)
         for row in part[part["status"] != "ok"].itertuples():
-            ax.text(0, row.position, "no text side", fontsize=5, ha="center", va="center")
+            ax.text(0, row.position, row.reason, fontsize=5, ha="center", va="center")
         vertical_line(ax, 0, "reference")
         ax.set_yticks(range(len(arms)), [pretty(a) for a in arms] if n == 0 else [])
         ax.set_ylim(len(arms) - 0.4, -1.1)

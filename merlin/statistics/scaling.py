@@ -1,7 +1,7 @@
 """Power laws of a metric against the size of its training set.
 
 Two laws: `power`, a·Dᵇ, the paper's; and `offset`, c − a·D⁻ᵇ, which saturates at c. Both are fitted by
-bounded non-linear least squares from many starts, each point weighted by the variance of its seeds,
+bounded non-linear least squares from several starts, points weighted by a variance where one is given,
 and chosen by how well they foretell the largest size from the smaller ones.
 """
 
@@ -157,6 +157,7 @@ def bootstrap_fits(sizes, runs, law="power", *, n_fits=300, seed):
     n_resamples = runs[0].shape[1]
     fits = []
     for r in range(min(n_fits, n_resamples)):
-        drawn = [x[rng.integers(0, len(x), len(x)), r].mean() for x in runs]
+        # One fewer than there are: few values drawn with replacement vary too little (s²/n wants it).
+        drawn = [x[rng.integers(0, len(x), max(len(x) - 1, 1)), r].mean() for x in runs]
         fits.append(fit(sizes, drawn, law, variance=variance, n_starts=3))
     return fits

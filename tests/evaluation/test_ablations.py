@@ -19,7 +19,10 @@ def judged():
         files["reference", seed] = make(seed, noise=0.3)
         files["worse", seed] = make(seed, noise=2.0)
         files["codes_only", seed] = make(seed, noise=0.3)
-    return ablations.evaluate(files, text_of={"codes_only": "none"}, **OPTIONS)
+        files["reports_only", seed] = make(seed, noise=0.3)
+    return ablations.evaluate(
+        files, text_of={"codes_only": "none"}, no_codes=["reports_only"], **OPTIONS
+    )
 
 
 def test_differences_are_paired_by_seed_and_patients(judged):
@@ -46,7 +49,9 @@ def test_arm_without_reports_has_a_reason_and_no_number(judged):
     part = table[(table["label"] == "codes_only") & (table["metric"] == "zero-shot F1")]
     assert (part["status"] == "not evaluated").all()
     assert part["value"].isna().all()
-    assert part["reason"].str.contains("no report").all()
+    assert (part["reason"] == "this side was not trained").all()
+    untrained = table[(table["label"] == "reports_only") & (table["metric"] == "phenotype AUROC")]
+    assert (untrained["status"] == "not evaluated").all()
     phenotypes = table[(table["label"] == "codes_only") & (table["metric"] == "phenotype AUROC")]
     assert (phenotypes["status"] == "ok").all()
 
@@ -61,6 +66,19 @@ def test_verdicts_follow_the_interval_and_the_expected_sign(judged):
     found = ablations.verdicts(table, asked)["verdict"].tolist()
     assert found == ["holds here", "contradicted here", "not run"]
     assert claims.verdict(0.1, -0.2, 0.3, 1) == "not decided here"
+    clear = (0.1, 0.05, 0.2, 1)
+    assert claims.verdict(*clear) == "holds here"
+    assert claims.verdict(*clear, by_seed="0.11 0.09") == "holds here"
+    assert claims.verdict(*clear, by_seed="0.3 -0.1") == "not decided here"  # seeds disagree
+    assert claims.verdict(*clear, by_seed="0.1") == "not decided here"  # one seed says nothing
+
+
+def test_an_arm_may_have_a_reference_of_its_own(judged):
+    table = ablations.compare(judged, make(1).patient_id, references={"codes_only": "worse"})
+    gaps = table[(table["kind"] == "difference") & (table["metric"] == "phenotype AUROC")]
+    assert gaps.set_index("label")["reference"].to_dict() == {
+        "worse": "reference", "codes_only": "worse", "reports_only": "reference",
+    }  # fmt: skip
 
 
 # Protocol sensitivity
@@ -86,6 +104,9 @@ def test_default_protocol_is_the_evaluations_own_and_alternatives_stand_beside_i
     assert by_option["missing labels", "negative"] != by_option["missing labels", "masked"]
     assert by_option["threshold", "from test (wrong)"] >= by_option["threshold", "from validation"]
     assert (table.groupby("factor")["is_default"].sum() == 1).all()
+    gap = table[(table["status"] == "ok") & (table["factor"] != "resampled unit")]
+    np.testing.assert_allclose(gap["gap"], gap["value"] - gap["value"].iloc[0], atol=1e-12)
+    assert (gap.loc[gap["is_default"], ["gap", "gap_low", "gap_high"]] == 0).all(axis=None)
 
 
 def test_retrieval_choices_move_recall_the_way_they_must():
@@ -101,6 +122,13 @@ def test_retrieval_choices_move_recall_the_way_they_must():
     assert ("pool size", "500") not in value.index
     assert value["equal reports", "credited"] >= value["equal reports", "counted wrong"]
     assert value["last, partial pool", "counted"] > value["last, partial pool", "left out"]
+    small = sensitivity.retrieved(
+        e, test, pools=(8,), headline=500, n_resamples=9, n_draws=2, seed=1
+    )
+    assert small["status"].tolist() == ["not evaluated"]
+    assert "larger than the 80 studies" in small["reason"][0]
+    own = sensitivity.retrieved(e, test, pools=(8,), headline=16, n_resamples=9, n_draws=2, seed=1)
+    assert "16" in own.loc[own["factor"] == "pool size", "option"].tolist()
 
 
 # Scaling
@@ -114,7 +142,9 @@ def test_scaling_table_tells_exponents_and_says_why_there_is_none():
         "zero-shot F1": scaling.evaluate(sizes, runs, metric="F1", n_fits=60, seed=1),
         "other": scaling.evaluate(sizes[:2], runs[:2], metric="other", n_fits=60, seed=1),
     }
-    table = scaling.table(found, n_studies=50, n_patients=40)
+    table = scaling.table(found, n_studies=50, n_patients=40, max_size=800)
+    far = table[table["metric"] == "studies for 0.9"].iloc[0]
+    assert "beyond twice the data" in far["reason"]
     row = table[(table["label"] == "zero-shot F1") & (table["metric"] == "exponent")].iloc[0]
     assert row["low"] <= 0.12 <= row["high"]
     assert row["status"] == "ok"
