@@ -38,14 +38,14 @@ class Fit:
         return _value(self.law, (self.a, self.b, self.c), size)
 
     def size_for(self, target):
-        """Size at which the law reaches a target; inf where it never does."""
+        """Size at which the law reaches a target; inf where it never does, or beyond all numbers."""
         if self.b <= 0 or self.a <= 0:
             return float("inf")
-        if self.law == "power":
-            return float((target / self.a) ** (1 / self.b))
-        if target >= self.c:
+        if self.law == "offset" and target >= self.c:
             return float("inf")
-        return float((self.a / (self.c - target)) ** (1 / self.b))
+        ratio = target / self.a if self.law == "power" else self.a / (self.c - target)
+        with np.errstate(over="ignore"):  # a law that is nearly flat
+            return float(np.power(ratio, 1 / self.b))
 
 
 def _value(law, p, size):

@@ -54,3 +54,9 @@ def test_too_few_sizes_are_refused():
         scaling.fit([1, 2], [0.1, 0.2], "offset")
     with pytest.raises(ValueError, match="positive"):
         scaling.fit([0, 2, 3], [0.1, 0.2, 0.3])
+
+
+def test_a_flat_law_reaches_nothing_and_does_not_overflow():
+    flat = scaling.Fit("offset", 0.5, 0.001, 0.9, 0.0)
+    assert flat.size_for(0.899) == float("inf")
+    assert scaling.Fit("power", 0.5, 1e-4, np.nan, 0.0).size_for(0.9) == float("inf")
