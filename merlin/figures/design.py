@@ -49,7 +49,7 @@ def draw_ablations(tables, facts):
             ax.plot(runs, [row.position] * len(runs), "|", color=COLOUR["less data"], markersize=4)
         draw_forest(ax, known, colour=COLOUR["merlin"], size=2.2)
         for row in part[part["status"] != "ok"].itertuples():
-            ax.text(0, row.position, row.reason, fontsize=5, ha="center", va="center")
+            ax.text(0, row.position, "not trained", fontsize=5, ha="center", va="center")
         vertical_line(ax, 0, "reference")
         ax.set_yticks(range(len(arms)), [pretty(a) for a in arms] if n == 0 else [])
         ax.set_ylim(len(arms) - 0.4, -1.1)
@@ -64,12 +64,12 @@ def draw_ablations(tables, facts):
         both = cost.merge(value[["label", "value"]], left_on="arm", right_on="label")
         shapes = both[both["changes_network"]]
         ax.plot(shapes[column], shapes["value"], "o", color=COLOUR["merlin"], markersize=3)
-        for row in shapes.itertuples():
+        for n, row in enumerate(shapes.sort_values(column).itertuples()):
             ax.annotate(
                 f"{pretty(row.arm)} ({row.parameters / 1e6:.1f} M)",
                 (getattr(row, column), row.value),
                 fontsize=5,
-                xytext=(3, 2),
+                xytext=(3, 2 if n % 2 else -6),
                 textcoords="offset points",
             )
         ax.set_xscale("log")
