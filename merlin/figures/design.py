@@ -3,6 +3,8 @@
 Tables → figures; no files, no statistics.
 """
 
+import textwrap
+
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -15,14 +17,14 @@ METHODS = {"percentile": "percentile", "bca": "BCa"}
 VERDICT_COLOUR = {
     "holds here": COLOUR["absent"],
     "contradicted here": COLOUR["present"],
-    "not decided here": COLOUR["baseline"],
-    "not run": "#DDDDDD",
+    "not decided here": COLOUR["external"],
+    "not run": "#555555",
 }
 
 
-def plain_log_ticks(ax):
-    """1, 2, 5, 10 on a logarithmic x axis, as numbers."""
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+def plain_log_ticks(ax, subs=(1.0, 2.0, 5.0)):
+    """1, 2, 5, 10 (or as `subs` says) on a logarithmic x axis, as numbers."""
+    ax.xaxis.set_major_locator(LogLocator(subs=subs))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
@@ -100,7 +102,7 @@ def draw_scaling(tables, facts):
             )
             ax.axvline(part["size"].max(), color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
         ax.set_xscale("log")
-        plain_log_ticks(ax)
+        plain_log_ticks(ax, subs=(1.0,))
         ax.set_xlabel("training studies")
         ax.set_ylabel(metric)
         panel_letter(ax, "abcdefg"[n])
@@ -232,8 +234,8 @@ def draw_claims(tables, facts):
     ax = axes["families"]
     families = list(dict.fromkeys(table["family"]))
     statuses = list(dict.fromkeys(table["status"]))
-    shades = dict(zip(statuses, ("#BBBBBB", *VERDICT_COLOUR.values(), "#888888"), strict=False))
-    shades |= {k: v for k, v in VERDICT_COLOUR.items() if k in statuses}
+    greys = iter(("#DDDDDD", "#BBBBBB", "#999999", "#777777"))
+    shades = {k: VERDICT_COLOUR.get(k) or next(greys) for k in statuses}
     left = np.zeros(len(families))
     for status in statuses:
         counts = table[table["status"] == status].groupby("family").size().reindex(families)
@@ -258,10 +260,10 @@ def draw_claims(tables, facts):
         rows = rows.assign(value=rows["phantom"] * flip, low=ends[:, 0], high=ends[:, 1])
         draw_forest(ax, rows, colour=colour, label=verdict, size=2.4)
     vertical_line(ax, 0, "as the paper says →")
-    short = [c if len(c) < 52 else c[:50] + "…" for c in part["claim"]]
+    short = [textwrap.fill(c if len(c) < 100 else c[:98] + "…", 52) for c in part["claim"]]
     ax.set_yticks(range(len(part)), short, fontsize=5)
     ax.set_ylim(len(part) - 0.4, -1.4)
-    ax.set_xlabel("difference on the phantom, turned to the paper's direction")
+    ax.set_xlabel("difference on the phantom, right as claimed")
     panel_letter(ax, "b")
     return figure
 

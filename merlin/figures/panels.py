@@ -505,12 +505,12 @@ def _draw_wording(ax, table):
         linestyle="none",
     )
     gap = (pair["reported"] - pair["novel"].reindex(names)).sort_values(ascending=False)
-    for name in gap.index[:2]:
+    for n, name in enumerate(gap.index[:2]):
         ax.annotate(
             pretty(name),
             (pair["reported"][name], pair["novel"][name]),
             fontsize=5,
-            xytext=(3, -2) if pair["reported"][name] < 0.75 else (-3, -2),
+            xytext=(3 if pair["reported"][name] < 0.75 else -3, -2 - 6 * n),
             textcoords="offset points",
             ha="left" if pair["reported"][name] < 0.75 else "right",
         )
