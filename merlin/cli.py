@@ -122,15 +122,19 @@ def main(argv=None):
         return 2
 
 
+def _refuse_existing(target, overwrite):
+    if target.exists() and not overwrite:
+        raise FileExistsError(
+            f"{target} exists. Choose another --out, or pass --overwrite to replace it."
+        )
+
+
 def _run(args):
     from merlin.ingest.volume import find_scans
 
     out = Path(args.out)
     target = out / "findings.csv" if args.command == "findings" else out
-    if target.exists() and not args.overwrite:
-        raise FileExistsError(
-            f"{target} exists. Choose another --out, or pass --overwrite to replace it."
-        )
+    _refuse_existing(target, args.overwrite)
     if args.command == "embed" and out.suffix != ".npz":
         raise ValueError(f"--out {out}: expected a file name that ends in .npz")
     weights = Path(args.weights) if args.weights else _last_weights()
@@ -161,10 +165,7 @@ def _release(args):
 
     out = Path(args.out)
     target = out / "manifest.csv"
-    if target.exists() and not args.overwrite:
-        raise FileExistsError(
-            f"{target} exists. Choose another --out, or pass --overwrite to replace it."
-        )
+    _refuse_existing(target, args.overwrite)
     found = read_release(args.folder, columns=dict(args.column), patients=args.patients)
     write_csv(target, found.manifest)
     write_csv(out / "audit.csv", found.audit)
@@ -197,10 +198,7 @@ def _evaluate(args):
 
     out = Path(args.out)
     target = out / "results.csv"
-    if target.exists() and not args.overwrite:
-        raise FileExistsError(
-            f"{target} exists. Choose another --out, or pass --overwrite to replace it."
-        )
+    _refuse_existing(target, args.overwrite)
     paths = [Path(p) for p in args.paths]
     absent = [str(p) for p in paths if not p.is_file()]
     if absent:

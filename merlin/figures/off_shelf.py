@@ -90,7 +90,9 @@ def vertical_line(ax, x, text):
 
 def draw_phenotypes(tables, facts):
     """Per-phecode AUROC, chapters, models, and AUPRC against prevalence."""
-    table, names = tables[""], tables["names"].astype({"phecode": str})
+    # Read back from a CSV, 401 is 401.0 among 401.1, and "401" in the table beside "macro".
+    names = tables["names"].assign(phecode=lambda t: [f"{float(p):g}" for p in t["phecode"]])
+    table = tables[""]
     names = names.set_index("phecode")["name"]
     table = table.assign(label=table["label"].astype(str))
     figure, axes = new_figure(

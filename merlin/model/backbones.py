@@ -60,13 +60,7 @@ class _ChannelNorm(nn.LayerNorm):
 
 
 class Swin(nn.Module):
-    """MONAI's 3D Swin transformer (Liu et al., arXiv 2103.14030) with 4³ patches.
-
-    Parameters
-    ----------
-    config : ImageConfig
-        `width` is that of the first stage, `n_stages` their number.
-    """
+    """MONAI's 3D Swin transformer (Liu et al., arXiv 2103.14030) with 4³ patches; as `ConvNeXt`."""
 
     def __init__(self, config):
         super().__init__()

@@ -158,9 +158,9 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
     scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
     # Numbered in one order now, so that a resumed run adds up its gradients in the same order.
     texts.numbers(sorted({t for t in (*train.findings, *train.sections.ravel()) if t}))
+    abnormal = None if config.normal_share is None else abnormal_sections(train.sections)
     # How often to save changes no step, and alignment comes after the last one: neither is part of
     # what makes a checkpoint, so that another alignment does not train again.
-    abnormal = None if config.normal_share is None else abnormal_sections(train.sections)
     made_by = {k: v for k, v in asdict(config).items() if not k.startswith(("save_", "align_"))}
     mark = str([fingerprint, seed, made_by])
     start, log, note = resume_checkpoint(

@@ -1,11 +1,13 @@
 """Phenotypes: scikit-learn's numbers, honest gaps, chapters."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from merlin.evaluation import phenotypes
-from merlin.run import RESULT_COLUMNS
+from merlin.figures.off_shelf import draw_phenotypes
+from merlin.run import RESULT_COLUMNS, ROOT
 
 CODES = ("250.2", "401.1", "571.5", "8")
 
@@ -85,3 +87,14 @@ def test_resampled_macro_is_recomputed_from_the_same_patients(made):
 )
 def test_chapters_by_number(code, name):
     assert phenotypes.chapter(code) == name
+
+
+def test_figure_shows_every_evaluated_phecode_whole_numbers_too():
+    folder = ROOT / "figures"
+    table = pd.read_csv(folder / "phenotypes.csv")
+    names = pd.read_csv(folder / "phenotypes_names.csv")
+    figure = draw_phenotypes({"": table, "names": names}, {})
+    shown = len(figure.axes[0].get_yticks())
+    plain = table[(table["model"] == "main") & (table["metric"] == "auroc")]
+    codes = pd.to_numeric(plain["label"], errors="coerce").notna() & (plain["status"] == "ok")
+    assert shown == codes.sum() > 40
