@@ -4,6 +4,7 @@
 # so editing any of them reruns exactly what depends on it. papermill runs the notebook into a
 # partial copy; only a finished one becomes the output, a failed one is kept and explained.
 import json
+import re
 from pathlib import Path
 
 from merlin import run
@@ -64,6 +65,11 @@ def arm_settings(arm):
     return (SETTINGS["arms"] | SWEEP)[arm] or {}
 
 
+def any_of(names):
+    """A pattern that matches these names alone."""
+    return "|".join(re.escape(n) for n in names) or "none"
+
+
 def inflated_from(wildcards):
     """Weights that an arm starts from, if any."""
     start = arm_settings(wildcards.arm).get("init_from")
@@ -73,6 +79,11 @@ def inflated_from(wildcards):
 def threads_of(wildcards):
     """Runs of the sweep take one core each, so that several go side by side."""
     return (SETTINGS["02_pretraining"] | arm_settings(wildcards.arm))["n_threads"]
+
+
+def threads_for(name):
+    """Cores that a notebook's settings ask for."""
+    return SETTINGS[name]["n_threads"]
 
 
 def figures(name, folder=""):
@@ -146,6 +157,8 @@ rule pretraining:
         BASE + "/02_pretraining-{arm}.ipynb",
         BASE + "/pretraining/{arm}/weights.safetensors",
         BASE + "/pretraining/{arm}/log.csv",
+    wildcard_constraints:
+        arm=any_of(ARMS),
     params:
         name=lambda w: f"02_pretraining-{w.arm}",
         extra=lambda w: f"-p arm {w.arm}",
@@ -153,6 +166,30 @@ rule pretraining:
     threads: threads_of
     resources:
         mem_mb=5000,
+    shell:
+        PAPERMILL
+
+
+rule sweep:
+    """Train one small run of the sweep, and encode what the headline scores need."""
+    input:
+        source("02_pretraining"),
+        manifest=f"{BASE}/cohort/manifest.csv",
+        start=inflated_from,
+    output:
+        BASE + "/02_pretraining-{arm}.ipynb",
+        BASE + "/pretraining/{arm}/weights.safetensors",
+        BASE + "/pretraining/{arm}/log.csv",
+        BASE + "/embeddings/{arm}.npz",
+    wildcard_constraints:
+        arm=any_of(SWEEP),
+    params:
+        name=lambda w: f"02_pretraining-{w.arm}",
+        extra=lambda w: f"-p arm {w.arm}",
+        settings=lambda w: chosen("02_pretraining", w.arm),
+    threads: threads_of
+    resources:
+        mem_mb=3000,
     shell:
         PAPERMILL
 
@@ -166,11 +203,13 @@ rule embeddings:
     output:
         BASE + "/03_embeddings-{arm}.ipynb",
         BASE + "/embeddings/{arm}.npz",
+    wildcard_constraints:
+        arm=any_of(ARMS),
     params:
         name=lambda w: f"03_embeddings-{w.arm}",
-        extra=lambda w: f"-p arm {w.arm}" + (" -p headline_only True" if w.arm in SWEEP else ""),
+        extra=lambda w: f"-p arm {w.arm}",
         settings=lambda w: chosen("03_embeddings"),
-    threads: threads_of
+    threads: threads_for("03_embeddings")
     resources:
         mem_mb=4000,
     shell:
@@ -266,7 +305,7 @@ rule five_year:
         name="08_five_year",
         extra="",
         settings=chosen("08_five_year"),
-    threads: 2
+    threads: threads_for("08_five_year")
     resources:
         mem_mb=4000,
     shell:
@@ -288,7 +327,7 @@ rule report_generation:
         name="09_report_generation",
         extra="",
         settings=chosen("09_report_generation"),
-    threads: 2
+    threads: threads_for("09_report_generation")
     resources:
         mem_mb=4000,
     shell:
@@ -310,7 +349,7 @@ rule segmentation:
         name="10_segmentation",
         extra="",
         settings=chosen("10_segmentation"),
-    threads: 2
+    threads: threads_for("10_segmentation")
     resources:
         mem_mb=5000,
     shell:

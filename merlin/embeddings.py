@@ -288,3 +288,83 @@ def encode_sentences(model, texts, *, device="cpu", desc="sentences"):
     parts = np.split(flat, np.cumsum([len(row) for row in rows])[:-1])
     nothing = np.full(model.config.text.embedding_size, np.nan, np.float32)
     return np.stack([part.sum(0) if len(part) else nothing for part in parts])
+
+
+def study_labels(studies, codes, code_map, phecodes):
+    """What embeddings will be judged by: findings that reports state, phecodes, equal texts.
+
+    Parameters
+    ----------
+    studies : DataFrame
+        Of a manifest, with `label_<finding>` columns.
+    codes : DataFrame
+        `study_id, vocabulary, code`.
+    code_map : dict
+        From `ehr.read_code_map`.
+    phecodes : sequence of str
+
+    Returns
+    -------
+    dict
+        `finding`, `finding_labels`, `phecode_labels` and `text_group` of an `Embeddings`.
+    """
+    from merlin.cohort.ehr import phecode_matrix
+
+    stated = [c for c in studies if c.startswith("label_") and c != "label_map"]
+    coded, _ = phecode_matrix(codes, studies["study_id"].to_numpy(str), code_map, phecodes)
+    _, text_group = np.unique(studies["findings"].fillna("").to_numpy(str), return_inverse=True)
+    return dict(
+        finding=np.array([c.removeprefix("label_") for c in stated]),
+        finding_labels=studies[stated].to_numpy(np.float32),
+        phecode_labels=coded.astype(np.float32),
+        text_group=text_group,
+    )
+
+
+def encode_prompts(model, *, device="cpu"):
+    """The prompt bank, encoded: the `prompt…` arrays of an `Embeddings`, and the bank's version."""
+    rows, version = prompt_bank()
+    finding, kind, wording, prompt = (np.array(column) for column in zip(*rows, strict=True))
+    found, _ = encode_texts(model, prompt, device=device, desc="prompts")
+    names = dict(prompt=prompt, prompt_finding=finding, prompt_kind=kind, prompt_wording=wording)
+    return names | {"prompt_embedding": found}, version
+
+
+def encode_for_headlines(model, studies, volumes, labels, phecodes, *, device="cpu", meta=None):
+    """Only what zero-shot findings, phenotypes and retrieval need: volumes, findings by sentence, prompts.
+
+    For the small runs of a sweep; `03_embeddings` encodes all there is.
+
+    Parameters
+    ----------
+    model : TwoTowers
+        In evaluation mode.
+    studies : DataFrame
+        Of a manifest.
+    volumes : callable
+        Index → (R, A, S) float32.
+    labels : dict
+        From `study_labels`.
+    phecodes : sequence of str
+    meta : dict
+
+    Returns
+    -------
+    Embeddings
+        Other texts count as missing.
+    """
+    image, logits = encode_images(model, volumes, len(studies), batch_size=32, device=device)
+    texts = studies["findings"].fillna("")
+    prompts, version = encode_prompts(model, device=device)
+    blank = _blank(len(studies), image.shape[1])
+    return Embeddings(
+        **{c: studies[c].to_numpy(str) for c in ("study_id", "patient_id", "site", "split")},
+        image=image,
+        **{n: blank[n] for n in ("findings", "impression", "sections", "section")},
+        findings_sentences=encode_sentences(model, texts, device=device, desc="findings"),
+        phecode_logits=logits,
+        phecode=np.array(phecodes),
+        **prompts,
+        **labels,
+        meta={"prompts": version, **(meta or {})},
+    )

@@ -15,6 +15,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -212,10 +213,17 @@ def content_digest(source: Source) -> str:
     """SHA-256 of the files' contents and of the choices made, whatever the files are called."""
     parts = []
     for path in source.files:
-        with path.open("rb") as file:
-            parts.append(hashlib.file_digest(file, "sha256").hexdigest())
+        now = path.stat()
+        parts.append(_file_digest(path, now.st_size, now.st_mtime_ns))
     notes = source.series.notes if source.series else ()
     return hashlib.sha256("\n".join([*sorted(parts), *notes]).encode()).hexdigest()
+
+
+@lru_cache(maxsize=100_000)
+def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
+    """Read once in a process as long as size and time of change stay; training asks every epoch."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(source: Source, *, assume_hu: bool = False, min_slices: int = MIN_SLICES) -> Volume:

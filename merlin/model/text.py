@@ -137,12 +137,12 @@ class TextEncoder(nn.Module):
             Tokens beyond `max_length` that were cut off; count them, findings sit in the tail.
         """
         cleaned = [clean_report(t, self.config.cleaning) for t in texts]
-        full = self.tokenizer(cleaned, add_special_tokens=True, verbose=False)["input_ids"]
         limit = self.config.max_length
-        batch = self.tokenizer(
-            cleaned, padding=True, truncation=True, max_length=limit, return_tensors="pt"
-        )
+        full = self.tokenizer(cleaned, verbose=False)["input_ids"]
         lost = torch.tensor([max(len(ids) - limit, 0) for ids in full])
+        if lost.any():
+            full = self.tokenizer(cleaned, truncation=True, max_length=limit)["input_ids"]
+        batch = self.tokenizer.pad({"input_ids": full}, return_tensors="pt")
         return batch["input_ids"], batch["attention_mask"], lost
 
     def forward(self, input_ids, attention_mask):
