@@ -331,7 +331,7 @@ def encode_prompts(model, *, device="cpu"):
 
 
 def encode_for_headlines(model, studies, volumes, labels, phecodes, *, device="cpu", meta=None):
-    """Only what zero-shot findings, phenotypes and retrieval need: volumes, findings by sentence, prompts.
+    """Only what zero-shot findings, phenotypes and retrieval need: volumes, findings and prompts.
 
     For the small runs of a sweep; `03_embeddings` encodes all there is.
 
@@ -360,7 +360,8 @@ def encode_for_headlines(model, studies, volumes, labels, phecodes, *, device="c
     return Embeddings(
         **{c: studies[c].to_numpy(str) for c in ("study_id", "patient_id", "site", "split")},
         image=image,
-        **{n: blank[n] for n in ("findings", "impression", "sections", "section")},
+        findings=encode_texts(model, texts, device=device, desc="findings")[0],
+        **{n: blank[n] for n in ("impression", "sections", "section")},
         findings_sentences=encode_sentences(model, texts, device=device, desc="findings"),
         phecode_logits=logits,
         phecode=np.array(phecodes),
