@@ -77,7 +77,7 @@ def inflated_from(wildcards):
 
 
 def threads_of(wildcards):
-    """Runs of the sweep take one core each, so that several go side by side."""
+    """Cores of an arm; runs of the sweep take one each, so that several go side by side."""
     return (SETTINGS["02_pretraining"] | arm_settings(wildcards.arm))["n_threads"]
 
 
@@ -170,12 +170,8 @@ rule pretraining:
         PAPERMILL
 
 
-rule sweep:
-    """Train one small run of the sweep, and encode what the headline scores need."""
-    input:
-        source("02_pretraining"),
-        manifest=f"{BASE}/cohort/manifest.csv",
-        start=inflated_from,
+use rule pretraining as sweep with:
+    # One small run of the sweep, which also encodes what the headline scores need.
     output:
         BASE + "/02_pretraining-{arm}.ipynb",
         BASE + "/pretraining/{arm}/weights.safetensors",
@@ -183,15 +179,8 @@ rule sweep:
         BASE + "/embeddings/{arm}.npz",
     wildcard_constraints:
         arm=any_of(SWEEP),
-    params:
-        name=lambda w: f"02_pretraining-{w.arm}",
-        extra=lambda w: f"-p arm {w.arm}",
-        settings=lambda w: chosen("02_pretraining", w.arm),
-    threads: threads_of
     resources:
         mem_mb=3000,
-    shell:
-        PAPERMILL
 
 
 rule embeddings:

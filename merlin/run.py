@@ -503,7 +503,7 @@ def figures(profile, cores):
                 sys.stderr.write(f"Only {free:.1f} GB of disk are free; free some space first.\n")
                 return 1
             # The notebooks' kernels must be this environment's, and may use the cores they are given.
-            env = dict(os.environ) | {
+            env = os.environ | {
                 "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
             }
             # Large pages for large arrays, where glibc knows how: fewer page faults, same numbers.

@@ -265,11 +265,11 @@ def draw_pretraining(tables, facts):
     if len(aligned):
         axes["report"].axvspan(aligned.min(), aligned.max(), color="#EEEEEE", zorder=0)
         axes["report"].text(
-            aligned.min(),
-            0.98,
-            " alignment,\n larger batch",
+            aligned.max(),
+            1.02,
+            "alignment,\nlarger batch",
             fontsize=5,
-            va="top",
+            ha="right",
             transform=axes["report"].get_xaxis_transform(),
         )
     axes["report"].set_ylabel("report loss, InfoNCE (nats)")
@@ -301,11 +301,11 @@ def draw_embeddings(tables, facts):
         )  # fmt: skip
     axes["map"].set_xlabel(f"direction 1 ({facts['explained'][0]:.0%} of variance)")
     axes["map"].set_ylabel(f"direction 2 ({facts['explained'][1]:.0%})")
-    axes["map"].legend(loc="best", markerscale=2)
+    axes["map"].legend(loc="lower right", bbox_to_anchor=(1, 1), markerscale=2)
     axes["shift"].set_xlabel("similarity to presence − absence prompts")
     axes["shift"].set_ylabel("test studies that mention it")
     axes["shift"].axvline(0, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-    axes["shift"].legend(loc="best")
+    axes["shift"].legend(loc="lower right", bbox_to_anchor=(1, 1))
     matrix = tables["matrix"].to_numpy(float)
     shown = axes["matrix"].imshow(matrix, cmap="viridis")
     axes["matrix"].set_xlabel("report of study")

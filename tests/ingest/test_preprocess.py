@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 import warnings
 from itertools import permutations, product
 
@@ -266,6 +267,28 @@ def test_damaged_entry_is_rebuilt_and_reported(tmp_path, cache, damage):
     note = "The cache entry of this scan was damaged and has been rebuilt."
     assert again.notes == (*first.notes, note)
     same(load_input(path, SMALL, cache_dir=cache), first)
+
+
+def test_what_changes_under_a_running_process_is_seen(tmp_path, cache):
+    path = write_nifti(tmp_path / "a.nii")
+    first = load_input(path, SMALL, cache_dir=cache)
+    same(
+        load_input(path, SMALL, cache_dir=cache), first
+    )  # scan and entry are known to be whole now
+    time.sleep(0.05)  # clocks of file systems are coarse
+    (entry,) = entries(cache)
+    raw = bytearray(entry.read_bytes())
+    raw[-1] ^= 1
+    entry.write_bytes(raw)
+    again = load_input(path, SMALL, cache_dir=cache)
+    np.testing.assert_array_equal(again.image, first.image)
+    assert "damaged" in again.notes[-1]
+    write_nifti(path, body()[::-1].copy())  # another scan of the same size under the same name
+    other = load_input(path, SMALL, cache_dir=cache)
+    np.testing.assert_array_equal(
+        other.image, load_input(path, SMALL, cache_dir=tmp_path / "new").image
+    )
+    assert not np.array_equal(other.image, first.image)
 
 
 def test_interrupted_write_leaves_nothing_behind(tmp_path, cache, monkeypatch):
