@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from merlin.run import atomic
 
@@ -362,7 +362,9 @@ def encode_for_headlines(model, studies, volumes, labels, phecodes, *, device="c
         image=image,
         findings=encode_texts(model, texts, device=device, desc="findings")[0],
         **{n: blank[n] for n in ("impression", "sections", "section")},
-        findings_sentences=encode_sentences(model, texts, device=device, desc="findings"),
+        findings_sentences=encode_sentences(
+            model, texts, device=device, desc="findings, by sentence"
+        ),
         phecode_logits=logits,
         phecode=np.array(phecodes),
         **prompts,

@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 from nibabel.orientations import axcodes2ornt, ornt_transform
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from merlin.cohort import ehr, phantom, reports
 from merlin.cohort.findings import NAMES

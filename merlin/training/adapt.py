@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from merlin.model.cpu import prepare_cpu
 from merlin.training.loop import TrainingDiverged

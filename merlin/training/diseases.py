@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from merlin.training.adapt import batches, minimise
 from merlin.training.data import augment

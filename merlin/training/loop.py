@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from merlin.cohort.extract import abnormal_sections, report_sentences
 from merlin.model.cpu import prepare_cpu

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from merlin.model.report_writer import PROMPT
 from merlin.run import atomic
