@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup figures test lint format lab redraw clean
+.PHONY: help setup figures site test lint format lab redraw clean
 
 help: ## List the targets
 	@echo "Reproducible companion to Merlin. Start with: make figures PROFILE=smoke"
@@ -22,7 +22,11 @@ $(VENV)/ready: pyproject.toml constraints.txt scripts/setup.sh
 
 figures: setup ## Run the notebooks of PROFILE in order and fill figures/
 	@$(BIN)/python -m merlin.run check "$(PROFILE)"
-	@$(BIN)/python -m merlin.run figures "$(PROFILE)" --cores $(CORES)
+	@$(BIN)/python -m merlin.run figures "$(PROFILE)" --cores $(CORES) \
+	  --data "$(DATA)" --weights "$(WEIGHTS)" --embeddings "$(EMBEDDINGS)"
+
+site: setup ## Render what PROFILE ran as a static site in site/ (open site/index.html)
+	@$(BIN)/python -m merlin.site.build "$(PROFILE)" site
 
 test: setup ## Run the tests (under ten minutes on two cores)
 	@$(BIN)/python -m pytest

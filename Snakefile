@@ -5,6 +5,7 @@
 # partial copy; only a finished one becomes the output, a failed one is kept and explained.
 import json
 import re
+import shlex
 from pathlib import Path
 
 from merlin import run
@@ -12,10 +13,13 @@ from merlin import run
 PROFILE = config.get("profile", "default")
 SETTINGS = run.load_profile(PROFILE)
 BASE = f"runs/{PROFILE}"
+# What the user brings: a data set in the release's layout, weights, or embeddings of any model.
+OWN = {k: str(Path(config[k]).resolve()) for k in ("data", "weights", "embeddings") if config.get(k)}
 ARMS = list(SETTINGS["arms"])
 SWEEP = run.sweep_runs(SETTINGS)  # small pretrainings, one job each
 FIGURES = {
     "00_start_here": ["one_study"],
+    "01_dataset": ["dataset_audit"],
     "01_cohort": ["cohort", "phantom_ct", "findings_gallery"],
     "02_pretraining": ["pretraining", "qc"],
     "03_embeddings": ["embeddings"],
@@ -32,7 +36,10 @@ FIGURES = {
     "14_intervals": ["intervals"],
     "15_protocol_sensitivity": ["protocol_sensitivity"],
     "16_claims": ["claims"],
+    "17_ideas": ["ideas"],
 }
+RUN = SETTINGS["notebooks"] or list(FIGURES)
+BY_ARM = ("02_pretraining", "03_embeddings")  # one run an arm
 # What 11_summary reads.
 RESULTS = [
     "zero_shot_findings",
@@ -106,8 +113,8 @@ PAPERMILL = (
 
 rule all:
     input:
-        [f"{BASE}/{n}.ipynb" for n in FIGURES if n not in ("02_pretraining", "03_embeddings")],
-        [f"{BASE}/{n}-{arm}.ipynb" for n in ("02_pretraining", "03_embeddings") for arm in ARMS],
+        [f"{BASE}/{n}.ipynb" for n in RUN if n not in BY_ARM],
+        [f"{BASE}/{n}-{arm}.ipynb" for n in BY_ARM if n in RUN for arm in ARMS],
         [f"{BASE}/embeddings/{name}.npz" for name in SWEEP],
     default_target: True
 
@@ -127,24 +134,98 @@ rule start_here:
         PAPERMILL
 
 
-rule cohort:
-    """Make the cohort (or read the one at hand), check it and look at it."""
-    input:
-        source("01_cohort"),
-    output:
-        f"{BASE}/01_cohort.ipynb",
-        f"{BASE}/cohort/manifest.csv",
-        f"{BASE}/results/label_extraction.csv",
-        figures("01_cohort"),
-    params:
-        name="01_cohort",
-        extra="",
-        settings=chosen("01_cohort"),
-    threads: 2
-    resources:
-        mem_mb=3000,
-    shell:
-        PAPERMILL
+if "data" in OWN:
+
+    rule dataset:
+        """Read a data set in the release's layout, check it, look at every volume."""
+        input:
+            source("01_dataset"),
+            weights=OWN.get("weights", []),
+        output:
+            f"{BASE}/01_dataset.ipynb",
+            f"{BASE}/cohort/manifest.csv",
+            f"{BASE}/cohort/codes.csv",
+            f"{BASE}/results/dataset_audit.csv",
+            figures("01_dataset"),
+        params:
+            name="01_dataset",
+            extra=lambda w, input: " ".join(
+                f"-p {k} {shlex.quote(v)}"
+                for k, v in {"folder": OWN["data"], "weights": OWN.get("weights")}.items()
+                if v
+            ),
+            settings=chosen("01_dataset"),
+        threads: SETTINGS["01_dataset"]["n_workers"]
+        resources:
+            mem_mb=6000,
+        shell:
+            PAPERMILL
+
+else:
+
+    rule cohort:
+        """Make the cohort (or read the one at hand), check it and look at it."""
+        input:
+            source("01_cohort"),
+        output:
+            f"{BASE}/01_cohort.ipynb",
+            f"{BASE}/cohort/manifest.csv",
+            f"{BASE}/results/label_extraction.csv",
+            figures("01_cohort"),
+        params:
+            name="01_cohort",
+            extra="",
+            settings=chosen("01_cohort"),
+        threads: 2
+        resources:
+            mem_mb=3000,
+        shell:
+            PAPERMILL
+
+    rule dataset:
+        """Judge the audit of the release's layout on a look-alike with planted damages."""
+        input:
+            source("01_dataset"),
+            manifest=f"{BASE}/cohort/manifest.csv",
+        output:
+            f"{BASE}/01_dataset.ipynb",
+            f"{BASE}/results/dataset_audit.csv",
+            figures("01_dataset"),
+        params:
+            name="01_dataset",
+            extra="",
+            settings=chosen("01_dataset"),
+        threads: SETTINGS["01_dataset"]["n_workers"]
+        shell:
+            PAPERMILL
+
+
+if "weights" in OWN:
+
+    rule given_weights:
+        """Take weights from elsewhere in the place of pretraining's."""
+        input:
+            OWN["weights"],
+        output:
+            f"{BASE}/pretraining/main/weights.safetensors",
+        shell:
+            "python -m merlin.cli weights {input} --out {output} --overwrite"
+
+    ruleorder: given_weights > pretraining
+
+
+if "embeddings" in OWN:
+
+    rule given_embeddings:
+        """Take embeddings from elsewhere in the place of 03_embeddings."""
+        input:
+            OWN["embeddings"],
+        output:
+            f"{BASE}/embeddings/main.npz",
+        shell:
+            "cp {input} {output}"
+
+    ruleorder: given_embeddings > embeddings
 
 
 rule pretraining:
@@ -210,7 +291,6 @@ rule zero_shot_findings:
     input:
         source("04_zero_shot_findings"),
         embeddings=[f"{BASE}/embeddings/{arm}.npz" for arm in ARMS],
-        manifest=f"{BASE}/cohort/manifest.csv",
     output:
         f"{BASE}/04_zero_shot_findings.ipynb",
         f"{BASE}/results/zero_shot_findings.csv",
@@ -247,7 +327,6 @@ rule retrieval:
     input:
         source("06_retrieval"),
         embeddings=[f"{BASE}/embeddings/{arm}.npz" for arm in ARMS],
-        manifest=f"{BASE}/cohort/manifest.csv",
     output:
         f"{BASE}/06_retrieval.ipynb",
         f"{BASE}/results/retrieval.csv",
@@ -451,5 +530,20 @@ rule claims:
         name="16_claims",
         extra="",
         settings=chosen("16_claims"),
+    shell:
+        PAPERMILL
+
+
+rule ideas:
+    """Five ideas on toy numbers; needs no other notebook."""
+    input:
+        source("17_ideas"),
+    output:
+        f"{BASE}/17_ideas.ipynb",
+        figures("17_ideas"),
+    params:
+        name="17_ideas",
+        extra="",
+        settings=chosen("17_ideas"),
     shell:
         PAPERMILL

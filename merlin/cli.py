@@ -5,6 +5,9 @@
     merlin evaluate main.npz mine.npz --out comparison
     merlin release merlinabdominalctdataset --out my_cohort
     merlin phantom --layout merlin --out look_alike
+    merlin hospital dicom_tree --reports reports.csv --key secret.txt --out cohort
+    merlin weights official.pt --text-folder Clinical-Longformer --out weights.safetensors
+    merlin check
 
 Scans are NIfTI files or DICOM folders; a folder of NIfTI files is all of its files. What is assumed
 about a scan is printed. A scan that cannot be read is reported at the end and does not stop the
@@ -107,16 +110,66 @@ def parser():
     command.add_argument("--out", required=True, help="a new folder")
     command.add_argument("--profile", default="smoke", help="whose cohort; default: smoke")
     command.add_argument("--studies", type=int, help="only the first so many")
+    _more_commands(commands)
     return top
+
+
+def _more_commands(commands):
+    command = commands.add_parser(
+        "hospital",
+        help="turn a DICOM tree, reports and codes into a de-identified cohort",
+        description="Writes NIfTI volumes, manifest.csv, codes.csv, text_hits.csv and quarantine.csv. "
+        "Ids are keyed hashes, dates are shifted by patient, no header text leaves. A report that names "
+        "its own patient is withheld with its study, or has the words replaced with --redact. Read "
+        "text_hits.csv and the reports before you share anything: no program can promise that free "
+        "text is safe.",
+    )
+    command.add_argument("folder", metavar="DICOM_TREE")
+    command.add_argument(
+        "--reports", required=True, help="CSV: accession, findings and perhaps impression"
+    )
+    command.add_argument(
+        "--codes", help="CSV: patient_id, date, vocabulary, code and perhaps accession"
+    )
+    command.add_argument(
+        "--key", required=True, help="file of the secret; made if absent; keep it outside --out"
+    )
+    command.add_argument("--out", required=True, help="a new folder")
+    command.add_argument("--redact", action="store_true", help="replace instead of withholding")
+    command = commands.add_parser(
+        "weights",
+        help="turn an official checkpoint into weights of ours, or back",
+        description="An official .pt is read without running any code in it, checked tensor by tensor, "
+        "and written as safetensors with its configuration. Weights of ours are copied as they are, or "
+        "written in the official layout with --export. hub:KIND fetches a released file (KIND is "
+        "contrastive, five-year or report); that needs --revision and --sha256, as the hub shows them.",
+    )
+    command.add_argument(
+        "path", metavar="FILE", help=".pt, weights.safetensors, or hub:contrastive"
+    )
+    command.add_argument("--out", required=True)
+    command.add_argument("--text-folder", default="", help="local copy of Clinical-Longformer")
+    command.add_argument("--phecodes", help="CSV of phecode and name in the order of the outputs")
+    command.add_argument("--export", action="store_true", help="to the official layout")
+    command.add_argument("--revision", default="", help="commit of the hub's repository")
+    command.add_argument("--sha256", default="", help="of the file, to be checked")
+    command.add_argument("--hub-cache", default="hub_cache", help="folder for fetched files")
+    command.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    command = commands.add_parser(
+        "check",
+        help="hold this machine's results to known ones, stage by stage",
+        description="One phantom scan through rendering, preprocessing, encoding, scoring and reading, "
+        "against committed values with tolerances. Exit code 1 if anything differs.",
+    )
+    command.add_argument("--ct", nargs="+", default=[], help="known real scans to check too")
+    command.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
 
 
 def main(argv=None):
     """Run the command line; returns the exit code."""
     args = parser().parse_args(argv)
     try:
-        return {"evaluate": _evaluate, "release": _release, "phantom": _phantom}.get(
-            args.command, _run
-        )(args)
+        return COMMANDS.get(args.command, _run)(args)
     except (FileNotFoundError, FileExistsError, ValueError) as error:
         sys.stderr.write(f"merlin {args.command}: {error}\n")
         return 2
@@ -190,6 +243,89 @@ def _phantom(args):
         f"Wrote {len(table)} synthetic studies to {folder}, and {folder.name}-patients.csv beside it.\n"
     )
     return 0
+
+
+def _hospital(args):
+    import pandas as pd
+
+    from merlin.ingest import hospital
+    from merlin.run import write_csv
+
+    out = Path(args.out)
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty. Choose a new --out.")
+    read = lambda path: pd.read_csv(path, dtype=str, keep_default_na=False)  # noqa: E731
+    key = hospital.read_key(args.key, out)
+    codes = read(args.codes) if args.codes else None
+    made = hospital.deidentify(
+        args.folder, read(args.reports), codes, key=key, out=out, redacts=args.redact,
+        save=_save_volume,
+    )  # fmt: skip
+    for name in ("manifest", "codes", "text_hits", "quarantine"):
+        write_csv(out / f"{name}.csv", getattr(made, name))
+    sys.stdout.write(
+        f"{len(made.manifest)} studies of {made.manifest.get('patient_id', pd.Series()).nunique()} "
+        f"patients in {out / 'manifest.csv'}; {len(made.quarantine)} left out (quarantine.csv).\n"
+    )
+    for kind, n in made.text_hits.groupby("kind")["n"].sum().items():
+        sys.stdout.write(f"{n:>8,}  {kind} in free text (text_hits.csv)\n")
+    sys.stdout.write(
+        "Read the reports before you share them: no program can promise they are safe.\n"
+    )
+    return 1 if len(made.quarantine) else 0
+
+
+def _save_volume(path, volume):
+    import nibabel as nib
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(volume.hu, volume.affine)
+    image.header.set_xyzt_units("mm")
+    part = path.with_name(f".part-{path.name}")
+    nib.save(image, part)
+    part.replace(path)
+
+
+def _weights(args):
+    import shutil
+
+    from merlin.training import checkpoint, official
+
+    out = Path(args.out)
+    _refuse_existing(out, args.overwrite)
+    path = Path(args.path)
+    if args.path.startswith("hub:"):
+        kind = args.path.removeprefix("hub:")
+        if kind not in official.FILES:
+            raise ValueError(f"{args.path}: expected hub: and one of {', '.join(official.FILES)}")
+        path = official.download(kind, args.hub_cache, revision=args.revision, sha256=args.sha256)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if args.export:
+        official.export_contrastive(checkpoint.load_weights(path)[0], out)
+        said = "written in the official layout"
+    elif path.suffix == ".safetensors":
+        checkpoint.read_facts(path)  # is it one of ours?
+        part = out.with_name(f".part-{out.name}")
+        shutil.copyfile(path, part)
+        part.replace(out)
+        said = "copied: these are weights of ours"
+    else:
+        names = None
+        if args.phecodes:
+            from merlin.cohort.ehr import read_phenotypes
+
+            names = read_phenotypes(args.phecodes)["phecode"]
+        said = official.convert(path, out, text_folder=args.text_folder, phecodes=names)
+    sys.stdout.write(f"{path.name}: {said}. Wrote {out}.\n")
+    return 0
+
+
+def _check(args):
+    from merlin import check
+
+    return check.main(args.ct, args.write)
 
 
 def _evaluate(args):
@@ -419,6 +555,16 @@ def _write_embeddings(model, facts, inputs, out, weights):
     )
     for scan, identity in zip(inputs, ids, strict=True):
         sys.stdout.write(f"  {identity}  {scan}\n")
+
+
+COMMANDS = {
+    "evaluate": _evaluate,
+    "release": _release,
+    "phantom": _phantom,
+    "hospital": _hospital,
+    "weights": _weights,
+    "check": _check,
+}
 
 
 if __name__ == "__main__":

@@ -271,6 +271,12 @@ def encode_texts(model, texts, *, batch_size=128, device="cpu", desc="texts"):
     return out, n_truncated
 
 
+def token_lengths(model, texts):
+    """Tokens of each text before any cut, and the encoder's limit: `n` and `limit`, for JSON."""
+    _, mask, lost = model.encode_text.tokenize(list(texts))
+    return {"n": (mask.sum(1) + lost).tolist(), "limit": model.config.text.max_length}
+
+
 def encode_sentences(model, texts, *, device="cpu", desc="sentences"):
     """Encode texts as the sum of their distinct sentences' unit vectors; empty ones to NaN.
 
@@ -311,7 +317,11 @@ def study_labels(studies, codes, code_map, phecodes):
     from merlin.cohort.ehr import phecode_matrix
 
     stated = [c for c in studies if c.startswith("label_") and c != "label_map"]
-    coded, _ = phecode_matrix(codes, studies["study_id"].to_numpy(str), code_map, phecodes)
+    ids = studies["study_id"].to_numpy(str)
+    if len(codes):
+        coded, _ = phecode_matrix(codes, ids, code_map, phecodes)
+    else:  # no codes were given: unknown, which is not the same as none
+        coded = np.full((len(ids), len(phecodes)), np.nan)
     _, text_group = np.unique(studies["findings"].fillna("").to_numpy(str), return_inverse=True)
     return dict(
         finding=np.array([c.removeprefix("label_") for c in stated]),

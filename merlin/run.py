@@ -39,6 +39,7 @@ TIER_NOTES = {
     "embeddings": "embeddings read from a file",
     "full": "full tier",
 }
+TIER_WORDS = {"phantom": "synthetic", "embeddings": "given", "full": "internal"}  # in captions
 RESULT_COLUMNS = (
     "task",
     "label",
@@ -462,12 +463,48 @@ def explain(path):
     return f"No failed cell in {path}: it was interrupted. Run the same command again to resume."
 
 
-def figures(profile, cores):
+NEEDS = {"phantom": (), "embeddings": ("embeddings",), "full": ("data", "weights")}  # by tier
+
+
+def own_files(tier, given):
+    """Check what the user brings to a run against what its tier reads.
+
+    Parameters
+    ----------
+    tier : str
+    given : dict of str to str
+        `data`, `weights`, `embeddings` → path, empty where not given.
+
+    Returns
+    -------
+    dict of str to str
+        Absolute paths.
+
+    Raises
+    ------
+    ProfileError
+        Naming everything that is missing, unused or not there.
+    """
+    problems = [f"{k.upper()}=… is missing." for k in NEEDS[tier] if not given.get(k)]
+    problems += [
+        f"{k.upper()}={v}: the {tier} tier does not read it." for k, v in given.items()
+        if v and k not in NEEDS[tier]
+    ]  # fmt: skip
+    found = {k: Path(v).expanduser().resolve() for k, v in given.items() if v and k in NEEDS[tier]}
+    problems += [f"{k.upper()}={v}: not found." for k, v in found.items() if not v.exists()]
+    if problems:
+        wanted = " ".join(f"{k.upper()}=path" for k in NEEDS[tier]) or "no files"
+        raise ProfileError(f"The {tier} tier takes {wanted}.\n  " + "\n  ".join(problems))
+    return {k: str(v) for k, v in found.items()}
+
+
+def figures(profile, cores, given=None):
     """Run the workflow of a profile, then publish its figures; returns an exit code.
 
     The lock ends with this process, however that ends: a killed run needs no unlocking.
     """
     values = load_profile(profile)
+    own = own_files(values["tier"], given or {})
     base = folder(profile)
     with (base / ".lock").open("w") as lock:
         try:
@@ -478,6 +515,7 @@ def figures(profile, cores):
         began = time.time()
         command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
         command += ["--rerun-incomplete", "--config", f"profile={profile}"]
+        command += [f"{k}={v}" for k, v in own.items()]
         plan = subprocess.run(
             [*command, "--dry-run", "--quiet"],
             cwd=ROOT,
@@ -556,16 +594,21 @@ def main(argv=None):
     parser.add_argument("action", choices=("explain", "check", "figures"))
     parser.add_argument("name", help="an executed notebook, or a profile")
     parser.add_argument("--cores", type=int, default=2)
+    for name in ("data", "weights", "embeddings"):
+        parser.add_argument(f"--{name}", default="", help="of the full and embeddings tiers")
     args = parser.parse_args(argv)
     if args.action == "explain":
         sys.stderr.write(explain(args.name) + "\n")
         return 1
     try:
-        load_profile(args.name)
+        if args.action == "check":
+            load_profile(args.name)
+            return 0
+        given = {k: getattr(args, k) for k in ("data", "weights", "embeddings")}
+        return figures(args.name, args.cores, given)
     except ProfileError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    return figures(args.name, args.cores) if args.action == "figures" else 0
 
 
 if __name__ == "__main__":

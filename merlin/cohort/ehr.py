@@ -240,6 +240,47 @@ def read_code_map(path):
     return {key: tuple(dict.fromkeys(value)) for key, value in mapping.items()}
 
 
+NO_CODES = pd.DataFrame(columns=["patient_id", "study_id", "date", "vocabulary", "code"], dtype=str)
+
+
+def read_codes(path):
+    """A hospital's own table of diagnosis codes, checked.
+
+    Parameters
+    ----------
+    path : path to CSV
+        `study_id, vocabulary, code` (and any of `patient_id, date`), all read as text; `vocabulary`
+        as the code map has it (`ICD9CM`, `ICD10`).
+
+    Returns
+    -------
+    DataFrame
+        Columns of `NO_CODES`.
+
+    Raises
+    ------
+    ValueError
+        With every problem: missing columns, empty cells, vocabularies of another name, by row.
+    """
+    path = Path(path)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    needed = ("study_id", "vocabulary", "code")
+    problems = [f"column {c}: missing. Found {', '.join(table)}." for c in needed if c not in table]
+    if not problems:
+        rows = lambda bad: ", ".join(str(i + 2) for i in table.index[bad][:8])  # noqa: E731
+        for column in needed:
+            if (bad := table[column].str.strip() == "").any():
+                problems.append(f"rows {rows(bad)}, column {column}: empty. Every code needs it.")
+        if (bad := ~table["vocabulary"].isin(["ICD9CM", "ICD10", ""])).any():
+            found = ", ".join(sorted(set(table["vocabulary"][bad]))[:5])
+            problems.append(
+                f"rows {rows(bad)}, column vocabulary: {found}. Expected ICD9CM or ICD10."
+            )
+    if problems:
+        raise ValueError(f"{path.name}: {len(problems)} problems\n  " + "\n  ".join(problems))
+    return table.reindex(columns=NO_CODES.columns)
+
+
 def plain_icd(code):
     """ICD code without its dot and in capitals: what differs between hospitals' exports."""
     return str(code).strip().upper().replace(".", "")

@@ -122,7 +122,10 @@ def read_release(folder, *, columns=None, patients=None):
             "the documentation says none",
         )
     )
-    manifest = manifest.join(_metadata(tables[METADATA], audit), on="study_id")
+    about = _metadata(tables[METADATA], audit)
+    bare = ~manifest["study_id"].isin(about.index)
+    audit.append(("studies without metadata", int(bare.sum()), METADATA))
+    manifest = manifest.join(about, on="study_id")
     manifest["volume"] = manifest["study_id"].map(volumes)
     lost = manifest["volume"].isna()
     audit.append(("studies without volume", int(lost.sum()), "left out"))

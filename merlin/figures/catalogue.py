@@ -1,5 +1,12 @@
 """Every figure by the name of its file."""
 
-from merlin.figures import adapted, design, off_shelf, panels
+from merlin.figures import adapted, dataset, design, ideas, off_shelf, panels
 
-FIGURES = panels.FIGURES | off_shelf.FIGURES | adapted.FIGURES | design.FIGURES
+FIGURES = (
+    panels.FIGURES
+    | dataset.FIGURES
+    | off_shelf.FIGURES
+    | adapted.FIGURES
+    | design.FIGURES
+    | ideas.FIGURES
+)

@@ -104,6 +104,8 @@ def draw_phenotypes(tables, facts):
     main = table[(table["model"] == "main") & (table["metric"] == "auroc")]
     each = main[main["label"].isin(names.index) & (main["status"] == "ok")]
     each = each.sort_values("value", ascending=False)
+    if each.empty:
+        return _nothing(figure, axes, "no phecode has enough known labels", table)
     chapters = list(dict.fromkeys(each["chapter"]))
     colours = dict(zip(chapters, chapter_colours(len(chapters)), strict=True))
     ax = axes["each"]
@@ -164,6 +166,16 @@ def draw_phenotypes(tables, facts):
     return figure
 
 
+def _nothing(figure, axes, why, table):
+    """Empty panels that say why nothing could be evaluated."""
+    for name, ax in axes.items():
+        ax.axis("off")
+        if name == "each":
+            n = int(table["n_studies"].max())
+            ax.text(0.0, 0.6, f"Not evaluated: {why}.\n{n:,} test studies.", fontsize=8)
+    return figure
+
+
 def chapter_colours(n):
     """`n` colours told apart with common colour vision, dark to light."""
     import matplotlib as mpl
@@ -206,8 +218,11 @@ def draw_retrieval(tables, facts):
         edgecolor="white",
         linewidth=0.3,
     )
-    ax.axvline(facts["max_length"], color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-    ax.set_xlabel(f"tokens of a findings text (cut at {facts['max_length']})")
+    if facts["max_length"]:
+        ax.axvline(facts["max_length"], color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
+        ax.set_xlabel(f"tokens of a findings text (cut at {facts['max_length']})")
+    else:
+        ax.set_xlabel("tokens of a findings text: not known")
     ax.set_ylabel("test studies")
     main = table[(table["model"] == "main") & (table["representation"] == facts["representation"])]
     for name, k in (("one", 1), ("eight", 8)):

@@ -82,24 +82,47 @@ def draw_cohort(tables, facts):
 
 
 def draw_flow(ax, table):
-    """Boxes from all patients down to each split and site, with studies and patients."""
+    """Boxes with arrows from all patients down to each split and site."""
     ax.axis("off")
-    ax.set_xlim(0, 1)
+    ax.set(xlim=(0, 1), ylim=(0, 1))
     rows = table.to_dict("records")
-    for i, row in enumerate(rows):
-        y = 1 - (i + 0.5) / len(rows)
+    inside = [r for r in rows if r["step"].startswith("internal")]
+    outside = [r for r in rows if r["step"].startswith("external")]
+    arrow = dict(arrowstyle="-|>", mutation_scale=5, color="#7A8793", linewidth=0.6, shrinkA=0)
+
+    def box(row, x, y):
+        name = pretty(row["step"].removeprefix("internal, ").removeprefix("external, "))
         ax.text(
-            0.5,
+            x,
             y,
-            f"{row['step']}\n{row['n_patients']:,} patients · {row['n_studies']:,} studies",
+            f"{name}\n{row['n_patients']:,} patients\n{row['n_studies']:,} studies",
             ha="center",
             va="center",
-            fontsize=5.8,
-            transform=ax.transAxes,
+            fontsize=5.2,
             bbox=dict(
-                boxstyle="round,pad=0.45", facecolor="#F3F6F9", edgecolor="#7A8793", linewidth=0.6
+                boxstyle="round,pad=0.4", facecolor="#F3F6F9", edgecolor="#7A8793", linewidth=0.6
             ),
         )
+
+    box(rows[0], 0.5, 0.93)
+    for column, x, branch in ((inside, 0.26, 0.03), (outside, 0.78, 0.55)):
+        if not column:
+            continue
+        heights = np.linspace(0.72, 0.1, max(len(inside), len(outside)))[: len(column)]
+        for row, y in zip(column, heights, strict=True):
+            box(row, x, y)
+        # From above into the internal box, and along a spine at the left into the others.
+        first = 1 if column is inside else 0
+        if column is inside:
+            ax.annotate("", (x, heights[0] + 0.045), (0.42, 0.885), arrowprops=arrow)
+            start = (branch, heights[0])
+        else:
+            start = (branch, 0.885)
+        ax.plot([branch, branch], [start[1], heights[-1]], color="#7A8793", linewidth=0.6)
+        if column is inside:
+            ax.plot([branch, x - 0.17], [heights[0]] * 2, color="#7A8793", linewidth=0.6)
+        for y in heights[first:]:
+            ax.annotate("", (x - 0.16, y), (branch, y), arrowprops=arrow)
 
 
 def draw_prevalence(ax, table):
@@ -433,6 +456,8 @@ def _draw_findings(ax, table):
             & (table["wording"] == "reported")
         ]
         part = part[part["label"].isin(order) & part["status"].eq("ok")]
+        if part.empty:
+            continue
         part = part.assign(position=[order.index(n) for n in part["label"]])
         shift = -0.15 if colour == "merlin" else 0.2
         draw_forest(
@@ -463,6 +488,8 @@ def _draw_radar(ax, table):
         part = table[
             (table["model"] == model) & (table["metric"] == "f1") & (table["wording"] == "reported")
         ]
+        if part.empty:
+            continue
         value = part.set_index("label").reindex(order)["value"].to_numpy(float)
         style_ = "--" if colour == "external" else "-"
         ax.plot(

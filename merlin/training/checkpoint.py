@@ -131,17 +131,28 @@ def load_weights(path):
     ValueError
         If the file is not one of ours or its tensors do not fit, naming them.
     """
+    header = _header(path)
     with safe_open(path, "pt") as file:
-        header = file.metadata() or {}
-        if "config" not in header:
-            raise ValueError(
-                f"{path}: no model configuration inside. Expected weights written by 02_pretraining "
-                "(save_weights)."
-            )
         tensors = {k: file.get_tensor(k) for k in file.keys()}
     model = TwoTowers(TowersConfig.from_dict(json.loads(header["config"])))
     load_strictly(model, tensors, name=str(path))
     return model.eval(), json.loads(header["metadata"])
+
+
+def read_facts(path):
+    """The metadata of `save_weights` alone: grid, phecodes, tier and provenance."""
+    return json.loads(_header(path)["metadata"])
+
+
+def _header(path):
+    with safe_open(path, "pt") as file:
+        header = file.metadata() or {}
+    if "config" not in header:
+        raise ValueError(
+            f"{path}: no model configuration inside. Expected weights written by 02_pretraining "
+            "(save_weights), or by `merlin weights` from an official checkpoint."
+        )
+    return header
 
 
 def load_strictly(model, tensors, *, name):

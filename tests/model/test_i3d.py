@@ -284,3 +284,30 @@ def test_flat_network_inflates_into_one_that_sees_depth():
     kernel, source = deep.conv1.weight, flat.conv1.weight
     torch.testing.assert_close(kernel[:, :, kernel.shape[2] // 2], source[:, :, 0])
     assert kernel.sum().item() == pytest.approx(source.sum().item(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(depth=14, width=8),
+        dict(depth=14, width=8, stem="patch", n_stages=3, pool="grid", windows=THREE_WINDOWS),
+        dict(depth=26, width=4, block="basic", stem="patch"),
+    ],
+    ids=["paper's form", "phantom's form", "basic blocks"],
+)
+def test_folding_changes_no_output(changes):
+    from merlin.model.inference import folded
+
+    torch.manual_seed(0)
+    config = ImageConfig(n_phecodes=5, **changes)
+    shape = feature_shape(config, (48, 40, 32))
+    model = ImageEncoder(config, feature_shape=shape)
+    with pytest.raises(ValueError, match=r"model\.eval"):
+        folded(model)
+    volume = torch.rand(2, 1, 48, 40, 32)
+    for _ in range(3):  # batch norms with statistics of their own
+        model.train()(volume)
+    with torch.inference_mode():
+        expected, found = model.eval()(volume), folded(model)(volume)
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)

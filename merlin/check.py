@@ -1,0 +1,161 @@
+"""Is it right, not only installed? Known inputs through every stage, against committed values.
+
+`merlin check` makes one phantom scan, brings it to a model's grid, encodes it and its report with a
+small network of seeded random weights, scores prompts, reads the report's findings and writes a few
+tokens; each result is held to `reference.json`. Random weights are enough: what is checked is that this
+machine computes what ours did, not that a model is good. With `--ct` known real scans are checked too.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+REFERENCE = Path(__file__).parent / "reference.json"
+SEED, PATIENT = 7, "P00000"
+GRID = dict(spacing_mm=(5.0, 5.0, 8.0), shape=(72, 56, 56))
+# Another processor or numpy may round otherwise: the values with tolerances decide then.
+OTHER_BITS = "ok, within tolerances: other bits than on our machine"
+TOLERANCE = {"hu": 1.0, "input": 1e-4, "embedding": 1e-4, "score": 1e-4}
+
+
+def measure(ct=()):
+    """What every stage gives on this machine.
+
+    Parameters
+    ----------
+    ct : sequence of path
+        Real scans to add, known by their voxels.
+
+    Returns
+    -------
+    dict of str to dict
+        Scan → {`kind: what` → number, list of numbers, or text}.
+    """
+    from merlin.cohort import extract, phantom, reports
+    from merlin.ingest.volume import Volume, load_volume
+
+    site = phantom.SITES["internal"]
+    patient = phantom.draw_patient(SEED, PATIENT, site)
+    study = phantom.draw_study(SEED, f"{PATIENT}-1", patient, site)
+    hu, label, grid = phantom.acquire(SEED, study, matrix=76)
+    report = reports.write_report(
+        study.found, sex=patient.sex, style=site.report_style,
+        rng=phantom.stream(SEED, study.study_id, "report"), remarks=study.remarks,
+    )  # fmt: skip
+    stated = {k: v for k, v in extract.label_report(report.findings, sex=patient.sex).items()
+              if v is not None and np.isfinite(v)}  # fmt: skip
+    found = {"phantom": {
+        "bits: volume": _sha(hu.tobytes()),
+        "hu: organs": [float(np.median(hu[label == k])) for k in np.unique(label) if k],
+        "text: sha256 of the report": _sha(report.findings.encode()),
+        "text: findings in the report": ", ".join(f"{k}={int(v)}" for k, v in sorted(stated.items())),
+        **_through(Volume(hu, grid.affine), report.findings),
+    }}  # fmt: skip
+    for path in ct:
+        volume = load_volume(path)
+        name = f"CT {_sha(np.ascontiguousarray(volume.hu).tobytes())[:16]}"
+        found[name] = {
+            "hu: percentiles": np.percentile(volume.hu, [1, 25, 50, 75, 99]).tolist(),
+            **_through(volume, report.findings),
+        }
+    return found
+
+
+def _through(volume, text):
+    """Model input, embedding, zero-shot scores and tokens of one volume."""
+    import torch
+
+    from merlin.embeddings import encode_texts, prompt_bank
+    from merlin.evaluation import zero_shot
+    from merlin.ingest.preprocess import Grid, preprocess
+    from merlin.model.i3d import THREE_WINDOWS, ImageConfig
+    from merlin.model.text import TextConfig
+    from merlin.model.two_towers import TowersConfig, TwoTowers
+
+    grid = Grid(**GRID)
+    seen = preprocess(volume, grid)
+    torch.manual_seed(SEED)
+    image = ImageConfig(depth=14, width=8, stem="patch", n_stages=3, pool="grid", grid_cells=4,
+                        n_phecodes=5, windows=THREE_WINDOWS)  # fmt: skip
+    towers = TowersConfig(image, TextConfig(kind="small", hidden_size=64), grid.shape)
+    model = TwoTowers(towers).eval()
+    with torch.inference_mode():
+        vector, logits, _ = model.embed_volumes(torch.from_numpy(seen.image)[None, None])
+    rows, _ = prompt_bank()
+    rows = [r for r in rows if r[2] == "reported"]
+    prompts, _ = encode_texts(model, [r[3] for r in rows])
+    finding, kind = (np.array([r[i] for r in rows]) for i in (0, 1))
+    scores = zero_shot.score(vector.numpy(), prompts, finding, kind).value[0]
+    written, _ = encode_texts(model, [text])
+    return {
+        "input: mean and nine voxels": [float(seen.image.mean()), *_nine(seen.image)],
+        "embedding: image": vector[0, :8].tolist(),
+        "embedding: phecode logits": logits[0].tolist(),
+        "embedding: report": written[0, :8].tolist(),
+        "score: findings": scores.tolist(),
+    }
+
+
+def _nine(image):
+    at = [[int(n * f) for n in image.shape] for f in np.linspace(0.3, 0.7, 9)]
+    return [float(image[tuple(i)]) for i in at]
+
+
+def _sha(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def compare(found, reference):
+    """Hold `measure` to the committed values.
+
+    Returns
+    -------
+    list of (str, str, str)
+        Scan, what, and `ok` or what differs; a scan without a reference says so.
+    """
+    rows = []
+    for scan, values in found.items():
+        known = reference.get(scan)
+        if known is None:
+            rows.append((scan, "all", "no reference for this scan: nothing to compare with"))
+            continue
+        for what, value in values.items():
+            kind, name = what.split(": ", 1)
+            if kind == "bits":
+                said = "ok" if value == known[what] else OTHER_BITS
+            elif kind == "text":
+                said = (
+                    "ok" if value == known[what] else f"{value[:60]}, expected {known[what][:60]}"
+                )
+            else:
+                gap = np.abs(np.subtract(value, known[what])).max()
+                limit = TOLERANCE[kind]
+                said = "ok" if gap <= limit else f"off by {gap:.2g}, tolerance {limit:g}"
+            rows.append((scan, name, said))
+    return rows
+
+
+def main(ct=(), write=False):
+    """Measure, compare and print; returns an exit code."""
+    import os
+    import sys
+
+    os.environ["TQDM_DISABLE"] = "1"  # a second's work
+    found = measure(ct)
+    if write:
+        known = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
+        REFERENCE.write_text(json.dumps(known | found, indent=1) + "\n")
+    rows = compare(found, json.loads(REFERENCE.read_text()))
+    for scan, name, said in rows:
+        is_ok = said.startswith("ok")
+        sys.stdout.write(f"{'ok' if is_ok else 'DIFFERS':8} {scan}: {name}\n")
+        if said != "ok":
+            sys.stdout.write(f"         {said}\n")
+    wrong = [r for r in rows if not r[2].startswith("ok")]
+    sys.stdout.write(
+        f"{len(rows) - len(wrong)} of {len(rows)} as expected.\n"
+        + ("" if ct else "Real CT was not checked: give known scans with --ct.\n")
+    )
+    return 1 if wrong else 0

@@ -1,0 +1,205 @@
+"""Questions to ask of a data release before anything is computed from it.
+
+What its documentation promises against what is there, what its labels say against its own reports,
+and which number each figure will divide by. `plant_defects` damages a look-alike in known ways, so
+that the audit itself can be judged.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from merlin.cohort import release
+from merlin.cohort.ehr import DISEASES
+from merlin.cohort.extract import label_table
+from merlin.cohort.findings import NAMES
+from merlin.cohort.manifest import LABELS, SPLITS, load_manifest
+
+# What the documentation of the release says of itself (paper_facts §2.1), with its source.
+DOCUMENTED = (
+    ("studies", 25494, "repository, documentation/download.md"),
+    ("studies, train", 15314, "dataset README of a third party"),
+    ("studies, val", 5055, "dataset README of a third party"),
+    ("studies, test", 5125, "dataset README of a third party; issue 42"),
+    ("test studies without finding labels", 43, "issue 42"),
+)
+
+
+def read_data(folder, *, columns=None, patients=None):
+    """A data set in the release's layout, or a folder that holds a `manifest.csv` of ours.
+
+    Returns
+    -------
+    release.Release
+    """
+    path = Path(folder) / "manifest.csv"
+    if not path.is_file():
+        return release.read_release(folder, columns=columns, patients=patients)
+    table = load_manifest(path)
+    counts = [("studies", len(table), "in the manifest")]
+    counts += [(f"studies, {s}", int((table["split"] == s).sum()), "") for s in SPLITS]
+    counts.append(("patients", table["patient_id"].nunique(), path.name))
+    for column in ("findings", "impression"):
+        empty = table[column].fillna("").eq("") if column in table else [True] * len(table)
+        counts.append((f"studies without {column}", int(np.sum(empty)), ""))
+    return release.Release(table, pd.DataFrame(counts, columns=["what", "n", "detail"]), True)
+
+
+def against_documentation(manifest):
+    """Counts of this release beside the documented ones.
+
+    Returns
+    -------
+    DataFrame
+        `what, found, documented, source`.
+    """
+    split = manifest["split"]
+    stated = manifest.reindex(columns=LABELS).notna().any(axis=1)
+    found = {
+        "studies": len(manifest),
+        **{f"studies, {s}": int((split == s).sum()) for s in ("train", "val", "test")},
+        "test studies without finding labels": int(((split == "test") & ~stated).sum()),
+    }
+    return pd.DataFrame(
+        [(what, found[what], n, source) for what, n, source in DOCUMENTED],
+        columns=["what", "found", "documented", "source"],
+    )
+
+
+def label_disagreements(manifest):
+    """Where a finding's label and the report's own words contradict each other.
+
+    Silence is no contradiction: only *present* against *absent* counts. The text is read by the
+    rules of `extract`, which err too: look at a few before blaming the labels.
+
+    Returns
+    -------
+    DataFrame
+        One row a finding: `finding, n_both, n_label_only_absent, n_label_only_present`: studies
+        that both sources state, and those where the label says absent (present) and the text the
+        opposite.
+    """
+    stated = manifest.reindex(columns=LABELS).astype(float).to_numpy()
+    sex = manifest["sex"] if "sex" in manifest else None
+    mined = label_table(manifest["findings"].fillna(""), sex)
+    both = np.isfinite(stated) & np.isfinite(mined)
+    return pd.DataFrame(
+        {
+            "finding": NAMES,
+            "n_both": both.sum(0),
+            "n_label_only_absent": (both & (stated == 0) & (mined == 1)).sum(0),
+            "n_label_only_present": (both & (stated == 1) & (mined == 0)).sum(0),
+        }
+    )
+
+
+def denominators(manifest, *, n_coded=0, n_quarantined=0):
+    """How many test studies each figure can use.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        Studies that could be read.
+    n_coded : int
+        Test studies with diagnosis codes.
+    n_quarantined : int
+        Test studies that could not be read.
+
+    Returns
+    -------
+    DataFrame
+        `figure, n_studies, detail`.
+    """
+    test = manifest[manifest["split"] == "test"]
+    has = lambda c: test[c].fillna("").ne("") if c in test else pd.Series(False, test.index)  # noqa: E731
+    labels = test.reindex(columns=LABELS).notna()
+    rows = [
+        ("test studies", len(test) + n_quarantined, f"{n_quarantined} could not be read"),
+        ("zero-shot findings", int(labels.any(axis=1).sum()),
+         f"{int(labels.sum().min()):,} to {int(labels.sum().max()):,} stated, by finding"),
+        ("retrieval, findings", int(has("findings").sum()), "with findings text"),
+        ("retrieval, impression", int(has("impression").sum()), "with an impression"),
+        ("phenotypes", n_coded, "with diagnosis codes" if n_coded else "codes are not in the release"),
+    ]  # fmt: skip
+    for disease in DISEASES:
+        column = f"five_year_{disease}"
+        label = test[column].astype(float) if column in test else pd.Series(dtype=float)
+        rows.append(
+            (
+                f"5-year, {disease}",
+                int(label.isin([0, 1]).sum()),
+                f"{int((label == 1).sum())} events",
+            )
+        )
+    has_masks = "label_map" in test and test["label_map"].notna()
+    rows.append(("segmentation", int(np.sum(has_masks)), "with a label map"))
+    return pd.DataFrame(rows, columns=["figure", "n_studies", "detail"])
+
+
+def plant_defects(folder):
+    """Damage a release that `release.write_release` wrote, in ways users of the real one have met.
+
+    Parameters
+    ----------
+    folder : path
+        At least 12 studies, some in each split.
+
+    Returns
+    -------
+    DataFrame
+        `defect, what, n`: what was done, the audit's row that should find it, and how often.
+    """
+    folder = Path(folder)
+    reports = pd.read_excel(folder / release.REPORTS, dtype=str, keep_default_na=False)
+    by_split = {s: reports.index[reports["Split"] == s].tolist() for s in ("train", "val", "test")}
+    train, val, test = (by_split[s] for s in ("train", "val", "test"))
+    text = reports["Findings"].copy()
+    text[train[0]] = "Compared with <DELETED>. " + text[train[0]]
+    text[train[1]] = "&lt;DELETED&gt; " + text[train[1]]
+    text[val[0]] = text[test[0]]  # the same words in two splits
+    reports["Findings"] = text
+    short = reports.loc[[train[2]]].assign(Findings="Preliminary read.")
+    pd.concat([reports, short]).to_excel(folder / release.REPORTS, index=False)
+    ids = reports["study id"]
+
+    labels = pd.read_csv(folder / release.FINDINGS, dtype=str, keep_default_na=False)
+    labels = labels[labels["study_id"] != ids[test[1]]]
+    row, twin = (labels.index[labels["study_id"] == ids[i]][0] for i in (test[0], val[0]))
+    labels.loc[twin, list(NAMES)] = labels.loc[row, list(NAMES)]  # those of the text it now has
+    turned = next(n for n in NAMES if labels.loc[row, n] in ("0", "1"))
+    labels.loc[row, turned] = {"0": "1", "1": "0"}[labels.loc[row, turned]]
+    labels.to_csv(folder / release.FINDINGS, index=False)
+
+    five = pd.read_csv(folder / release.FIVE_YEARS, dtype=str, keep_default_na=False)
+    extra = pd.concat([five.iloc[[0]], five.iloc[[0]].assign(study_id=ids[train[0]])])
+    pd.concat([five, extra]).to_csv(folder / release.FIVE_YEARS, index=False)
+    about = pd.read_csv(folder / release.METADATA, dtype=str, keep_default_na=False)
+    about[about["study_id"] != ids[test[2]]].to_csv(folder / release.METADATA, index=False)
+
+    volume = lambda i: next((folder / release.VOLUMES).glob(f"{ids[i]}.nii*"))  # noqa: E731
+    nested = folder / release.VOLUMES / "part_2"
+    nested.mkdir()
+    moved = volume(test[3])
+    moved.rename(nested / moved.name)
+    volume(train[3]).unlink()
+    for broken, content in ((volume(train[4]), None), (volume(test[4]), b"not a volume")):
+        content = broken.read_bytes()[:2000] if content is None else content
+        broken.unlink()  # the file may be a link to the cohort's own
+        broken.write_bytes(content)
+    return pd.DataFrame(
+        [
+            ("a placeholder in two reports", "reports with <DELETED>", 2),
+            ("escaped characters", "reports with escaped characters", 1),
+            ("one report in two splits", "reports word for word in several splits", 1),
+            ("a preliminary read under the same id", "study ids that occur twice", 1),
+            ("a row of labels missing", "studies without finding labels", 1),
+            ("a label turned against its report", "labels that contradict their report", 1),
+            ("a 5-year row twice", f"{release.FIVE_YEARS}: repeated rows", 1),
+            ("a 5-year row of a training study", "5-year labels outside the test split", 1),
+            ("a row of metadata missing", "studies without metadata", 1),
+            ("a volume missing", "studies without volume", 1),
+            ("a volume cut short, another not a volume", "studies quarantined", 2),
+        ],
+        columns=["defect", "what", "n"],
+    )

@@ -1,0 +1,302 @@
+"""A hospital's own studies as a de-identified cohort: DICOM tree, reports and codes in, manifest out.
+
+What leaves is a NIfTI volume a study (geometry and HU, no header text), reports, codes and the
+manifest of `data_manifests/README.md`. Patients and studies get new ids, the first digits of a keyed
+hash (HMAC-SHA-256): the same patient gets the same id on every call with the same key, and without
+the key nobody can compute an id from a record number. The key is a file that stays outside. Dates are
+shifted by a number of days that is fixed for a patient, so that intervals keep.
+
+Free text cannot be made safe by a program. A report that holds its own patient's name, record number,
+accession number or birth date is withheld (or, on request, has them replaced by `<DELETED>`); what
+looks like a date, telephone number, address or title with a name is counted and reported, for a person
+to read before anything is shared.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+TAGS = ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
+        "PatientAge", "AccessionNumber", "StudyDate", "Manufacturer")  # fmt: skip
+DELETED = "<DELETED>"
+MAX_AGE = 90  # older patients are written as 90
+# What may name a person or a day; each is counted, none is proof.
+PATTERNS = {
+    "date": r"\b(?:\d{1,2}[/.-]\d{1,2}[/.-](?:19|20)?\d{2}|(?:19|20)\d{2}-\d{2}-\d{2})\b",
+    "telephone": r"(?<!\d)(?:\+?\d{1,2}[ .-]?)?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)",
+    "e-mail": r"\b[\w.+-]+@[\w-]+\.[\w.]+\b",
+    "titled name": r"\b(?:Dr|Mr|Mrs|Ms|Prof)\.? [A-Z][a-z]+",
+    "long number": r"\b\d{7,}\b",
+}
+REPORT_COLUMNS = ("accession", "findings")
+CODE_COLUMNS = ("patient_id", "date", "vocabulary", "code")
+
+
+class Refused(ValueError):
+    """Something would leave that must not, or an input lacks a column; all problems in the message."""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What `deidentify` made: tables without any identifier.
+
+    Attributes
+    ----------
+    manifest, codes : DataFrame
+    text_hits : DataFrame
+        `study_id, column, kind, n, taken`: what was found in free text, never the text itself.
+    quarantine : DataFrame
+        `study_id, reason`: studies left out.
+    """
+
+    manifest: pd.DataFrame
+    codes: pd.DataFrame
+    text_hits: pd.DataFrame
+    quarantine: pd.DataFrame
+
+
+def read_key(path, out):
+    """The secret of the hash, from a file; made (readable by its owner alone) if there is none.
+
+    Raises
+    ------
+    Refused
+        If the file would lie inside `out`, or is too short to be a key.
+    """
+    path, out = Path(path).resolve(), Path(out).resolve()
+    if path.is_relative_to(out):
+        raise Refused(f"the key {path.name} would lie inside the output; keep it elsewhere")
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(32) + "\n")
+    key = path.read_text().strip().encode()
+    if len(key) < 32:
+        raise Refused(f"{path.name}: {len(key)} characters. Expected a key of at least 32.")
+    return key
+
+
+def hashed(key, kind, value, n=12):
+    """`n` hex digits of the keyed hash of an identifier; `kind` keeps patients and studies apart."""
+    return hmac.new(key, f"{kind}:{value}".encode(), hashlib.sha256).hexdigest()[:n]
+
+
+def shift_days(key, patient):
+    """Days by which a patient's dates move: the same for all of them, −365 to 364."""
+    return int(hashed(key, "days", patient, 8), 16) % 730 - 365
+
+
+def find_studies(folder):
+    """DICOM files of a tree by study.
+
+    Returns
+    -------
+    dict of str to (Dataset, list of Path)
+        Study instance UID → one header with `TAGS`, and the study's files.
+    """
+    import pydicom
+
+    found = {}
+    for path in tqdm(sorted(p for p in Path(folder).rglob("*") if p.is_file()), desc="headers"):
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+        except (pydicom.errors.InvalidDicomError, OSError, EOFError):
+            continue
+        uid = str(header.get("StudyInstanceUID", ""))
+        if uid:
+            found.setdefault(uid, (header, []))[1].append(path)
+    return found
+
+
+def own_words(header):
+    """What a patient's header says that their report must not: names, numbers, birth date."""
+    name = re.split(r"[\^ ,=]+", str(header.get("PatientName", "")))
+    words = [w for w in name if len(w) > 2]
+    words += [str(header.get(t, "")) for t in ("PatientID", "AccessionNumber")]
+    born = str(header.get("PatientBirthDate", ""))
+    if len(born) == 8:
+        y, m, d = born[:4], born[4:6], born[6:]
+        words += [born, f"{y}-{m}-{d}", f"{m}/{d}/{y}", f"{d}.{m}.{y}",
+                  f"{int(m)}/{int(d)}/{y}", f"{int(d)}.{int(m)}.{y}"]  # fmt: skip
+    return [w for w in dict.fromkeys(words) if len(w) > 2]
+
+
+def scan_text(text, words):
+    """Count what may identify somebody in a text.
+
+    Returns
+    -------
+    dict of str to int
+        `own identifier`, and the names of `PATTERNS`.
+    """
+    own = sum(len(re.findall(rf"(?<!\w){re.escape(w)}(?!\w)", text, re.IGNORECASE)) for w in words)
+    counts = {"own identifier": own} | {k: len(re.findall(p, text)) for k, p in PATTERNS.items()}
+    return {k: n for k, n in counts.items() if n}
+
+
+def redact(text, words):
+    """The text with its own patient's identifiers, and all that `PATTERNS` match, replaced."""
+    for word in words:
+        text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", DELETED, text, flags=re.IGNORECASE)
+    for pattern in PATTERNS.values():
+        text = re.sub(pattern, DELETED, text)
+    return text
+
+
+def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
+    """Read a DICOM tree and two tables; write volumes; return tables without identifiers.
+
+    Parameters
+    ----------
+    folder : path
+        DICOM files of any number of studies, in any folders.
+    reports : DataFrame
+        `accession, findings` and perhaps `impression`, as text.
+    codes : DataFrame or None
+        `patient_id, date, vocabulary, code` and perhaps `accession`, as text.
+    key : bytes
+        From `read_key`.
+    out : path
+        Volumes go to `out/volumes/ID.nii.gz`.
+    redacts : bool
+        Replace identifiers in reports instead of withholding the study.
+    save : callable
+        (path, Volume): writes a volume.
+
+    Returns
+    -------
+    Cohort
+
+    Raises
+    ------
+    Refused
+        With every missing column.
+    """
+    from merlin.ingest.volume import UnreadableScan, load_volume
+
+    _require_columns(reports, codes)
+    reports = reports.drop_duplicates("accession", keep="last").set_index("accession")
+    rows, hits, left_out, patients, studies = [], [], [], {}, {}
+    for uid, (header, files) in tqdm(find_studies(folder).items(), desc="studies"):
+        accession = str(header.get("AccessionNumber", ""))
+        patient = str(header.get("PatientID", ""))
+        study_id = "S" + hashed(key, "study", uid)
+        if not patient:
+            left_out.append((study_id, "no patient id in its headers"))
+            continue
+        studies[accession] = study_id
+        patients[patient] = patient_id = "P" + hashed(key, "patient", patient)
+        row = _about(header, key, patient)
+        texts, withheld = {}, False
+        if accession in reports.index:
+            said = reports.loc[accession]
+            for column in ("findings", "impression"):
+                text, words = str(said.get(column, "") or ""), own_words(header)
+                found = scan_text(text, words)
+                taken = "replaced" if redacts else "kept"
+                if "own identifier" in found and not redacts:
+                    withheld, taken = True, "study withheld"
+                hits += [(study_id, column, kind, n, taken) for kind, n in found.items()]
+                texts[column] = redact(text, words) if redacts else text
+        if withheld:
+            left_out.append((study_id, "its report names the patient; mend it, or use --redact"))
+            continue
+        try:
+            volume = _read_study(files, load_volume)
+        except (UnreadableScan, OSError) as error:
+            reason = str(error).split(": ", 1)[-1]
+            left_out.append((study_id, redact(reason, [*own_words(header), uid])[:300]))
+            continue
+        save(Path(out) / "volumes" / f"{study_id}.nii.gz", volume)
+        place = int(hashed(key, "split", patient, 8), 16) % 5
+        rows.append(
+            dict(study_id=study_id, patient_id=patient_id, site="internal",
+                 split={3: "val", 4: "test"}.get(place, "train"),
+                 volume=f"volumes/{study_id}.nii.gz", **row, **texts)
+        )  # fmt: skip
+    manifest = pd.DataFrame(rows)
+    made = Cohort(
+        manifest,
+        _coded(codes, key, patients, studies, set(manifest.get("study_id", ()))),
+        pd.DataFrame(hits, columns=["study_id", "column", "kind", "n", "taken"]),
+        pd.DataFrame(left_out, columns=["study_id", "reason"]),
+    )
+    _refuse_leaks(made, [*patients, *(a for a in studies if a)])
+    return made
+
+
+def _require_columns(reports, codes):
+    problems = [f"reports: no column {c}" for c in REPORT_COLUMNS if c not in reports]
+    if codes is not None:
+        problems += [f"codes: no column {c}" for c in CODE_COLUMNS if c not in codes]
+    if problems:
+        raise Refused("; ".join(problems))
+
+
+def _read_study(files, load):
+    """Files of one study may lie among others': read them through a folder of links."""
+    with tempfile.TemporaryDirectory() as folder:
+        for i, file in enumerate(files):
+            (Path(folder) / f"{i:06d}.dcm").symlink_to(file.resolve())
+        return load(folder)
+
+
+def _about(header, key, patient):
+    sex = str(header.get("PatientSex", ""))[:1].upper()
+    age = _age(header)
+    date = pd.to_datetime(str(header.get("StudyDate", "")), format="%Y%m%d", errors="coerce")
+    moved = date + pd.Timedelta(days=shift_days(key, patient))
+    return dict(
+        sex=sex if sex in "FM" else "",
+        age="" if age is None else str(min(age, MAX_AGE)),
+        date="" if pd.isna(date) else moved.date().isoformat(),
+        manufacturer=str(header.get("Manufacturer", "")),
+    )
+
+
+def _age(header):
+    match = re.fullmatch(r"(\d{3})Y", str(header.get("PatientAge", "")))
+    if match:
+        return int(match[1])
+    born, seen = (
+        pd.to_datetime(str(header.get(t, "")), format="%Y%m%d", errors="coerce")
+        for t in ("PatientBirthDate", "StudyDate")
+    )
+    return None if pd.isna(born) or pd.isna(seen) else int((seen - born).days / 365.25)
+
+
+def _coded(codes, key, patients, studies, kept):
+    from merlin.cohort.ehr import NO_CODES
+
+    if codes is None:
+        return NO_CODES
+    codes = codes[codes["patient_id"].isin(patients)]
+    date = pd.to_datetime(codes["date"], errors="coerce")
+    moved = date + pd.to_timedelta([shift_days(key, p) for p in codes["patient_id"]], unit="D")
+    at = codes["accession"].map(studies) if "accession" in codes else pd.Series("", codes.index)
+    return pd.DataFrame(
+        {
+            "patient_id": codes["patient_id"].map(patients),
+            "study_id": at.where(at.isin(kept), "").fillna(""),
+            "date": moved.dt.date.astype(str).replace("NaT", ""),
+            "vocabulary": codes["vocabulary"],
+            "code": codes["code"],
+        }
+    ).reset_index(drop=True)
+
+
+def _refuse_leaks(made, identifiers):
+    """A last look before anything is handed over: no record or accession number in any cell."""
+    wanted = {i for i in identifiers if len(i) > 3}
+    for name in ("manifest", "codes", "text_hits", "quarantine"):
+        table = getattr(made, name).astype(str)
+        for column in table.columns.difference(["findings", "impression"]):
+            if np.isin(table[column], list(wanted)).any():
+                raise Refused(f"{name}, column {column}: holds a record or accession number")

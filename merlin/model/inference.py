@@ -1,0 +1,91 @@
+"""The residual image encoder for inference alone: same outputs, about half the time.
+
+Batch norms are folded into the convolutions before them, a stem that reads one channel three times
+reads it once with the sum of its weights, activations are overwritten in place, stage outputs are not
+kept, and weights lie in the layout that 3D convolutions are fast on. In exact arithmetic nothing
+changes; in float32 outputs agree to about 1e-6.
+"""
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from merlin.model.i3d import Bottleneck, I3ResNet
+from merlin.model.volumes import as_channels
+
+
+class _Block(nn.Module):
+    def __init__(self, block):
+        super().__init__()
+        n = 3 if isinstance(block, Bottleneck) else 2
+        pairs = [(getattr(block, f"conv{i}"), getattr(block, f"bn{i}")) for i in range(1, n + 1)]
+        self.convolutions = nn.ModuleList(fuse_conv_bn_eval(c, b) for c, b in pairs)
+        self.shortcut = None if block.downsample is None else fuse_conv_bn_eval(*block.downsample)
+
+    def forward(self, x):
+        *inner, last = self.convolutions
+        y = x
+        for convolution in inner:
+            y = F.relu_(convolution(y))
+        y = last(y)
+        y += x if self.shortcut is None else self.shortcut(x)
+        return F.relu_(y)
+
+
+class FoldedResNet(nn.Module):
+    """`I3ResNet` without batch norms; only `features` and the two heads."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.config, self.feature_size = network.config, network.feature_size
+        stem = fuse_conv_bn_eval(network.conv1, network.bn1)
+        if not self.config.windows and self.config.in_channels == 3:
+            one = nn.Conv3d(1, stem.out_channels, stem.kernel_size, stem.stride, stem.padding)
+            one.weight.data, one.bias.data = stem.weight.sum(1, keepdim=True), stem.bias.data
+            stem, self.config = one, replace(self.config, in_channels=1)
+        self.stem, self.maxpool = stem, network.maxpool
+        stages = [getattr(network, f"layer{i + 1}") for i in range(self.config.n_stages)]
+        self.blocks = nn.Sequential(*(_Block(block) for stage in stages for block in stage))
+        self.classifier, self.contrastive_head = network.classifier, network.contrastive_head
+
+    def features(self, volume):
+        """(B, 1, R, A, S) → last feature map (B, C, S', R', A')."""
+        x = self.maxpool(F.relu_(self.stem(as_channels(volume, self.config))))
+        return self.blocks(x)
+
+
+def folded(encoder):
+    """A copy of an image encoder for inference.
+
+    Parameters
+    ----------
+    encoder : ImageEncoder
+        In evaluation mode, with the residual network.
+
+    Returns
+    -------
+    ImageEncoder
+        Its `i3_resnet` is a `FoldedResNet`; it has no batch norm and can't be trained on.
+
+    Raises
+    ------
+    ValueError
+        In training mode, or for another network or stem.
+    """
+    network = encoder.i3_resnet
+    if encoder.training:
+        raise ValueError(
+            "folding needs model.eval(): batch statistics are part of the weights then"
+        )
+    if not isinstance(network, I3ResNet) or not isinstance(network.conv1, nn.Conv3d):
+        raise ValueError(
+            f"folding knows the residual network with one stem convolution, not {network.config}"
+        )
+    twin = copy.deepcopy(encoder)
+    with torch.no_grad():
+        twin.i3_resnet = FoldedResNet(twin.i3_resnet)
+    return twin.requires_grad_(False).eval().to(memory_format=torch.channels_last_3d)

@@ -1,0 +1,1 @@
+"""A static site of what papermill ran: pages, gallery, ledger and a scan viewer."""

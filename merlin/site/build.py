@@ -1,0 +1,465 @@
+"""Render what papermill ran into a static folder: `python -m merlin.site.build default site`.
+
+Nothing is executed: executed notebooks, figures with their tables and provenance, and the docs become
+pages that open from disk without a server and ask nothing of the network. The one thing computed is the
+viewer's phantoms, from the profile's seed.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import time
+from html import escape
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import yaml
+from nbconvert import HTMLExporter
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import TextLexer, get_lexer_for_filename
+from pygments.util import ClassNotFound
+
+from merlin import run
+from merlin.figures.catalogue import FIGURES
+from merlin.site import viewer
+from merlin.site.text import markdown_to_html, resolver
+
+STATIC = Path(__file__).parent / "static"
+# Pages made from markdown: repository path → address on the site.
+DOCS = {
+    "README.md": "docs/readme.html",
+    "CONTRIBUTING.md": "docs/contributing.html",
+    "CHANGELOG.md": "docs/changelog.html",
+    "data_manifests/README.md": "docs/manifests.html",
+    **{f"docs/{n}.md": f"docs/{n}.html" for n in (
+        "limits", "review", "checklists", "model_card", "data_card", "glossary", "architecture",
+        "figures", "embeddings", "full_tier",
+    )},
+}  # fmt: skip
+MENU = (
+    ("index.html", "Start"), ("gallery.html", "Figures"), ("notebooks.html", "Notebooks"),
+    ("ledger.html", "Claims"), ("viewer.html", "Scan viewer"), ("cohort.html", "Cohort"),
+    ("docs.html", "Docs"),
+)  # fmt: skip
+SHOWN_FIRST = "summary"
+WARNING = (
+    '<p class="warning"><strong>Synthetic data.</strong> Every number of this run comes from '
+    "computer-made phantoms. It teaches and tests the method; it is no evidence about patients and "
+    "not for clinical use.</p>"
+)
+
+
+class Site:
+    """Pages written so far, and where things of the repository stand among them."""
+
+    def __init__(self, out, profile):
+        self.out, self.profile = Path(out), profile
+        self.known = dict(DOCS)
+        self.notebooks = {}  # notebook name → its page
+        self.n_pages = 0
+
+    def write(self, address, title, body, *, is_wide=False, scripts=()):
+        """One page in the frame of all: menu, content, footer."""
+        path = self.out / address
+        up = "../" * address.count("/")
+        menu = "".join(
+            f'<a href="{up}{to}"{" aria-current=page" if to == address else ""}>{name}</a>'
+            for to, name in MENU
+        )
+        tags = "".join(f'<script src="{up}{s}"></script>' for s in scripts)
+        wide = ' class="wide"' if is_wide else ""
+        with run.atomic(path) as stream:
+            stream.write(
+                f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+                f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+                f'<title>{escape(title)} · Merlin companion</title><link rel="icon" href="data:,">'
+                f'<link rel="stylesheet" href="{up}static/style.css">'
+                f'<link rel="stylesheet" href="{up}static/code.css"></head><body>'
+                f'<a class="skip" href="#content">To the content</a><header><nav aria-label="Site">'
+                f'{menu}</nav></header><main id="content"{wide}>{body}</main>'
+                f"<footer>Profile {escape(self.profile['profile'])}, tier {self.profile['tier']}: "
+                f"{run.TIER_NOTES[self.profile['tier']]}.</footer>{tags}</body></html>\n"
+            )
+        self.n_pages += 1
+
+    def render(self, source, folder, address):
+        """Markdown of a file in `folder` for the page at `address`."""
+        up = "../" * address.count("/")
+        names = {n: up + page for n, page in self.notebooks.items()}
+        resolve = resolver(folder, address, self.known, self._source_page)
+        return markdown_to_html(source, resolve=resolve, notebooks=names)
+
+    def _source_page(self, path):
+        """A page that shows a file of the repository; None for what is no file."""
+        file = run.ROOT / path
+        if not file.is_file():
+            return None
+        address = f"source/{path}.html"
+        if file.suffix in (".png", ".pdf"):
+            address = f"source/{path}"
+            (self.out / address).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, self.out / address)
+        else:
+            text = file.read_text(errors="replace")
+            try:
+                lexer = get_lexer_for_filename(path)
+            except ClassNotFound:
+                lexer = TextLexer()
+            shown = highlight(text[:200_000], lexer, HtmlFormatter())
+            self.write(address, path, f"<h1>{escape(path)}</h1>{shown}", is_wide=True)
+        self.known[path] = address
+        return address
+
+
+def table_html(table, *, sortable=False, identity=""):
+    """A table as HTML; numbers keep their full value for sorting."""
+    heads = "".join(
+        f"<th scope=col>{f'<button>{escape(str(c))}</button>' if sortable else escape(str(c))}</th>"
+        for c in table
+    )
+    rows = []
+    for row in table.itertuples(index=False):
+        cells = []
+        for value in row:
+            missing = pd.isna(value)
+            shown = "" if missing else _number(value) if isinstance(value, float) else str(value)
+            exact = f' data-value="{"" if missing else value}"' if isinstance(value, float) else ""
+            cells.append(f"<td{exact}>{escape(shown)}</td>")
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    kind = ' class="sortable"' if sortable else ""
+    return (
+        f'<div class="scroll"><table{kind} id="{identity}"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _number(value):
+    return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
+
+
+def executed_notebooks(base):
+    """Executed notebooks in reading order: name → path; arms after the notebook's main one."""
+    names = sorted(p.stem for p in run.NOTEBOOKS.glob("*.ipynb"))
+    sweep = set(run.sweep_runs(run.load_profile(base.name)))
+    found = {}
+    for path in sorted(base.glob("*.ipynb")):
+        name, _, arm = path.stem.partition("-")
+        if name in names and arm not in sweep:
+            found[path.stem] = path
+    return dict(sorted(found.items(), key=lambda x: (x[0].partition("-")[0], "-main" not in x[0])))
+
+
+def build(profile_name, out):
+    """Make the site of a finished run; returns the number of pages.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the profile has not been run.
+    """
+    profile = run.load_profile(profile_name)
+    base = run.ROOT / "runs" / profile_name
+    pages = executed_notebooks(base)
+    if not pages:
+        raise FileNotFoundError(
+            f"runs/{profile_name}/ holds no executed notebook. Run make figures PROFILE={profile_name} "
+            "first."
+        )
+    out = Path(out)
+    if out.exists() and not (out / "static" / "style.css").exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty and no site of ours. Choose another folder.")
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(STATIC, out / "static")
+    (out / "static" / "code.css").write_text(_code_css())
+    site = Site(out, profile)
+    site.notebooks = {stem: f"notebooks/{stem}.html" for stem in pages}
+    for stem in pages:
+        name = stem.partition("-")[0]
+        site.notebooks.setdefault(name, site.notebooks[stem])
+        site.known.setdefault(f"notebooks/{name}.ipynb", site.notebooks[name])
+    facts = copy_figures(base, out)
+    site.known |= {f"figures/{n}.png": f"gallery.html#{n}" for n in facts}
+    site.known |= {f"figures/{p.name}": f"figures/{p.name}" for p in (out / "figures").iterdir()
+                   if p.suffix != ".png"}  # fmt: skip
+    site.known |= {f"notebooks/profiles/{profile_name}.yaml": site._source_page(
+        f"notebooks/profiles/{profile_name}.yaml")}  # fmt: skip
+    front_page(site, facts)
+    gallery(site, facts)
+    notebook_pages(site, pages, facts)
+    ledger(site, out / "figures" / "claims.csv")
+    cohort_page(site, facts)
+    viewer_page(site)
+    docs_pages(site)
+    return site.n_pages
+
+
+def _code_css():
+    light = HtmlFormatter(style="default").get_style_defs(".highlight")
+    dark = HtmlFormatter(style="monokai").get_style_defs(".highlight")
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight {{ background: none; }}\n"
+
+
+def copy_figures(base, out):
+    """Pictures, tables and sidecars of a run; returns name → sidecar, in the catalogue's order."""
+    (out / "figures").mkdir()
+    facts = {}
+    for name in FIGURES:
+        sidecar = base / "figures" / f"{name}.json"
+        if not sidecar.exists():
+            continue
+        facts[name] = json.loads(sidecar.read_text())
+        tables = [f"{name}{'_' + key if key else ''}.csv" for key in facts[name]["tables"]]
+        for file in (f"{name}.png", f"{name}.pdf", f"{name}.json", *tables):
+            if (base / "figures" / file).exists():
+                shutil.copyfile(base / "figures" / file, out / "figures" / file)
+    return facts
+
+
+def about_figure(facts):
+    """Caption, tier, n, interval and seed in words: a figure's alternative text and its caption."""
+    n = ", ".join(f"{v:,} {k}" for k, v in facts.get("n", {}).items())
+    parts = (facts.get("caption", ""), facts["tier_note"], n, facts.get("interval", ""))
+    return " · ".join(p.rstrip(".") for p in parts if p) + f" · seed {facts['seed']}"
+
+
+def notebook_of(name):
+    """The notebook that makes a figure, as the Snakefile lists them."""
+    text = (run.ROOT / "Snakefile").read_text()
+    listed = re.search(r"^FIGURES = (\{.*?^\})", text, re.MULTILINE | re.DOTALL)[1]
+    return next(
+        (k for k, v in yaml.safe_load(listed.replace(",\n}", "\n}")).items() if name in v), ""
+    )
+
+
+def front_page(site, facts):
+    """What this is and is not, the overview figure, where to go on."""
+    is_phantom = site.profile["tier"] == "phantom"
+    first = SHOWN_FIRST if SHOWN_FIRST in facts else next(iter(facts))
+    picture = (
+        f'<figure><img src="figures/{first}.png" alt="{escape(about_figure(facts[first]))}">'
+        f"<figcaption>{escape(about_figure(facts[first]))}</figcaption></figure>"
+    )
+    readme = (run.ROOT / "README.md").read_text()
+    words = [p for p in readme.split("\n## ")[0].split("\n\n") if not p.startswith("![")]
+    opening = site.render("\n\n".join(words), "", "index.html")
+    ways = "".join(
+        f'<li><a href="{to}">{name}</a>: {why}</li>'
+        for to, name, why in (
+            (site.notebooks.get("00_start_here", "notebooks.html"), "Start reading", "one study from CT to codes"),
+            ("gallery.html", "Every figure", "with its caption, table, provenance and notebook"),
+            ("ledger.html", "The paper's claims", "what was run of them, and what was not"),
+            ("viewer.html", "Look at a phantom", "slices, organs and findings, and what the model sees"),
+            ("docs/review.html", "For reviewers", "claim, notebook, table, command, minutes"),
+            ("docs/limits.html", "Limits", "what none of this shows"),
+        )
+    )  # fmt: skip
+    body = f"{opening}{WARNING if is_phantom else ''}{picture}<h2>Where to go</h2><ul>{ways}</ul>"
+    site.write("index.html", "A reproducible companion to Merlin", body)
+
+
+def gallery(site, facts):
+    """Every figure as a card."""
+    cards = []
+    for name, about in facts.items():
+        notebook = notebook_of(name)
+        page = site.notebooks.get(notebook)
+        links = [f'<a href="{page}">notebook</a>'] if page else []
+        for key in about["tables"]:
+            file = f"{name}{'_' + key if key else ''}.csv"
+            links.append(f'<a href="figures/{file}">table{" " + key if key else ""}</a>')
+        links.append(f'<a href="figures/{name}.json">provenance</a>')
+        if (site.out / "figures" / f"{name}.pdf").exists():
+            links.append(f'<a href="figures/{name}.pdf">PDF</a>')
+        words = escape(about_figure(about))
+        cards.append(
+            f'<article class="card" id="{name}"><a href="figures/{name}.png"><img loading="lazy" '
+            f'src="figures/{name}.png" alt="{words}"></a><h2>{escape(name.replace("_", " "))}</h2>'
+            f'<p class="small">{words}</p><p class="small">{" · ".join(links)}</p></article>'
+        )
+    body = f'<h1>Figures</h1><div class="cards">{"".join(cards)}</div>'
+    site.write("gallery.html", "Figures", body, is_wide=True)
+
+
+def notebook_pages(site, pages, facts):
+    """Executed notebooks as pages, and their list."""
+    exporter = HTMLExporter(template_name="basic")
+    listed, stems = [], list(pages)
+    for i, (stem, path) in enumerate(pages.items()):
+        address = site.notebooks[stem]
+        name = stem.partition("-")[0]
+        notebook = nbformat.read(path, as_version=4)
+        exporter.register_filter(
+            "markdown2html",
+            lambda source, **_: site.render(source, "notebooks", address),  # noqa: B023 - used at once
+        )
+        exporter.register_filter(
+            "markdown2html_mistune",
+            lambda source: site.render(source, "notebooks", address),  # noqa: B023
+        )
+        title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
+        body = "".join(_cell(c, site, address, facts, name) for c in notebook.cells)
+        near = "".join(
+            f'<a href="{stems[j]}.html">{mark} {stems[j]}</a>' if 0 <= j < len(stems) else "<span></span>"
+            for j, mark in ((i - 1, "←"), (i + 1, "→"))
+        )  # fmt: skip
+        site.write(
+            address,
+            f"{stem}: {title}",
+            f'{body}<nav class="pager" aria-label="Notebooks">{near}</nav>',
+        )
+        listed.append(f'<li><a href="{address}"><code>{stem}</code></a> {escape(title)}</li>')
+    body = f"<h1>Notebooks, as they ran</h1><ol>{''.join(listed)}</ol>"
+    site.write("notebooks.html", "Notebooks", body)
+
+
+def _cell(cell, site, address, facts, name):
+    """One cell: words rendered, code folded away behind a line, outputs as they came."""
+    if cell.cell_type == "markdown":
+        return f'<div class="cell">{site.render(cell.source, "notebooks", address)}</div>'
+    if cell.cell_type != "code":
+        return ""
+    from pygments.lexers import PythonLexer
+
+    code = highlight(cell.source, PythonLexer(), HtmlFormatter())
+    outputs = "".join(_output(o, site, address, facts, name) for o in cell.get("outputs", []))
+    return f'<div class="cell code">{code}{outputs}</div>'
+
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def _output(output, site, address, facts, name):
+    if output.output_type == "stream":
+        # A progress bar rewrites its line: its last state is what a reader would have seen.
+        text = "\n".join(line.rsplit("\r", 1)[-1] for line in output.text.rstrip().split("\n"))
+        return f'<div class="output stream"><pre>{escape(_ANSI.sub("", text))}</pre></div>'
+    if output.output_type == "error":
+        return f"<pre>{escape(_ANSI.sub('', chr(10).join(output.traceback)))}</pre>"
+    data = output.data
+    if "image/png" in data:
+        made = [about_figure(f) for n, f in facts.items() if notebook_of(n) == name]
+        words = " ".join(made) or f"Picture from {name}"
+        return (
+            f'<div class="output"><img alt="{escape(words)}" '
+            f'src="data:image/png;base64,{data["image/png"].strip()}"></div>'
+        )
+    if "text/markdown" in data:
+        return (
+            f'<div class="output">{site.render(data["text/markdown"], "notebooks", address)}</div>'
+        )
+    if "text/html" in data:
+        html = re.sub(r"<style.*?</style>", "", data["text/html"], flags=re.DOTALL)
+        return f'<div class="output">{html}</div>'
+    return f'<div class="output"><pre>{escape(data.get("text/plain", ""))}</pre></div>'
+
+
+def ledger(site, path):
+    """The paper's claims as a table that sorts and filters."""
+    if not path.exists():
+        site.write("ledger.html", "Claims", "<h1>Claims</h1><p>16_claims was not run.</p>")
+        return
+    table = pd.read_csv(path)
+    shown = ["id", "family", "figure", "claim", "value", "low", "high", "status", "source",
+             "reliability", "tier", "notebook", "note"]  # fmt: skip
+    table = table[[c for c in shown if c in table]]
+    body = (
+        f"<h1>The paper's claims</h1><p>{len(table)} numbers and panels, with what was run of them. "
+        "Values are the paper's, with their source and how reliable it is. On phantoms only a direction "
+        "is asked, and nothing is called reproduced. Click a heading to sort.</p>"
+        '<div class="controls"><label>Filter <input type="search" data-filter="claims"></label>'
+        f'<span id="count" class="small" aria-live="polite">{len(table)} rows</span></div>'
+        f"{table_html(table, sortable=True, identity='claims')}"
+    )
+    site.write("ledger.html", "Claims", body, is_wide=True, scripts=["static/site.js"])
+
+
+def cohort_page(site, facts):
+    """Who is in and where they went, as a tree of boxes, and the cohort's figures."""
+    path = site.out / "figures" / "cohort_flow.csv"
+    flow = "<p>01_cohort was not run.</p>"
+    if path.exists():
+        rows = pd.read_csv(path).to_dict("records")
+        box = lambda r, t: (  # noqa: E731
+            f'<div class="box"><strong>{escape(t)}</strong><br>{r["n_patients"]:,} patients, '
+            f"{r['n_studies']:,} studies</div>"
+        )
+        of = lambda kind: "".join(  # noqa: E731
+            f"<li>{box(r, r['step'].split(', ')[1].replace('_', ' '))}</li>"
+            for r in rows if r["step"].startswith(kind + ", ")
+        )  # fmt: skip
+        flow = (
+            f'<ul class="flow"><li>{box(rows[0], "everyone")}<ul><li>{box(rows[1], "internal")}'
+            f"<ul>{of('internal')}</ul></li>{of('external')}</ul></li></ul>"
+        )
+    pictures = "".join(
+        f'<figure><img loading="lazy" src="figures/{n}.png" alt="{escape(about_figure(facts[n]))}">'
+        f"<figcaption>{escape(about_figure(facts[n]))}</figcaption></figure>"
+        for n in ("cohort", "phantom_ct", "findings_gallery", "dataset_audit") if n in facts
+    )  # fmt: skip
+    body = f"<h1>The cohort</h1>{flow}{pictures}"
+    site.write("cohort.html", "The cohort", body)
+
+
+def viewer_page(site):
+    """Slices of phantoms and of the model's input, with organs and findings to switch on."""
+    with run.atomic(site.out / "static" / "studies.js") as stream:
+        stream.write(viewer.script(viewer.studies(site.profile)))
+    planes = "".join(
+        f'<figure><figcaption><label for="{p}-slice">{p}</label>, <span id="{p}-said"></span></figcaption>'
+        f'<canvas id="{p}" role="img" aria-label="{p} slice of the chosen study"></canvas>'
+        f'<input type="range" id="{p}-slice" min="0" value="0"></figure>'
+        for p in ("axial", "coronal", "sagittal")
+    )
+    chosen = "".join(
+        f'<label>{text} <select id="{i}"></select></label>'
+        for i, text in (("study", "Study"), ("view", "Show"), ("window", "Window"))
+    )
+    body = (
+        f"<h1>Look at a phantom</h1>{WARNING}<p>Three synthetic studies, as the scanner stored them and "
+        "as the model gets them. A finding's mask is where the same study without it would differ by "
+        "more than 25 HU. Scroll over a picture, or use its slider (arrow keys work); the patient's "
+        f'right is on the left.</p><div class="controls">{chosen}</div><div class="viewer">{planes}</div>'
+        '<fieldset id="findings"><legend>Findings</legend></fieldset>'
+        '<fieldset id="organs"><legend>Organs</legend></fieldset>'
+        '<h2>Its report</h2><p id="report"></p>'
+    )
+    scripts = ["static/studies.js", "static/viewer.js"]
+    site.write("viewer.html", "Scan viewer", body, is_wide=True, scripts=scripts)
+
+
+def docs_pages(site):
+    """The markdown files as pages, and their list."""
+    listed = []
+    for path, address in DOCS.items():
+        text = (run.ROOT / path).read_text()
+        folder = str(Path(path).parent)
+        title = next((x.lstrip("# ") for x in text.splitlines() if x.startswith("# ")), path)
+        site.write(address, title, site.render(text, "" if folder == "." else folder, address))
+        listed.append(f'<li><a href="{address}">{escape(title)}</a></li>')
+    site.write("docs.html", "Docs", f"<h1>Docs</h1><ul>{''.join(listed)}</ul>")
+
+
+def main(argv=None):
+    """Command line; returns an exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("profile")
+    parser.add_argument("out")
+    args = parser.parse_args(argv)
+    began = time.time()
+    try:
+        n = build(args.profile, args.out)
+    except (FileNotFoundError, FileExistsError, run.ProfileError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(
+        f"{n} pages in {args.out}/, {time.time() - began:.0f} s. Open {args.out}/index.html.\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""The authors' checkpoints in and out: which file is which, and a strict, pickle-free conversion.
+
+A released `.pt` file is read once with `weights_only=True` (tensors alone, nothing is unpickled),
+told by its tensor names (paper_facts §3.3, §10), loaded strictly into our modules, and written as
+safetensors with the configuration beside it. After that the `.pt` is not needed. The other way
+round, a model of ours in the paper's shape is written as a state dict that the official code loads.
+
+Which encoder is which: the contrastive file holds both towers (prefix `encode_image.i3_resnet.`);
+the five-year file holds a bare image network with six outputs; the report file holds an image network
+without heads (`encode_image.`), an adapter and a language model with LoRA.
+"""
+
+import pickle  # for its error class only: nothing is unpickled here
+from pathlib import Path
+
+import torch
+
+from merlin.model.i3d import I3ResNet, ImageConfig
+from merlin.model.text import TextConfig
+from merlin.model.two_towers import TowersConfig, TwoTowers
+from merlin.training.checkpoint import load_strictly, save_weights
+
+IMAGE = "encode_image.i3_resnet."
+REPOSITORY = "stanfordmimi/Merlin"  # on the Hugging Face hub
+FILES = {
+    "contrastive": "i3_resnet_clinical_longformer_best_clip_04-02-2024_23-21-36_epoch_99.pt",
+    "five-year": "resnet_clinical_longformer_five_year_disease_prediction.pt",
+    "report": "resnet_gpt2_best_stanford_report_generation_average_mtl.pt",
+}
+GRID = {"spacing_mm": (1.5, 1.5, 3.0), "shape": (224, 224, 160), "hu_window": (-1000.0, 1000.0)}
+
+
+def read_state(path):
+    """Tensors of an official `.pt` file, by name; no code in it can run.
+
+    Raises
+    ------
+    ValueError
+        If the file holds anything but tensors, or is not a state dict.
+    """
+    path = Path(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{path.name}: not readable as a file of tensors ({type(error).__name__}). Expected a "
+            "state dict, as the authors publish; a truncated download or an LFS pointer reads so too."
+        ) from None
+    for inner in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(inner), dict):
+            state = state[inner]
+    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
+        raise ValueError(f"{path.name}: no state dict inside. Expected names and tensors.")
+    return state
+
+
+def kind_of(state):
+    """`contrastive`, `five-year` or `report`, told by tensor names.
+
+    Raises
+    ------
+    ValueError
+        Naming some of the tensors that were found.
+    """
+    if f"{IMAGE}conv1.weight" in state:
+        return "contrastive"
+    if "conv1.weight" in state and "classifier.weight" in state:
+        return "five-year"
+    if any(k.startswith("decode_text.") for k in state):
+        return "report"
+    shown = ", ".join(list(state)[:3])
+    raise ValueError(f"not one of the released checkpoints: it holds {shown}, …")
+
+
+def import_contrastive(state, text_folder, *, name="checkpoint", image=None):
+    """The official contrastive model as a `TwoTowers`, strictly.
+
+    Parameters
+    ----------
+    state : dict of str to tensor
+    text_folder : path
+        A local copy of `yikuan8/Clinical-Longformer` (configuration and tokeniser; its weights are
+        replaced by the checkpoint's).
+    name : str
+        For messages.
+    image : ImageConfig, optional
+        Default: the paper's.
+
+    Returns
+    -------
+    TwoTowers
+        In evaluation mode.
+    """
+    image = image or ImageConfig()
+    config = TowersConfig(image, TextConfig(folder=str(text_folder)), GRID["shape"])
+    model = TwoTowers(config)
+    load_strictly(model, state, name=name)
+    return model.eval()
+
+
+def import_image(state, *, name="checkpoint", depth=152, width=64):
+    """A bare image network (the five-year file), strictly; as many outputs as the file has.
+
+    Returns
+    -------
+    I3ResNet
+        In evaluation mode; its second output holds the logits.
+    """
+    n = len(state["classifier.weight"])
+    model = I3ResNet(ImageConfig(n_phecodes=n, depth=depth, width=width))
+    load_strictly(model, state, name=name)
+    return model.eval()
+
+
+def split_report(state):
+    """The report file's parts: image network, adapter, LoRA pairs and language model.
+
+    Returns
+    -------
+    dict of str to dict
+        `image` and `adapter` (names without prefix), `lora`, `language_model`.
+    """
+    parts = {"image": {}, "adapter": {}, "lora": {}, "language_model": {}}
+    for key, tensor in state.items():
+        if key.startswith("encode_image."):
+            parts["image"][key.removeprefix("encode_image.")] = tensor
+        elif key.startswith("adapter."):
+            parts["adapter"][key.removeprefix("adapter.")] = tensor
+        else:
+            plain = key.removeprefix("decode_text.text_decoder.")
+            parts["lora" if "lora_" in plain else "language_model"][plain] = tensor
+    return parts
+
+
+def convert(path, out, *, text_folder="", phecodes=None):
+    """An official `.pt` as `weights.safetensors` of ours.
+
+    Parameters
+    ----------
+    path, out : path
+    text_folder : path
+        Of Clinical-Longformer.
+    phecodes : sequence of str, optional
+        Names of the phenotype outputs in order; without them outputs are numbered.
+
+    Returns
+    -------
+    str
+        What was read, for the user.
+    """
+    path = Path(path)
+    state = read_state(path)
+    kind = kind_of(state)
+    if kind != "contrastive":
+        raise ValueError(
+            f"{path.name}: this is the {kind} checkpoint, not the contrastive one that the "
+            f"off-the-shelf evaluations read. Expected {FILES['contrastive']}."
+        )
+    if not text_folder:
+        raise ValueError(
+            "--text-folder is missing: a local copy of yikuan8/Clinical-Longformer, for its "
+            "tokeniser and configuration."
+        )
+    model = import_contrastive(state, text_folder, name=path.name)
+    n = model.config.image.n_phecodes
+    names = list(phecodes) if phecodes is not None else [f"output {i}" for i in range(n)]
+    if len(names) != n:
+        raise ValueError(f"{len(names)} phecodes for {n} outputs; expected as many")
+    facts = {"grid": GRID, "phecodes": names, "model": "main", "tier": "full"}
+    facts |= {"profile": "full", "seed": None, "source": path.name}
+    save_weights(out, model, facts)
+    return f"{len(state):,} tensors of the official contrastive checkpoint, every one in its place"
+
+
+def export_contrastive(model, out):
+    """Write a model of ours in the paper's shape as a state dict that the official code loads.
+
+    Raises
+    ------
+    ValueError
+        If the model departs from the paper's architecture, naming how.
+    """
+    paper, own = ImageConfig(), model.config.image
+    apart = [
+        f"{f}={getattr(own, f)!r}, the paper's is {getattr(paper, f)!r}"
+        for f in ("network", "depth", "width", "block", "stem", "stem_depth_stride", "n_stages",
+                  "pool", "in_channels", "n_phecodes", "flat", "windows")
+        if getattr(own, f) != getattr(paper, f)
+    ]  # fmt: skip
+    if model.config.text.kind != "longformer":
+        apart.append(f"text={model.config.text.kind!r}, the paper's is 'longformer'")
+    if apart:
+        raise ValueError(
+            "the official code has room for the paper's architecture alone:\n  "
+            + "\n  ".join(apart)
+        )
+    torch.save(model.state_dict(), out)
+
+
+def download(kind, cache_dir, *, revision, sha256):
+    """Fetch one released file from the hub, at a pinned revision, and check its hash.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `FILES`.
+    cache_dir : path
+        Where the hub's files are kept; never the package's folder.
+    revision : str
+        A full commit hash of the repository.
+    sha256 : str
+        Expected of the file, 64 hex digits, as the hub shows beside it.
+
+    Returns
+    -------
+    Path
+    """
+    from huggingface_hub import hf_hub_download
+
+    from merlin.run import ROOT, file_hash
+
+    cache_dir = Path(cache_dir).resolve()
+    if cache_dir.is_relative_to(ROOT / "merlin"):
+        raise ValueError(f"{cache_dir} lies inside the package; choose another folder")
+    if len(revision) != 40:
+        raise ValueError(f"revision {revision!r}: expected a commit hash of 40 hex digits")
+    path = Path(hf_hub_download(REPOSITORY, FILES[kind], revision=revision, cache_dir=cache_dir))
+    found = file_hash(path)
+    if found != sha256.lower():
+        raise ValueError(
+            f"{path.name}: sha256 is {found}, expected {sha256}. The file is kept, unread."
+        )
+    return path

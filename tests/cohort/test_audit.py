@@ -1,0 +1,130 @@
+"""The audit finds every damage planted in a look-alike, and nothing in a clean one."""
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from merlin.cohort import audit, ehr, release
+from merlin.cohort.ehr import DISEASES
+from merlin.cohort.extract import label_report
+from merlin.cohort.findings import NAMES
+from merlin.ingest import survey
+from merlin.ingest.preprocess import Grid
+
+GRID = Grid((10.0, 10.0, 10.0), (24, 24, 24))
+
+
+def cohort(folder, n=18):
+    """Small readable volumes, reports whose labels are their own words."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(n):
+        hu = np.full((24, 24, 24), -1000, np.int16)
+        hu[5:19, 5:19] = rng.normal(40, 12, (14, 14, 24))
+        hu[8:11, 8:11], hu[13:15, 13:15] = -850, 700  # gas and bone
+        nib.save(nib.Nifti1Image(hu, np.diag([10.0, 10, 10, 1])), folder / f"{i}.nii.gz")
+        text = f"Liver: Normal. Peritoneum: {'Moderate ascites' if i % 2 else 'No ascites'}. Number {i}."
+        stated = label_report(text)
+        rows.append(
+            dict(study_id=f"AC{i:04d}", patient_id=f"P{i:03d}", split=("train", "val", "test")[i % 3],
+                 volume=str(folder / f"{i}.nii.gz"), findings=text, impression=f"Impression {i}.",
+                 sex="F", age=50.0, phase="portal venous", manufacturer="A", slice_mm=5.0)
+            | {f"label_{k}": stated.get(k, np.nan) for k in NAMES}
+            | {f"five_year_{d}": float(i % 4) for d in DISEASES}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def written(tmp_path):
+    table = cohort(tmp_path / "source")
+    return table, release.write_release(table, tmp_path / "merlinabdominalctdataset")
+
+
+def everything(folder, cache):
+    found = audit.read_data(folder)
+    seen = survey.survey(found.manifest, GRID, cache_dir=cache)
+    disagree = audit.label_disagreements(found.manifest)
+    n = found.audit.groupby("what")["n"].sum()
+    n["labels that contradict their report"] = int(
+        disagree[["n_label_only_absent", "n_label_only_present"]].to_numpy().sum()
+    )
+    n["studies quarantined"] = int((seen["status"] == "quarantined").sum())
+    return found, seen, n
+
+
+def test_a_clean_look_alike_has_none_of_the_damages(written, tmp_path):
+    _, folder = written
+    planted = audit.plant_defects(release.write_release(written[0], tmp_path / "other"))
+    _, _, n = everything(folder, tmp_path / "cache")
+    for what in planted["what"]:
+        assert n.get(what, 0) == 0, what
+
+
+def test_every_planted_damage_is_found_as_often_as_planted(written, tmp_path):
+    table, folder = written
+    planted = audit.plant_defects(folder)
+    found, seen, n = everything(folder, tmp_path / "cache")
+    assert {r.what: n[r.what] for r in planted.itertuples()} == dict(
+        zip(planted["what"], planted["n"], strict=True)
+    )
+    assert len(found.manifest) == len(table) - 1  # one volume is missing
+    bad = seen[seen["status"] == "quarantined"]
+    assert bad["reason"].str.len().min() > 10
+    assert not bad["reason"].str.contains(str(tmp_path)).any()
+    # The cohort's own files were not touched.
+    assert all(nib.load(p).shape == (24, 24, 24) for p in table["volume"])
+
+
+def test_survey_resumes_and_is_the_same_in_any_number_of_processes(written, tmp_path):
+    table, _ = written
+    alone = survey.survey(table, GRID, cache_dir=tmp_path / "a")
+    again = survey.survey(table, GRID, cache_dir=tmp_path / "a", n_workers=2)
+    pd.testing.assert_frame_equal(alone, again)
+    assert len(list((tmp_path / "a").glob("*.safetensors"))) == len(table)
+    assert (alone["orientation"] == "RAS").all()
+    assert (alone["spacing_s_mm"] == 10).all()
+
+
+def test_outliers_name_what_is_unlike_the_others():
+    table = pd.DataFrame(
+        dict(study_id=list("abcdefgh"), status="ok", orientation=["LPS"] * 7 + ["RAS"],
+             spacing_r_mm=0.8, spacing_a_mm=0.8, spacing_s_mm=[5.0] * 6 + [12.0, 5.0],
+             body_hu=[40.0, 41, 42, 39, 40, 400, 41, 40], body_fraction=[1.0] * 4 + [0.7] + [1.0] * 3)
+    )  # fmt: skip
+    odd = survey.outliers(table).set_index("what")["study_id"]
+    assert dict(odd) == {"orientation": "h", "spacing": "g", "HU": "f", "crop": "e"}
+
+
+def test_denominators_say_what_each_figure_divides_by(written):
+    table, _ = written
+    table.loc[2, "findings"] = ""
+    n = audit.denominators(table, n_quarantined=2).set_index("figure")
+    assert n.loc["test studies", "n_studies"] == 8
+    assert n.loc["retrieval, findings", "n_studies"] == 5
+    assert n.loc["phenotypes", "detail"] == "codes are not in the release"
+    assert n.loc["5-year, cvd", "n_studies"] == int(
+        table.loc[table["split"] == "test", "five_year_cvd"].isin([0, 1]).sum()
+    )
+
+
+def test_a_folder_with_a_manifest_is_taken_as_it_is(tmp_path):
+    table = cohort(tmp_path / "source")
+    table["volume"] = [p.split("/")[-1] for p in table["volume"]]
+    table.to_csv(tmp_path / "source" / "manifest.csv", index=False, float_format="%g")
+    found = audit.read_data(tmp_path / "source")
+    assert found.has_patients
+    assert found.manifest["study_id"].tolist() == table["study_id"].tolist()
+
+
+def test_own_codes_are_checked_all_at_once(tmp_path):
+    path = tmp_path / "codes.csv"
+    path.write_text("study_id,vocabulary,code\na,ICD10,K63.1\n,ICD9CM,401\nb,icd-10,I10\n")
+    with pytest.raises(ValueError, match="2 problems") as caught:
+        ehr.read_codes(path)
+    assert "rows 3, column study_id" in str(caught.value)
+    assert "rows 4, column vocabulary: icd-10. Expected ICD9CM or ICD10." in str(caught.value)
+    path.write_text("study_id,vocabulary,code\na,ICD10,401.10\n")
+    assert ehr.read_codes(path)["code"].tolist() == ["401.10"]  # text, not a number

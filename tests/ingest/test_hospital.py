@@ -1,0 +1,191 @@
+"""De-identification: nothing of a header leaves, reports that name their patient stay behind."""
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from merlin import cli
+from merlin.cohort.manifest import load_manifest
+from merlin.ingest import hospital
+
+PEOPLE = (
+    ("MRN0001234", "Doe^Jane", "19500407", "ACC77001"),
+    ("MRN0001234", "Doe^Jane", "19500407", "ACC77002"),
+    ("MRN0005678", "Okonkwo^Chidi", "19200101", "ACC77003"),
+    ("MRN0009999", "Rossi^Maria", "19800229", "ACC77004"),
+)
+SECRETS = sorted(
+    {x for row in PEOPLE for x in (row[0], row[3], row[2])} | {"Okonkwo", "Rossi", "Doe"}
+)
+
+
+def write_study(folder, person, day, n=24):
+    """One axial CT series, slices of a small body."""
+    mrn, name, born, accession = person
+    folder.mkdir(parents=True, exist_ok=True)
+    study, series = generate_uid(), generate_uid()
+    rng = np.random.default_rng(int(accession[-3:]))
+    for k in range(n):
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        ds = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        ds.SOPClassUID, ds.SOPInstanceUID = (
+            meta.MediaStorageSOPClassUID,
+            meta.MediaStorageSOPInstanceUID,
+        )
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.Modality = study, series, "CT"
+        ds.PatientID, ds.PatientName, ds.PatientBirthDate, ds.PatientSex = mrn, name, born, "F"
+        ds.AccessionNumber, ds.StudyDate, ds.Manufacturer = accession, day, "Vendor A"
+        ds.Rows = ds.Columns = 32
+        ds.PixelSpacing, ds.SliceThickness = [10.0, 10.0], 5.0
+        ds.ImageOrientationPatient, ds.ImagePositionPatient = (
+            [1, 0, 0, 0, 1, 0],
+            [-160, -160, 5.0 * k],
+        )
+        ds.BitsAllocated = ds.BitsStored = 16
+        ds.HighBit, ds.PixelRepresentation, ds.SamplesPerPixel = 15, 1, 1
+        ds.PhotometricInterpretation, ds.RescaleSlope, ds.RescaleIntercept = "MONOCHROME2", 1, 0
+        hu = np.full((32, 32), -1000, np.int16)
+        hu[6:26, 6:26] = rng.normal(40, 12, (20, 20))
+        hu[9:12, 9:12], hu[16:18, 16:18] = -850, 700
+        ds.PixelData = hu.tobytes()
+        ds.save_as(folder / f"{accession}_{k}.dcm", enforce_file_format=True)
+
+
+@pytest.fixture
+def hospital_data(tmp_path):
+    tree = tmp_path / "tree"
+    for i, person in enumerate(PEOPLE):
+        # The last two studies lie in one folder.
+        write_study(tree / ("mixed" if i > 1 else f"case {i}"), person, f"2015010{i + 1}")
+    reports = pd.DataFrame(
+        [
+            ("ACC77001", "Liver: Normal.", "1. Normal."),
+            (
+                "ACC77002",
+                "Compared with 03/02/2014. Call Dr. Smith at 555-123-4567.",
+                "1. Ascites.",
+            ),
+            ("ACC77003", "Mr. OKONKWO has ascites.", ""),
+            ("ACC77004", "Spleen: Normal.", "Read for MRN0009999, born 2/29/1980."),
+        ],
+        columns=["accession", "findings", "impression"],
+    )
+    codes = pd.DataFrame(
+        [
+            ("MRN0001234", "2015-01-01", "ICD10", "K63.1", "ACC77001"),
+            ("MRN0001234", "2015-03-02", "ICD10", "I10", ""),
+            ("MRN0404040", "2015-03-02", "ICD10", "I10", ""),
+        ],
+        columns=["patient_id", "date", "vocabulary", "code", "accession"],
+    )
+    reports.to_csv(tmp_path / "reports.csv", index=False)
+    codes.to_csv(tmp_path / "codes.csv", index=False)
+    return tmp_path
+
+
+def call(folder, *more, out="cohort"):
+    return cli.main(
+        ["hospital", str(folder / "tree"), "--reports", str(folder / "reports.csv"),
+         "--codes", str(folder / "codes.csv"), "--key", str(folder / "key.txt"),
+         "--out", str(folder / out), *more]
+    )  # fmt: skip
+
+
+def leaks(folder):
+    """Identifiers in any file's name or content below a folder, uncompressed."""
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            if path.suffix == ".gz":
+                import gzip
+
+                content = gzip.decompress(content)
+            found += [(path.name, s) for s in SECRETS if s.encode() in content or s in path.name]
+    return found
+
+
+def test_nothing_of_a_header_leaves_and_named_reports_stay_behind(hospital_data, capsys):
+    assert call(hospital_data) == 1  # two studies are left out
+    out = hospital_data / "cohort"
+    studies = load_manifest(out / "manifest.csv")  # files are there, the schema holds
+    assert len(studies) == 2
+    assert studies["patient_id"].nunique() == 1
+    assert leaks(out) == []
+    said = pd.read_csv(out / "quarantine.csv")
+    assert len(said) == 2
+    assert said["reason"].str.contains("names the patient").all()
+    hits = pd.read_csv(out / "text_hits.csv")
+    assert set(hits["kind"]) == {"own identifier", "date", "telephone", "titled name"} | (
+        set(hits["kind"]) & {"long number"}
+    )
+    printed = capsys.readouterr()
+    assert not any(s in printed.out + printed.err for s in SECRETS)
+
+
+def test_redaction_keeps_the_study_and_loses_the_words(hospital_data):
+    assert call(hospital_data, "--redact") == 0
+    out = hospital_data / "cohort"
+    text = " ".join(
+        load_manifest(out / "manifest.csv")[["findings", "impression"]].fillna("").sum()
+    )
+    assert text.count("<DELETED>") >= 5
+    assert "ascites" in text
+    assert leaks(out) == []
+
+
+def test_ids_and_shifted_dates_are_the_same_on_every_call_and_hang_on_the_key(hospital_data):
+    call(hospital_data, out="a")
+    call(hospital_data, out="b")
+    a, b = (pd.read_csv(hospital_data / n / "manifest.csv", dtype=str) for n in "ab")
+    pd.testing.assert_frame_equal(a, b)
+    assert (hospital_data / "key.txt").stat().st_mode & 0o077 == 0
+    dates = pd.to_datetime(a["date"]).sort_values()
+    assert dates.diff().iloc[1].days == 1  # 1 and 2 January, wherever they were moved
+    assert "2015-01-01" not in set(a["date"])
+    (hospital_data / "key.txt").write_text("another key that is long enough to be one")
+    call(hospital_data, out="c")
+    c = pd.read_csv(hospital_data / "c" / "manifest.csv", dtype=str)
+    assert not set(a["patient_id"]) & set(c["patient_id"])
+
+
+def test_codes_follow_their_patients_and_strangers_codes_do_not_come(hospital_data):
+    call(hospital_data)
+    out = hospital_data / "cohort"
+    codes, studies = (pd.read_csv(out / f"{n}.csv", dtype=str) for n in ("codes", "manifest"))
+    assert len(codes) == 2
+    assert set(codes["patient_id"]) <= set(studies["patient_id"])
+    assert codes["study_id"].dropna().isin(studies["study_id"]).all()
+    apart = pd.to_datetime(codes["date"]).diff().iloc[1].days
+    assert apart == 60  # 1 January to 2 March
+
+
+def test_voxels_and_geometry_survive(hospital_data):
+    call(hospital_data)
+    studies = load_manifest(hospital_data / "cohort" / "manifest.csv")
+    image = nib.load(studies["volume"][0])
+    assert sorted(image.shape) == [24, 32, 32]
+    assert sorted(nib.affines.voxel_sizes(image.affine).round(3)) == [5.0, 10.0, 10.0]
+    assert image.header["descrip"].tobytes().strip(b"\0") == b""
+
+
+def test_old_ages_are_capped(hospital_data):
+    call(hospital_data, "--redact")
+    ages = load_manifest(hospital_data / "cohort" / "manifest.csv")["age"]
+    assert ages.max() == hospital.MAX_AGE
+
+
+def test_the_key_may_not_lie_in_the_output_and_columns_are_asked_for(hospital_data, capsys):
+    inside = str(hospital_data / "cohort" / "key.txt")
+    assert call(hospital_data, "--key", inside) == 2
+    assert "inside the output" in capsys.readouterr().err
+    pd.DataFrame({"id": ["x"]}).to_csv(hospital_data / "reports.csv", index=False)
+    assert call(hospital_data) == 2
+    assert "no column accession; reports: no column findings" in capsys.readouterr().err
