@@ -466,12 +466,14 @@ def explain(path):
 NEEDS = {"phantom": (), "embeddings": ("embeddings",), "full": ("data", "weights")}  # by tier
 
 
-def own_files(tier, given):
+def own_files(tier, given, *, trains=False):
     """Check what the user brings to a run against what its tier reads.
 
     Parameters
     ----------
     tier : str
+    trains : bool
+        Whether the profile trains weights of its own, so that none need be given.
     given : dict of str to str
         `data`, `weights`, `embeddings` → path, empty where not given.
 
@@ -485,7 +487,8 @@ def own_files(tier, given):
     ProfileError
         Naming everything that is missing, unused or not there.
     """
-    problems = [f"{k.upper()}=… is missing." for k in NEEDS[tier] if not given.get(k)]
+    needed = [k for k in NEEDS[tier] if not (trains and k == "weights")]
+    problems = [f"{k.upper()}=… is missing." for k in needed if not given.get(k)]
     problems += [
         f"{k.upper()}={v}: the {tier} tier does not read it." for k, v in given.items()
         if v and k not in NEEDS[tier]
@@ -493,7 +496,7 @@ def own_files(tier, given):
     found = {k: Path(v).expanduser().resolve() for k, v in given.items() if v and k in NEEDS[tier]}
     problems += [f"{k.upper()}={v}: not found." for k, v in found.items() if not v.exists()]
     if problems:
-        wanted = " ".join(f"{k.upper()}=path" for k in NEEDS[tier]) or "no files"
+        wanted = " ".join(f"{k.upper()}=path" for k in needed) or "no files"
         raise ProfileError(f"The {tier} tier takes {wanted}.\n  " + "\n  ".join(problems))
     return {k: str(v) for k, v in found.items()}
 
@@ -504,7 +507,8 @@ def figures(profile, cores, given=None):
     The lock ends with this process, however that ends: a killed run needs no unlocking.
     """
     values = load_profile(profile)
-    own = own_files(values["tier"], given or {})
+    trains = "02_pretraining" in values.get("notebooks", ())
+    own = own_files(values["tier"], given or {}, trains=trains)
     base = folder(profile)
     with (base / ".lock").open("w") as lock:
         try:

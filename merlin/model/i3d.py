@@ -139,7 +139,7 @@ class Basic(nn.Module):
 
 
 @contextmanager
-def _recomputing(block):
+def recomputing(block):
     """Second forward of a checkpointed block: its batch norms must not count the batch again."""
     norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm3d)]
     before = [(m.momentum, m.num_batches_tracked.clone()) for m in norms]
@@ -244,7 +244,7 @@ class I3ResNet(nn.Module):
         for stage in range(1, self.config.n_stages + 1):
             for block in getattr(self, f"layer{stage}"):
                 if self.checkpointing and self.training:
-                    again = partial(_recomputing, block)
+                    again = partial(recomputing, block)
                     x = checkpoint(
                         block,
                         x,

@@ -29,6 +29,10 @@ class Renderer(IPythonRenderer):
         """A formula in a line."""
         return convert(body)
 
+    def table(self, text):
+        """A table that scrolls sideways by itself where the page is narrow."""
+        return f'<div class="scroll"><table>{text}</table></div>'
+
     def codespan(self, text):
         """Code type; the name of a notebook links to its page."""
         shown = f"<code>{escape(text)}</code>"

@@ -3,7 +3,7 @@
 import torch
 
 
-def saved_for_backward(encoder, grid_shape):
+def saved_for_backward(encoder, grid_shape, *, with_largest=False):
     """Bytes that one study's forward pass leaves behind for the backward pass.
 
     Every tensor that autograd saves is counted once, parameters apart. Unlike a process's peak memory
@@ -12,31 +12,37 @@ def saved_for_backward(encoder, grid_shape):
     Parameters
     ----------
     encoder : ImageEncoder
+        On the `meta` device nothing is computed, only counted.
     grid_shape : (3,) int
         (R, A, S) voxels of a volume.
+    with_largest : bool
+        Also return the bytes of the largest tensor.
 
     Returns
     -------
     float
         Mean over a batch of two, which batch norms need.
     """
-    own = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+    device = next(encoder.parameters()).device
+    # Addresses tell storages apart; tensors without storage have none, so they are told by object.
+    name = (lambda s: s._cdata) if device.type == "meta" else (lambda s: s.data_ptr())
+    own = {name(p.untyped_storage()) for p in encoder.parameters()}
     kept = {}
 
     def count(tensor):
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if name(storage) not in own:
             # The tensor is held, so that its address can't be given to another one meanwhile.
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+            kept[name(storage)] = (storage.nbytes(), tensor)
         return tensor
 
     was_training = encoder.training
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
     encoder.train()
     with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-        outputs = encoder(torch.zeros(2, 1, *grid_shape))
-    total = sum(n for n, _ in kept.values()) / 2
+        outputs = encoder(torch.zeros(2, 1, *grid_shape, device=device))
+    sizes = [n / 2 for n, _ in kept.values()]
     del outputs
     encoder.load_state_dict(before)  # the pass moved the batch norms' statistics
     encoder.train(was_training)
-    return total
+    return (sum(sizes), max(sizes)) if with_largest else sum(sizes)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from merlin.cohort.extract import abnormal_sections, report_sentences
 from merlin.model.cpu import prepare_cpu
 from merlin.statistics import metrics
+from merlin.training import parallel
 from merlin.training.checkpoint import resume_checkpoint, save_checkpoint
 from merlin.training.data import augment, balanced_batch, batch_indices, load_volumes
 from merlin.training.losses import contrastive_loss, membership_loss, phecode_loss
@@ -60,6 +61,7 @@ class TrainingConfig:
     noise: float = 0.0
     gain: float = 0.0
     precision: str = "fp32"
+    chunk: int = 0  # volumes encoded at a time (`parallel`); 0: the whole batch
     save_every: int = 200
     evaluate_every: int = 200
     align_steps: int = 0  # steps of `align` after the last; the paper has none
@@ -147,6 +149,8 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
     """
     torch.manual_seed(seed)
     prepare_cpu()
+    kind = torch.device(device).type
+    parallel.same_weights(model)
     texts = TokenCache(model.encode_text)
     decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     rest = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
@@ -155,7 +159,7 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
         lr=config.learning_rate,
         betas=config.betas,
     )
-    scaler = torch.amp.GradScaler(device, enabled=config.precision == "fp16")
+    scaler = torch.amp.GradScaler(kind, enabled=config.precision == "fp16")
     # Numbered in one order now, so that a resumed run adds up its gradients in the same order.
     texts.numbers(sorted({t for t in (*train.findings, *train.sections.ravel()) if t}))
     abnormal = None if config.normal_share is None else abnormal_sections(train.sections)
@@ -182,15 +186,16 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
         if sections is not None and abnormal is not None:
             index = balanced_batch(abnormal[:, sections[0]], index, config.normal_share, rng)
         volume = augment(
-            load_volumes(train, index),
+            load_volumes(train, parallel.share(index)),
             rng,
             shift_voxels=config.shift_voxels,
             noise=config.noise,
             gain=config.gain,
         ).to(device)
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device, _dtype(config), enabled=config.precision != "fp32"):
-            image, logits, _ = model.embed_volumes(volume)
+        with torch.autocast(kind, _dtype(config), enabled=config.precision != "fp32"):
+            image, logits, finish = parallel.embed_volumes(model, volume, config.chunk)
+            image, logits = parallel.gather(image), parallel.gather(logits)
             report = image.sum() * 0
             if loss_weights(step, config)[0] > 0:
                 report = report_loss(model, image, train, index, texts, sections)
@@ -205,6 +210,9 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
                 "lower learning_rate."
             )
         scaler.scale(loss).backward()
+        with torch.autocast(kind, _dtype(config), enabled=config.precision != "fp32"):
+            finish()
+        parallel.average_gradients(decay + rest)
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(decay + rest, config.clip_norm)
         scaler.step(optimizer)
@@ -230,7 +238,7 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
         if is_last or (step + 1) % config.evaluate_every == 0:
             log[-1]["val_phecode_auroc"] = validate(model, val, device=device)
             model.train()
-        if is_last or (step + 1) % config.save_every == 0:
+        if parallel.world()[0] == 0 and (is_last or (step + 1) % config.save_every == 0):
             save_checkpoint(
                 checkpoint,
                 model=model,

@@ -1,0 +1,191 @@
+"""Large batches: encoded in chunks on one device, or shared among processes that torchrun starts.
+
+Both leave loss and gradients what one process with the whole batch would have, batch norms apart:
+these see a chunk, or a process's share.
+
+A contrastive loss needs the whole batch's embeddings, but not all activations at once. In chunks
+(gradient caching, arXiv 2101.06983), volumes are encoded without activations, the loss gives the
+gradient of each embedding, and each chunk is encoded again to carry it into the weights: twice the
+forward work, memory of one chunk.
+
+Among processes, each encodes its share of the batch; embeddings are gathered with their gradients, and
+every process computes the same loss over all of them. torchrun may start notebooks as well as scripts:
+
+    torchrun --nproc-per-node 2 --no-python sh -c 'papermill notebooks/02_pretraining.ipynb \
+        runs/paper/partial/02-$RANK.ipynb --cwd notebooks -p profile paper'
+"""
+
+import os
+from contextlib import contextmanager
+
+import torch
+from torch import distributed, nn
+
+from merlin.model.i3d import recomputing
+
+
+def start():
+    """Join the group that torchrun describes, if it started this process; returns the device."""
+    n = int(os.environ.get("WORLD_SIZE", "1"))
+    has_gpu = torch.cuda.is_available()
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    if n > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if has_gpu else "gloo")
+    if has_gpu:
+        torch.cuda.set_device(place)
+    return f"cuda:{place}" if has_gpu and n > 1 else "cuda" if has_gpu else "cpu"
+
+
+def world():
+    """(rank, number of processes); (0, 1) without torchrun."""
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def share(index):
+    """The part of a batch that falls to this process, equal parts.
+
+    Raises
+    ------
+    ValueError
+        If the batch does not divide.
+    """
+    rank, n = world()
+    if len(index) % n:
+        raise ValueError(f"a batch of {len(index)} does not divide among {n} processes")
+    size = len(index) // n
+    return index[rank * size : (rank + 1) * size]
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, part):
+        parts = [torch.empty_like(part) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(parts, part.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = gradient.contiguous()
+        distributed.all_reduce(gradient)
+        rank, n = world()
+        size = len(gradient) // n
+        return gradient[rank * size : (rank + 1) * size]
+
+
+def gather(part):
+    """All processes' rows in order of rank; gradients find their way back to each."""
+    return part if world()[1] == 1 else _Gather.apply(part)
+
+
+def average_gradients(parameters):
+    """Mean of each gradient over processes; with `gather` that is the whole batch's gradient."""
+    n = world()[1]
+    if n == 1:
+        return
+    for p in parameters:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+        distributed.all_reduce(p.grad)
+        p.grad /= n
+
+
+def same_weights(model):
+    """Give every process the first one's weights and buffers."""
+    if world()[1] > 1:
+        for tensor in model.state_dict().values():
+            distributed.broadcast(tensor, 0)
+
+
+def embed_volumes(model, volume, chunk=0):
+    """Embeddings and phecode logits of a batch, and what to call after the loss's backward.
+
+    Parameters
+    ----------
+    model : TwoTowers
+    volume : (B, 1, R, A, S) tensor
+    chunk : int
+        Volumes encoded at a time; 0: all, with one forward pass.
+
+    Returns
+    -------
+    image : (B, D) tensor
+    logits : (B, n_phecodes) tensor
+    finish : callable
+        Carries the gradients into the image tower; nothing to do without chunks.
+    """
+    if not chunk or chunk >= len(volume):
+        image, logits, _ = model.embed_volumes(volume)
+        return image, logits, lambda: None
+    parts = volume.split(chunk)
+    with torch.no_grad():
+        found = [model.embed_volumes(part)[:2] for part in parts]
+    image, logits = (torch.cat(x).requires_grad_() for x in zip(*found, strict=True))
+
+    def finish():
+        found = [torch.zeros_like(x) if x.grad is None else x.grad for x in (image, logits)]
+        for part, *gradients in zip(parts, *(g.split(chunk) for g in found), strict=True):
+            with recomputing(model.encode_image):  # statistics of this chunk were counted above
+                again = model.embed_volumes(part)[:2]
+            torch.autograd.backward(again, gradients)
+
+    return image, logits, finish
+
+
+@contextmanager
+def memory_advice(config, grid_shape):
+    """Turn an out-of-memory error of the device into one that says which setting to change."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(explain_memory(error, config, grid_shape)) from error
+
+
+def explain_memory(error, config, grid_shape):
+    """An out-of-memory error in words: what to change, most useful first."""
+    said = [f"Out of memory with batch_size={config.batch_size}, volumes of {tuple(grid_shape)}."]
+    half = max(1, (config.chunk or config.batch_size) // 2)
+    said.append(f"Set chunk={half} (same batch, less at a time),")
+    if config.precision == "fp32":
+        said.append("precision='bf16',")
+    said.append("checkpointing=True, or a smaller batch_size.")
+    return f"{' '.join(said)} ({str(error).splitlines()[0][:120]})"
+
+
+def estimate_step(model, config, grid_shape, *, n_share=None):
+    """Bytes of one training step, before it is made, counted on tensors without storage.
+
+    Parameters
+    ----------
+    model : TwoTowers
+    config : TrainingConfig
+    grid_shape : (3,) int
+    n_share : int, optional
+        Volumes of this process; default: the whole batch.
+
+    Returns
+    -------
+    dict of str to int
+        `weights` (with gradients and both moments of AdamW), `activations` (saved for the backward
+        pass), `working` (largest gradients alive at once), `total`.
+    """
+    import copy
+
+    from merlin.training.cost import saved_for_backward
+
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    fixed = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
+    n = config.chunk or n_share or config.batch_size
+    twin = copy.deepcopy(model.encode_image).to("meta")
+    each, largest = saved_for_backward(twin, grid_shape, with_largest=True)
+    half = 0.5 if config.precision != "fp32" else 1.0
+    activations, working = int(n * each * half), int(3 * n * largest * half)
+    weights = 4 * trained + fixed
+    return dict(weights=weights, activations=activations, working=working,
+                total=weights + activations + working)  # fmt: skip
+
+
+def has_batch_norm(model):
+    """Whether a network's answer for one volume depends on the others of its batch in training."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())

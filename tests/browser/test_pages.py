@@ -1,0 +1,128 @@
+"""The site in a browser, from disk: no error, no request, a table that sorts, a viewer that scrolls."""
+
+import os
+
+import pytest
+
+from merlin import run
+from merlin.site import build
+
+pytestmark = pytest.mark.browser
+SIZES = {"desktop": (1200, 900), "phone": (390, 800)}
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    profile = next((p for p in ("default", "smoke") if (run.ROOT / "runs" / p).is_dir()), None)
+    if profile is None:
+        pytest.skip("nothing has been run: make figures PROFILE=smoke")
+    out = tmp_path_factory.mktemp("site") / "site"
+    build.build(profile, out)
+    return out
+
+
+@pytest.fixture
+def page(chromium, site, request):
+    """A page that notes console errors and requests that leave the disk."""
+    size = getattr(request, "param", "desktop")
+    width, height = SIZES[size]
+    context = chromium.new_context(viewport={"width": width, "height": height})
+    page = context.new_page()
+    page.problems = []
+    page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: page.problems.append(str(e)))
+    page.on(
+        "request",
+        lambda r: None if r.url.startswith(("file:", "data:")) else page.problems.append(r.url),
+    )
+    yield page
+    context.close()
+
+
+@pytest.mark.parametrize("page", SIZES, indirect=True)
+def test_every_page_opens_without_error_request_or_sideways_scroll(page, site):
+    wide = []
+    for path in sorted(site.rglob("*.html")):
+        if "source" in path.relative_to(site).parts:
+            continue
+        page.goto(path.as_uri())
+        if page.evaluate("document.documentElement.scrollWidth > window.innerWidth + 1"):
+            wide.append(path.name)
+    assert page.problems == []
+    assert wide == []
+
+
+def test_ledger_sorts_both_ways_and_filters(page, site):
+    page.goto((site / "ledger.html").as_uri())
+    cells = "() => [...document.querySelectorAll('#claims tbody tr:not([hidden])')].map(r => r.cells[4].dataset.value)"
+    for _, order in ((0, 1), (1, -1)):
+        page.locator("#claims th:nth-child(5) button").click()
+        values = [float(v) for v in page.evaluate(cells) if v]
+        assert values == sorted(values, reverse=order < 0)
+    page.get_by_label("Filter").fill("segmentation")
+    shown = page.evaluate("document.querySelectorAll('#claims tbody tr:not([hidden])').length")
+    assert (
+        0
+        < shown
+        < len(page.evaluate("[...document.querySelectorAll('#claims tbody tr')].map(() => 1)"))
+    )
+    assert page.locator("#count").inner_text() == f"{shown} rows"
+    assert page.problems == []
+
+
+def test_viewer_scrolls_by_wheel_and_keyboard_and_shows_masks(page, site):
+    page.goto((site / "viewer.html").as_uri())
+    picture = lambda: page.evaluate("document.getElementById('axial').toDataURL()")  # noqa: E731
+    said = page.locator("#axial-said")
+    first, slice_ = picture(), said.inner_text()
+    page.locator("#axial").hover()
+    page.mouse.wheel(0, 100)
+    assert said.inner_text() != slice_
+    assert picture() != first
+    before = said.inner_text()
+    page.locator("#axial-slice").focus()
+    page.keyboard.press("ArrowRight")
+    assert said.inner_text() != before
+    plain = picture()
+    page.get_by_label("liver").check()
+    page.get_by_label("spleen").check()
+    assert picture() != plain or page.evaluate("state.organs.size") == 2
+    page.locator("#view").select_option(label="model's input")
+    page.locator("#study").select_option(index=1)
+    boxes = page.locator("#findings input")
+    for i in range(boxes.count()):
+        boxes.nth(i).check()
+    assert len(page.locator("#report").inner_text()) > 100
+    assert page.problems == []
+
+
+def test_dark_mode_is_dark_and_the_keyboard_reaches_the_content(chromium, site):
+    context = chromium.new_context(color_scheme="dark")
+    page = context.new_page()
+    page.goto((site / "index.html").as_uri())
+    shade = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert max(int(v) for v in shade[4:-1].split(",")) < 60
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    context.close()
+
+
+@pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="SCREENSHOTS names no folder")
+@pytest.mark.parametrize("page", SIZES, indirect=True)
+def test_screenshots_to_look_at(page, site, request):
+    from pathlib import Path
+
+    out = Path(os.environ["SCREENSHOTS"])
+    out.mkdir(parents=True, exist_ok=True)
+    size = request.node.callspec.params["page"]
+    for name in (
+        "index",
+        "gallery",
+        "ledger",
+        "viewer",
+        "cohort",
+        "notebooks/04_zero_shot_findings",
+    ):
+        if (site / f"{name}.html").exists():
+            page.goto((site / f"{name}.html").as_uri())
+            page.screenshot(path=out / f"{name.replace('/', '-')}-{size}.png")

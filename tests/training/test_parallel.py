@@ -1,0 +1,136 @@
+"""Large batches: chunks and processes give the loss and gradients of the whole batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_run import config, model, train
+
+from merlin.model.i3d import ImageConfig
+from merlin.model.text import TextConfig
+from merlin.model.two_towers import TowersConfig, TwoTowers
+from merlin.training import parallel
+from merlin.training.losses import contrastive_loss
+
+PLAIN = dict(shift_voxels=0, noise=0.0, gain=0.0)
+
+
+def draw(*shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gradients(chunk):
+    """Loss and gradients of one batch, batch norms with fixed statistics."""
+    towers = model()
+    towers.encode_image.eval()
+    text = torch.nn.functional.normalize(draw(6, 16, seed=4), dim=1)
+    image, logits, finish = parallel.embed_volumes(towers, draw(6, 1, 16, 16, 16, seed=3), chunk)
+    loss = contrastive_loss(image, text, towers.logit_scale, torch.arange(6))
+    loss = loss + logits.square().mean()
+    loss.backward()
+    finish()
+    return loss.item(), {n: p.grad for n, p in towers.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4])
+def test_chunks_have_the_loss_and_gradients_of_the_whole_batch(chunk):
+    whole, expected = gradients(0)
+    loss, found = gradients(chunk)
+    assert loss == pytest.approx(whole, rel=1e-6)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_chunks_count_batch_statistics_once():
+    towers = model().train()
+    image, logits, finish = parallel.embed_volumes(towers, torch.rand(4, 1, 16, 16, 16), 2)
+    (image.sum() + logits.sum()).backward()
+    before = {k: v.clone() for k, v in towers.named_buffers()}
+    finish()
+    counts = [int(v) for k, v in before.items() if k.endswith("num_batches_tracked")]
+    assert set(counts) == {2}
+    for name, value in towers.named_buffers():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_two_processes_train_as_one_with_the_same_shares(tmp_path):
+    """Each process sees half of a batch; one process in chunks of half sees the same halves."""
+    script = Path(__file__).with_name("two_processes.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parent)}
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path / "two")], env=env, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    alone, log = train(tmp_path / "one.pt", n_steps=6, chunk=2, **PLAIN)
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"two-{rank}.pt", weights_only=True)
+        np.testing.assert_allclose(found["loss"], [x["loss"] for x in log], rtol=1e-5)
+        for name, value in alone.items():
+            if "running" not in name and "tracked" not in name:
+                weights = found["weights"][name]
+                torch.testing.assert_close(weights, value, rtol=1e-4, atol=1e-5, msg=name)
+    whole, _ = train(tmp_path / "whole.pt", n_steps=6, **PLAIN)
+    name = next(k for k in alone if k.endswith("layer1.0.conv1.weight"))
+    assert not torch.allclose(whole[name], alone[name], atol=1e-5)  # its batch norms saw all four
+
+
+def test_a_batch_that_does_not_divide_is_refused(monkeypatch):
+    monkeypatch.setattr(parallel, "world", lambda: (1, 3))
+    assert parallel.share(np.arange(6)).tolist() == [2, 3]
+    with pytest.raises(ValueError, match="a batch of 4 does not divide among 3 processes"):
+        parallel.share(np.arange(4))
+
+
+def test_out_of_memory_says_what_to_change():
+    with pytest.raises(MemoryError) as caught:
+        with parallel.memory_advice(config(batch_size=18), (224, 224, 160)):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+    said = str(caught.value)
+    assert "chunk=9" in said
+    assert "precision='bf16'" in said
+    assert "(224, 224, 160)" in said
+
+
+# Freed memory goes back to the system here (no `prepare_cpu`), so that the peak is what was alive.
+MEASURE = """
+import resource, sys, torch
+sys.path.insert(0, sys.argv[1])
+from test_parallel import larger
+torch.set_num_threads(1)
+towers = larger()
+optimizer = torch.optim.AdamW(towers.parameters())
+towers.encode_image(torch.zeros(2, 1, 32, 32, 32))  # libraries and kernels are loaded
+before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+image, logits, _ = towers.embed_volumes(torch.rand(4, 1, 96, 96, 64))
+(image.sum() + logits.sum()).backward()
+optimizer.step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+"""
+
+
+def larger():
+    torch.manual_seed(0)
+    image = ImageConfig(depth=26, width=16, n_phecodes=8, in_channels=1)
+    text = TextConfig(kind="small", hidden_size=32, n_layers=1, max_length=32)
+    return TwoTowers(TowersConfig(image, text, (96, 96, 64)))
+
+
+def test_estimated_memory_is_within_15_percent_of_the_measured_one():
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(Path(__file__).parent)], capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    towers = larger()
+    found = parallel.estimate_step(towers, config(batch_size=4), (96, 96, 64))
+    own = sum(p.numel() * 4 for p in towers.parameters())  # these were there before
+    estimate, measured = found["total"] - own, int(done.stdout)
+    assert abs(estimate / measured - 1) < 0.15, (estimate, measured)
