@@ -38,6 +38,7 @@ FIGURES = {
     "16_claims": ["claims"],
     "17_ideas": ["ideas"],
 }
+GPU = int(SETTINGS["tier"] == "full")  # asked for by a cluster's executor; none on phantoms
 RUN = SETTINGS["notebooks"] or list(FIGURES)
 BY_ARM = ("02_pretraining", "03_embeddings")  # one run an arm
 # What 11_summary reads.
@@ -247,6 +248,7 @@ rule pretraining:
     threads: threads_of
     resources:
         mem_mb=5000,
+        gpu=GPU,
     shell:
         PAPERMILL
 
@@ -282,6 +284,7 @@ rule embeddings:
     threads: threads_for("03_embeddings")
     resources:
         mem_mb=4000,
+        gpu=GPU,
     shell:
         PAPERMILL
 
@@ -376,6 +379,7 @@ rule five_year:
     threads: threads_for("08_five_year")
     resources:
         mem_mb=4000,
+        gpu=GPU,
     shell:
         PAPERMILL
 
@@ -398,6 +402,7 @@ rule report_generation:
     threads: threads_for("09_report_generation")
     resources:
         mem_mb=4000,
+        gpu=GPU,
     shell:
         PAPERMILL
 
@@ -420,6 +425,7 @@ rule segmentation:
     threads: threads_for("10_segmentation")
     resources:
         mem_mb=5000,
+        gpu=GPU,
     shell:
         PAPERMILL
 

@@ -216,7 +216,7 @@ def draw_findings_gallery(tables, facts):
         ]
         for r in range(n_rows)
     ]
-    figure, axes = new_figure(PAGE_MM, 112, mosaic=mosaic)
+    figure, axes = new_figure(PAGE_MM, 100, mosaic=mosaic, gridspec_kw=dict(hspace=0, wspace=0))
     for name in names:
         pair = np.concatenate(
             [_trim(images[f"{name}|without"]), _trim(images[f"{name}|with"])], axis=1
