@@ -132,6 +132,37 @@ def split_report(state):
     return parts
 
 
+def import_report_image(part, *, name="checkpoint", depth=152, width=64):
+    """The report file's image network, strictly; it has no heads.
+
+    The authors hold its layers in one sequence, so that names are numbers.
+
+    Parameters
+    ----------
+    part : dict of str to tensor
+        `image` of `split_report`.
+
+    Returns
+    -------
+    I3ResNet
+        In evaluation mode, `classifier` and `contrastive_head` None.
+    """
+    names = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+    state = {}
+    for key, tensor in part.items():
+        number, _, rest = key.removeprefix("vision_model.features.").partition(".")
+        state[f"{names.get(number, number)}.{rest}"] = tensor
+    model = I3ResNet(ImageConfig(depth=depth, width=width))
+    model.classifier = model.contrastive_head = None
+    load_strictly(model, state, name=name)
+    return model.eval()
+
+
+def report_tokens(network, volume):
+    """(B, 1, R, A, S) → (B, n, C) image tokens as the authors' report model takes them; n is 490 there."""
+    return network.features(volume).flatten(2).transpose(1, 2)
+
+
 def convert(path, out, *, text_folder="", phecodes=None):
     """An official `.pt` as `weights.safetensors` of ours.
 

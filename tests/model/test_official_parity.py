@@ -16,6 +16,7 @@ from resnet2d import ResNet2D
 from safetensors.torch import load_file
 
 from merlin.model.i3d import DEPTHS, I3ResNet, ImageConfig, ImageEncoder, inflate_state_dict
+from merlin.training.official import import_image, import_report_image, report_tokens
 
 OFFICIAL = Path(__file__).parents[2] / ".venv" / "official" / "merlin" / "models"
 SHAPES = ((2, 1, 64, 64, 32), (1, 1, 50, 43, 21))
@@ -66,6 +67,16 @@ with torch.no_grad():
         arrays |= {f"volume{i}": volume, f"contrastive{i}": contrastive, f"logits{i}": logits,
                    f"embedding{i}": model(volume)[0]}
         model.ImageEmbedding = False
+        model.return_skips = True
+        skips = model(volume)[2]
+        model.return_skips = False
+        arrays |= {f"skip{i}-{k}": s for k, s in enumerate(skips)}
+        # The report model flattens the last map, slices first.
+        arrays[f"tokens{i}"] = skips[-1].permute(0, 1, 4, 2, 3).flatten(2).transpose(1, 2)
+        torch.manual_seed(9)
+        five = models.i3res.I3ResNet(flat, class_nb=6, conv_class=True, FiveYearPred=True).eval()
+        arrays[f"five{i}"] = five(volume)
+        save_file({k: v.contiguous() for k, v in five.state_dict().items()}, f"{out}/five.safetensors")
 save_file({k: v.contiguous() for k, v in arrays.items()}, f"{out}/outputs.safetensors")
 """
 
@@ -103,6 +114,30 @@ def test_outputs_equal_the_official_network(official, encoder, i, checkpointing)
         reference = expected[f"{name}{i}"]
         assert reference.std() > 0.01, "a reference that hardly varies compares nothing"
         np.testing.assert_allclose(found, reference, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("i", range(len(SHAPES)), ids=["64×64×32", "odd sizes"])
+def test_skips_five_year_and_report_tokens_equal_the_official_ones(official, encoder, i):
+    expected = load_file(official / "outputs.safetensors")
+    volume = expected[f"volume{i}"]
+    with torch.no_grad():
+        skips = encoder.i3_resnet.stages(volume)
+        assert len(skips) == 6
+        for k, skip in enumerate(skips):  # theirs are turned back to R, A, S
+            found = skip.permute(0, 1, 3, 4, 2)
+            np.testing.assert_allclose(found, expected[f"skip{i}-{k}"], rtol=1e-5, atol=1e-5)
+        state = load_file(official / "five.safetensors")
+        five = import_image(state, depth=26)
+        logits = five.classifier(five.features(volume).mean((2, 3, 4), keepdim=True)).flatten(1)
+        np.testing.assert_allclose(logits.sigmoid(), expected[f"five{i}"], rtol=1e-5, atol=1e-5)
+        numbers = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+        theirs = {
+            f"vision_model.features.{numbers[k.split('.')[0]]}.{k.partition('.')[2]}": v
+            for k, v in load_file(official / "weights.safetensors").items()
+            if k.split(".")[0] in numbers
+        }
+        tokens = report_tokens(import_report_image(theirs, depth=26), volume)
+        np.testing.assert_allclose(tokens, expected[f"tokens{i}"], rtol=1e-5, atol=1e-5)
 
 
 def test_inflated_weights_equal_the_officially_inflated_ones(official):

@@ -1,0 +1,28 @@
+"""`merlin check`: right on this machine, and it notices what is not."""
+
+import json
+
+from merlin import check
+
+
+def test_every_stage_gives_the_committed_values_here(capsys):
+    assert check.main() == 0
+    said = capsys.readouterr().out
+    assert "9 of 9 as expected" in said
+    assert "Real CT was not checked" in said
+
+
+def test_a_wrong_stage_is_named_with_how_far_off_it_is():
+    known = json.loads(check.REFERENCE.read_text())
+    found = {"phantom": dict(known["phantom"]), "CT of someone": {}}
+    image = list(found["phantom"]["embedding: image"])
+    image[2] += 0.01
+    found["phantom"]["embedding: image"] = image
+    found["phantom"]["text: findings in the report"] = "ascites=1"
+    found["phantom"]["bits: volume"] = "other"
+    rows = {(scan, what): said for scan, what, said in check.compare(found, known)}
+    assert rows["phantom", "image"].startswith("off by 0.01")
+    assert rows["phantom", "findings in the report"].startswith("ascites=1, expected")
+    assert rows["phantom", "volume"] == check.OTHER_BITS
+    assert "no reference" in rows["CT of someone", "all"]
+    assert sum(v == "ok" for v in rows.values()) == len(known["phantom"]) - 3

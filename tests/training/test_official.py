@@ -1,0 +1,125 @@
+"""The authors' layouts in and out: told apart by names, strict, without unpickling."""
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
+from test_text import make_longformer
+
+from merlin import cli
+from merlin.model.i3d import I3ResNet, ImageConfig
+from merlin.model.text import TextConfig
+from merlin.model.two_towers import TowersConfig, TwoTowers
+from merlin.training import checkpoint, official
+
+SMALL = ImageConfig(depth=14, width=4, n_phecodes=5)
+
+
+@pytest.fixture
+def towers(tmp_path):
+    """A model in the paper's form, small, and the folder of its text encoder."""
+    torch.manual_seed(0)
+    folder = make_longformer(tmp_path)
+    return TwoTowers(TowersConfig(SMALL, TextConfig(folder=str(folder)), (224, 224, 160))), folder
+
+
+def saved(state, path):
+    torch.save(state, path)
+    return path
+
+
+def test_contrastive_checkpoint_goes_in_and_out_without_loss(towers, tmp_path):
+    model, folder = towers
+    path = saved(model.state_dict(), tmp_path / "official.pt")
+    state = official.read_state(path)
+    assert official.kind_of(state) == "contrastive"
+    found = official.import_contrastive(state, folder, image=SMALL)
+    checkpoint.save_weights(tmp_path / "w.safetensors", found, {"tier": "full"})
+    again, _ = checkpoint.load_weights(tmp_path / "w.safetensors")
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_every_tensor_that_does_not_fit_is_named(towers):
+    model, folder = towers
+    state = model.state_dict()
+    del state["logit_scale"]
+    state["encode_image.i3_resnet.conv1.weight"] = torch.zeros(2, 2)
+    state["extra"] = torch.zeros(1)
+    with pytest.raises(ValueError, match="3 tensors do not fit") as caught:
+        official.import_contrastive(state, folder, name="x.pt", image=SMALL)
+    for said in ("logit_scale: missing", "extra: unexpected", "conv1.weight: shape (2, 2)"):
+        assert said in str(caught.value)
+
+
+def test_five_year_and_report_files_are_told_and_taken_apart(tmp_path):
+    torch.manual_seed(1)
+    network = I3ResNet(ImageConfig(depth=14, width=4, n_phecodes=6)).eval()
+    state = official.read_state(saved(network.state_dict(), tmp_path / "five.pt"))
+    assert official.kind_of(state) == "five-year"
+    found = official.import_image(state, depth=14, width=4)
+    for name, value in network.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+    lm = "decode_text.text_decoder.base_model.model.model.layers.0.self_attn.q_proj."
+    report = {
+        "encode_image.vision_model.features.0.weight": torch.zeros(1),
+        "adapter.linear2.weight": torch.zeros(4, 2),
+        f"{lm}base_layer.weight": torch.zeros(2),
+        f"{lm}lora_A.default.weight": torch.zeros(2),
+    }
+    assert official.kind_of(report) == "report"
+    parts = official.split_report(report)
+    assert list(parts["adapter"]) == ["linear2.weight"]
+    assert list(parts["image"]) == ["vision_model.features.0.weight"]
+    assert [len(parts[k]) for k in ("lora", "language_model")] == [1, 1]
+
+
+class Harm:
+    """What a malicious pickle would hold."""
+
+    def __reduce__(self):
+        return print, ("unpickled",)
+
+
+def test_nothing_is_unpickled_and_other_files_are_refused(tmp_path, capsys):
+    saved({"a": Harm()}, tmp_path / "bad.pt")
+    (tmp_path / "lfs.pt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\n")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Harm()))
+    for name in ("bad.pt", "lfs.pt", "plain.pt"):
+        with pytest.raises(ValueError, match=f"{name}: not readable as a file of tensors"):
+            official.read_state(tmp_path / name)
+    assert "unpickled" not in capsys.readouterr().out
+    with pytest.raises(ValueError, match="not one of the released checkpoints: it holds x"):
+        official.kind_of({"x": torch.zeros(1)})
+
+
+def test_export_is_for_the_papers_architecture_alone(towers, tmp_path):
+    model, _ = towers
+    with pytest.raises(ValueError, match="depth=14, the paper's is 152"):
+        official.export_contrastive(model, tmp_path / "out.pt")
+
+
+def test_command_copies_ours_and_explains_what_is_missing(towers, tmp_path, capsys):
+    model, _ = towers
+    ours = tmp_path / "ours.safetensors"
+    checkpoint.save_weights(ours, model, {"tier": "phantom"})
+    out = tmp_path / "new" / "weights.safetensors"
+    assert cli.main(["weights", str(ours), "--out", str(out)]) == 0
+    assert out.read_bytes() == ours.read_bytes()
+    assert cli.main(["weights", str(ours), "--out", str(out)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    path = saved(model.state_dict(), tmp_path / "official.pt")
+    assert cli.main(["weights", str(path), "--out", str(tmp_path / "x.safetensors")]) == 2
+    assert "--text-folder is missing" in capsys.readouterr().err
+
+
+def test_download_is_guarded(tmp_path):
+    with pytest.raises(ValueError, match="commit hash of 40"):
+        official.download("contrastive", tmp_path, revision="main", sha256="0" * 64)
+    inside = Path(official.__file__).parent
+    with pytest.raises(ValueError, match="inside the package"):
+        official.download("contrastive", inside, revision="a" * 40, sha256="0" * 64)
