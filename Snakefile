@@ -141,6 +141,7 @@ if "data" in OWN:
         """Read a data set in the release's layout, check it, look at every volume."""
         input:
             source("01_dataset"),
+            tables=[str(p) for p in sorted(Path(OWN["data"]).iterdir()) if p.suffix in (".csv", ".xlsx")],
             weights=OWN.get("weights", []),
         output:
             f"{BASE}/01_dataset.ipynb",
@@ -150,7 +151,7 @@ if "data" in OWN:
             figures("01_dataset"),
         params:
             name="01_dataset",
-            extra=lambda w, input: " ".join(
+            extra=lambda w, input, threads: f"-p n_workers {threads} " + " ".join(
                 f"-p {k} {shlex.quote(v)}"
                 for k, v in {"folder": OWN["data"], "weights": OWN.get("weights")}.items()
                 if v
@@ -210,7 +211,7 @@ if "weights" in OWN:
         output:
             f"{BASE}/pretraining/main/weights.safetensors",
         shell:
-            "python -m merlin.cli weights {input} --out {output} --overwrite"
+            "python -m merlin.cli weights {input:q} --out {output} --overwrite"
 
     ruleorder: given_weights > pretraining
 
@@ -224,7 +225,7 @@ if "embeddings" in OWN:
         output:
             f"{BASE}/embeddings/main.npz",
         shell:
-            "cp {input} {output}"
+            "cp {input:q} {output}"
 
     ruleorder: given_embeddings > embeddings
 

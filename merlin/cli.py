@@ -317,7 +317,8 @@ def _weights(args):
             from merlin.cohort.ehr import read_phenotypes
 
             names = read_phenotypes(args.phecodes)["phecode"]
-        said = official.convert(path, out, text_folder=args.text_folder, phecodes=names)
+        folder = str(Path(args.text_folder).resolve()) if args.text_folder else ""
+        said = official.convert(path, out, text_folder=folder, phecodes=names)
     sys.stdout.write(f"{path.name}: {said}. Wrote {out}.\n")
     return 0
 

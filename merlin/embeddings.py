@@ -91,6 +91,20 @@ class Embeddings:
             keep &= self.split == split
         return np.flatnonzero(keep)
 
+    def judged(self):
+        """Positions of the test studies that are judged: internal ones, or all where no site is so called."""
+        rows = self.rows(site="internal", split="test")
+        return rows if len(rows) else self.rows(split="test")
+
+    def labels_of(self, findings):
+        """(n, len(findings)) labels in that order; NaN for findings that the file does not label."""
+        column = {name: j for j, name in enumerate(self.finding)}
+        out = np.full((len(self.study_id), len(findings)), np.nan)
+        for j, name in enumerate(findings):
+            if name in column:
+                out[:, j] = self.finding_labels[:, column[name]]
+        return out
+
 
 def _blank(n, size):
     """What stands for the optional arrays of a file that lacks them."""
@@ -296,7 +310,7 @@ def encode_sentences(model, texts, *, device="cpu", desc="sentences"):
     return np.stack([part.sum(0) if len(part) else nothing for part in parts])
 
 
-def study_labels(studies, codes, code_map, phecodes):
+def study_labels(studies, codes, code_map, phecodes, *, uncoded="absent"):
     """What embeddings will be judged by: findings that reports state, phecodes, equal texts.
 
     Parameters
@@ -308,6 +322,9 @@ def study_labels(studies, codes, code_map, phecodes):
     code_map : dict
         From `ehr.read_code_map`.
     phecodes : sequence of str
+    uncoded : {"absent", "unknown"}
+        What a study without any code has: no disease (phantoms, whose coders see every study), or
+        nothing known. Phecodes that the map never gives are unknown then, too.
 
     Returns
     -------
@@ -320,6 +337,12 @@ def study_labels(studies, codes, code_map, phecodes):
     ids = studies["study_id"].to_numpy(str)
     if len(codes):
         coded, _ = phecode_matrix(codes, ids, code_map, phecodes)
+        if uncoded == "unknown":
+            mapped = {p for group in code_map.values() for p in group}
+            known = np.isin(ids, codes["study_id"].dropna())[:, None] & np.isin(
+                phecodes, list(mapped)
+            )
+            coded = np.where(known, coded, np.nan)
     else:  # no codes were given: unknown, which is not the same as none
         coded = np.full((len(ids), len(phecodes)), np.nan)
     _, text_group = np.unique(studies["findings"].fillna("").to_numpy(str), return_inverse=True)

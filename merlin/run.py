@@ -55,6 +55,9 @@ RESULT_COLUMNS = (
     "status",
     "reason",
 )
+# Parameters that are paths.
+PATHS = {"folder", "patients", "icd", "weights", "phecodes", "code_map", "text_folder", "lm_folder",
+         "weights_2d", "totalsegmentator", "real_ct", "real_labels"}  # fmt: skip
 _started = time.time()
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -207,6 +210,11 @@ def settings(notebook, scope):
             + f" Its parameters are {', '.join(sorted(allowed))}."
         )
     values |= {k: v for k, v in given.items() if v is not None and k in allowed}
+    for key in PATHS & set(
+        values
+    ):  # written from the repository's root, or from the notebook's folder
+        if values[key] and (ROOT / values[key]).exists():
+            values[key] = str(ROOT / values[key])
     return SimpleNamespace(**values)
 
 
@@ -406,7 +414,11 @@ def provenance(settings_, inputs=(), **facts):
         "tier_note": TIER_NOTES[settings_.tier],
         "profile": settings_.profile,
         "seed": settings_.seed,
-        "parameters": vars(settings_),
+        # Of a user's own paths the name only: the rest is about their machine.
+        "parameters": {
+            k: Path(v).name if isinstance(v, str) and v.startswith("/") else v
+            for k, v in vars(settings_).items()
+        },
         **facts,
         "inputs": {
             (
@@ -493,6 +505,8 @@ def own_files(tier, given, *, trains=False):
         f"{k.upper()}={v}: the {tier} tier does not read it." for k, v in given.items()
         if v and k not in NEEDS[tier]
     ]  # fmt: skip
+    if trains and given.get("weights"):
+        problems.append(f"WEIGHTS={given['weights']}: this profile trains weights of its own.")
     found = {k: Path(v).expanduser().resolve() for k, v in given.items() if v and k in NEEDS[tier]}
     problems += [f"{k.upper()}={v}: not found." for k, v in found.items() if not v.exists()]
     if problems:
@@ -537,7 +551,8 @@ def figures(profile, cores, given=None):
             e = values["expected"]
             sys.stdout.write(
                 f"Profile {profile}: about {e['minutes']} minutes on two cores, {e['memory_gb']} GB of "
-                f"memory, {e['disk_gb']} GB of disk under runs/. Interrupt at will: the next call "
+                f"memory, {e['disk_gb']} GB of disk under runs/"
+                f"{' (' + e['note'] + ')' if e.get('note') else ''}. Interrupt at will: the next call "
                 "resumes.\n"
             )
             free = shutil.disk_usage(base).free / 1e9
@@ -568,7 +583,7 @@ def figures(profile, cores, given=None):
 
 
 def publish(profile):
-    """Copy a default or full run's figures to `figures/` and its manifests to `data_manifests/`.
+    """Copy a default run's figures to `figures/` and its manifests to `data_manifests/`.
 
     `figures/` is committed and holds what the default profile gives, so that smaller runs leave it
     alone; theirs stay in `runs/<profile>/figures/`. Returns the folder to look into.

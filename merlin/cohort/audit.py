@@ -14,8 +14,10 @@ from merlin.cohort import release
 from merlin.cohort.ehr import DISEASES
 from merlin.cohort.extract import label_table
 from merlin.cohort.findings import NAMES
-from merlin.cohort.manifest import LABELS, SPLITS, load_manifest
+from merlin.cohort.manifest import FIVE_YEAR, LABELS, SPLITS, load_manifest
 
+TABLES = (release.REPORTS, release.FINDINGS, release.FIVE_YEARS, release.METADATA, "manifest.csv",
+          "codes.csv")  # fmt: skip
 # What the documentation of the release says of itself (paper_facts §2.1), with its source.
 DOCUMENTED = (
     ("studies", 25494, "repository, documentation/download.md"),
@@ -37,12 +39,15 @@ def read_data(folder, *, columns=None, patients=None):
     if not path.is_file():
         return release.read_release(folder, columns=columns, patients=patients)
     table = load_manifest(path)
+    for column in (c for c in table if c in (*LABELS, *FIVE_YEAR)):  # as text, like the release's
+        table[column] = table[column].map(lambda x: f"{x:g}", na_action="ignore")
+    absent = [c for c in (*LABELS, "findings", "impression") if c not in table]
+    table[absent] = None
     counts = [("studies", len(table), "in the manifest")]
     counts += [(f"studies, {s}", int((table["split"] == s).sum()), "") for s in SPLITS]
     counts.append(("patients", table["patient_id"].nunique(), path.name))
     for column in ("findings", "impression"):
-        empty = table[column].fillna("").eq("") if column in table else [True] * len(table)
-        counts.append((f"studies without {column}", int(np.sum(empty)), ""))
+        counts.append((f"studies without {column}", int(table[column].fillna("").eq("").sum()), ""))
     return release.Release(table, pd.DataFrame(counts, columns=["what", "n", "detail"]), True)
 
 

@@ -268,8 +268,12 @@ def read_codes(path):
     problems = [f"column {c}: missing. Found {', '.join(table)}." for c in needed if c not in table]
     if not problems:
         rows = lambda bad: ", ".join(str(i + 2) for i in table.index[bad][:8])  # noqa: E731
+        owner = table["patient_id"] if "patient_id" in table else pd.Series("", table.index)
         for column in needed:
-            if (bad := table[column].str.strip() == "").any():
+            bad = table[column].str.strip() == ""
+            if column == "study_id":  # a code between scans belongs to its patient
+                bad &= owner.str.strip() == ""
+            if bad.any():
                 problems.append(f"rows {rows(bad)}, column {column}: empty. Every code needs it.")
         if (bad := ~table["vocabulary"].isin(["ICD9CM", "ICD10", ""])).any():
             found = ", ".join(sorted(set(table["vocabulary"][bad]))[:5])
@@ -295,7 +299,11 @@ def read_phenotypes(path=DATA / "phantom_phecodes.csv"):
         `phecode` (text, normalised) and `phenotype`.
     """
     table = pd.read_csv(path, dtype=str)
-    table.columns = ["phecode", "phenotype"]
+    if table.shape[1] < 2:
+        raise ValueError(
+            f"{Path(path).name}: found {', '.join(table)}. Expected two columns: phecode, name."
+        )
+    table = table.iloc[:, :2].set_axis(["phecode", "phenotype"], axis=1)
     table["phecode"] = table["phecode"].map(normalise_phecode)
     return table
 

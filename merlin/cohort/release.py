@@ -170,8 +170,10 @@ def _renamed(table, name, needed, columns, problems, audit):
     """Our names for the columns that match; the match goes into the audit."""
     match = {}
     for ours, names in COLUMNS.items():
-        wanted = [columns[ours]] if ours in columns else names
+        wanted = [columns[ours], *names] if ours in columns else names
         found = [c for c in table if _plain(c) in {_plain(w) for w in wanted}]
+        if ours in columns and len(found) > 1:  # the caller's word decides, in files that have it
+            found = [c for c in found if _plain(c) == _plain(columns[ours])] or found
         if len(found) == 1:
             match[found[0]] = ours
         elif len(found) > 1:
@@ -306,11 +308,19 @@ def _patients(manifest, path, columns, audit):
     owner = manifest["study_id"].map(table["patient_id"]).fillna(manifest["study_id"])
     manifest = manifest.assign(patient_id=owner)
     if "date" in table:
-        manifest["date"] = manifest["study_id"].map(table["date"].replace("", np.nan))
+        date = pd.to_datetime(table["date"], format="mixed", errors="coerce")
+        audit.append(
+            ("dates that are none", int((date.isna() & table["date"].ne("")).sum()), "left empty")
+        )
+        manifest["date"] = manifest["study_id"].map(date.dt.strftime("%Y-%m-%d"))
     mixed = manifest.groupby("patient_id")["split"].nunique()
     audit.append(("patients", manifest["patient_id"].nunique(), name))
-    audit.append(("patients in several splits", int((mixed > 1).sum()), "their studies stay"))
-    return manifest
+    # What is judged must not have been learned from: the later split keeps the patient.
+    rank = manifest["split"].map({"train": 0, "val": 1, "test": 2})
+    stays = rank == rank.groupby(manifest["patient_id"]).transform("max")
+    said = f"{int((~stays).sum())} studies left out of the earlier splits"
+    audit.append(("patients in several splits", int((mixed > 1).sum()), said))
+    return manifest[stays].reset_index(drop=True)
 
 
 def write_release(manifest, folder):

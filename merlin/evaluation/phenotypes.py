@@ -36,8 +36,11 @@ ABOVE = (0.8, 0.85, 0.9)  # the paper counts phenotypes above the last two
 
 
 def chapter(phecode):
-    """Chapter of a phecode by number, as `571.5` → digestive."""
-    number = float(phecode)
+    """Chapter of a phecode by number, as `571.5` → digestive; `other` for names that are no number."""
+    try:
+        number = float(phecode)
+    except ValueError:
+        return "other"
     return next(name for below, name in CHAPTERS if number < below)
 
 

@@ -130,7 +130,7 @@ def evaluate(
         f"image to {text_name}": (image, text),
         f"{text_name} to image": (text, image),
     }
-    sizes = [*pools, max(n, 1)]
+    sizes = [*((p, str(p)) for p in pools), (max(n, 1), "all")]
     if n < 2:
         reason = f"{n} of {len(has_text)} studies have a text"
         missing = [results.missing(d, "recall", reason, n_studies=n) for d in directions]
@@ -140,10 +140,10 @@ def evaluate(
     duplicate_rate = float((count[where] > 1).mean())
     for label, (query, candidate) in directions.items():
         better = better_counts(query, candidate, group)
-        for pool in sizes:
+        for pool, size in sizes:
             for k in ranks:
                 is_whole = pool == n
-                name = f"recall@{k} of {'all' if is_whole else pool}"
+                name = f"recall@{k} of {size}"
                 more = dict(pool=pool, k=k, chance=min(k / pool, 1.0))
                 if pool > n:
                     reason = f"a pool of {pool} is larger than the {n} studies with a text"
@@ -151,7 +151,7 @@ def evaluate(
                     continue
                 each = expected_recall(better, n, pool, k)
                 found = each @ weights / weights.sum(0)
-                resampled[label, "all" if is_whole else pool, k] = found
+                resampled[label, "all" if size == "all" else pool, k] = found
                 drawn = [found[0]]
                 if not is_whole:
                     drawn = drawn_recall(

@@ -91,7 +91,7 @@ def vertical_line(ax, x, text):
 def draw_phenotypes(tables, facts):
     """Per-phecode AUROC, chapters, models, and AUPRC against prevalence."""
     # Read back from a CSV, 401 is 401.0 among 401.1, and "401" in the table beside "macro".
-    names = tables["names"].assign(phecode=lambda t: [f"{float(p):g}" for p in t["phecode"]])
+    names = tables["names"].assign(phecode=lambda t: [_plain_phecode(p) for p in t["phecode"]])
     table = tables[""]
     names = names.set_index("phecode")["name"]
     table = table.assign(label=table["label"].astype(str))
@@ -174,6 +174,13 @@ def _nothing(figure, axes, why, table):
             n = int(table["n_studies"].max())
             ax.text(0.0, 0.6, f"Not evaluated: {why}.\n{n:,} test studies.", fontsize=8)
     return figure
+
+
+def _plain_phecode(text):
+    try:
+        return f"{float(text):g}"
+    except ValueError:  # outputs without a phecode are named otherwise
+        return str(text)
 
 
 def chapter_colours(n):

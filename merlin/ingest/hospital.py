@@ -1,10 +1,11 @@
 """A hospital's own studies as a de-identified cohort: DICOM tree, reports and codes in, manifest out.
 
-What leaves is a NIfTI volume a study (geometry and HU, no header text), reports, codes and the
-manifest of `data_manifests/README.md`. Patients and studies get new ids, the first digits of a keyed
-hash (HMAC-SHA-256): the same patient gets the same id on every call with the same key, and without
-the key nobody can compute an id from a record number. The key is a file that stays outside. Dates are
-shifted by a number of days that is fixed for a patient, so that intervals keep.
+What leaves is a NIfTI volume a study (geometry and HU, no header text), reports, codes, sex, age, the
+manufacturer's name, and the manifest of `data_manifests/README.md`. Patients and studies get new ids,
+the first digits of a keyed hash (HMAC-SHA-256): the same patient gets the same id on every call with
+the same key, and without the key nobody can compute an id from a record number. The key is a file that
+stays outside. Dates are shifted by a number of days that is fixed for a patient, so that intervals
+keep.
 
 Free text cannot be made safe by a program. A report that holds its own patient's name, record number,
 accession number or birth date is withheld (or, on request, has them replaced by `<DELETED>`); what
@@ -34,6 +35,8 @@ PATTERNS = {
     "telephone": r"(?<!\d)(?:\+?\d{1,2}[ .-]?)?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)",
     "e-mail": r"\b[\w.+-]+@[\w-]+\.[\w.]+\b",
     "titled name": r"\b(?:Dr|Mr|Mrs|Ms|Prof)\.? [A-Z][a-z]+",
+    "date in words": r"\b(?:\d{1,2}\.? )?(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.? "
+    r"(?:\d{1,2},? )?(?:19|20)\d{2}\b",
     "long number": r"\b\d{7,}\b",
 }
 REPORT_COLUMNS = ("accession", "findings")
@@ -88,9 +91,15 @@ def hashed(key, kind, value, n=12):
     return hmac.new(key, f"{kind}:{value}".encode(), hashlib.sha256).hexdigest()[:n]
 
 
+def one_spelling(identifier):
+    """An id as every table and header is made to spell it: no blanks around it, capitals."""
+    return str(identifier).strip().upper()
+
+
 def shift_days(key, patient):
-    """Days by which a patient's dates move: the same for all of them, −365 to 364."""
-    return int(hashed(key, "days", patient, 8), 16) % 730 - 365
+    """Days by which a patient's dates move: the same for all of them, 1 to 365 forward or back."""
+    place = int(hashed(key, "days", patient, 8), 16) % 730
+    return place - 365 if place < 365 else place - 364
 
 
 def find_studies(folder):
@@ -98,34 +107,64 @@ def find_studies(folder):
 
     Returns
     -------
-    dict of str to (Dataset, list of Path)
+    studies : dict of str to (Dataset, list of Path)
         Study instance UID → one header with `TAGS`, and the study's files.
+    n_unread : int
+        Files whose header could not be read as DICOM.
+
+    Raises
+    ------
+    Refused
+        If there is no such folder, or no DICOM in it.
     """
     import pydicom
 
-    found = {}
+    if not Path(folder).is_dir():
+        raise Refused(f"no folder {folder}")
+    found, n_unread = {}, 0
     for path in tqdm(sorted(p for p in Path(folder).rglob("*") if p.is_file()), desc="headers"):
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
-        except (pydicom.errors.InvalidDicomError, OSError, EOFError):
-            continue
-        uid = str(header.get("StudyInstanceUID", ""))
+            uid = str(header.get("StudyInstanceUID", ""))
+        except Exception:  # noqa: BLE001 - a damaged header may raise anything, with its bytes inside
+            uid = ""
         if uid:
             found.setdefault(uid, (header, []))[1].append(path)
-    return found
+        else:
+            n_unread += 1
+    if not found:
+        raise Refused(f"no DICOM study in {folder} ({n_unread} files of other kinds)")
+    return found, n_unread
 
 
 def own_words(header):
     """What a patient's header says that their report must not: names, numbers, birth date."""
     name = re.split(r"[\^ ,=]+", str(header.get("PatientName", "")))
-    words = [w for w in name if len(w) > 2]
-    words += [str(header.get(t, "")) for t in ("PatientID", "AccessionNumber")]
-    born = str(header.get("PatientBirthDate", ""))
-    if len(born) == 8:
-        y, m, d = born[:4], born[4:6], born[6:]
-        words += [born, f"{y}-{m}-{d}", f"{m}/{d}/{y}", f"{d}.{m}.{y}",
-                  f"{int(m)}/{int(d)}/{y}", f"{int(d)}.{int(m)}.{y}"]  # fmt: skip
-    return [w for w in dict.fromkeys(words) if len(w) > 2]
+    words = [w for w in name if len(w) > 1]
+    words += [str(header.get(t, "")).strip() for t in ("PatientID", "AccessionNumber")]
+    born = pd.to_datetime(str(header.get("PatientBirthDate", "")), format="%Y%m%d", errors="coerce")
+    if not pd.isna(born):
+        y, m, d = born.year, born.month, born.day
+        short, full = born.strftime("%b"), born.strftime("%B")
+        words += [born.strftime("%Y%m%d"), f"{y}-{m:02}-{d:02}"]
+        for a, b in ((m, d), (d, m)):  # either order, with and without zeros, long and short years
+            for sign in "/.-":
+                words += [f"{x}{sign}{z}{sign}{year}" for x, z in ((a, b), (f"{a:02}", f"{b:02}"))
+                          for year in (y, f"{y % 100:02}")]  # fmt: skip
+        for month in (short, full):
+            words += [
+                f"{month} {d}, {y}",
+                f"{month} {d} {y}",
+                f"{d} {month} {y}",
+                f"{d}. {month} {y}",
+            ]
+    return [w for w in dict.fromkeys(words) if len(w) > 1]
+
+
+def _pattern(word):
+    """How a word is looked for: names of two letters with their capital, all else in any case."""
+    plain = rf"(?<!\w){re.escape(word)}(?!\w)"
+    return re.compile(plain, 0 if len(word) == 2 else re.IGNORECASE)
 
 
 def scan_text(text, words):
@@ -136,7 +175,7 @@ def scan_text(text, words):
     dict of str to int
         `own identifier`, and the names of `PATTERNS`.
     """
-    own = sum(len(re.findall(rf"(?<!\w){re.escape(w)}(?!\w)", text, re.IGNORECASE)) for w in words)
+    own = sum(len(_pattern(w).findall(text)) for w in words)
     counts = {"own identifier": own} | {k: len(re.findall(p, text)) for k, p in PATTERNS.items()}
     return {k: n for k, n in counts.items() if n}
 
@@ -144,7 +183,7 @@ def scan_text(text, words):
 def redact(text, words):
     """The text with its own patient's identifiers, and all that `PATTERNS` match, replaced."""
     for word in words:
-        text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", DELETED, text, flags=re.IGNORECASE)
+        text = _pattern(word).sub(DELETED, text)
     for pattern in PATTERNS.values():
         text = re.sub(pattern, DELETED, text)
     return text
@@ -182,30 +221,27 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
     from merlin.ingest.volume import UnreadableScan, load_volume
 
     _require_columns(reports, codes)
-    reports = reports.drop_duplicates("accession", keep="last").set_index("accession")
+    reports, codes = _spelled(reports, codes)
+    found, n_unread = find_studies(folder)
+    shared = _shared_accessions(found)
     rows, hits, left_out, patients, studies = [], [], [], {}, {}
-    for uid, (header, files) in tqdm(find_studies(folder).items(), desc="studies"):
-        accession = str(header.get("AccessionNumber", ""))
-        patient = str(header.get("PatientID", ""))
+    if n_unread:
+        left_out.append(("", f"{n_unread} files are no readable DICOM"))
+    for uid, (header, files) in tqdm(found.items(), desc="studies"):
+        accession = one_spelling(header.get("AccessionNumber", ""))
+        patient = one_spelling(header.get("PatientID", ""))
         study_id = "S" + hashed(key, "study", uid)
-        if not patient:
-            left_out.append((study_id, "no patient id in its headers"))
+        if not patient or accession in shared:
+            why = "no patient id in its headers" if not patient else SHARED
+            left_out.append((study_id, why))
             continue
-        studies[accession] = study_id
         patients[patient] = patient_id = "P" + hashed(key, "patient", patient)
-        row = _about(header, key, patient)
-        texts, withheld = {}, False
-        if accession in reports.index:
-            said = reports.loc[accession]
-            for column in ("findings", "impression"):
-                text, words = str(said.get(column, "") or ""), own_words(header)
-                found = scan_text(text, words)
-                taken = "replaced" if redacts else "kept"
-                if "own identifier" in found and not redacts:
-                    withheld, taken = True, "study withheld"
-                hits += [(study_id, column, kind, n, taken) for kind, n in found.items()]
-                texts[column] = redact(text, words) if redacts else text
-        if withheld:
+        if accession:
+            studies[accession] = study_id
+        said = reports.loc[accession] if accession and accession in reports.index else {}
+        texts, part = _texts(said, header, study_id, redacts)
+        hits += part
+        if any(taken == "study withheld" for *_, taken in part):
             left_out.append((study_id, "its report names the patient; mend it, or use --redact"))
             continue
         try:
@@ -219,7 +255,7 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
         rows.append(
             dict(study_id=study_id, patient_id=patient_id, site="internal",
                  split={3: "val", 4: "test"}.get(place, "train"),
-                 volume=f"volumes/{study_id}.nii.gz", **row, **texts)
+                 volume=f"volumes/{study_id}.nii.gz", **_about(header, key, patient), **texts)
         )  # fmt: skip
     manifest = pd.DataFrame(rows)
     made = Cohort(
@@ -228,8 +264,46 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
         pd.DataFrame(hits, columns=["study_id", "column", "kind", "n", "taken"]),
         pd.DataFrame(left_out, columns=["study_id", "reason"]),
     )
-    _refuse_leaks(made, [*patients, *(a for a in studies if a)])
+    _refuse_leaks(made, [*patients, *studies])
     return made
+
+
+SHARED = "its accession number is that of another study too: no telling whose report is whose"
+
+
+def _spelled(reports, codes):
+    """Both tables with ids in one spelling; reports by accession, rows without one left out."""
+    reports = reports.assign(accession=reports["accession"].map(one_spelling))
+    reports = reports[reports["accession"] != ""].drop_duplicates()
+    twice = reports["accession"].duplicated(keep=False)
+    if twice.any():
+        rows = ", ".join(str(i + 2) for i in reports.index[twice][:8])
+        raise Refused(
+            f"reports: rows {rows}: one accession number with different reports; keep one"
+        )
+    if codes is not None:
+        codes = codes.assign(patient_id=codes["patient_id"].map(one_spelling))
+        if "accession" in codes:
+            codes["accession"] = codes["accession"].map(one_spelling)
+    return reports.set_index("accession"), codes
+
+
+def _shared_accessions(found):
+    """Accession numbers that stand in the headers of several studies."""
+    numbers = pd.Series([one_spelling(h.get("AccessionNumber", "")) for h, _ in found.values()])
+    return set(numbers[numbers.duplicated() & (numbers != "")])
+
+
+def _texts(said, header, study_id, redacts):
+    """A study's report as it may leave, and what was found in it."""
+    texts, hits, words = {"findings": "", "impression": ""}, [], own_words(header)
+    for column in texts:
+        text = str(said.get(column, "") or "")
+        found = scan_text(text, words)
+        taken = "replaced" if redacts else "study withheld" if "own identifier" in found else "kept"
+        hits += [(study_id, column, kind, n, taken) for kind, n in found.items()]
+        texts[column] = redact(text, words) if redacts else text
+    return texts, hits
 
 
 def _require_columns(reports, codes):
@@ -281,10 +355,11 @@ def _coded(codes, key, patients, studies, kept):
     date = pd.to_datetime(codes["date"], errors="coerce")
     moved = date + pd.to_timedelta([shift_days(key, p) for p in codes["patient_id"]], unit="D")
     at = codes["accession"].map(studies) if "accession" in codes else pd.Series("", codes.index)
+    at = at.fillna("")
     return pd.DataFrame(
         {
             "patient_id": codes["patient_id"].map(patients),
-            "study_id": at.where(at.isin(kept), "").fillna(""),
+            "study_id": at.where(at.isin(kept), ""),
             "date": moved.dt.date.astype(str).replace("NaT", ""),
             "vocabulary": codes["vocabulary"],
             "code": codes["code"],
@@ -297,6 +372,7 @@ def _refuse_leaks(made, identifiers):
     wanted = {i for i in identifiers if len(i) > 3}
     for name in ("manifest", "codes", "text_hits", "quarantine"):
         table = getattr(made, name).astype(str)
-        for column in table.columns.difference(["findings", "impression"]):
+        # A diagnosis code may happen to be spelled like a record number.
+        for column in table.columns.difference(["findings", "impression", "code", "vocabulary"]):
             if np.isin(table[column], list(wanted)).any():
                 raise Refused(f"{name}, column {column}: holds a record or accession number")

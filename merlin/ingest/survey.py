@@ -35,9 +35,7 @@ def look_at(study, *, grid, cache_dir):
     try:
         seen = load_input(path, grid, cache_dir=cache_dir)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one study stops no other
-        # The path is left out: a hospital's own may hold a name.
-        reason = str(error).replace(str(path), study_id).replace(Path(path).name, study_id)
-        return row | dict(status="quarantined", reason=" ".join(reason.split())[:300])
+        return row | dict(status="quarantined", reason=_without_names(str(error), path, study_id))
     low, high = grid.hu_window
     hu = seen.image * (high - low) + low
     body = hu[hu > -200]
@@ -48,6 +46,16 @@ def look_at(study, *, grid, cache_dir):
         notes=" ".join(seen.notes),
     )
     return row | _header(path)
+
+
+def _without_names(text, path, study_id):
+    """An error's words without the study's path and the files' names in it: they may name a person."""
+    path = Path(path)
+    inside = list(path.rglob("*")) if path.is_dir() else []
+    names = {str(p.relative_to(path)) for p in inside} | {p.name for p in inside}
+    for name in (str(path), path.name, *sorted(names, key=len, reverse=True)):
+        text = text.replace(name, study_id if name in (str(path), path.name) else "a file")
+    return " ".join(text.split())[:300]
 
 
 def _header(path):

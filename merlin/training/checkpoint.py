@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from merlin.model.text import HUB
 from merlin.model.two_towers import TowersConfig, TwoTowers
 
 
@@ -134,7 +135,13 @@ def load_weights(path):
     header = _header(path)
     with safe_open(path, "pt") as file:
         tensors = {k: file.get_tensor(k) for k in file.keys()}
-    model = TwoTowers(TowersConfig.from_dict(json.loads(header["config"])))
+    config = TowersConfig.from_dict(json.loads(header["config"]))
+    if config.text.folder.startswith(HUB):
+        raise ValueError(
+            f"{path}: its text encoder would be fetched from the network ({config.text.folder}). "
+            "Load it once from a local folder and save the weights again."
+        )
+    model = TwoTowers(config)
     load_strictly(model, tensors, name=str(path))
     return model.eval(), json.loads(header["metadata"])
 

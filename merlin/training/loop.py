@@ -236,7 +236,8 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
         )
         is_last = step + 1 == config.n_steps
         if is_last or (step + 1) % config.evaluate_every == 0:
-            log[-1]["val_phecode_auroc"] = validate(model, val, device=device)
+            at_once = config.chunk or min(32, config.batch_size)
+            log[-1]["val_phecode_auroc"] = validate(model, val, device=device, batch_size=at_once)
             model.train()
         if parallel.world()[0] == 0 and (is_last or (step + 1) % config.save_every == 0):
             save_checkpoint(

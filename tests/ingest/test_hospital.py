@@ -28,7 +28,7 @@ def write_study(folder, person, day, n=24):
     mrn, name, born, accession = person
     folder.mkdir(parents=True, exist_ok=True)
     study, series = generate_uid(), generate_uid()
-    rng = np.random.default_rng(int(accession[-3:]))
+    rng = np.random.default_rng(int(born))
     for k in range(n):
         meta = FileMetaDataset()
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -174,6 +174,43 @@ def test_voxels_and_geometry_survive(hospital_data):
     assert sorted(image.shape) == [24, 32, 32]
     assert sorted(nib.affines.voxel_sizes(image.affine).round(3)) == [5.0, 10.0, 10.0]
     assert image.header["descrip"].tobytes().strip(b"\0") == b""
+
+
+def test_reports_of_no_or_of_a_shared_accession_go_to_nobody(hospital_data):
+    tree = hospital_data / "tree"
+    write_study(tree / "none", ("MRN0007777", "Ng^An", "19700315", ""), "20150109")
+    write_study(tree / "twin", ("MRN0008888", "Li^Bo", "19700316", "ACC77001"), "20150110")
+    reports = pd.read_csv(hospital_data / "reports.csv", dtype=str, keep_default_na=False)
+    more = pd.DataFrame([("", "A report of nobody.", "")], columns=reports.columns)
+    pd.concat([reports, more]).to_csv(hospital_data / "reports.csv", index=False)
+    call(hospital_data, "--redact")
+    out = hospital_data / "cohort"
+    studies = load_manifest(out / "manifest.csv")
+    assert "nobody" not in " ".join(studies["findings"].fillna(""))
+    said = pd.read_csv(out / "quarantine.csv")["reason"]
+    assert said.str.contains("accession number is that of another study").sum() == 2
+    codes = pd.read_csv(out / "codes.csv", dtype=str)
+    assert codes["study_id"].isna().all()  # their study was left out
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["born 15/03/1950", "born 3-15-50", "DOB March 15, 1950", "15 Mar 1950", "Mr. Ng", "NG was seen",
+     "mrn 000123"],
+)  # fmt: skip
+def test_a_patient_is_found_however_they_are_written(said):
+    header = pydicom.Dataset()
+    header.PatientName, header.PatientBirthDate = "Ng^Alexander", "19500315"
+    header.PatientID, header.AccessionNumber = "000123", ""
+    words = hospital.own_words(header)
+    is_shouted = said.startswith("NG")  # two letters are a name with its own capitals only
+    assert ("own identifier" in hospital.scan_text(said, words)) != is_shouted
+    assert hospital.scan_text("Normal spleen, 12 mm.", words) == {}
+
+
+def test_ids_are_one_patients_however_they_are_spelled():
+    assert hospital.one_spelling(" mrn123 ") == hospital.one_spelling("MRN123")
+    assert 0 not in {hospital.shift_days(b"k" * 32, str(i)) for i in range(3000)}
 
 
 def test_old_ages_are_capped(hospital_data):

@@ -1,0 +1,100 @@
+"""The full tier end to end, on a phantom cohort in the release's layout with planted damages.
+
+The package is copied, so that a user's own runs/full/ is left alone.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from merlin.cohort import audit, build, manifest, release
+from merlin.ingest.preprocess import Grid
+from merlin.model.i3d import ImageConfig
+from merlin.model.text import TextConfig
+from merlin.model.two_towers import TowersConfig, TwoTowers
+from merlin.training.checkpoint import save_weights
+
+HERE = Path(__file__).parents[2]
+GRID = Grid((9.0, 9.0, 12.0), (40, 32, 40))
+
+
+def look_alike(folder, n_patients=46):
+    """A damaged release of phantoms, and its patients' table."""
+    jobs = build.plan("internal", n_patients, seed=5, matrix=48, folder=folder / "cohort")
+    table, _, _ = build.build_cohort(jobs, n_workers=0)
+    table.to_csv(folder / "cohort" / "manifest.csv", index=False)
+    studies = manifest.load_manifest(folder / "cohort" / "manifest.csv")
+    data = release.write_release(studies, folder / "my data")  # a path with a space
+    return data, audit.plant_defects(data)
+
+
+def weights(path):
+    """A small model in the paper's form (inflated stem, mean pooling), random weights."""
+    torch.manual_seed(0)
+    image = ImageConfig(depth=14, width=8, n_phecodes=4)
+    model = TwoTowers(TowersConfig(image, TextConfig(kind="small", hidden_size=32), GRID.shape))
+    grid = dict(spacing_mm=GRID.spacing_mm, shape=GRID.shape, hu_window=GRID.hu_window)
+    facts = dict(grid=grid, phecodes=["250", "401", "411", "585"], model="main", tier="full")
+    save_weights(path, model, facts)
+    return path
+
+
+@pytest.mark.slow
+def test_a_release_becomes_figures_through_a_kill_and_damages_are_found(tmp_path):
+    root = tmp_path / "companion"
+    root.mkdir()
+    for name in ("merlin", "notebooks"):
+        shutil.copytree(HERE / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(HERE / "Snakefile", root)
+    data, planted = look_alike(tmp_path)
+    command = [sys.executable, "-m", "merlin.run", "figures", "full", "--data", str(data),
+               "--weights", str(weights(tmp_path / "weights.safetensors"))]  # fmt: skip
+    env = os.environ | {"PYTHONPATH": str(root)}
+    base = root / "runs" / "full"
+
+    first = subprocess.Popen(command, cwd=root, env=env, start_new_session=True,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    end = time.time() + 240
+    while not (base / "01_dataset.ipynb").exists() and time.time() < end:
+        time.sleep(0.2)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    made = (base / "01_dataset.ipynb").stat().st_mtime_ns
+
+    done = subprocess.run(
+        command, cwd=root, env=env, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (base / "01_dataset.ipynb").stat().st_mtime_ns == made  # not run again
+
+    found = pd.read_csv(base / "results" / "dataset_audit.csv").groupby("label")["value"].sum()
+    for row in planted.itertuples():
+        assert found[row.what] >= row.n, row.defect
+    kept = pd.read_csv(base / "cohort" / "manifest.csv", dtype=str)
+    lost = pd.read_csv(base / "cohort" / "quarantine.csv", dtype=str)
+    assert len(lost) == 2
+    assert not set(lost["study_id"]) & set(kept["study_id"])
+
+    scores = pd.read_csv(base / "results" / "zero_shot_findings.csv")
+    assert scores["value"].notna().any()
+    assert (
+        scores["n_patients"] == scores["n_studies"]
+    ).all()  # no patient ids: studies stand for them
+    codes = pd.read_csv(base / "results" / "phenotypes.csv")
+    assert set(codes["status"]) == {"not evaluated"}  # codes are not in the release
+    assert codes["value"].isna().all()
+    assert pd.read_csv(base / "results" / "retrieval.csv")["value"].notna().any()
+    for name in ("dataset_audit", "zero_shot_findings", "phenotypes", "retrieval"):
+        assert (base / "figures" / f"{name}.png").stat().st_size > 10_000
+    again = subprocess.run(
+        command, cwd=root, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "Nothing to be done" in again.stdout
