@@ -61,7 +61,10 @@ def forest_by_model(ax, table, labels, models, *, names=None, colours=None, lege
 
 
 def legend_above(ax, columns, **options):
-    """Legend over the panel's upper edge, beside the letter."""
+    """Legend over the panel's upper edge, beside the letter; a word where nothing was drawn."""
+    if not ax.get_legend_handles_labels()[1]:
+        ax.text(0.5, 0.5, "not evaluated", transform=ax.transAxes, ha="center", fontsize=6)
+        return
     ax.legend(
         loc="lower left",
         bbox_to_anchor=(0.06, 0.99),

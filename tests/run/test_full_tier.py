@@ -63,7 +63,7 @@ def test_a_release_becomes_figures_through_a_kill_and_damages_are_found(tmp_path
     first = subprocess.Popen(command, cwd=root, env=env, start_new_session=True,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     end = time.time() + 240
-    while not (base / "01_dataset.ipynb").exists() and time.time() < end:
+    while not (base / "partial" / "03_embeddings-main.ipynb").exists() and time.time() < end:
         time.sleep(0.2)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
