@@ -96,6 +96,17 @@ class Embeddings:
         rows = self.rows(site="internal", split="test")
         return rows if len(rows) else self.rows(split="test")
 
+    @property
+    def unit(self):
+        """What intervals resample: patients, or studies where no patient is known."""
+        return "patients" if (self.patient_id != self.study_id).any() else "studies"
+
+    def counts(self, rows):
+        """Numbers for a figure's footer: patients and test studies, or that patients are unknown."""
+        if self.unit == "studies":
+            return {"test studies, patients unknown": len(rows)}
+        return {"patients": len(set(self.patient_id[rows])), "test studies": len(rows)}
+
     def labels_of(self, findings):
         """(n, len(findings)) labels in that order; NaN for findings that the file does not label."""
         column = {name: j for j, name in enumerate(self.finding)}

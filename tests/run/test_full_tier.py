@@ -3,6 +3,7 @@
 The package is copied, so that a user's own runs/full/ is left alone.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -85,6 +86,9 @@ def test_a_release_becomes_figures_through_a_kill_and_damages_are_found(tmp_path
 
     scores = pd.read_csv(base / "results" / "zero_shot_findings.csv")
     assert scores["value"].notna().any()
+    facts = json.loads((base / "figures" / "zero_shot_findings.json").read_text())
+    assert facts["n"] == {"test studies, patients unknown": int(kept["split"].eq("test").sum())}
+    assert "resamples of studies" in facts["interval"]
     assert (
         scores["n_patients"] == scores["n_studies"]
     ).all()  # no patient ids: studies stand for them
