@@ -319,3 +319,47 @@ def test_sentences_add_up_and_empty_texts_stay_missing():
     np.testing.assert_array_equal(found[0], [4 + 3, -7])  # "Abc." once, "De."
     assert np.isnan(found[1]).all()
     np.testing.assert_array_equal(found[2], [2, -2])
+
+
+def test_judged_studies_are_internal_ones_or_all_where_no_site_is_so_called(whole):
+    assert whole.judged().tolist() == [0, 1]
+    named = replace(whole, site=np.array(["internal", "away", "internal"]))
+    assert named.judged().tolist() == [0]
+
+
+def test_labels_come_in_the_asked_order_and_missing_ones_are_unknown(whole):
+    labelled = replace(
+        whole, finding=np.array(["a", "b"]), finding_labels=np.array([[1, 0], [0, 1], [np.nan, 1]])
+    )
+    found = labelled.labels_of(["b", "c", "a"])
+    np.testing.assert_array_equal(found[0], [0, np.nan, 1])
+    np.testing.assert_array_equal(found[:, 1], [np.nan] * 3)
+
+
+def test_unknown_patients_are_said_to_be_unknown(whole):
+    assert whole.unit == "patients"
+    assert whole.counts([0, 1]) == {"patients": 1, "test studies": 2}
+    alone = replace(whole, patient_id=whole.study_id)
+    assert alone.unit == "studies"
+    assert alone.counts([0, 1]) == {"test studies, patients unknown": 2}
+
+
+def test_studies_without_any_code_are_unknown_where_coders_did_not_see_all():
+    from pandas import DataFrame
+
+    from merlin.embeddings import study_labels
+
+    studies = DataFrame(
+        {"study_id": ["s1", "s2"], "findings": ["a", "a"], "label_ascites": [1.0, np.nan]}
+    )
+    codes = DataFrame({"study_id": ["s1"], "vocabulary": ["ICD10"], "code": ["I10"]})
+    code_map = {("ICD10", "I10"): ("401.1",)}
+    phecodes = ["401.1", "401", "250"]
+    absent = study_labels(studies, codes, code_map, phecodes)["phecode_labels"]
+    np.testing.assert_array_equal(absent, [[1, 1, 0], [0, 0, 0]])
+    unknown = study_labels(studies, codes, code_map, phecodes, uncoded="unknown")["phecode_labels"]
+    np.testing.assert_array_equal(unknown[0, 0], 1)
+    assert np.isnan(unknown[1]).all()  # no code at all
+    assert np.isnan(unknown[0, 2])  # a phecode that the map never gives
+    none = study_labels(studies, codes[:0], code_map, phecodes)["phecode_labels"]
+    assert np.isnan(none).all()

@@ -115,3 +115,11 @@ def test_memory_is_a_chunk_of_queries():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3000 * 3000  # bytes: the full matrix of floats would be four times that
+
+
+def test_a_pool_as_large_as_the_set_keeps_its_own_name(pair):
+    table, _ = evaluate(*pair, pools=(8, len(pair[0])))
+    names = set(table["metric"])
+    assert {f"recall@1 of {len(pair[0])}", "recall@1 of all", "recall@1 of 8"} <= names
+    one = table[table["label"] == table["label"].iloc[0]].set_index("metric")["value"]
+    assert one["recall@1 of all"] == one[f"recall@1 of {len(pair[0])}"]
