@@ -225,6 +225,11 @@ class I3ResNet(nn.Module):
         self.classifier = nn.Conv3d(size, config.n_phecodes, 1)
         self.contrastive_head = nn.Conv3d(size, config.embedding_size, 1)
 
+    def _stem(self, x):
+        """Stem output before and after its pooling."""
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return x, self.maxpool(x)
+
     def stages(self, volume):
         """Input, stem and stage outputs, for decoders with skips.
 
@@ -238,9 +243,17 @@ class I3ResNet(nn.Module):
         """
         x = as_channels(volume, self.config)
         found = [x]
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        found.append(x)
-        x = self.maxpool(x)
+        if self.checkpointing and self.training:
+            again = partial(recomputing, self.bn1)
+            stem, x = checkpoint(
+                self._stem,
+                x,
+                use_reentrant=False,
+                context_fn=lambda: (nullcontext(), again()),
+            )
+        else:
+            stem, x = self._stem(x)
+        found.append(stem)
         for stage in range(1, self.config.n_stages + 1):
             for block in getattr(self, f"layer{stage}"):
                 if self.checkpointing and self.training:

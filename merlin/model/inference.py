@@ -52,6 +52,10 @@ class FoldedResNet(nn.Module):
         self.blocks = nn.Sequential(*(_Block(block) for stage in stages for block in stage))
         self.classifier, self.contrastive_head = network.classifier, network.contrastive_head
 
+    def convolutions(self):
+        """Those made by folding; the heads are the network's own."""
+        return [m for m in (self.stem, *self.blocks.modules()) if isinstance(m, nn.Conv3d)]
+
     def features(self, volume):
         """(B, 1, R, A, S) → last feature map (B, C, S', R', A')."""
         x = self.maxpool(F.relu_(self.stem(as_channels(volume, self.config))))
@@ -69,7 +73,8 @@ def folded(encoder):
     Returns
     -------
     ImageEncoder
-        Its `i3_resnet` is a `FoldedResNet`; it has no batch norm and can't be trained on.
+        Its `i3_resnet` is a `FoldedResNet`; it has no batch norm and can't be trained on. Heads are
+        shared with `encoder`.
 
     Raises
     ------
@@ -85,7 +90,12 @@ def folded(encoder):
         raise ValueError(
             f"folding knows the residual network with one stem convolution, not {network.config}"
         )
-    twin = copy.deepcopy(encoder)
+    twin = copy.copy(
+        encoder
+    )  # parts that don't change are shared: weights are not held three times
+    twin._modules = dict(encoder._modules)
     with torch.no_grad():
-        twin.i3_resnet = FoldedResNet(twin.i3_resnet)
-    return twin.requires_grad_(False).eval().to(memory_format=torch.channels_last_3d)
+        twin.i3_resnet = FoldedResNet(network)
+    for convolution in twin.i3_resnet.convolutions():
+        convolution.requires_grad_(False).to(memory_format=torch.channels_last_3d)
+    return twin.eval()

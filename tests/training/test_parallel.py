@@ -112,7 +112,8 @@ before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize(
 image, logits, _ = towers.embed_volumes(torch.rand(4, 1, 96, 96, 64))
 (image.sum() + logits.sum()).backward()
 optimizer.step()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+peak = next(x for x in open("/proc/self/status") if x.startswith("VmHWM"))  # of this program alone
+print(int(peak.split()[1]) * 1024 - before)
 """
 
 
