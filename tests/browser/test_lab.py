@@ -19,7 +19,7 @@ from merlin import run
 
 pytestmark = pytest.mark.browser
 NOTEBOOKS = sorted(p.stem for p in run.NOTEBOOKS.glob("*.ipynb"))
-MINUTES = 6  # a notebook may take
+MINUTES = 4  # a notebook may take
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,8 @@ def test_runs_all_cells_from_the_menu(chromium, lab, name):
     page = context.new_page()
     page.goto(f"{address}/lab/tree/{name}.ipynb?reset")
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=60_000)
+    page.get_by_text(re.compile(r"\| Idle$")).first.wait_for(timeout=90_000)  # in the status bar
+    time.sleep(2)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name=re.compile("^Run All Cells")).click()
     path = folder / f"{name}.ipynb"
@@ -82,7 +83,7 @@ def _wait_until_done(page, path: Path, n):
     end = time.time() + 60 * MINUTES
     while time.time() < end:
         page.keyboard.press("Control+s")
-        time.sleep(1.5)
+        time.sleep(4)
         cells = nbformat.read(path, as_version=4).cells
         code = [c for c in cells if c.cell_type == "code"]
         failed = any(o.output_type == "error" for c in code for o in c.outputs)
