@@ -577,7 +577,8 @@ def figures(profile, cores, given=None):
         sys.stdout.write(
             f"{len(list(where.glob('*.png')))} figures in {where.relative_to(ROOT)}/ "
             f"(look first at zero_shot_findings.png), executed notebooks and results in "
-            f"runs/{profile}/. This took {(time.time() - began) / 60:.1f} minutes.\n"
+            f"runs/{profile}/. This took {(time.time() - began) / 60:.1f} minutes. To read it all as "
+            f"pages: make site PROFILE={profile}\n"
         )
     return 0
 
