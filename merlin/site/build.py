@@ -47,9 +47,9 @@ MENU = (
 )  # fmt: skip
 SHOWN_FIRST = "summary"
 WARNING = (
-    '<p class="warning"><strong>Synthetic data.</strong> Every number of this run comes from '
-    "computer-made phantoms. It teaches and tests the method; it is no evidence about patients and "
-    "not for clinical use.</p>"
+    '<p class="warning"><strong>Synthetic data.</strong> Except where a real scan is named, every number '
+    "of this run comes from computer-made phantoms. It teaches and tests the method; it is no evidence "
+    "about patients and not for clinical use.</p>"
 )
 
 
@@ -240,7 +240,8 @@ def front_page(site, facts):
     is_phantom = site.profile["tier"] == "phantom"
     first = SHOWN_FIRST if SHOWN_FIRST in facts else next(iter(facts))
     picture = (
-        f'<figure><img src="figures/{first}.png" alt="{escape(about_figure(facts[first]))}">'
+        f'<figure><a href="figures/{first}.png"><img src="figures/{first}.png" '
+        f'alt="{escape(about_figure(facts[first]))}"></a>'
         f"<figcaption>{escape(about_figure(facts[first]))}</figcaption></figure>"
     )
     readme = (run.ROOT / "README.md").read_text()
@@ -255,6 +256,8 @@ def front_page(site, facts):
             ("viewer.html", "Look at a phantom", "slices, organs and findings, and what the model sees"),
             ("docs/review.html", "For reviewers", "claim, notebook, table, command, minutes"),
             ("docs/limits.html", "Limits", "what none of this shows"),
+            (site.notebooks.get("17_ideas", "notebooks.html"), "Five ideas", "on toy numbers, in seconds"),
+            ("docs/glossary.html", "Glossary", "Dice, macro, recall@k and the other words"),
         )
     )  # fmt: skip
     body = f"{opening}{WARNING if is_phantom else ''}{picture}<h2>Where to go</h2><ul>{ways}</ul>"
@@ -363,13 +366,17 @@ def ledger(site, path):
         site.write("ledger.html", "Claims", "<h1>Claims</h1><p>16_claims was not run.</p>")
         return
     table = pd.read_csv(path)
-    shown = ["id", "family", "figure", "claim", "value", "low", "high", "status", "source",
-             "reliability", "tier", "notebook", "note"]  # fmt: skip
+    shown = ["claim", "status", "family", "figure", "value", "low", "high", "notebook", "tier",
+             "source", "reliability", "id", "note"]  # fmt: skip
     table = table[[c for c in shown if c in table]]
+    table = table.sort_values("status", key=lambda s: s.str.startswith("not run"), kind="stable")
     body = (
         f"<h1>The paper's claims</h1><p>{len(table)} numbers and panels, with what was run of them. "
         "Values are the paper's, with their source and how reliable it is. On phantoms only a direction "
-        "is asked, and nothing is called reproduced. Click a heading to sort.</p>"
+        "is asked, and nothing is called reproduced. What was tried comes first; click a heading to sort. "
+        "<em>Primary</em> is the paper or its code, <em>secondary</em> a review or third party, "
+        "<em>derived</em> computed from such numbers, <em>memory</em> recalled and unchecked; "
+        "<em>own data</em> asks for the data set and weights.</p>"
         '<div class="controls"><label>Filter <input type="search" data-filter="claims"></label>'
         f'<span id="count" class="small" aria-live="polite">{len(table)} rows</span></div>'
         f"{table_html(table, sortable=True, identity='claims')}"
