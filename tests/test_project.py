@@ -1,5 +1,6 @@
 """The project's own promises: pinned environment, README commands, cheap imports."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -113,3 +114,14 @@ def test_help_teaches_without_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--assume-hu" in done.stdout
     assert done.stdout.strip().endswith("0 False")
+
+
+def test_snakefile_and_catalogue_know_the_same_figures_and_notebooks():
+    from merlin.figures.catalogue import FIGURES
+
+    text = (ROOT / "Snakefile").read_text()
+    listed = ast.literal_eval(text.split("FIGURES = ", 1)[1].split("\n}", 1)[0] + "\n}")
+    assert set(listed) == {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")}
+    assert sorted(n for names in listed.values() for n in names) == sorted(
+        set(FIGURES) - {"comparison", "own_ct"}
+    )  # of a user's own files

@@ -4,6 +4,8 @@ Any encoder enters as a file (`docs/embeddings.md`). All files are judged on the
 have in common, with the same resamples of patients, so that their differences are paired.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -69,24 +71,52 @@ def evaluate(files, *, site=None, split=None, pools, min_positive, n_resamples, 
     table : DataFrame
         Common schema. What a file cannot do is a row with its reason.
     paired : DataFrame
-        `task, metric, model, other, value, low, high`: first file minus each other one.
+        `task, metric, model, other, value, low, high`: first file minus each other one, macros over
+        the findings and phecodes that both have.
     """
     rows = common_rows(files, site=site, split=split)
     first, *others = files
     options = dict(split=split or "all", n_resamples=n_resamples, seed=seed)
-    tables, drawn = judge(files, rows, pools=pools, min_positive=min_positive, **options)
-    gaps = [
-        (task, metric, first, other, *results.difference(value, drawn[other, task, metric]))
-        for (name, task, metric), value in drawn.items()
-        if name == first
-        for other in others
-        if (other, task, metric) in drawn
-    ]
+    options |= dict(pools=pools, min_positive=min_positive)
+    tables, drawn = judge(files, rows, **options)
+    gaps = []
+    for other in others:
+        pair, both = {n: files[n] for n in (first, other)}, drawn
+        shared = _shared(*pair.values())
+        if any(_covers(e) != shared for e in pair.values()):
+            # A macro over other findings is another number: both are judged again on what both know.
+            alike = {n: _restricted(e, *shared) for n, e in pair.items()}
+            _, both = judge(alike, rows, judged_by=_labels(files, rows), **options)
+        gaps += [
+            (task, metric, first, other, *results.difference(value, both[other, task, metric]))
+            for (name, task, metric), value in both.items()
+            if name == first and (other, task, metric) in both
+        ]
     columns = ["task", "metric", "model", "other", "value", "low", "high"]
     return tables, pd.DataFrame(gaps, columns=columns)
 
 
-def judge(files, rows, *, pools, min_positive, split, n_resamples, seed):
+def _covers(e):
+    """Findings that a file has prompts for, and phecodes that it has outputs for."""
+    return set(e.prompt_finding), set(e.phecode)
+
+
+def _shared(a, b):
+    return tuple(x & y for x, y in zip(_covers(a), _covers(b), strict=True))
+
+
+def _restricted(e, findings, phecodes):
+    """The file with the prompts of some findings and the outputs of some phecodes."""
+    prompts, outputs = np.isin(e.prompt_finding, list(findings)), np.isin(e.phecode, list(phecodes))
+    part = {n: getattr(e, n)[prompts] for n in PROMPT_ARRAYS}
+    part |= {n: getattr(e, n)[:, outputs] for n in ("phecode_logits", "phecode_labels")}
+    return replace(e, **part, phecode=e.phecode[outputs])
+
+
+PROMPT_ARRAYS = ("prompt", "prompt_finding", "prompt_kind", "prompt_wording", "prompt_embedding")
+
+
+def judge(files, rows, *, pools, min_positive, split, n_resamples, seed, judged_by=None):
     """The three tasks on every file, with each macro value in each resample.
 
     Parameters
@@ -94,6 +124,8 @@ def judge(files, rows, *, pools, min_positive, split, n_resamples, seed):
     files : dict of str to Embeddings
     rows : dict of str to (n,) int
         From `common_rows`.
+    judged_by : dict, optional
+        Labels; default: those of the first file that has them.
 
     Returns
     -------
@@ -102,7 +134,7 @@ def judge(files, rows, *, pools, min_positive, split, n_resamples, seed):
         Paired: all files share the resamples.
     """
     first = next(iter(files))
-    judged_by, patients = _labels(files, rows), files[first].patient_id[rows[first]]
+    judged_by, patients = judged_by or _labels(files, rows), files[first].patient_id[rows[first]]
     options = dict(split=split, n_resamples=n_resamples, seed=seed)
     tables, drawn = [], {}
     for name, e in files.items():

@@ -157,3 +157,29 @@ def test_external_drop_is_external_minus_internal_over_shared_findings():
     assert np.isnan(table.loc[("b", "AUROC"), "value"])
     assert "one class only" in table.loc[("b", "AUROC"), "reason"]
     assert table.loc[("macro", "AUROC"), "value"] == table.loc[("a", "AUROC"), "value"]
+
+
+def test_differences_are_over_the_findings_that_both_files_have():
+    """A file that knows one finding of two is compared on that one."""
+    axis = np.eye(12)[0]
+    more = dict(
+        prompt=np.array(["ascites", "no ascites", "cyst", "no cyst"]),
+        prompt_finding=np.array(["ascites"] * 2 + ["renal_cyst"] * 2),
+        prompt_kind=np.array(["present", "absent"] * 2),
+        prompt_wording=np.array(["reported"] * 4),
+        prompt_embedding=np.stack([axis, -axis, -axis, axis]).astype(
+            np.float32
+        ),  # cyst: upside down
+        finding=np.array(["ascites", "renal_cyst"]),
+    )
+    both = make(1)
+    both = make(1, finding_labels=np.repeat(both.finding_labels, 2, 1), **more)
+    one = make(2)
+    table, paired = off_shelf.evaluate({"both": both, "one": one}, **OPTIONS)
+    macro = table[(table["label"] == "macro") & (table["metric"] == "auroc")]
+    macro = macro[macro["task"] == "zero-shot findings"].set_index("model")["value"]
+    assert macro["both"] < 0.6  # one finding right, one wrong
+    gap = paired.query("task == 'zero-shot findings' and metric == 'auroc'")["value"].item()
+    alone = table[(table["label"] == "ascites") & (table["metric"] == "auroc")].set_index("model")
+    assert gap == pytest.approx(alone.loc["both", "value"] - alone.loc["one", "value"])
+    assert abs(gap) < 0.1
