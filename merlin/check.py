@@ -1,8 +1,8 @@
 """Is it right, not only installed? Known inputs through every stage, against committed values.
 
 `merlin check` makes one phantom scan, brings it to a model's grid, encodes it and its report with a
-small network of seeded random weights, scores prompts, reads the report's findings and writes a few
-tokens; each result is held to `reference.json`. Random weights are enough: what is checked is that this
+small network of seeded random weights, scores prompts and reads the report's findings; each result is
+held to `reference.json`. Random weights are enough: what is checked is that this
 machine computes what ours did, not that a model is good. With `--ct` known real scans are checked too.
 """
 
@@ -64,7 +64,7 @@ def measure(ct=()):
 
 
 def _through(volume, text):
-    """Model input, embedding, zero-shot scores and tokens of one volume."""
+    """Model input, embeddings and zero-shot scores of one volume."""
     import torch
 
     from merlin.embeddings import encode_texts, prompt_bank

@@ -101,6 +101,11 @@ class Embeddings:
         """What intervals resample: patients, or studies where no patient is known."""
         return "patients" if (self.patient_id != self.study_id).any() else "studies"
 
+    @property
+    def is_synthetic(self):
+        """Whether the file says that its studies are phantoms."""
+        return self.meta.get("tier") == "phantom" or "synthetic" in self.meta.get("tier_note", "")
+
     def counts(self, rows):
         """Numbers for a figure's footer: patients and test studies, or that patients are unknown."""
         if self.unit == "studies":

@@ -39,6 +39,7 @@ TIER_NOTES = {
     "embeddings": "embeddings read from a file",
     "full": "full tier",
 }
+SYNTHETIC = "SYNTHETIC.txt"  # in a data folder: its studies are phantoms, whatever tier reads them
 TIER_WORDS = {"phantom": "synthetic", "embeddings": "given", "full": "internal"}  # in captions
 RESULT_COLUMNS = (
     "task",
@@ -210,9 +211,8 @@ def settings(notebook, scope):
             + f" Its parameters are {', '.join(sorted(allowed))}."
         )
     values |= {k: v for k, v in given.items() if v is not None and k in allowed}
-    for key in PATHS & set(
-        values
-    ):  # written from the repository's root, or from the notebook's folder
+    # Paths are written from the repository's root, or from the notebook's folder.
+    for key in PATHS & set(values):
         if values[key] and (ROOT / values[key]).exists():
             values[key] = str(ROOT / values[key])
     return SimpleNamespace(**values)
@@ -397,6 +397,14 @@ def code_hash(*modules):
     return fingerprint([[str(f.relative_to(ROOT)), file_hash(f)] for f in sorted(files)])
 
 
+def tier_note(settings_, is_synthetic):
+    """What a figure says of its data; phantoms are called so in every tier."""
+    note = TIER_NOTES[settings_.tier]
+    if is_synthetic and settings_.tier != "phantom":
+        return f"{note}, on a {TIER_NOTES['phantom']}"
+    return note
+
+
 def provenance(settings_, inputs=(), **facts):
     """Where a figure or file came from: tier, settings, inputs with hashes, code, machine.
 
@@ -411,7 +419,9 @@ def provenance(settings_, inputs=(), **facts):
     packages = ("torch", "numpy", "scipy", "pandas", "monai", "transformers", "matplotlib")
     return {
         "tier": settings_.tier,
-        "tier_note": TIER_NOTES[settings_.tier],
+        "tier_note": tier_note(
+            settings_, (folder(settings_.profile) / "cohort" / SYNTHETIC).exists()
+        ),
         "profile": settings_.profile,
         "seed": settings_.seed,
         # Of a user's own paths the name only: the rest is about their machine.
@@ -515,6 +525,25 @@ def own_files(tier, given, *, trains=False):
     return {k: str(v) for k, v in found.items()}
 
 
+def cache_gb(values, own, base):
+    """Disk that the model inputs of a user's own data will still take: 2 bytes a voxel."""
+    if "data" not in own:
+        return 0.0
+    shape = values["02_pretraining"]["grid_shape"]
+    if own.get("weights", "").endswith(".safetensors"):
+        from safetensors import safe_open
+
+        with safe_open(own["weights"], "numpy") as file:
+            shape = (
+                json.loads((file.metadata() or {}).get("metadata", "{}"))
+                .get("grid", {})
+                .get("shape", shape)
+            )
+    n = sum(p.name.endswith((".nii", ".nii.gz")) for p in Path(own["data"]).rglob("*"))
+    there = sum(p.stat().st_size for p in (base / "cache").glob("*.safetensors"))
+    return max(0.0, (2.0 * n * np.prod(shape) - there) / 1e9)
+
+
 def figures(profile, cores, given=None):
     """Run the workflow of a profile, then publish its figures; returns an exit code.
 
@@ -555,9 +584,13 @@ def figures(profile, cores, given=None):
                 f"{' (' + e['note'] + ')' if e.get('note') else ''}. Interrupt at will: the next call "
                 "resumes.\n"
             )
-            free = shutil.disk_usage(base).free / 1e9
-            if free < e["disk_gb"]:
-                sys.stderr.write(f"Only {free:.1f} GB of disk are free; free some space first.\n")
+            free, cache = shutil.disk_usage(base).free / 1e9, cache_gb(values, own, base)
+            if free < e["disk_gb"] + cache:
+                more = f" and {cache:.1f} GB for the cache of your data" if cache else ""
+                sys.stderr.write(
+                    f"Only {free:.1f} GB of disk are free; this takes {e['disk_gb']} GB{more}. Free some "
+                    "space first.\n"
+                )
                 return 1
             # The notebooks' kernels must be this environment's, and may use the cores they are given.
             env = os.environ | {

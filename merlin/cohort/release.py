@@ -20,6 +20,7 @@ from merlin.cohort.ehr import DISEASES
 from merlin.cohort.extract import split_impression
 from merlin.cohort.findings import NAMES
 from merlin.cohort.manifest import ManifestError
+from merlin.run import SYNTHETIC
 
 VOLUMES = "merlin_data"
 REPORTS = "reports_final.xlsx"
@@ -344,6 +345,7 @@ def write_release(manifest, folder):
     if folder.exists():
         raise FileExistsError(f"{folder} exists; name a new folder.")
     (folder / VOLUMES).mkdir(parents=True)
+    (folder / SYNTHETIC).write_text("These studies are computer-made phantoms: no person's data.\n")
     ids = manifest["study_id"]
     for study, volume in zip(ids, manifest["volume"], strict=True):
         source = Path(volume)

@@ -90,9 +90,8 @@ def folded(encoder):
         raise ValueError(
             f"folding knows the residual network with one stem convolution, not {network.config}"
         )
-    twin = copy.copy(
-        encoder
-    )  # parts that don't change are shared: weights are not held three times
+    # Parts that don't change are shared: weights are not held three times.
+    twin = copy.copy(encoder)
     twin._modules = dict(encoder._modules)
     with torch.no_grad():
         twin.i3_resnet = FoldedResNet(network)

@@ -19,7 +19,7 @@ import os
 from contextlib import contextmanager
 
 import torch
-from torch import distributed, nn
+from torch import distributed
 
 from merlin.model.i3d import recomputing
 
@@ -184,8 +184,3 @@ def estimate_step(model, config, grid_shape, *, n_share=None):
     weights = 4 * trained + fixed
     return dict(weights=weights, activations=activations, working=working,
                 total=weights + activations + working)  # fmt: skip
-
-
-def has_batch_norm(model):
-    """Whether a network's answer for one volume depends on the others of its batch in training."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())

@@ -16,23 +16,18 @@ import pytest
 OFFICIAL = Path(__file__).parents[2] / ".venv" / "official" / "merlin" / "models"
 MODEL_TESTS = Path(__file__).parents[1] / "model"
 RUN = """
-import importlib.util, json, sys, time, types
+import json, sys, time
 import numpy as np, torch
 kind, mode, official, here, shape, out = sys.argv[1:]
 shape = json.loads(shape)
 sys.path.insert(0, here)
+import official_modules
 from resnet2d import ResNet2D, randomise_
 torch.set_num_threads(2)
 flat = randomise_(ResNet2D((3, 8, 36, 3)), torch.Generator().manual_seed(7))
 volume = torch.rand((1, 1, *shape), generator=torch.Generator().manual_seed(8))
 if kind == "official":
-    sys.modules["merlin"] = types.ModuleType("merlin")
-    models = sys.modules["merlin.models"] = types.ModuleType("merlin.models")
-    for name in ("inflate", "i3res"):
-        spec = importlib.util.spec_from_file_location(f"merlin.models.{name}", f"{official}/{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        setattr(models, name, module)
+    models = official_modules.load(official)
     torch.manual_seed(9)
     model = models.i3res.I3ResNet(flat, class_nb=1692, conv_class=True).eval()
     torch.save(model.state_dict(), out + ".pt")
@@ -97,7 +92,7 @@ def measure(shape, folder, mode="infer"):
 def test_folded_encoder_is_faster_than_the_official_one_at_equal_outputs(tmp_path):
     found, gap = measure([112, 112, 160], tmp_path)
     assert gap < 1e-5
-    assert found["official"][0] > 1.3 * found["ours"][0], found  # 2.3 at the paper's size
+    assert found["official"][0] > 1.5 * found["ours"][0], found  # 2.2 at the paper's size
     assert found["ours"][1] < 1.05 * found["official"][1], found
 
 

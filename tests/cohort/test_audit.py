@@ -4,10 +4,10 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from test_release import cohort as plain
 
 from merlin.cohort import audit, ehr, release
-from merlin.cohort.ehr import DISEASES
-from merlin.cohort.extract import label_report
+from merlin.cohort.extract import label_table
 from merlin.cohort.findings import NAMES
 from merlin.ingest import survey
 from merlin.ingest.preprocess import Grid
@@ -16,25 +16,20 @@ GRID = Grid((10.0, 10.0, 10.0), (24, 24, 24))
 
 
 def cohort(folder, n=18):
-    """Small readable volumes, reports whose labels are their own words."""
-    folder.mkdir()
+    """Small readable volumes, one study a patient, reports whose labels are their own words."""
+    table = plain(folder, n)
     rng = np.random.default_rng(0)
-    rows = []
-    for i in range(n):
+    for i, path in enumerate(table["volume"]):
         hu = np.full((24, 24, 24), -1000, np.int16)
         hu[5:19, 5:19] = rng.normal(40, 12, (14, 14, 24))
         hu[8:11, 8:11], hu[13:15, 13:15] = -850, 700  # gas and bone
-        nib.save(nib.Nifti1Image(hu, np.diag([10.0, 10, 10, 1])), folder / f"{i}.nii.gz")
-        text = f"Liver: Normal. Peritoneum: {'Moderate ascites' if i % 2 else 'No ascites'}. Number {i}."
-        stated = label_report(text)
-        rows.append(
-            dict(study_id=f"AC{i:04d}", patient_id=f"P{i:03d}", split=("train", "val", "test")[i % 3],
-                 volume=str(folder / f"{i}.nii.gz"), findings=text, impression=f"Impression {i}.",
-                 sex="F", age=50.0, phase="portal venous", manufacturer="A", slice_mm=5.0)
-            | {f"label_{k}": stated.get(k, np.nan) for k in NAMES}
-            | {f"five_year_{d}": float(i % 4) for d in DISEASES}
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+        nib.save(nib.Nifti1Image(hu, np.diag([10.0, 10, 10, 1])), path)
+        said = "Moderate ascites" if i % 2 else "No ascites"
+        table.loc[i, "findings"] = f"Liver: Normal. Peritoneum: {said}. Number {i}."
+    table["patient_id"] = [f"P{i:03d}" for i in range(n)]
+    table["split"] = [("train", "val", "test")[i % 3] for i in range(n)]
+    table[[f"label_{k}" for k in NAMES]] = label_table(table["findings"])
+    return table
 
 
 @pytest.fixture

@@ -28,20 +28,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 SCRIPT = """
-import importlib.util, json, sys, types
+import json, sys
 import torch
 from safetensors.torch import save_file
 
 official, here, out, blocks, shapes = sys.argv[1:]
-sys.modules["merlin"] = types.ModuleType("merlin")
-models = sys.modules["merlin.models"] = types.ModuleType("merlin.models")
-for name in ("inflate", "i3res"):
-    spec = importlib.util.spec_from_file_location(f"merlin.models.{name}", f"{official}/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    setattr(models, name, module)
 sys.path.insert(0, here)
+import official_modules
 from resnet2d import ResNet2D, randomise_
+models = official_modules.load(official)
 
 def build(n_blocks, n_classes, **flags):
     return models.i3res.I3ResNet(ResNet2D(n_blocks), class_nb=n_classes, conv_class=True, **flags)

@@ -89,6 +89,9 @@ def test_a_release_becomes_figures_through_a_kill_and_damages_are_found(tmp_path
     facts = json.loads((base / "figures" / "zero_shot_findings.json").read_text())
     assert facts["n"] == {"test studies, patients unknown": int(kept["split"].eq("test").sum())}
     assert "resamples of studies" in facts["interval"]
+    for name in ("dataset_audit", "zero_shot_findings", "phenotypes", "retrieval"):
+        facts = json.loads((base / "figures" / f"{name}.json").read_text())
+        assert "synthetic phantom cohort" in facts["tier_note"]  # phantoms, whatever the tier
     assert (
         scores["n_patients"] == scores["n_studies"]
     ).all()  # no patient ids: studies stand for them

@@ -498,3 +498,32 @@ def test_figures_runs_snakemake_of_this_environment(tiny, monkeypatch, capsys):
     assert plan[:3] == real[:3] == [sys.executable, "-m", "snakemake"]
     assert "profile=smoke" in real
     assert "make figures PROFILE=smoke resumes" in capsys.readouterr().err
+
+
+def test_a_users_own_data_need_room_for_their_cache(tmp_path):
+    values = {"02_pretraining": {"grid_shape": [100, 100, 100]}}
+    data = tmp_path / "data"
+    (data / "nested").mkdir(parents=True)
+    for name in ("a.nii.gz", "nested/b.nii", "reports.csv"):
+        (data / name).write_bytes(b"")
+    own = {"data": str(data)}
+    assert run.cache_gb(values, own, tmp_path / "runs") == pytest.approx(2 * 2e6 / 1e9)
+    assert run.cache_gb(values, {}, tmp_path / "runs") == 0
+    cache = tmp_path / "runs" / "cache"
+    cache.mkdir(parents=True)
+    (cache / "x.safetensors").write_bytes(b"0" * 1_000_000)
+    assert run.cache_gb(values, own, tmp_path / "runs") == pytest.approx(3e6 / 1e9)
+
+
+def test_what_the_user_brings_is_held_to_what_the_tier_reads(tmp_path):
+    (tmp_path / "w").write_text("")
+    given = {"data": "", "weights": str(tmp_path / "w"), "embeddings": ""}
+    with pytest.raises(run.ProfileError, match="DATA=… is missing"):
+        run.own_files("full", given)
+    with pytest.raises(run.ProfileError, match="the phantom tier does not read it"):
+        run.own_files("phantom", given)
+    with pytest.raises(run.ProfileError, match="trains weights of its own"):
+        run.own_files("full", given | {"data": str(tmp_path)}, trains=True)
+    with pytest.raises(run.ProfileError, match="not found"):
+        run.own_files("embeddings", {"embeddings": str(tmp_path / "x.npz")})
+    assert set(run.own_files("full", given | {"data": str(tmp_path)})) == {"data", "weights"}
