@@ -42,7 +42,12 @@ def executed():
     cell = nbformat.v4.new_code_cell("print(1)")
     out = nbformat.v4.new_output
     cell.outputs = [
-        out("stream", name="stderr", text="bar:   0%|\rbar: 100%|##| 3/3\n"),
+        out("stream", name="stderr", text="\rbar:   0%|"),
+        out("stream", name="stderr", text="\rbar:  50%|#"),
+        out("stream", name="stderr", text="\rbar: 100%|##| 3/3\n"),
+        out(
+            "stream", name="stderr", text="/home/someone/tqdm/auto.py:21: TqdmWarning: IProgress\n"
+        ),
         out("display_data", data={"image/png": PNG}),
         out("execute_result", data={"text/html": "<table><tr><td>1</td></tr></table>"}),
         out("display_data", data={"text/markdown": "**Reading.** See `05_phenotypes`."}),
@@ -129,6 +134,8 @@ def test_notebook_page_shows_formulas_outputs_and_links(site):
     assert "$" not in text.split("<main")[1].split("</main>")[0].replace("$$", "")
     assert "bar: 100%" in text
     assert "bar:   0%" not in text
+    assert "bar:  50%" not in text
+    assert "/home/someone" not in text
     assert '<a href="../notebooks/01_cohort.html"><code>01_cohort</code></a>' in text
     assert "<table><tr><td>1</td></tr></table>" in text
 

@@ -6,6 +6,7 @@ viewer's phantoms, from the profile's seed.
 """
 
 import argparse
+import copy
 import json
 import re
 import shutil
@@ -328,17 +329,36 @@ def _cell(cell, site, address, facts, name):
     from pygments.lexers import PythonLexer
 
     code = highlight(cell.source, PythonLexer(), HtmlFormatter())
-    outputs = "".join(_output(o, site, address, facts, name) for o in cell.get("outputs", []))
+    shown = _joined(cell.get("outputs", []))
+    outputs = "".join(_output(o, site, address, facts, name) for o in shown)
     return f'<div class="cell code">{code}{outputs}</div>'
 
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
+def _joined(outputs):
+    """Outputs with neighbouring streams of one kind as one: a progress bar comes in many pieces."""
+    joined = []
+    for output in outputs:
+        before = joined[-1] if joined else None
+        if (
+            before is not None
+            and output.output_type == before.output_type == "stream"
+            and output.name == before.name
+        ):
+            before.text += output.text
+        else:
+            joined.append(copy.deepcopy(output))
+    return joined
+
+
 def _output(output, site, address, facts, name):
     if output.output_type == "stream":
         # A progress bar rewrites its line: its last state is what a reader would have seen.
-        text = "\n".join(line.rsplit("\r", 1)[-1] for line in output.text.rstrip().split("\n"))
+        lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in output.text.rstrip().split("\n")]
+        # A library's remark on missing widgets holds a path of this machine and tells a reader nothing.
+        text = "\n".join(x for x in lines if "TqdmWarning" not in x and "autonotebook" not in x)
         return f'<div class="output stream"><pre>{escape(_ANSI.sub("", text))}</pre></div>'
     if output.output_type == "error":
         return f"<pre>{escape(_ANSI.sub('', chr(10).join(output.traceback)))}</pre>"
