@@ -16,7 +16,8 @@ BASE = f"runs/{PROFILE}"
 # What the user brings: a data set in the release's layout, weights, or embeddings of any model.
 OWN = {k: str(Path(config[k]).resolve()) for k in ("data", "weights", "embeddings") if config.get(k)}
 ARMS = list(SETTINGS["arms"])
-SWEEP = run.sweep_runs(SETTINGS)  # small pretrainings, one job each
+SWEEP = run.sweep_arms(SETTINGS)  # small pretrainings, one job each with all seeds
+SEEDS = SETTINGS["sweep"]["seeds"]
 FIGURES = {
     "00_start_here": ["one_study"],
     "01_dataset": ["dataset_audit"],
@@ -69,7 +70,7 @@ def chosen(name, arm=None):
 
 
 def arm_settings(arm):
-    """What an arm or a run of the sweep changes."""
+    """What an arm, of the sweep or not, changes."""
     return (SETTINGS["arms"] | SWEEP)[arm] or {}
 
 
@@ -85,7 +86,7 @@ def inflated_from(wildcards):
 
 
 def threads_of(wildcards):
-    """Cores of an arm; runs of the sweep take one each, so that several go side by side."""
+    """Cores of an arm; those of the sweep take one each, so that several go side by side."""
     return (SETTINGS["02_pretraining"] | arm_settings(wildcards.arm))["n_threads"]
 
 
@@ -116,7 +117,7 @@ rule all:
     input:
         [f"{BASE}/{n}.ipynb" for n in RUN if n not in BY_ARM],
         [f"{BASE}/{n}-{arm}.ipynb" for n in BY_ARM if n in RUN for arm in ARMS],
-        [f"{BASE}/embeddings/{name}.npz" for name in SWEEP],
+        [f"{BASE}/02_pretraining-{arm}.ipynb" for arm in SWEEP],
     default_target: True
 
 
@@ -255,12 +256,12 @@ rule pretraining:
 
 
 use rule pretraining as sweep with:
-    # One small run of the sweep, which also encodes what the headline scores need.
+    # An arm of the sweep: every seed in one kernel, encoded for the headline scores.
     output:
         BASE + "/02_pretraining-{arm}.ipynb",
-        BASE + "/pretraining/{arm}/weights.safetensors",
-        BASE + "/pretraining/{arm}/log.csv",
-        BASE + "/embeddings/{arm}.npz",
+        [BASE + f"/pretraining/{{arm}}-{s}/weights.safetensors" for s in SEEDS],
+        [BASE + f"/pretraining/{{arm}}-{s}/log.csv" for s in SEEDS],
+        [BASE + f"/embeddings/{{arm}}-{s}.npz" for s in SEEDS],
     wildcard_constraints:
         arm=any_of(SWEEP),
     resources:
@@ -451,7 +452,7 @@ def sweep_files(sizes):
     """Embeddings of the sweep's runs of one kind: by size (and the reference), or by arm."""
     arms = [f"size_{x:g}" for x in SETTINGS["sweep"]["sizes"]] + ["reference"]
     arms = arms if sizes else list(SETTINGS["sweep"]["arms"])
-    return [f"{BASE}/embeddings/{a}-{s}.npz" for a in arms for s in SETTINGS["sweep"]["seeds"]]
+    return [f"{BASE}/embeddings/{a}-{s}.npz" for a in arms for s in SEEDS]
 
 
 rule ablations:

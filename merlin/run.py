@@ -150,14 +150,27 @@ def sweep_runs(profile):
     dict of str to dict
         Run name, as `staged-2` or `size_0.25-1`, → its settings: the base, the arm's, the seed.
     """
+    return {
+        f"{arm}-{seed}": changes | {"seed": profile["seed"] + seed}
+        for arm, changes in sweep_arms(profile).items()
+        for seed in profile["sweep"]["seeds"]
+    }
+
+
+def sweep_arms(profile):
+    """The arms of a profile's `sweep` and its sizes, without seeds: name → settings."""
     sweep = profile["sweep"]
     arms = {a: changes or {} for a, changes in sweep["arms"].items()}
     arms |= {f"size_{size:g}": {"train_fraction": size} for size in sweep["sizes"]}
-    return {
-        f"{arm}-{seed}": sweep["base"] | changes | {"seed": profile["seed"] + seed}
-        for arm, changes in arms.items()
-        for seed in sweep["seeds"]
+    return {a: sweep["base"] | changes for a, changes in arms.items()}
+
+
+def trainings(profile, arm):
+    """What one run of `02_pretraining` trains: name → seed. An arm of the sweep has several seeds."""
+    of_sweep = {
+        n: s["seed"] for n, s in sweep_runs(profile).items() if arm in (n, n.rpartition("-")[0])
     }
+    return of_sweep or {arm: profile["seed"]}
 
 
 def settings(notebook, scope):
@@ -175,7 +188,7 @@ def settings(notebook, scope):
     -------
     types.SimpleNamespace
         One attribute per parameter, plus `profile`, `tier`, `seed`, and `arm` where the notebook
-        has arms.
+        has arms (in `02_pretraining` also `trainings`, from `trainings`).
 
     Raises
     ------
@@ -188,12 +201,13 @@ def settings(notebook, scope):
     values = {k: profile[k] for k in ("profile", "tier", "seed")} | profile[notebook]
     arm = scope.get("arm")
     if arm is not None:
-        arms = profile["arms"] | sweep_runs(profile)
+        arms = profile["arms"] | sweep_arms(profile) | sweep_runs(profile)
         if arm not in arms:
             raise ProfileError(f"No arm {arm!r}{nearest(arm, arms)}")
         values["arm"] = arm
         if notebook == "02_pretraining":
             values |= arms[arm] or {}
+            values["trainings"] = trainings(profile, arm)
     allowed = set(values) | {"arm"}
     ours = {"In", "Out", "get_ipython", "exit", "quit", "open", "run", "settings"}
     given = {

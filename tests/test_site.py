@@ -78,7 +78,7 @@ def site(tmp_path_factory):
         shutil.copy(HERE / name, root)
     base = root / "runs" / "default"
     base.mkdir(parents=True)
-    for name in ("01_cohort", "05_phenotypes", "02_pretraining-main", "02_pretraining-reference-1"):
+    for name in ("01_cohort", "05_phenotypes", "02_pretraining-main", "02_pretraining-reference"):
         nbformat.write(executed(), base / f"{name}.ipynb")
     (base / "figures").symlink_to(HERE / "figures")
     patch = pytest.MonkeyPatch()

@@ -270,7 +270,8 @@ def draw_pretraining(tables, facts):
     """Losses, temperature and validation AUROC by step, one line an arm."""
     figure, axes = new_figure(PAGE_MM, 58, mosaic=[["report", "codes", "auroc"]])
     arms = tables[""]["arm"].drop_duplicates().tolist()
-    for arm, colour in zip(arms, ("merlin", "less data", "external"), strict=False):
+    for number, arm in enumerate(arms):
+        colour = ("merlin", "less data", "external", "present", "baseline")[number % 5]
         part = tables[""][tables[""]["arm"] == arm]
         for name, column in (("report", "report_loss"), ("codes", "ehr_loss")):
             for _, phase in part.groupby("phase", sort=False):

@@ -71,7 +71,7 @@ class Swin(nn.Module):
         self.network = SwinTransformer(
             in_chans=config.in_channels,
             embed_dim=config.width,
-            window_size=(7, 7, 7),
+            window_size=(5, 5, 5),  # divides the grid of the sweep; Swin itself has 7
             patch_size=(4, 4, 4),
             # MONAI's always has four stages.
             depths=(2, 2, 2, 2),

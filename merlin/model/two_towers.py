@@ -14,6 +14,7 @@ from merlin.model.i3d import ImageConfig, ImageEncoder
 from merlin.model.text import TextConfig, TextEncoder
 
 MAX_LOGIT_SCALE = 4.6052  # ln 100, the clamp of CLIP
+TEXT_GROUPS = 3  # of like length, in `embed_tokens`
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,18 @@ class TwoTowers(nn.Module):
         return F.normalize(contrastive.float(), dim=1), logits.float(), embedding.float()
 
     def embed_tokens(self, input_ids, attention_mask):
-        """(n, length) tokens → unit embeddings (n, 512)."""
-        return F.normalize(self.encode_text(input_ids, attention_mask).float(), dim=1)
+        """(n, length) tokens → unit embeddings (n, 512).
+
+        Texts of like length go through the tower together: half of a mixed batch is padding.
+        """
+        lengths = attention_mask.sum(1)
+        order = lengths.argsort(stable=True)
+        rows = []
+        for part in order.tensor_split(TEXT_GROUPS if len(order) >= 16 else 1):
+            longest = int(lengths[part].max())
+            ids, mask = input_ids[part, :longest], attention_mask[part, :longest]
+            rows.append(self.encode_text(ids, mask).float())
+        return F.normalize(torch.cat(rows).index_select(0, order.argsort()), dim=1)
 
 
 def feature_shape(image, grid_shape):

@@ -54,6 +54,19 @@ def test_key_names_of_the_paper_configuration_are_the_official_ones(tmp_path):
 SMALL_TEXT = TextConfig(kind="small", hidden_size=32, n_layers=1, max_length=16, embedding_size=6)
 
 
+def test_texts_grouped_by_length_come_back_in_order():
+    image = ImageConfig(depth=14, width=4, n_stages=1, pool="mean", n_phecodes=2, embedding_size=6)
+    torch.manual_seed(0)
+    model = TwoTowers(TowersConfig(image, SMALL_TEXT, (16, 16, 16)))
+    texts = ["liver", "no ascites is seen", "a cyst of the left kidney"] * 7
+    ids, mask, _ = model.encode_text.tokenize(texts)
+    together = model.embed_tokens(ids, mask)
+    one_by_one = torch.cat(
+        [model.embed_tokens(i[None], m[None]) for i, m in zip(ids, mask, strict=True)]
+    )
+    torch.testing.assert_close(together, one_by_one, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("windows", [(), THREE_WINDOWS])
 def test_configuration_survives_json(windows):
     config = TowersConfig(

@@ -155,6 +155,16 @@ def test_arm_changes_only_the_training(tiny):
     assert not hasattr(s, "train_fraction")
 
 
+def test_an_arm_of_the_sweep_trains_every_seed_and_a_run_of_it_one(tiny):
+    scope = {"profile": "default", "arm": "main"}
+    assert run.settings("02_pretraining", scope).trainings == {"main": 5}
+    s = run.settings("02_pretraining", scope | {"arm": "size_0.5"})
+    assert s.trainings == {"size_0.5-1": 6, "size_0.5-2": 7}
+    assert (s.train_fraction, s.n_steps, s.seed) == (0.5, 9, 5)
+    s = run.settings("02_pretraining", scope | {"arm": "reference-2"})
+    assert s.trainings == {"reference-2": 7}
+
+
 def test_unknown_arm_names_the_nearest(tiny):
     with pytest.raises(run.ProfileError, match=r"No arm 'tent' \(nearest: tenth\)"):
         run.settings("02_pretraining", {"profile": "default", "arm": "tent"})
