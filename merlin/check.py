@@ -1,8 +1,8 @@
 """Is it right, not only installed? Known inputs through every stage, against committed values.
 
 `merlin check` makes one phantom scan, brings it to a model's grid, encodes it and its report with a
-small network of seeded random weights, scores prompts and reads the report's findings; each result is
-held to `reference.json`. Random weights are enough: what is checked is that this
+small network of seeded random weights, scores prompts, reads the report's findings and writes a
+report; each result is held to `reference.json`. Random weights are enough: what is checked is that this
 machine computes what ours did, not that a model is good. With `--ct` known real scans are checked too.
 """
 
@@ -82,7 +82,7 @@ def _through(volume, text):
     towers = TowersConfig(image, TextConfig(kind="small", hidden_size=64), grid.shape)
     model = TwoTowers(towers).eval()
     with torch.inference_mode():
-        vector, logits, _ = model.embed_volumes(torch.from_numpy(seen.image)[None, None])
+        vector, logits, embedding = model.embed_volumes(torch.from_numpy(seen.image)[None, None])
     rows, _ = prompt_bank()
     rows = [r for r in rows if r[2] == "reported"]
     prompts, _ = encode_texts(model, [r[3] for r in rows])
@@ -95,7 +95,27 @@ def _through(volume, text):
         "embedding: phecode logits": logits[0].tolist(),
         "embedding: report": written[0, :8].tolist(),
         "score: findings": scores.tolist(),
+        **_report(embedding, text),
     }
+
+
+def _report(embedding, text):
+    """What a small writer of random weights makes of one embedding: babble, but always the same."""
+    import torch
+
+    from merlin.model import report_writer
+
+    tokenizer = report_writer.train_tokenizer([text], vocabulary=300)
+    torch.manual_seed(SEED)
+    language_model = report_writer.small_language_model(
+        tokenizer, hidden_size=64, n_layers=1, max_length=256
+    )
+    writer = report_writer.ReportWriter(language_model, tokenizer, embedding.shape[1]).eval()
+    prompt = [report_writer.PROMPT.format(section="liver")]
+    with torch.inference_mode():
+        loss = writer.loss(embedding, prompt, [text[:200]])
+    babble = writer.write(embedding, prompt, max_new_tokens=24, repetition_penalty=1.0)[0]
+    return {"score: loss of a report": [float(loss)], "bits: written report": _sha(babble.encode())}
 
 
 def _nine(image):

@@ -150,7 +150,7 @@ def build_cohort(jobs: Sequence[Job], *, n_workers):
         mentioned or not; `codes` is dated and complete.
     """
     made = []
-    progress = tqdm(total=len(jobs), desc=f"{jobs[0].site} patients", mininterval=2)
+    progress = tqdm(total=len(jobs), desc="patients", mininterval=2)
     if n_workers:
         # spawn: the parent may hold threads (a notebook's kernel does), which a fork would break.
         with get_context("spawn").Pool(n_workers) as pool:

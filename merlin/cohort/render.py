@@ -213,23 +213,23 @@ def _paint_torso(hu, label, region, warped, axis_y, mottle, torso, loss, edge, i
                     v = _soft(v, torso.muscle_hu + 7.0 * m, wall, edge)
                     if wall < 0:
                         where = WALL
-                        angle = np.arctan2(abs(x), y + 0.2 * b)
-                        phase = (z - 16.0 * np.cos(angle)) / 25.0
-                        rib = abs(phase - np.round(phase)) * 25.0 - 4.2
-                        bone = max(rib, abs(wall + 0.5 * torso.muscle * back) - 3.2)
-                        if z > 30.0 + 40.0 * np.cos(angle) and bone < edge:
-                            v = _soft(v, 0.55 * torso.cortical_hu + 60.0, bone, edge)
+                        shell = abs(wall + 0.5 * torso.muscle * back) - 3.2
+                        if shell < edge and z > -10.0:  # where ribs can be
+                            angle = np.arctan2(abs(x), y + 0.2 * b)
+                            phase = (z - 16.0 * np.cos(angle)) / 25.0
+                            bone = max(abs(phase - np.round(phase)) * 25.0 - 4.2, shell)
+                            if z > 30.0 + 40.0 * np.cos(angle) and bone < edge:
+                                v = _soft(v, 0.55 * torso.cortical_hu + 60.0, bone, edge)
                     if inner < edge:
-                        dome = 58.0 + torso.dome_right * np.exp(
-                            -(((x - 62.0) / 62.0) ** 2) - ((y - 12.0) / 74.0) ** 2
-                        )
-                        dome = max(
-                            dome,
-                            58.0
-                            + torso.dome_left
-                            * np.exp(-(((x + 62.0) / 58.0) ** 2) - ((y - 14.0) / 70.0) ** 2),
-                        )
-                        above = z - dome
+                        above = -1.0  # the diaphragm lies nowhere below +58 mm
+                        if z > 58.0:
+                            right = torso.dome_right * np.exp(
+                                -(((x - 62.0) / 62.0) ** 2) - ((y - 12.0) / 74.0) ** 2
+                            )
+                            left = torso.dome_left * np.exp(
+                                -(((x + 62.0) / 58.0) ** 2) - ((y - 14.0) / 70.0) ** 2
+                            )
+                            above = z - 58.0 - max(right, left)
                         v = _soft(v, torso.visceral_hu + 9.0 * m, inner, edge)
                         if inner < 0:
                             where = ABDOMEN
@@ -247,14 +247,14 @@ def _paint_torso(hu, label, region, warped, axis_y, mottle, torso, loss, edge, i
                                     v = -985.0
                                     where = FILLED
                             elif abs(x) > torso.mediastinum - 0.10 * above:
-                                right = x > 0
+                                is_right = x > 0
                                 v = _soft(v, torso.lung_hu + 70.0 * max(0.0, -y / b), -above, edge)
                                 if m > 1.5:
                                     v += 260.0 * (m - 1.5)  # vessels
-                                what = ids[0] if right else ids[1]
-                                fluid = torso.effusion_right if right else torso.effusion_left
+                                what = ids[0] if is_right else ids[1]
+                                fluid = torso.effusion_right if is_right else torso.effusion_left
                                 collapse = (
-                                    torso.atelectasis_right if right else torso.atelectasis_left
+                                    torso.atelectasis_right if is_right else torso.atelectasis_left
                                 )
                                 behind = max(0.0, min(1.0, (0.35 * b - y) / (0.8 * b)))
                                 low = behind * max(0.0, 1.0 - (z - 60.0) / 115.0)

@@ -63,7 +63,7 @@ def evaluate(
     Parameters
     ----------
     probability, labels : (n, n_diseases) float
-        Labels 1, 0 or NaN.
+        Labels 1, 0 or NaN. A disease with a NaN probability is not evaluated.
     min_events : int
         Positives (and negatives) below which a disease is not evaluated.
 
@@ -75,7 +75,8 @@ def evaluate(
     weights = results.resampling(patient_ids, n_resamples, seed=seed)
     known = ~np.isnan(labels)
     n_positive, n_negative = (labels == 1).sum(0), (labels == 0).sum(0)
-    enough = np.minimum(n_positive, n_negative) >= min_events
+    is_predicted = ~np.isnan(probability).any(0)
+    enough = (np.minimum(n_positive, n_negative) >= min_events) & is_predicted
     rows, resampled = [], {}
     measures = {
         "auroc": metrics.auroc,
@@ -88,6 +89,8 @@ def evaluate(
             found[enough] = measure(probability[:, enough], labels[:, enough], weights)
         for j, name in enumerate(diseases):
             few = f"{n_positive[j]} events among {known[:, j].sum()} studies; {min_events} needed"
+            if not is_predicted[j]:
+                few = "no probability: the training labels are of one class"
             resampled[name, metric] = found[j]
             rows.append(
                 results.row(
@@ -117,6 +120,23 @@ def evaluate(
     table = pd.DataFrame(rows)
     table.insert(0, "task", "5-year disease")
     return table.assign(model=model, split=split), resampled
+
+
+def mean_difference(ours, other, diseases, metric="auroc"):
+    """Paired difference of two models' means over the diseases that both were evaluated on.
+
+    Parameters
+    ----------
+    ours, other : dict of (label, metric) to (1 + n_resamples,) float
+        The second result of `evaluate`, on the same resamples.
+
+    Returns
+    -------
+    value, low, high : float
+    """
+    found = np.array([[m[d, metric] for d in diseases] for m in (ours, other)])
+    both = ~np.isnan(found[:, :, 0]).any(0)
+    return results.difference(*(bootstrap.macro(part[both]) for part in found))
 
 
 def brier(probability, labels, weights):

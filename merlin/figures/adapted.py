@@ -22,6 +22,7 @@ START_COLOUR = {
     "inflated": COLOUR["novel"],
     "random": COLOUR["baseline"],
 }
+FROZEN = "_frozen"  # behind the name of a beginning that was left as it is, under probes
 DISEASE_NAMES = {
     "cvd": "cardiovascular disease",
     "ihd": "ischemic heart disease",
@@ -63,10 +64,15 @@ def draw_five_year(tables, facts):
     auroc = table[(table["metric"] == "auroc") & (table["status"] == "ok")]
     ax = axes["mean"]
     mean = auroc[auroc["label"] == "mean"]
-    for start, shift in zip(starts, np.linspace(-0.24, 0.24, len(starts)), strict=True):
+    ways = [s + way for way in ("", FROZEN) for s in starts if s + way in set(table["start"])]
+    for start, shift in zip(ways, np.linspace(-0.33, 0.33, len(ways)), strict=True):
         rows = mean[mean["start"] == start]
         rows = rows.assign(position=[fractions.index(f) for f in rows["fraction"]])
-        draw_forest(ax, rows, colour=START_COLOUR[start], offset=shift, label=START_NAMES[start])
+        plain = start.removesuffix(FROZEN)
+        how = dict(label=START_NAMES[plain]) if start == plain else dict(marker="D", size=2.2)
+        draw_forest(ax, rows, colour=START_COLOUR[plain], offset=shift, **how)
+    if len(ways) > len(starts):
+        ax.plot([], [], "D", color="black", markersize=2.2, label="diamond: frozen, probes")
     ax.set_yticks(range(len(fractions)), [f"{f:.0%} of labels" for f in fractions])
     ax.set_ylim(len(fractions) - 0.5, -0.6)
     ax.set_xlabel("mean AUROC (dotted: chance)")
@@ -80,7 +86,7 @@ def draw_five_year(tables, facts):
         f"{DISEASE_NAMES[d]} ({counts.loc[d, 'n_positive']}/{counts.loc[d, 'n_studies']})"
         for d in labels
     ]
-    rows = full.assign(model=full["start"])
+    rows = full[full["start"].isin(starts)].assign(model=full["start"])
     forest_by_model(ax, rows, labels, starts, names=names, colours=START_COLOUR, legend=False)
     ax.set_xlabel("AUROC with all labels (events / studies that count)")
     vertical_line(ax, 0.5, "chance")
@@ -90,9 +96,10 @@ def draw_five_year(tables, facts):
     ax.set_yticks(
         range(len(rows)),
         [
-            f"{START_NAMES[o]}, {f:.0%}"
-            for o, f in zip(rows["other"], rows["fraction"], strict=True)
+            f"{_pair(a, o)}, {f:.0%}"
+            for a, o, f in zip(rows["ours"], rows["other"], rows["fraction"], strict=True)
         ],
+        fontsize=5,
     )
     ax.set_ylim(len(rows) - 0.5, -0.6)
     ax.axvline(0, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
@@ -122,6 +129,13 @@ def draw_five_year(tables, facts):
     ):
         panel_letter(axes[name], letter)
     return figure
+
+
+def _pair(ours, other):
+    """Two beginnings and what was done to them, in the words of the axis."""
+    ours, theirs = (("frozen" if s.endswith(FROZEN) else "tuned") for s in (ours, other))
+    name = START_NAMES[other.removesuffix(FROZEN)]
+    return f"{ours} − {name}" if ours == theirs else f"{ours} − {name} {theirs}"
 
 
 WRITER_NAMES = {

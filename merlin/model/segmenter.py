@@ -119,7 +119,9 @@ class Segmenter(nn.Module):
         Returns
         -------
         list of (B, n_classes, R', A', S') logits
-            Full resolution first, then coarser ones.
+            Full resolution first, then coarser ones. In training with `light_top`, the first is
+            folded, (B, n_classes, S/2, R/2, A/2, 2, 2, 2): moving millions of logits into place costs
+            what a convolution does, and no loss over voxels needs it (`segmentation.folded`).
         """
         found = self.backbone.stages(volume)
         x, logits = found[self.skips[-1]], []
@@ -135,14 +137,17 @@ class Segmenter(nn.Module):
             logits.append(self.middle_output(x))
             logits.append(self._unfolded(torch.cat([x, fine], 1), found[0]))
         # The network works in (S, R, A), as the pretrained one does.
-        return [y.permute(0, 1, 3, 4, 2) for y in reversed(logits)]
+        return [y if y.ndim > 5 else y.permute(0, 1, 3, 4, 2) for y in reversed(logits)]
 
     def _unfolded(self, x, like):
         """One linear map a coarse voxel: its fine voxels' logits; classes lie last in memory."""
         b, _, *size = x.shape
         y = self.unfold(x.permute(0, 2, 3, 4, 1)).view(b, *size, *self.half, self.n_classes)
+        whole = tuple(n * h for n, h in zip(size, self.half, strict=True))
+        if self.training and whole == tuple(like.shape[2:]):
+            return y.movedim(-1, 1)
         y = y.permute(0, 1, 4, 2, 5, 3, 6, 7)
-        y = y.reshape(b, *(n * h for n, h in zip(size, self.half, strict=True)), self.n_classes)
+        y = y.reshape(b, *whole, self.n_classes)
         return _fit(y.permute(0, 4, 1, 2, 3), like)
 
 

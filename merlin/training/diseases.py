@@ -1,4 +1,8 @@
-"""Fine-tuning the image encoder to predict diseases of the next five years."""
+"""Adapting the image encoder to predict diseases of the next five years.
+
+`fine_tune` trains every weight, as the paper does. `probe` leaves the encoder as it is and fits one
+logistic regression a disease: ours, for label sets of a few dozen events.
+"""
 
 import numpy as np
 import torch
@@ -90,3 +94,65 @@ def predict(model, volumes, n, *, batch_size=32, device="cpu", desc="predicting"
             for part in tqdm(parts, desc=desc, mininterval=5, disable=not show)
         ]
     )
+
+
+@torch.inference_mode()
+def settle_norms(encoder, volumes, n, *, batch_size=32, device="cpu"):
+    """Give the batch norms of random weights the statistics of `n` studies.
+
+    They hold mean 0 and variance 1 until something was trained, and would pass that off as data's.
+    """
+    norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm3d)]
+    before = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+    encoder.train()
+    for part in np.array_split(np.arange(n), max(1, n // batch_size)):
+        encoder.embed(volumes(part).to(device))
+    for norm, momentum in zip(norms, before, strict=True):
+        norm.momentum = momentum
+
+
+@torch.inference_mode()
+def features(encoder, volumes, n, *, batch_size=32, device="cpu", desc="encoding", show=True):
+    """(n, embedding_size) float32 of a frozen encoder: what both heads of pretraining read."""
+    encoder.eval()
+    parts = np.array_split(np.arange(n), -(-n // batch_size))
+    return np.concatenate(
+        [
+            encoder.embed(volumes(part).to(device)).cpu().numpy()
+            for part in tqdm(parts, desc=desc, mininterval=5, disable=not show)
+        ]
+    )
+
+
+def probe(train, labels, new, *, c):
+    """One logistic regression a disease on frozen features.
+
+    Parameters
+    ----------
+    train, new : (n, D), (m, D) float
+        Standardised here by the training studies.
+    labels : (n, n_diseases) float
+        1, 0, or NaN, which takes no part.
+    c : float
+        Inverse strength of the L2 penalty, scikit-learn's `C`.
+
+    Returns
+    -------
+    (m, n_diseases) float
+        Probabilities; NaN for a disease whose training labels are all of one class.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scale = StandardScaler().fit(train)
+    train, new = scale.transform(train), scale.transform(new)
+    out = np.full((len(new), labels.shape[1]), np.nan)
+    for disease, y in enumerate(labels.T):
+        known = ~np.isnan(y)
+        if len(np.unique(y[known])) == 2:
+            fitted = LogisticRegression(C=c, max_iter=1000).fit(train[known], y[known])
+            out[:, disease] = fitted.predict_proba(new)[:, 1]
+    return out

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from merlin.model.i3d import I3ResNet, ImageConfig
+from merlin.model.report_writer import ReportWriter
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.training.checkpoint import load_strictly, save_weights
@@ -156,6 +157,48 @@ def import_report_image(part, *, name="checkpoint", depth=152, width=64):
     model.classifier = model.contrastive_head = None
     load_strictly(model, state, name=name)
     return model.eval()
+
+
+def import_report_writer(state, language_model, tokenizer, *, name="checkpoint"):
+    """The report file's adapter, LoRA pairs and language-model weights in a `ReportWriter`, strictly.
+
+    Parameters
+    ----------
+    state : dict of str to tensor
+    language_model : transformers causal model
+        Of the checkpoint's family and size (the authors' is RadLLaMA-7b); its weights are replaced by
+        the checkpoint's. LoRA of the checkpoint's rank is put on peft's default targets.
+    tokenizer : its tokeniser
+    name : str
+        For messages.
+
+    Returns
+    -------
+    ReportWriter
+        In evaluation mode; reads `report_tokens`.
+
+    Raises
+    ------
+    ValueError
+        Naming every tensor that is missing, unexpected or of another shape.
+    """
+    parts = split_report(state)
+    pairs = [k for k in parts["lora"] if "lora_A" in k]
+    adapter = {k.removeprefix("linear2."): v for k, v in parts["adapter"].items()}
+    if not pairs or "weight" not in adapter:
+        raise ValueError(f"{name}: no adapter.linear2.weight or no LoRA pair inside")
+    adapter.setdefault("bias", torch.zeros(len(adapter["weight"])))  # of a map without one
+    writer = ReportWriter(
+        language_model,
+        tokenizer,
+        adapter["weight"].shape[1],
+        adapter="tokens",
+        lora_rank=len(parts["lora"][pairs[0]]),
+    )
+    load_strictly(writer.adapter, adapter, name=f"{name}, adapter")
+    both = parts["lora"] | parts["language_model"]
+    load_strictly(writer.language_model, both, name=f"{name}, language model")
+    return writer.eval()
 
 
 def report_tokens(network, volume):

@@ -14,9 +14,9 @@ def segmentation_loss(logits, label, class_weights):
 
     Parameters
     ----------
-    logits : (B, n_classes, R, A, S)
-    label : (B, R, A, S) int64
-        `UNKNOWN` is ignored.
+    logits : (B, n_classes, *size)
+    label : (B, *size) int64
+        `UNKNOWN` is ignored. The order of voxels does not matter, if it is that of the logits.
     class_weights : (n_classes,) tensor
         Of the cross-entropy.
 
@@ -24,24 +24,57 @@ def segmentation_loss(logits, label, class_weights):
     -------
     scalar tensor
     """
-    n_classes = logits.shape[1]
     # Rows of voxels: softmax and sums run over contiguous memory.
-    log_p = F.log_softmax(logits.permute(0, 2, 3, 4, 1).reshape(-1, n_classes), 1)
-    flat = label.reshape(-1)
-    keep = (flat != UNKNOWN).to(log_p.dtype)
-    flat = flat.clamp(max=n_classes - 1) if (keep == 0).any() else flat
-    picked = log_p.gather(1, flat[:, None])[:, 0]
-    weight = class_weights[flat] * keep
-    entropy = -(picked * weight).sum() / weight.sum().clamp(min=1e-6)
-    nothing = torch.zeros(n_classes, dtype=log_p.dtype, device=log_p.device)
-    target = nothing.scatter_add(0, flat, keep)
-    overlap = nothing.scatter_add(0, flat, picked.exp() * keep)
-    size = keep @ log_p.exp() + target
-    present = target > 0
-    present[0] = False  # background is what remains
-    dice = (2 * overlap + 1e-3) / (size + 1e-3)
-    missed = 1 - dice[present].mean() if present.any() else entropy * 0
-    return entropy + missed
+    rows = logits.movedim(1, -1).reshape(-1, logits.shape[1])
+    return _EntropyAndDice.apply(rows, label.reshape(-1), class_weights)
+
+
+class _EntropyAndDice(torch.autograd.Function):
+    """The loss with its gradient by hand: one softmax serves both sums and the way back.
+
+    Written out, each of a dozen steps reads and writes all classes of all voxels.
+    """
+
+    @staticmethod
+    def forward(ctx, rows, flat, class_weights):
+        n_classes = rows.shape[1]
+        p = rows.log_softmax(1).exp_()  # faster than softmax for rows this short
+        keep = (flat != UNKNOWN).to(p.dtype)
+        flat = flat.clamp(max=n_classes - 1)
+        picked = p.gather(1, flat[:, None])[:, 0]
+        share = class_weights[flat] * keep
+        share = share / share.sum().clamp(min=1e-6)
+        entropy = -(picked.clamp(min=1e-30).log() * share).sum()
+        nothing = torch.zeros(n_classes, dtype=p.dtype, device=p.device)
+        target = nothing.scatter_add(0, flat, keep)
+        overlap = 2 * nothing.scatter_add(0, flat, picked * keep) + 1e-3
+        size = keep @ p + target + 1e-3
+        present = target > 0
+        present[0] = False  # background is what remains
+        weight = present.to(p.dtype) / present.sum().clamp(min=1)
+        ctx.save_for_backward(p, flat, keep, picked, share, overlap, size, weight)
+        return entropy + weight.sum() - (overlap / size * weight).sum()
+
+    @staticmethod
+    def backward(ctx, upstream):
+        p, flat, keep, picked, share, overlap, size, weight = ctx.saved_tensors
+        by_overlap, by_size = -2 * weight / size, weight * overlap / size**2  # of the Dice part
+        of_label = by_overlap[flat] * picked * keep
+        rest = share - of_label - keep * (p @ by_size)
+        # Softmax's way back: p · (gradient by p − its mean under p). Sums of outer products as one
+        # matrix product: broadcasting over rows this short is slow.
+        left = torch.stack([rest, keep], 1)
+        right = torch.stack([torch.ones_like(by_size), by_size]) * upstream
+        gradient = (left @ right).mul_(p)
+        gradient.scatter_add_(1, flat[:, None], ((of_label - share) * upstream)[:, None])
+        return gradient, None, None
+
+
+def folded(label, shape):
+    """(B, R, A, S) labels in the order of a `Segmenter`'s folded logits of the given shape."""
+    b, _, s, r, a, *half = shape
+    label = label.permute(0, 3, 1, 2).reshape(b, s, half[0], r, half[1], a, half[2])
+    return label.permute(0, 1, 3, 5, 2, 4, 6)
 
 
 def inverse_root_weights(labels, n_classes):
@@ -133,7 +166,9 @@ def train(
         for level, logits in enumerate(outputs):
             share = 0.5**level
             small = label
-            if logits.shape[2:] != label.shape[1:]:
+            if logits.ndim > 5:
+                small = folded(label, logits.shape)
+            elif logits.shape[2:] != label.shape[1:]:
                 small = F.interpolate(label[:, None].float(), logits.shape[2:], mode="nearest")
                 small = small[:, 0].long()
             loss = loss + share * segmentation_loss(logits, small, weights)

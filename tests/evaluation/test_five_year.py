@@ -36,6 +36,24 @@ def test_values_are_scikit_learns_and_a_disease_without_events_is_said():
     assert drawn["mean", "auroc"].shape == (31,)
 
 
+def test_a_disease_without_probabilities_is_said_and_left_out_of_paired_means():
+    rng = np.random.default_rng(4)
+    labels = (rng.random((60, 2)) < 0.4).astype(float)
+    p = np.clip(0.2 * labels + 0.7 * rng.random(labels.shape), 0, 1)
+    options = dict(model="m", split="test", min_events=3, n_resamples=20, seed=1)
+    people, names = np.arange(60).astype(str), ("dm", "ost")
+    _, full = five_year.evaluate(p, labels, people, names, **options)
+    half = np.column_stack([p[:, 0], np.full(60, np.nan)])
+    table, part = five_year.evaluate(half, labels, people, names, **options)
+    lost = table.set_index(["label", "metric"]).loc[("ost", "auroc")]
+    assert (lost["status"], lost["reason"][:14]) == ("not evaluated", "no probability")
+    assert five_year.mean_difference(part, full, names) == (
+        0.0,
+        0.0,
+        0.0,
+    )  # dm alone, the same twice
+
+
 def test_last_bin_of_the_reliability_diagram_is_closed():
     table = five_year.reliability(np.array([0.0, 0.1, 1.0, 1.0]), np.array([0, 0, 1.0, np.nan]))
     assert table["n"].tolist() == [2, 1]

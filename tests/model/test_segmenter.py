@@ -31,7 +31,7 @@ def test_outputs_are_as_large_as_the_input_and_everything_learns(image, widths, 
     torch.manual_seed(0)
     net = Segmenter(encoder(**image), 5, widths, light_top=light_top)
     outputs = net(torch.rand(2, 1, *shape))
-    assert outputs[0].shape == (2, 5, *shape)
+    assert outputs[0].numel() == 2 * 5 * np.prod(shape)  # with light_top it may be folded
     assert all(o.shape[1] == 5 for o in outputs)
     sum(o.mean() for o in outputs).backward()
     unused = ("classifier", "contrastive_head")
@@ -169,7 +169,8 @@ def test_instance_norm_answers_each_volume_alone_in_training_and_after():
     volumes = torch.rand(2, 1, 32, 32, 32) * torch.tensor([1.0, 0.3])[:, None, None, None, None]
     both = net.train()(volumes)[0]
     torch.testing.assert_close(both[1:], net(volumes[1:])[0], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(both, net.eval()(volumes)[0], rtol=1e-4, atol=1e-4)
+    half = net(volumes)[1]
+    torch.testing.assert_close(half, net.eval()(volumes)[1], rtol=1e-4, atol=1e-4)
     reference = torch.nn.InstanceNorm3d(4, affine=True)
     x = torch.randn(2, 4, 3, 3, 3)
     torch.testing.assert_close(InstanceNorm(4)(x), reference(x), rtol=1e-5, atol=1e-5)
@@ -185,3 +186,44 @@ def test_pretrained_encoder_keeps_its_statistics():
         torch.testing.assert_close(net.backbone.state_dict()[name], value, rtol=0, atol=0)
     with pytest.raises(ValueError, match="norm must be"):
         Segmenter(image, 3, (8, 8), light_top=True, norm="group")
+
+
+def test_folded_logits_of_training_are_those_of_evaluation_in_another_order():
+    torch.manual_seed(0)
+    net = Segmenter(encoder(stem="patch", n_stages=2), 3, (4,), light_top=True, norm="instance")
+    volume = torch.rand(2, 1, 16, 24, 32)
+    folded = net.train()(volume)[0]
+    whole = net.eval()(volume)[0]
+    assert whole.shape == (2, 3, 16, 24, 32)
+    for number in range(3):
+        label = segmentation.folded(whole[:, number], folded.shape)
+        torch.testing.assert_close(folded[:, number], label)
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_loss_and_its_gradient_by_hand_are_those_written_out(unknown):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 5, 6, 4, 3, dtype=torch.float64)
+    label = torch.randint(0, 3, (2, 6, 4, 3))  # class 4 is never there
+    if unknown:
+        label[0, :2] = segmentation.UNKNOWN
+    weights = torch.rand(5, dtype=torch.float64)
+
+    def written_out(z):
+        p, keep = z.softmax(1), label != segmentation.UNKNOWN
+        one_hot = (
+            torch.nn.functional.one_hot(label.where(keep, 0), 5).movedim(-1, 1) * keep[:, None]
+        )
+        entropy = torch.nn.functional.cross_entropy(
+            z, label, weights, ignore_index=segmentation.UNKNOWN
+        )
+        inside, n = (p * one_hot).sum((0, 2, 3, 4)), one_hot.sum((0, 2, 3, 4))
+        dice = (2 * inside + 1e-3) / ((p * keep[:, None]).sum((0, 2, 3, 4)) + n + 1e-3)
+        return entropy + 1 - dice[1:][n[1:] > 0].mean()
+
+    a, b = (logits.clone().requires_grad_() for _ in range(2))
+    ours, theirs = segmentation.segmentation_loss(a, label, weights), written_out(b)
+    (1.7 * ours).backward()
+    (1.7 * theirs).backward()
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+    torch.testing.assert_close(a.grad, b.grad, atol=1e-12, rtol=0)

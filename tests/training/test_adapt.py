@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from merlin import run
 from merlin.model import report_writer
@@ -59,6 +61,35 @@ def test_fine_tuning_learns_from_known_labels_only():
     assert torch.nn.functional.cosine_similarity(before, after, dim=0) > 0.999
     with pytest.raises(ValueError, match="no study has a 5-year label"):
         diseases.fine_tune(model, read, np.full((24, 2), np.nan), **options)
+
+
+def test_probes_are_scikit_learns_on_known_labels_and_nan_without_two_classes():
+    rng = np.random.default_rng(3)
+    train, new = 5 + 3 * rng.normal(size=(40, 6)), 5 + 3 * rng.normal(size=(9, 6))
+    y = (train[:, 0] > 5).astype(float)
+    y[:4] = np.nan
+    p = diseases.probe(train, np.column_stack([y, np.zeros(40)]), new, c=0.1)
+    scaler = StandardScaler().fit(train)
+    fitted = LogisticRegression(C=0.1).fit(scaler.transform(train)[4:], y[4:])
+    np.testing.assert_allclose(
+        p[:, 0], fitted.predict_proba(scaler.transform(new))[:, 1], atol=1e-6
+    )
+    assert np.isnan(p[:, 1]).all()
+
+
+def test_settled_norms_hold_the_statistics_of_the_data():
+    model = disease_model()
+    volumes = torch.rand(12, 1, 16, 16, 16)
+    read = lambda i: volumes[np.asarray(i)]  # noqa: E731
+    diseases.settle_norms(model.encoder, read, 12, batch_size=12)
+    norm = model.encoder.i3_resnet.bn1
+    with torch.no_grad():
+        first = model.encoder.i3_resnet.conv1(volumes.permute(0, 1, 4, 2, 3))
+    torch.testing.assert_close(norm.running_mean, first.mean((0, 2, 3, 4)), atol=1e-5, rtol=0)
+    found = diseases.features(model.encoder, read, 12, batch_size=5, show=False)
+    assert found.shape == (12, model.encoder.embedding_size)
+    again = diseases.features(model.encoder, read, 12, batch_size=12, show=False)
+    np.testing.assert_allclose(found, again, atol=1e-5)  # frozen: no batch changes another
 
 
 @pytest.fixture(scope="module")

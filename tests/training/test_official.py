@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
 from test_text import make_longformer
 
 from merlin import cli
+from merlin.model import report_writer
 from merlin.model.i3d import I3ResNet, ImageConfig
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
@@ -76,6 +77,42 @@ def test_five_year_and_report_files_are_told_and_taken_apart(tmp_path):
     assert list(parts["adapter"]) == ["linear2.weight"]
     assert list(parts["image"]) == ["vision_model.features.0.weight"]
     assert [len(parts[k]) for k in ("lora", "language_model")] == [1, 1]
+
+
+def small_llama(seed):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    size = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+    return LlamaForCausalLM(LlamaConfig(vocab_size=300, pad_token_id=0, **size))
+
+
+def test_report_writer_of_the_official_layout_writes_as_the_one_it_came_from():
+    tokenizer = report_writer.train_tokenizer(["No ascites. Liver normal."] * 3, vocabulary=300)
+    ours = report_writer.ReportWriter(
+        small_llama(1), tokenizer, feature_size=8, adapter="tokens", lora_rank=3
+    )
+    for key, value in ours.language_model.named_parameters():
+        if "lora_B" in key:  # zero at birth: nothing would be seen of it
+            torch.nn.init.normal_(value)
+    lm = {f"decode_text.text_decoder.{k}": v for k, v in ours.language_model.state_dict().items()}
+    state = lm | {f"adapter.linear2.{k}": v for k, v in ours.adapter.state_dict().items()}
+    assert any("q_proj.lora_A.default.weight" in k for k in state)  # as the authors name them
+    found = official.import_report_writer(state, small_llama(2), tokenizer)
+    tokens, prompt = torch.randn(2, 5, 8), [report_writer.PROMPT.format(section="liver")] * 2
+    ours.eval()
+    torch.testing.assert_close(
+        found.loss(tokens, prompt, ["Normal."] * 2), ours.loss(tokens, prompt, ["Normal."] * 2)
+    )
+    assert found.write(tokens, prompt, max_new_tokens=6, repetition_penalty=1.0) == ours.write(
+        tokens, prompt, max_new_tokens=6, repetition_penalty=1.0
+    )
+    lost = next(k for k in state if "lora_B" in k)
+    with pytest.raises(ValueError, match=r"x\.pt, language model: 1 tensors do not fit") as caught:
+        official.import_report_writer(
+            {k: v for k, v in state.items() if k != lost}, small_llama(2), tokenizer, name="x.pt"
+        )
+    assert "lora_B.default.weight: missing" in str(caught.value)
 
 
 class Harm:
