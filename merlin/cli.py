@@ -137,6 +137,19 @@ def _more_commands(commands):
     command.add_argument("--out", required=True, help="a new folder")
     command.add_argument("--redact", action="store_true", help="replace instead of withholding")
     command = commands.add_parser(
+        "verse",
+        help="read the VerSe dataset and its fracture grades into a manifest",
+        description="Lists the scans of the unpacked VerSe parts (dataset-verse20test/ and its like) with "
+        "a fracture label each: 1 if any vertebra's grade reaches --min-grade, empty without a grade. "
+        "The grades are a CSV of one row a subject. Then: make figures PROFILE=full DATA=OUT.",
+    )
+    command.add_argument("folder", metavar="FOLDER")
+    command.add_argument("--grades", required=True, help="CSV of subject and a grade per vertebra")
+    command.add_argument("--subject", default="subject", help="its column of subjects")
+    command.add_argument("--min-grade", type=int, default=1, help="Genant's; default: 1")
+    command.add_argument("--out", required=True, help="folder for manifest.csv")
+    command.add_argument("--overwrite", action="store_true", help="replace a manifest that exists")
+    command = commands.add_parser(
         "weights",
         help="turn an official checkpoint into weights of ours, or back",
         description="An official .pt is read without running any code in it, checked tensor by tensor, "
@@ -173,6 +186,11 @@ def main(argv=None):
     except (FileNotFoundError, FileExistsError, ValueError) as error:
         sys.stderr.write(f"merlin {args.command}: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            f"\nmerlin {args.command}: interrupted. Files that are written are whole.\n"
+        )
+        return 130
 
 
 def _refuse_existing(target, overwrite):
@@ -228,6 +246,25 @@ def _release(args):
     return 0
 
 
+def _verse(args):
+    from merlin.cohort.verse import FRACTURE, read_folder
+    from merlin.run import write_csv
+
+    target = Path(args.out) / "manifest.csv"
+    _refuse_existing(target, args.overwrite)
+    found = read_folder(
+        args.folder, args.grades, out=args.out, subject=args.subject, min_grade=args.min_grade
+    )
+    write_csv(target, found.manifest)
+    n = found.manifest[FRACTURE].value_counts()
+    sys.stdout.write(
+        f"grades in {', '.join(found.grades)}; not taken: {', '.join(found.ignored) or 'none'}\n"
+        f"Wrote {target}: {len(found.manifest)} scans, {n.get('1', 0)} with a fracture, "
+        f"{n.get('0', 0)} without, {found.n_ungraded} without a grade.\n"
+    )
+    return 0
+
+
 def _phantom(args):
     from merlin.cohort.manifest import load_manifest
     from merlin.cohort.release import write_release
@@ -252,10 +289,17 @@ def _hospital(args):
     from merlin.run import write_csv
 
     out = Path(args.out)
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty. Choose a new --out.")
-    read = lambda path: pd.read_csv(path, dtype=str, keep_default_na=False)  # noqa: E731
     key = hospital.read_key(args.key, out)
+    begun, mark = out / "UNFINISHED", hospital.hashed(key, "call", Path(args.folder).resolve())
+    is_begun = begun.exists() and begun.read_text() == mark
+    if out.exists() and any(out.iterdir()) and not is_begun:
+        raise FileExistsError(
+            f"{out} is not empty, and no interrupted call on {args.folder} with this key left it so. "
+            "Choose a new --out."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    begun.write_text(mark)
+    read = lambda path: pd.read_csv(path, dtype=str, keep_default_na=False)  # noqa: E731
     codes = read(args.codes) if args.codes else None
     made = hospital.deidentify(
         args.folder, read(args.reports), codes, key=key, out=out, redacts=args.redact,
@@ -263,6 +307,7 @@ def _hospital(args):
     )  # fmt: skip
     for name in ("manifest", "codes", "text_hits", "quarantine"):
         write_csv(out / f"{name}.csv", getattr(made, name))
+    begun.unlink()
     sys.stdout.write(
         f"{len(made.manifest)} studies of {made.manifest.get('patient_id', pd.Series()).nunique()} "
         f"patients in {out / 'manifest.csv'}; {len(made.quarantine)} left out (quarantine.csv).\n"
@@ -562,6 +607,7 @@ COMMANDS = {
     "evaluate": _evaluate,
     "release": _release,
     "phantom": _phantom,
+    "verse": _verse,
     "hospital": _hospital,
     "weights": _weights,
     "check": _check,

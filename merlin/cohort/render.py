@@ -267,7 +267,9 @@ def _paint_torso(hu, label, region, warped, axis_y, mottle, torso, loss, edge, i
                                     < 0.17 * collapse
                                 ):
                                     v = 18.0 + 22.0 * m
-                    if r < 0.9:
+                    # Nothing of a vertebra reaches farther than this from the middle or to the front.
+                    near_spine = abs(x) < 42.0 + edge and y + 0.40 * torso.depth < 24.0 + edge
+                    if r < 0.9 and near_spine:
                         v, where, found = _spine(x, y, z, v, where, torso, loss, edge, ids[2])
                         if found > 0:
                             what = found
@@ -302,51 +304,53 @@ def _paint_shapes(hu, label, region, warped, mottle, axes_low, spacing, shapes, 
         for c in range(3):
             lo[c] = max(0, int((shapes.low[s, c] - axes_low[c]) / spacing[c]))
             hi[c] = min(hu.shape[c], int((shapes.high[s, c] - axes_low[c]) / spacing[c]) + 2)
-        p, q = shapes.start[s], shapes.end[s]
-        t = shapes.turn[s]
-        length2 = ((q - p) ** 2).sum()
+        # Held in variables: the arrays painted on might overlap these, for all the compiler knows.
+        is_tube, regions, only = shapes.is_tube[s], shapes.regions[s], shapes.only[s]
+        y_low, y_high = shapes.y_range[s, 0], shapes.y_range[s, 1]
+        shape_hu, texture, shape_label = shapes.hu[s], shapes.texture[s], shapes.label[s]
+        radius_0, radius_1 = shapes.radii[s, 0], shapes.radii[s, 1]
+        p0, p1, p2 = shapes.start[s, 0], shapes.start[s, 1], shapes.start[s, 2]
+        q0, q1, q2 = shapes.end[s, 0], shapes.end[s, 1], shapes.end[s, 2]
+        t = shapes.turn[s].copy()
+        length2 = (q0 - p0) ** 2 + (q1 - p1) ** 2 + (q2 - p2) ** 2
         for i in range(lo[0], hi[0]):
             for j in range(lo[1], hi[1]):
                 y = axes_low[1] + j * spacing[1]
-                if y < shapes.y_range[s, 0] or y > shapes.y_range[s, 1]:
+                if y < y_low or y > y_high:
                     continue
                 for k in range(lo[2], hi[2]):
-                    if not (shapes.regions[s] >> region[i, j, k]) & 1:
+                    if not (regions >> region[i, j, k]) & 1:
                         continue
-                    if shapes.only[s] >= 0 and label[i, j, k] != shapes.only[s]:
+                    if only >= 0 and label[i, j, k] != only:
                         continue
-                    dx = warped[0, i, j, k] - p[0]
-                    dy = warped[1, i, j, k] - p[1]
-                    dz = warped[2, i, j, k] - p[2]
-                    if shapes.is_tube[s]:
+                    dx = warped[0, i, j, k] - p0
+                    dy = warped[1, i, j, k] - p1
+                    dz = warped[2, i, j, k] - p2
+                    if is_tube:
                         along = 0.0
                         if length2 > 0:
-                            along = (
-                                dx * (q[0] - p[0]) + dy * (q[1] - p[1]) + dz * (q[2] - p[2])
-                            ) / length2
+                            along = (dx * (q0 - p0) + dy * (q1 - p1) + dz * (q2 - p2)) / length2
                             along = min(max(along, 0.0), 1.0)
-                        ex = dx - along * (q[0] - p[0])
-                        ey = dy - along * (q[1] - p[1])
-                        ez = dz - along * (q[2] - p[2])
-                        radius = shapes.radii[s, 0] + along * (
-                            shapes.radii[s, 1] - shapes.radii[s, 0]
-                        )
+                        ex = dx - along * (q0 - p0)
+                        ey = dy - along * (q1 - p1)
+                        ez = dz - along * (q2 - p2)
+                        radius = radius_0 + along * (radius_1 - radius_0)
                         sd = np.sqrt(ex * ex + ey * ey + ez * ez) - radius
                     else:
-                        ux = (t[0, 0] * dx + t[0, 1] * dy + t[0, 2] * dz) / q[0]
-                        uy = (t[1, 0] * dx + t[1, 1] * dy + t[1, 2] * dz) / q[1]
-                        uz = (t[2, 0] * dx + t[2, 1] * dy + t[2, 2] * dz) / q[2]
+                        ux = (t[0, 0] * dx + t[0, 1] * dy + t[0, 2] * dz) / q0
+                        uy = (t[1, 0] * dx + t[1, 1] * dy + t[1, 2] * dz) / q1
+                        uz = (t[2, 0] * dx + t[2, 1] * dy + t[2, 2] * dz) / q2
                         k0 = np.sqrt(ux * ux + uy * uy + uz * uz)
-                        k1 = np.sqrt((ux / q[0]) ** 2 + (uy / q[1]) ** 2 + (uz / q[2]) ** 2)
-                        sd = k0 * (k0 - 1.0) / k1 if k1 > 1e-6 else -min(q[0], min(q[1], q[2]))
+                        k1 = np.sqrt((ux / q0) ** 2 + (uy / q1) ** 2 + (uz / q2) ** 2)
+                        sd = k0 * (k0 - 1.0) / k1 if k1 > 1e-6 else -min(q0, min(q1, q2))
                     w = 0.5 - sd / edge
                     if w <= 0.0:
                         continue
                     w = min(w, 1.0)
-                    new = shapes.hu[s] + shapes.texture[s] * mottle[i, j, k]
+                    new = shape_hu + texture * mottle[i, j, k]
                     hu[i, j, k] += (new - hu[i, j, k]) * w
-                    if w > 0.5 and shapes.label[s] >= 0:
-                        label[i, j, k] = shapes.label[s]
+                    if w > 0.5 and shape_label >= 0:
+                        label[i, j, k] = shape_label
 
 
 class Grid(NamedTuple):

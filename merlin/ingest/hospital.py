@@ -203,7 +203,8 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
     key : bytes
         From `read_key`.
     out : path
-        Volumes go to `out/volumes/ID.nii.gz`.
+        Volumes go to `out/volumes/ID.nii.gz`; those that are there are not read again, so that a
+        killed call resumes.
     redacts : bool
         Replace identifiers in reports instead of withholding the study.
     save : callable
@@ -244,13 +245,14 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
         if any(taken == "study withheld" for *_, taken in part):
             left_out.append((study_id, "its report names the patient; mend it, or use --redact"))
             continue
+        path = Path(out) / "volumes" / f"{study_id}.nii.gz"
         try:
-            volume = _read_study(files, load_volume)
+            if not path.exists():  # else an interrupted call wrote it whole
+                save(path, _read_study(files, load_volume))
         except (UnreadableScan, OSError) as error:
             reason = str(error).split(": ", 1)[-1]
             left_out.append((study_id, redact(reason, [*own_words(header), uid])[:300]))
             continue
-        save(Path(out) / "volumes" / f"{study_id}.nii.gz", volume)
         place = int(hashed(key, "split", patient, 8), 16) % 5
         rows.append(
             dict(study_id=study_id, patient_id=patient_id, site="internal",

@@ -184,3 +184,40 @@ def estimate_step(model, config, grid_shape, *, n_share=None):
     weights = 4 * trained + fixed
     return dict(weights=weights, activations=activations, working=working,
                 total=weights + activations + working)  # fmt: skip
+
+
+def estimate_seconds(model, config, grid_shape, *, n_share=None, n_timed=2):
+    """Seconds that the image tower takes in one training step, from timing a few volumes of zeros.
+
+    Made on a copy: the model, its batch statistics and the random numbers stay as they are. Reading
+    volumes, texts and the optimiser come on top.
+
+    Parameters
+    ----------
+    model : TwoTowers
+        On the device that will train it.
+    n_timed : int
+        Volumes timed at once; scaled to the batch.
+    """
+    import copy
+    import time
+
+    twin = copy.deepcopy(model.encode_image).train()
+    device = next(twin.parameters()).device
+    n = n_share or config.batch_size
+    n_timed = min(n_timed, config.chunk or n)
+    volume = torch.zeros(n_timed, 1, *grid_shape, device=device)
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float16
+
+    def once():
+        began = time.perf_counter()
+        with torch.autocast(device.type, dtype, enabled=config.precision != "fp32"):
+            found = twin(volume)
+        sum(x.float().sum() for x in found).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    once()  # the first pass pays for memory and for choosing algorithms
+    again = 4 / 3 if config.chunk and config.chunk < n else 1.0  # chunks are encoded twice
+    return once() * n / n_timed * again

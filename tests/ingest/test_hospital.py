@@ -130,6 +130,31 @@ def test_nothing_of_a_header_leaves_and_named_reports_stay_behind(hospital_data,
     assert not any(s in printed.out + printed.err for s in SECRETS)
 
 
+def test_an_interrupted_call_resumes_without_reading_again(hospital_data, monkeypatch, capsys):
+    assert call(hospital_data, "--redact", out="whole") == 0
+    read, real = [], hospital._read_study
+
+    def stop_at_the_third(files, load):
+        if len(read) == 2:
+            raise KeyboardInterrupt
+        read.append(len(files))
+        return real(files, load)
+
+    monkeypatch.setattr(hospital, "_read_study", stop_at_the_third)
+    assert call(hospital_data, "--redact") == 130
+    monkeypatch.setattr(hospital, "_read_study", lambda f, load: read.append(0) or real(f, load))
+    assert call(hospital_data, "--redact", out="cohort") == 0
+    assert len(read) == 4  # each study once
+    for name in ("manifest.csv", "codes.csv", "quarantine.csv"):
+        assert (hospital_data / "cohort" / name).read_text() == (
+            hospital_data / "whole" / name
+        ).read_text()
+    assert not (hospital_data / "cohort" / "UNFINISHED").exists()
+    capsys.readouterr()
+    assert call(hospital_data, "--redact") == 2  # a finished cohort is not written over
+    assert "is not empty" in capsys.readouterr().err
+
+
 def test_redaction_keeps_the_study_and_loses_the_words(hospital_data):
     assert call(hospital_data, "--redact") == 0
     out = hospital_data / "cohort"

@@ -54,6 +54,18 @@ def test_key_names_of_the_paper_configuration_are_the_official_ones(tmp_path):
 SMALL_TEXT = TextConfig(kind="small", hidden_size=32, n_layers=1, max_length=16, embedding_size=6)
 
 
+def test_a_compiled_image_tower_keeps_outputs_and_names():
+    image = ImageConfig(depth=14, width=4, n_stages=1, pool="mean", n_phecodes=2, embedding_size=6)
+    torch.manual_seed(0)
+    model = TwoTowers(TowersConfig(image, SMALL_TEXT, (16, 16, 16))).eval()
+    volume, names = torch.rand(2, 1, 16, 16, 16), list(model.state_dict())
+    plain = model.embed_volumes(volume)
+    model.encode_image.compile(backend="eager")  # what compiles to machine code needs a compiler
+    for found, expected in zip(model.embed_volumes(volume), plain, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert list(model.state_dict()) == names
+
+
 def test_texts_grouped_by_length_come_back_in_order():
     image = ImageConfig(depth=14, width=4, n_stages=1, pool="mean", n_phecodes=2, embedding_size=6)
     torch.manual_seed(0)

@@ -124,6 +124,17 @@ def larger():
     return TwoTowers(TowersConfig(image, text, (96, 96, 64)))
 
 
+def test_timing_a_step_leaves_model_and_random_numbers_alone():
+    torch.manual_seed(3)
+    towers = model()
+    before = {k: v.clone() for k, v in towers.state_dict().items()}
+    state = torch.get_rng_state()
+    assert parallel.estimate_seconds(towers, config(batch_size=4), (16, 16, 16)) > 0
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(v, before[k]) for k, v in towers.state_dict().items())
+    assert all(p.grad is None for p in towers.parameters())
+
+
 def test_estimated_memory_is_within_15_percent_of_the_measured_one():
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(Path(__file__).parent)], capture_output=True, text=True,
