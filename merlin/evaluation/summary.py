@@ -91,11 +91,11 @@ def collect(tables, *, representation, pool):
         outside = tables["external"]
         outside = outside[(outside["site"] == site) & (outside["task"] == "zero-shot findings")]
         here = outside[(outside["label"] == "macro") & (outside["metric"] == "auroc")].iloc[0]
-        name = f"zero-shot findings abroad ({site.replace('_', ' ')}), macro AUROC"
+        name = f"zero-shot findings, external {site.replace('_', ' ')}, macro AUROC"
         inside = tables["zero_shot_findings"]
         pick = (inside["label"] == "macro") & (inside["wording"] == "reported")
         home = inside[pick & (inside["metric"] == "auroc") & (inside["model"] == "main")].iloc[0]
         for is_ours, row in ((True, here), (False, home)):
             kept = row[["value", "low", "high", "n_studies"]].to_dict()
-            rows.append(dict(row=name, is_ours=is_ours, baseline="the same at home", **kept))
+            rows.append(dict(row=name, is_ours=is_ours, baseline="the same, internal", **kept))
     return pd.DataFrame(rows)

@@ -41,8 +41,8 @@ def draw_five_year(tables, facts):
     figure, axes = new_figure(
         PAGE_MM,
         125,
-        mosaic=[["flow", "mean", "calibration"], ["disease", "disease", "pairs"]],
-        gridspec_kw=dict(width_ratios=[1.15, 1, 1], height_ratios=[1, 1.15]),
+        mosaic=[["flow", "mean", "calibration"], ["disease", "pairs", "pairs"]],
+        gridspec_kw=dict(width_ratios=[1.15, 1, 0.9], height_ratios=[1, 1.15]),
     )
     ax = axes["flow"]
     part = flow[flow["split"] == "test"]
@@ -122,7 +122,7 @@ def draw_five_year(tables, facts):
         )
     ax.set_xlim(0, 1)
     ax.set_ylim(0, 1)
-    ax.set_xlabel("predicted risk (pooled)")
+    ax.set_xlabel("predicted risk")
     ax.set_ylabel("observed share")
     for letter, name in zip(
         "abcde", ("flow", "mean", "calibration", "disease", "pairs"), strict=True
@@ -310,7 +310,10 @@ def draw_summary(tables, facts):
         part = part.assign(position=[rows.index(r) for r in part["row"]])
         draw_forest(ax, part, colour=colour, offset=shift, label=label, size=3)
     for r in table[~table["is_ours"]].itertuples():
-        ax.text(1.01, rows.index(r.row), r.baseline, fontsize=5.5, va="center")
+        ours = table[table["is_ours"] & (table["row"] == r.row)]["n_studies"].iloc[0]
+        n = f"{ours:,.0f}" if ours == r.n_studies else f"{ours:,.0f} and {r.n_studies:,.0f}"
+        n = f"{r.baseline} (n = {n})"
+        ax.text(1.01, rows.index(r.row), n, fontsize=5.5, va="center")
     ax.set_yticks(range(len(rows)), rows)
     ax.set_ylim(len(rows) - 0.5, -0.6)
     ax.set_xlim(0, 1)

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from merlin.figures.off_shelf import legend_above, vertical_line
 from merlin.figures.panels import draw_forest, pretty
-from merlin.figures.style import COLOUR, PAGE_MM, new_figure, panel_letter
+from merlin.figures.style import COLOUR, PAGE_MM, label_points, new_figure, panel_letter
 
 UNITS = {"patient": "patients", "study": "studies"}
 METHODS = {"percentile": "percentile", "bca": "BCa"}
@@ -57,6 +57,7 @@ def draw_ablations(tables, facts):
         ax.set_ylim(len(arms) - 0.4, -1.1)
         ax.set_xlabel(f"Δ {metric}")
         panel_letter(ax, "abcdefg"[n])
+    costs = []
     for key, column, label, letter in (
         ("cost", "saved_mb", "memory kept for the backward pass (MB a study)", "e"),
         ("time", "seconds_per_step", "seconds a step of 16 studies, one core", "f"),
@@ -66,20 +67,17 @@ def draw_ablations(tables, facts):
         both = cost.merge(value[["label", "value"]], left_on="arm", right_on="label")
         shapes = both[both["changes_network"]]
         ax.plot(shapes[column], shapes["value"], "o", color=COLOUR["merlin"], markersize=3)
-        for n, row in enumerate(shapes.sort_values(column).itertuples()):
-            ax.annotate(
-                f"{pretty(row.arm)} ({row.parameters / 1e6:.1f} M)",
-                (getattr(row, column), row.value),
-                fontsize=5,
-                xytext=(3, 2 if n % 2 else -6),
-                textcoords="offset points",
-            )
         ax.set_xscale("log")
         plain_log_ticks(ax)
         ax.set_xlim(shapes[column].min() * 0.8, shapes[column].max() * 2.2)
+        ax.set_ylim(shapes["value"].min() - 0.01, shapes["value"].max() + 0.01)
         ax.set_xlabel(label)
         ax.set_ylabel("phenotype AUROC")
         panel_letter(ax, letter)
+        costs.append((ax, shapes, column))
+    for ax, shapes, column in costs:  # when every panel has its place
+        said = [f"{pretty(r.arm)} ({r.parameters / 1e6:.1f} M)" for r in shapes.itertuples()]
+        label_points(ax, shapes[column], shapes["value"], said)
     return figure
 
 

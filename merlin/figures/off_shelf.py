@@ -313,7 +313,7 @@ SITE_COLOUR = {
 
 
 def draw_external(tables, facts):
-    """Tasks at home and abroad, the drop finding by finding, and the spine series."""
+    """Tasks by site, the drop finding by finding, and the spine series."""
     table, drop = tables[""], tables["drop"]
     figure, axes = new_figure(
         PAGE_MM,

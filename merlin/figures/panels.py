@@ -354,12 +354,12 @@ def draw_zero_shot(tables, facts):
     _draw_macro(axes["macro"], table)
     _draw_findings(axes["auroc"], table)
     _draw_radar(axes["radar"], table)
-    _draw_wording(axes["wording"], table)
     _draw_f1(axes["f1"], table)
     for letter, name in zip(
         "abcdef", ("how", "macro", "wording", "radar", "auroc", "f1"), strict=True
     ):
         panel_letter(axes[name], letter)
+    _draw_wording(axes["wording"], table)  # last: its names look for room in the finished layout
     return figure
 
 
@@ -533,20 +533,18 @@ def _draw_wording(ax, table):
         linestyle="none",
     )
     gap = (pair["reported"] - pair["novel"].reindex(names)).sort_values(ascending=False)
-    for n, name in enumerate(gap.index[:2]):
-        ax.annotate(
-            pretty(name),
-            (pair["reported"][name], pair["novel"][name]),
-            fontsize=5,
-            xytext=(3 if pair["reported"][name] < 0.75 else -3, -2 - 6 * n),
-            textcoords="offset points",
-            ha="left" if pair["reported"][name] < 0.75 else "right",
-        )
+    first = gap.index[:2]
     ax.axhline(0.5, color=COLOUR["baseline"], linewidth=0.4, linestyle=":")
     ax.set_xlabel("AUROC, prompts as reports put it")
     ax.set_ylabel("AUROC, unused phrases")
     ax.set_xlim(0.3, 1.02)
     ax.set_ylim(0.1, 1.02)
+    style.label_points(
+        ax,
+        pair["reported"],
+        pair["novel"].reindex(names),
+        [pretty(n) if n in first else "" for n in names],
+    )
 
 
 def _draw_f1(ax, table):

@@ -13,6 +13,8 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from merlin.run import atomic, write_csv, write_json
 
@@ -31,6 +33,11 @@ COLOUR = {
     "test": "#009E73",
 }
 MARKER = {"merlin": "o", "less data": "s", "external": "D", "baseline": "x", "novel": "^"}
+# Where a name may stand beside its point, in points; the first that is free is taken.
+LABEL_PLACES = (
+    (4, 3), (4, -4), (-4, 3), (-4, -4), (0, 6), (0, -7), (6, 9), (6, -10), (-6, 9), (-6, -10),
+    (-8, -14), (-8, -20), (-8, -26), (-8, 20), (8, -20), (8, 20), (-8, -34), (-8, 30), (4, 3),
+)  # fmt: skip
 SOFT_TISSUE = (-160, 240)  # W 400 L 40
 LUNG = (-1350, 150)  # W 1500 L -600
 BONE = (-350, 1150)  # W 1500 L 400
@@ -108,6 +115,35 @@ def stamp_text(facts):
         )
         if x
     )
+
+
+def label_points(ax, x, y, texts, *, fontsize=5):
+    """Names beside points, each where it covers no point and no other name; empty ones are left out.
+
+    Call it when the panel has its limits; the figure is laid out first.
+    """
+    ax.figure.draw_without_rendering()
+    renderer = ax.figure.canvas.get_renderer()
+    at = ax.transData.transform(np.column_stack([x, y]))
+    px = ax.figure.dpi / 72  # pixels a point
+    taken = [Bbox.from_extents(*(p - 2 * px), *(p + 2 * px)) for p in at]
+    inside = ax.get_window_extent(renderer)
+    for (a, b), text in zip(zip(x, y, strict=True), texts, strict=True):
+        if not text:
+            continue
+        for n, (dx, dy) in enumerate(LABEL_PLACES):
+            said = ax.annotate(
+                text, (a, b), (dx, dy), textcoords="offset points", fontsize=fontsize,
+                ha="left" if dx > 0 else "right" if dx < 0 else "center", va="center",
+                arrowprops=dict(arrowstyle="-", linewidth=0.3) if abs(dy) > 10 else None,
+            )  # fmt: skip
+            said.update_positions(renderer)
+            box = Text.get_window_extent(said, renderer)  # without its line to the point
+            fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0
+            if (fits and not box.count_overlaps(taken)) or n == len(LABEL_PLACES) - 1:
+                taken.append(box)
+                break
+            said.remove()
 
 
 def save_figure(folder, name, tables, facts, draw):
