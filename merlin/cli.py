@@ -141,7 +141,7 @@ def _more_commands(commands):
         help="read the VerSe dataset and its fracture grades into a manifest",
         description="Lists the scans of the unpacked VerSe parts (dataset-verse20test/ and its like) with "
         "a fracture label each: 1 if any vertebra's grade reaches --min-grade, empty without a grade. "
-        "The grades are a CSV of one row a subject. Then: make figures PROFILE=full DATA=OUT.",
+        "The grades are a CSV of one row a subject, columns named like vertebrae. See docs/full_tier.md.",
     )
     command.add_argument("folder", metavar="FOLDER")
     command.add_argument("--grades", required=True, help="CSV of subject and a grade per vertebra")
@@ -183,13 +183,11 @@ def main(argv=None):
     args = parser().parse_args(argv)
     try:
         return COMMANDS.get(args.command, _run)(args)
-    except (FileNotFoundError, FileExistsError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.stderr.write(f"merlin {args.command}: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write(
-            f"\nmerlin {args.command}: interrupted. Files that are written are whole.\n"
-        )
+        sys.stderr.write(f"\nmerlin {args.command}: interrupted\n")
         return 130
 
 
@@ -290,11 +288,11 @@ def _hospital(args):
 
     out = Path(args.out)
     key = hospital.read_key(args.key, out)
-    begun, mark = out / "UNFINISHED", hospital.hashed(key, "call", Path(args.folder).resolve())
-    is_begun = begun.exists() and begun.read_text() == mark
-    if out.exists() and any(out.iterdir()) and not is_begun:
+    begun, mark = out / "UNFINISHED", _hospital_mark(args, key)
+    others = [p for p in out.iterdir() if p != begun] if out.exists() else []
+    if others and not (begun.exists() and begun.read_text() == mark):
         raise FileExistsError(
-            f"{out} is not empty, and no interrupted call on {args.folder} with this key left it so. "
+            f"{out} is not empty, and no interrupted call on the same files with this key left it so. "
             "Choose a new --out."
         )
     out.mkdir(parents=True, exist_ok=True)
@@ -307,6 +305,9 @@ def _hospital(args):
     )  # fmt: skip
     for name in ("manifest", "codes", "text_hits", "quarantine"):
         write_csv(out / f"{name}.csv", getattr(made, name))
+    for path in (out / "volumes").glob("*"):  # of studies that an interrupted call had taken
+        if path.name.removesuffix(".nii.gz") not in set(made.manifest.get("study_id", ())):
+            path.unlink()
     begun.unlink()
     sys.stdout.write(
         f"{len(made.manifest)} studies of {made.manifest.get('patient_id', pd.Series()).nunique()} "
@@ -318,6 +319,22 @@ def _hospital(args):
         "Read the reports before you share them: no program can promise they are safe.\n"
     )
     return 1 if len(made.quarantine) else 0
+
+
+def _hospital_mark(args, key):
+    """A keyed hash of all that a call reads: only the same call may go on where one stopped."""
+    import json
+
+    from merlin.ingest import hospital
+    from merlin.run import file_hash
+
+    tables = [file_hash(p) for p in (args.reports, args.codes) if p]
+    files = [
+        (str(p), p.stat().st_size, p.stat().st_mtime_ns)
+        for p in sorted(Path(args.folder).resolve().rglob("*"))
+        if p.is_file()
+    ]
+    return hospital.hashed(key, "call", json.dumps([args.redact, tables, files]))
 
 
 def _save_volume(path, volume):

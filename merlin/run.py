@@ -225,6 +225,8 @@ def settings(notebook, scope):
             + f" Its parameters are {', '.join(sorted(allowed))}."
         )
     values |= {k: v for k, v in given.items() if v is not None and k in allowed}
+    if "trainings" in values and given.get("seed") is not None:
+        values["trainings"] = trainings(profile | {"seed": values["seed"]}, arm)
     # Paths are written from the repository's root, or from the notebook's folder.
     for key in PATHS & set(values):
         if values[key] and (ROOT / values[key]).exists():

@@ -5,13 +5,15 @@
       derivatives/                         vertebra masks, not read here
 
 Grades come as a table of their own: one row a subject, Genant's grade of each vertebra (0 none to 3
-severe). No source at hand confirms its columns: the subject's is named by the caller, and every other
-column of whole numbers from 0 to 3 is taken as grades; the rest is listed. A scan is positive if any
-vertebra reaches `min_grade`. The paper crops sub-volumes at graded spots, of a size that was never
-told (paper_facts §5); here whole scans are judged.
+severe). No source at hand confirms its columns: the subject's is named by the caller, those named
+like a vertebra (`T12`, `l1`, or VerSe's number, `20`) are taken as grades, the rest is listed. A scan
+is positive if any vertebra reaches `min_grade`; of a subject with several scans nobody knows which
+one shows it. The paper crops sub-volumes at graded spots, of a size that was never told
+(paper_facts §5); here whole scans are judged.
 """
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,7 @@ SPLITS = {
     "test": "test",
 }  # by the end of the folder's name
 FRACTURE = "label_fracture"
+VERTEBRA = re.compile(r"(?i)[CTL]?\d{1,2}")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Verse:
     grades, ignored : list of str
         Columns of the table that were taken as grades, and those that were not.
     n_ungraded : int
-        Scans whose subject has no grade; their label is empty.
+        Scans whose subject has no grade, or several scans; their label is empty.
     """
 
     manifest: pd.DataFrame
@@ -95,7 +98,7 @@ def read_folder(folder, table, *, out=".", subject="subject", min_grade=1):
             raise ValueError(
                 f"{part}/: no split in its name. Expected an end of {', '.join(SPLITS)}."
             )
-        known = name in worst.index and pd.notna(worst[name])
+        known = name in worst.index and pd.notna(worst[name]) and names.count(name) == 1
         rows.append(
             dict(
                 study_id=scan.name.removesuffix("_ct.nii.gz"),
@@ -120,18 +123,30 @@ def _grades(path, subject):
         raise ValueError(
             f"{path.name}: no column {subject}; found {', '.join(table)}. Name it with --subject."
         )
-    names = table[subject].str.strip()
+    names = table[subject].fillna("").str.strip()
+    if (names == "").any():
+        rows = ", ".join(str(i + 2) for i in table.index[names == ""][:8])
+        raise ValueError(f"{path.name}: rows {rows}: no subject")
     names = names.where(names.str.startswith("sub-"), "sub-" + names)
     if names.duplicated().any():
         rows = ", ".join(str(i + 2) for i in table.index[names.duplicated(keep=False)][:8])
         raise ValueError(f"{path.name}: rows {rows}: a subject stands more than once; keep one row")
-    others = table.drop(columns=subject).apply(lambda c: pd.to_numeric(c, errors="coerce"))
-    is_grade = [
-        others[c].notna().any() and (others[c].notna() == table[c].notna()).all()
-        and others[c].dropna().isin(range(4)).all()
-        for c in others
-    ]  # fmt: skip
-    grades = others.loc[:, is_grade].set_axis(names)
-    if grades.empty:
-        raise ValueError(f"{path.name}: no column holds whole numbers from 0 to 3 alone")
-    return grades, [c for c, yes in zip(others, is_grade, strict=True) if not yes]
+    others = [c for c in table if c != subject]
+    columns = [c for c in others if VERTEBRA.fullmatch(c.strip())]
+    if not columns:
+        raise ValueError(
+            f"{path.name}: no column is named like a vertebra; found {', '.join(table)}"
+        )
+    grades = table[columns].apply(lambda c: pd.to_numeric(c, errors="coerce"))
+    odd = table[columns].notna() & ~grades.isin(range(4))
+    if odd.to_numpy().any():
+        said = [
+            f"row {r + 2}, column {c}: {table.loc[r, c]}"
+            for c in columns
+            for r in odd.index[odd[c]]
+        ]
+        raise ValueError(
+            f"{path.name}: {len(said)} grades are not 0, 1, 2, 3 or empty\n  "
+            + "\n  ".join(said[:20])
+        )
+    return grades.set_axis(names), [c for c in others if c not in columns]

@@ -139,7 +139,8 @@ def label_points(ax, x, y, texts, *, fontsize=5):
             )  # fmt: skip
             said.update_positions(renderer)
             box = Text.get_window_extent(said, renderer)  # without its line to the point
-            fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0
+            fits = inside.x0 <= box.x0 and box.x1 <= inside.x1
+            fits = fits and inside.y0 <= box.y0 and box.y1 <= inside.y1
             if (fits and not box.count_overlaps(taken)) or n == len(LABEL_PLACES) - 1:
                 taken.append(box)
                 break

@@ -246,13 +246,14 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
             left_out.append((study_id, "its report names the patient; mend it, or use --redact"))
             continue
         path = Path(out) / "volumes" / f"{study_id}.nii.gz"
-        try:
-            if not path.exists():  # else an interrupted call wrote it whole
-                save(path, _read_study(files, load_volume))
-        except (UnreadableScan, OSError) as error:
-            reason = str(error).split(": ", 1)[-1]
-            left_out.append((study_id, redact(reason, [*own_words(header), uid])[:300]))
-            continue
+        if not path.exists():  # else an interrupted call wrote it whole
+            try:
+                volume = _read_study(files, load_volume)
+            except (UnreadableScan, OSError) as error:
+                reason = str(error).split(": ", 1)[-1]
+                left_out.append((study_id, redact(reason, [*own_words(header), uid])[:300]))
+                continue
+            save(path, volume)  # a full disk ends the call, which then resumes; no study is lost
         place = int(hashed(key, "split", patient, 8), 16) % 5
         rows.append(
             dict(study_id=study_id, patient_id=patient_id, site="internal",

@@ -145,7 +145,8 @@ def _number(value):
 def executed_notebooks(base):
     """Executed notebooks in reading order: name → path; arms after the notebook's main one."""
     names = sorted(p.stem for p in run.NOTEBOOKS.glob("*.ipynb"))
-    sweep = set(run.sweep_arms(run.load_profile(base.name)))
+    profile = run.load_profile(base.name)
+    sweep = set(run.sweep_arms(profile)) | set(run.sweep_runs(profile))
     found = {}
     for path in sorted(base.glob("*.ipynb")):
         name, _, arm = path.stem.partition("-")

@@ -26,7 +26,8 @@ def segmentation_loss(logits, label, class_weights):
     """
     # Rows of voxels: softmax and sums run over contiguous memory.
     rows = logits.movedim(1, -1).reshape(-1, logits.shape[1])
-    return _EntropyAndDice.apply(rows, label.reshape(-1), class_weights)
+    with torch.autocast(rows.device.type, enabled=False):
+        return _EntropyAndDice.apply(rows, label.reshape(-1), class_weights)
 
 
 class _EntropyAndDice(torch.autograd.Function):
@@ -37,10 +38,13 @@ class _EntropyAndDice(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows, flat, class_weights):
-        n_classes = rows.shape[1]
+        n_classes, dtype = rows.shape[1], rows.dtype
+        rows = (
+            rows if dtype == torch.float64 else rows.float()
+        )  # half precision can't hold the sums
         p = rows.log_softmax(1).exp_()  # faster than softmax for rows this short
         keep = (flat != UNKNOWN).to(p.dtype)
-        flat = flat.clamp(max=n_classes - 1)
+        flat = flat.where(keep > 0, 0)
         picked = p.gather(1, flat[:, None])[:, 0]
         share = class_weights[flat] * keep
         share = share / share.sum().clamp(min=1e-6)
@@ -52,6 +56,7 @@ class _EntropyAndDice(torch.autograd.Function):
         present = target > 0
         present[0] = False  # background is what remains
         weight = present.to(p.dtype) / present.sum().clamp(min=1)
+        ctx.dtype = dtype
         ctx.save_for_backward(p, flat, keep, picked, share, overlap, size, weight)
         return entropy + weight.sum() - (overlap / size * weight).sum()
 
@@ -67,7 +72,7 @@ class _EntropyAndDice(torch.autograd.Function):
         right = torch.stack([torch.ones_like(by_size), by_size]) * upstream
         gradient = (left @ right).mul_(p)
         gradient.scatter_add_(1, flat[:, None], ((of_label - share) * upstream)[:, None])
-        return gradient, None, None
+        return gradient.to(ctx.dtype), None, None
 
 
 def folded(label, shape):

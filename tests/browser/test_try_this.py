@@ -29,7 +29,7 @@ TRIES = {
         {"representation": "whole"}, {"pools": [8, 16], "headline_pool": 16},
     ],
     "07_external": [{"min_positive": 5}, {"representation": "whole"}],
-    "08_five_year": [{"fractions": [0.2, 0.3]}, {"learning_rate": 0.0}],
+    "08_five_year": [{"fractions": [0.2, 0.3]}, {"learning_rate": 0.0}, {"probe_c": 1.0}],
     "09_report_generation": [{"repetition_penalty": 1.2}, {"lora_rank": 16}],
     "10_segmentation": [{"overlap": 0.0}],
     "13_scaling_laws": [{"n_fits": 10}],

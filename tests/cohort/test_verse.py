@@ -42,6 +42,19 @@ def test_a_scan_is_positive_if_any_vertebra_is_and_unknown_without_a_grade(datas
     assert found["label_fracture"].tolist() == ["0", "", "0"]  # test comes before training
 
 
+def test_a_subject_with_several_scans_stays_unknown(dataset):
+    folder = dataset / "dataset-verse20test" / "rawdata" / "sub-verse502"
+    nib.save(
+        nib.load(folder / "sub-verse502_dir-ax_ct.nii.gz"),
+        folder / "sub-verse502_split-1_ct.nii.gz",
+    )
+    found = verse.read_folder(dataset, dataset / "grades.csv")
+    assert found.manifest.set_index("patient_id").loc[
+        "sub-verse502", "label_fracture"
+    ].tolist() == ["", ""]
+    assert found.n_ungraded == 3
+
+
 def test_what_does_not_fit_is_named(dataset):
     grades = dataset / "grades.csv"
     with pytest.raises(ValueError, match="no column id; found subject, age"):
@@ -53,7 +66,13 @@ def test_what_does_not_fit_is_named(dataset):
     with pytest.raises(ValueError, match="1 subjects without a scan: sub-verse999"):
         verse.read_folder(dataset, grades)
     grades.write_text("subject,L1\nverse004,7\n")
-    with pytest.raises(ValueError, match="no column holds whole numbers from 0 to 3"):
+    with pytest.raises(ValueError, match="row 2, column L1: 7"):
+        verse.read_folder(dataset, grades)
+    grades.write_text("subject,sex\nverse004,1\n")
+    with pytest.raises(ValueError, match="no column is named like a vertebra; found subject, sex"):
+        verse.read_folder(dataset, grades)
+    grades.write_text("subject,L1\n,1\n")
+    with pytest.raises(ValueError, match="rows 2: no subject"):
         verse.read_folder(dataset, grades)
     with pytest.raises(FileNotFoundError, match="dataset-verse20test"):
         verse.read_folder(grades.parent / "nowhere", grades)

@@ -155,6 +155,24 @@ def test_an_interrupted_call_resumes_without_reading_again(hospital_data, monkey
     assert "is not empty" in capsys.readouterr().err
 
 
+def test_a_full_disk_ends_the_call_and_another_call_does_not_go_on(
+    hospital_data, monkeypatch, capsys
+):
+    def full(path, volume):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "_save_volume", full)
+        assert call(hospital_data) == 2
+    assert "No space left" in capsys.readouterr().err
+    out = hospital_data / "cohort"
+    assert not (out / "manifest.csv").exists()  # no table with studies lost to the disk
+    assert call(hospital_data, "--redact") == 0  # nothing was taken yet: any call may begin
+    (out / "UNFINISHED").write_text("of another call")
+    (out / "manifest.csv").unlink()
+    assert call(hospital_data, "--redact") == 2
+
+
 def test_redaction_keeps_the_study_and_loses_the_words(hospital_data):
     assert call(hospital_data, "--redact") == 0
     out = hospital_data / "cohort"

@@ -227,3 +227,14 @@ def test_loss_and_its_gradient_by_hand_are_those_written_out(unknown):
     (1.7 * theirs).backward()
     torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
     torch.testing.assert_close(a.grad, b.grad, atol=1e-12, rtol=0)
+
+
+def test_loss_refuses_labels_it_has_no_class_for_and_takes_half_precision():
+    logits, label = torch.randn(1, 3, 4, 4, 4), torch.zeros(1, 4, 4, 4, dtype=torch.int64)
+    half = logits.bfloat16().requires_grad_()
+    segmentation.segmentation_loss(half, label, torch.ones(3)).backward()
+    assert half.grad.dtype == torch.bfloat16
+    assert half.grad.isfinite().all()
+    label[0, 0, 0, 0] = 7
+    with pytest.raises((RuntimeError, IndexError)):
+        segmentation.segmentation_loss(logits, label, torch.ones(3))

@@ -163,6 +163,8 @@ def test_an_arm_of_the_sweep_trains_every_seed_and_a_run_of_it_one(tiny):
     assert (s.train_fraction, s.n_steps, s.seed) == (0.5, 9, 5)
     s = run.settings("02_pretraining", scope | {"arm": "reference-2"})
     assert s.trainings == {"reference-2": 7}
+    s = run.settings("02_pretraining", scope | {"seed": 40})  # a seed that is given counts
+    assert (s.seed, s.trainings) == (40, {"main": 40})
 
 
 def test_unknown_arm_names_the_nearest(tiny):
