@@ -4,7 +4,7 @@ import numpy as np
 
 from merlin.figures.style import COLOUR, PAGE_MM, new_figure, panel_letter
 
-# Counted by the audit, but no defect: how such data sets are.
+# Counted by the audit and handled when read: impressions are cut out, volumes are turned.
 EXPECTED = (
     "reports with an impression inside",
     "studies without 5-year labels",
@@ -22,7 +22,7 @@ def draw_dataset(tables, facts):
     )
     odd = tables["audit"].iloc[::-1]
     colours = [COLOUR["baseline" if w in EXPECTED else "present"] for w in odd["what"]]
-    _bars(axes["odd"], odd, "what", "studies or rows (grey: as every release has them)", colours)
+    _bars(axes["odd"], odd, "what", "studies or rows (grey: handled, no defect)", colours)
     seen = tables["survey"]
     ok = seen[seen["status"] == "ok"]
     ax = axes["crop"]

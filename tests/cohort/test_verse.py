@@ -55,24 +55,23 @@ def test_a_subject_with_several_scans_stays_unknown(dataset):
     assert found.n_ungraded == 3
 
 
-def test_what_does_not_fit_is_named(dataset):
-    grades = dataset / "grades.csv"
-    with pytest.raises(ValueError, match="no column id; found subject, age"):
-        verse.read_folder(dataset, grades, subject="id")
-    grades.write_text("subject,L1\nverse004,1\nsub-verse004,0\n")
-    with pytest.raises(ValueError, match="rows 2, 3: a subject stands more than once"):
-        verse.read_folder(dataset, grades)
-    grades.write_text("subject,L1\nverse999,1\n")
-    with pytest.raises(ValueError, match="1 subjects without a scan: sub-verse999"):
-        verse.read_folder(dataset, grades)
-    grades.write_text("subject,L1\nverse004,7\n")
-    with pytest.raises(ValueError, match="row 2, column L1: 7"):
-        verse.read_folder(dataset, grades)
-    grades.write_text("subject,sex\nverse004,1\n")
-    with pytest.raises(ValueError, match="no column is named like a vertebra; found subject, sex"):
-        verse.read_folder(dataset, grades)
-    grades.write_text("subject,L1\n,1\n")
-    with pytest.raises(ValueError, match="rows 2: no subject"):
-        verse.read_folder(dataset, grades)
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("id,L1\nverse004,1\n", "no column subject; found id, L1"),
+        ("subject,L1\nverse004,1\nsub-verse004,0\n", "rows 2, 3: a subject stands more than once"),
+        ("subject,L1\nverse999,1\n", "1 subjects without a scan: sub-verse999"),
+        ("subject,L1\nverse004,7\n", "row 2, column L1: 7"),
+        ("subject,sex\nverse004,1\n", "no column is named like a vertebra; found subject, sex"),
+        ("subject,L1\n,1\n", "rows 2: no subject"),
+    ],
+)
+def test_what_does_not_fit_is_named(dataset, table, said):
+    (dataset / "grades.csv").write_text(table)
+    with pytest.raises(ValueError, match=said):
+        verse.read_folder(dataset, dataset / "grades.csv")
+
+
+def test_a_folder_without_scans_says_what_was_expected(dataset):
     with pytest.raises(FileNotFoundError, match="dataset-verse20test"):
-        verse.read_folder(grades.parent / "nowhere", grades)
+        verse.read_folder(dataset / "nowhere", dataset / "grades.csv")
