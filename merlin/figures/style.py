@@ -181,6 +181,9 @@ def redraw(folder, name, draw):
         key: pd.read_csv(folder / f"{name}{'_' + key if key else ''}.csv", keep_default_na=True)
         for key in facts["tables"]
     }
+    # Loading a notebook's backend turns interactive drawing on. Done by the first figure, inside the
+    # settings below, that would be undone with them, and no later figure would be shown.
+    plt.switch_backend(mpl.get_backend())
     with mpl.rc_context(RC):
         figure = draw(tables, facts)
         stamp(figure, stamp_text(facts))

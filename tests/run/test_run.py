@@ -1,6 +1,7 @@
 """Profiles, settings, files and provenance: what every notebook leans on."""
 
 import json
+import os
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -539,3 +540,29 @@ def test_what_the_user_brings_is_held_to_what_the_tier_reads(tmp_path):
     with pytest.raises(run.ProfileError, match="not found"):
         run.own_files("embeddings", {"embeddings": str(tmp_path / "x.npz")})
     assert set(run.own_files("full", given | {"data": str(tmp_path)})) == {"data", "weights"}
+
+
+def test_every_figure_of_a_notebook_is_shown_not_the_first_alone(tmp_path):
+    import nbformat
+    from nbclient import NotebookClient
+
+    draw = (
+        "from merlin.figures import style\n"
+        "def draw(tables, facts):\n"
+        "    figure, axes = style.new_figure(89, 40, mosaic=[['a']])\n"
+        "    axes['a'].plot([0, 1])\n"
+        "    return figure\n"
+    )
+    import_cell = nbformat.v4.new_code_cell("import pandas as pd\n" + draw)
+    cells = [
+        nbformat.v4.new_code_cell(
+            f"style.save_figure({str(tmp_path)!r}, 'f{i}', {{'': pd.DataFrame({{'x': [1]}})}}, "
+            "{'n': {'points': 2}, 'tier_note': 'toy', 'profile': 'p', 'seed': 1}, draw);"
+        )
+        for i in range(2)
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[import_cell, *cells])
+    outside = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}  # as a notebook finds it
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute(env=outside)
+    for cell in notebook.cells[1:]:
+        assert sum("image/png" in o.get("data", {}) for o in cell.outputs) == 1
