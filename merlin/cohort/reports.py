@@ -6,6 +6,7 @@ some absences are stated, many are not. What is not spoken of is unlabelled, as 
 release. The templates are in `phrases.yaml`; `style` changes how a site lays its reports out.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -70,9 +71,13 @@ FILLERS = {
     "vasculature and lymph nodes": (
         "Mesenteric arteries are opacified.",
         "Conventional hepatic arterial anatomy.",
+        "No retroperitoneal hematoma.",
     ),
     "musculoskeletal": ("Degenerative changes of the spine.", "No suspicious osseous lesion."),
 }
+# What can't be said without contrast agent, or of a gallbladder that was taken out.
+_OF_CONTRAST = re.compile("enhanc|nephrogram|opacif|filling defect|hepatic arter", re.IGNORECASE)
+_OF_GALLBLADDER = re.compile("wall is thin", re.IGNORECASE)
 DEGREES = (
     ("mild", "small", "trace", "minimal"),
     ("moderate", "moderate"),
@@ -144,7 +149,7 @@ def _section(section, names, found, mentioned, remarks, rng):
     for name in present:
         if rng.random() >= OVERLOOKED:
             mentioned[name] = True
-            sentences.append(_sentence(name, found[name], rng))
+            sentences.append(_sentence(name, found[name], remarks, rng))
     rng.shuffle(sentences)
     first, sentences = sentences, []  # what is there is dictated before what is not
     # A gallbladder that was taken out has no stones to deny.
@@ -152,14 +157,22 @@ def _section(section, names, found, mentioned, remarks, rng):
     for name in names:
         if name not in found and not without and rng.random() < ABSENCE_STATED:
             mentioned[name] = False
-            sentences.append(str(rng.choice(phrases()[name]["absent"])))
+            sentences.append(str(rng.choice(_sayable(phrases()[name]["absent"], remarks))))
     for name in remarks:
         if REMARKS[name].section == section and rng.random() < MADE:
             sentences.append(str(rng.choice(REMARKS[name].texts)))
     if not first + sentences or rng.random() < 0.15:
-        sentences.append(str(rng.choice(FILLERS[section])))
+        fillers = [t for t in FILLERS[section] if not (without and _OF_GALLBLADDER.search(t))]
+        sentences.append(str(rng.choice(_sayable(fillers, remarks))))
     rng.shuffle(sentences)
     return " ".join(first + sentences)
+
+
+def _sayable(texts, remarks):
+    """Those of the texts that a study without contrast agent allows; else all."""
+    if "unopacified_vessels" not in remarks:
+        return texts
+    return [t for t in texts if not _OF_CONTRAST.search(t)]
 
 
 def _slots(found, rng):
@@ -183,8 +196,8 @@ def _fill(templates, words, rng):
     return text[0].upper() + text[1:]
 
 
-def _sentence(name, found, rng):
-    text = _fill(phrases()[name]["present"], _slots(found, rng), rng)
+def _sentence(name, found, remarks, rng):
+    text = _fill(_sayable(phrases()[name]["present"], remarks), _slots(found, rng), rng)
     if (
         found.severity < 0.45
         and rng.random() < 0.15

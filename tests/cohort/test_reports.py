@@ -169,3 +169,24 @@ def test_sizes_in_reports_are_the_findings_sizes(drawn):
             assert mm == pytest.approx(size, abs=0.51)
             checked += 1
     assert checked
+
+
+def test_no_report_speaks_of_contrast_agent_that_was_not_given(drawn):
+    spoken = re.compile(r"(?<!un)enhanc|nephrogram|(?<!not )(?<!un)opacif|filling defect", re.I)
+    rows = [d for site in drawn.values() for d in site]
+    without = [d for d in rows if d.study.phase == "non-contrast"]
+    assert len(without) > 20
+    assert [d.report.findings for d in without if spoken.search(d.report.findings)] == []
+    given = [d for d in rows if d.study.phase == "portal venous"]
+    assert np.mean([bool(spoken.search(d.report.findings)) for d in given]) > 0.1
+
+
+def test_a_gallbladder_that_was_taken_out_has_no_thin_wall(drawn):
+    gone = [
+        d
+        for rows in drawn.values()
+        for d in rows
+        if "surgically_absent_gallbladder" in d.study.found
+    ]
+    assert gone
+    assert not any("Wall is thin" in d.report.findings for d in gone)
