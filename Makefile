@@ -32,7 +32,7 @@ test: setup ## Run the tests (under ten minutes on two cores)
 	@$(BIN)/python -m pytest
 
 browser: setup ## Tests of the site and of every notebook in JupyterLab, in headless Chromium
-	@$(BIN)/pip install -q -c constraints.txt playwright && $(BIN)/python -m pytest -m browser tests/browser
+	@$(BIN)/pip install -q -c constraints.txt playwright && $(BIN)/python -m pytest -m browser -rs tests/browser
 
 lint: setup ## Check style, import layers and notebook form
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && \
@@ -48,4 +48,5 @@ redraw: setup ## Redraw every figure from its committed tables, without training
 	@$(BIN)/python -m merlin.figures.redraw figures
 
 clean: ## Remove runs/ of PROFILE (results and caches); figures/ and .venv stay
+	@[ -n "$(strip $(PROFILE))" ] || { echo "Name a profile: make clean PROFILE=smoke"; exit 1; }
 	@echo "Removing runs/$(PROFILE)"; rm -rf "runs/$(PROFILE)"

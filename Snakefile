@@ -4,12 +4,16 @@
 # so editing any of them reruns exactly what depends on it. papermill runs the notebook into a
 # partial copy; only a finished one becomes the output, a failed one is kept and explained.
 import json
+import os
 import re
 import shlex
+import sys
 from pathlib import Path
 
 from merlin import run
 
+# papermill and its kernels are this environment's, also in a job on another machine.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 PROFILE = config.get("profile", "default")
 SETTINGS = run.load_profile(PROFILE)
 BASE = f"runs/{PROFILE}"
@@ -40,7 +44,15 @@ FIGURES = {
     "16_claims": ["claims"],
     "17_ideas": ["ideas"],
 }
-GPU = int(SETTINGS["tier"] == "full")  # asked for by a cluster's executor; none on phantoms
+# What a cluster's executor asks for; on one machine only the cores count.
+FULL = SETTINGS["tier"] == "full"
+HEAVY = dict(  # rules that train or encode
+    gpu=int(FULL),  # none on phantoms
+    mem_mb=1000 * SETTINGS["expected"]["memory_gb"] if FULL else 5000,
+    runtime=SETTINGS["expected"]["minutes"],  # minutes that the whole profile takes: no job takes more
+)
+LIGHT = dict(gpu=0, mem_mb=8000 if FULL else 2000, runtime=120)
+READING = dict(gpu=0, mem_mb=2000 * SETTINGS["01_dataset"]["n_workers"], runtime=HEAVY["runtime"])
 RUN = SETTINGS["notebooks"] or list(FIGURES)
 BY_ARM = ("02_pretraining", "03_embeddings")  # one run an arm
 # What 11_summary reads.
@@ -91,11 +103,6 @@ def threads_of(wildcards):
     return (SETTINGS["02_pretraining"] | arm_settings(wildcards.arm))["n_threads"]
 
 
-def threads_for(name):
-    """Cores that a notebook's settings ask for."""
-    return SETTINGS[name]["n_threads"]
-
-
 def figures(name, folder=""):
     """Sidecars of a notebook's figures."""
     return [f"{BASE}/figures/{folder}{f}.json" for f in FIGURES[name]]
@@ -122,21 +129,6 @@ rule all:
     default_target: True
 
 
-rule start_here:
-    """One study from CT to codes, and what the other notebooks do."""
-    input:
-        source("00_start_here"),
-    output:
-        f"{BASE}/00_start_here.ipynb",
-        figures("00_start_here"),
-    params:
-        name="00_start_here",
-        extra="",
-        settings=chosen("00_start_here"),
-    shell:
-        PAPERMILL
-
-
 if "data" in OWN:
 
     rule dataset:
@@ -145,6 +137,7 @@ if "data" in OWN:
             source("01_dataset"),
             tables=[str(p) for p in sorted(Path(OWN["data"]).iterdir()) if p.suffix in (".csv", ".xlsx")],
             weights=OWN.get("weights", []),
+            own=[SETTINGS["01_dataset"][k] for k in ("patients", "icd") if SETTINGS["01_dataset"][k]],
         output:
             f"{BASE}/01_dataset.ipynb",
             f"{BASE}/cohort/manifest.csv",
@@ -161,7 +154,7 @@ if "data" in OWN:
             settings=chosen("01_dataset"),
         threads: SETTINGS["01_dataset"]["n_workers"]
         resources:
-            mem_mb=6000,
+            **READING,
         shell:
             PAPERMILL
 
@@ -182,7 +175,7 @@ else:
             settings=chosen("01_cohort"),
         threads: 2
         resources:
-            mem_mb=3000,
+            **LIGHT,
         shell:
             PAPERMILL
 
@@ -250,8 +243,7 @@ rule pretraining:
         settings=lambda w: chosen("02_pretraining", w.arm),
     threads: threads_of
     resources:
-        mem_mb=5000,
-        gpu=GPU,
+        **HEAVY,
     shell:
         PAPERMILL
 
@@ -265,8 +257,6 @@ use rule pretraining as sweep with:
         [BASE + f"/embeddings/{{arm}}-{s}.npz" for s in SEEDS],
     wildcard_constraints:
         arm=any_of(SWEEP),
-    resources:
-        mem_mb=3000,
 
 
 rule embeddings:
@@ -284,167 +274,9 @@ rule embeddings:
         name=lambda w: f"03_embeddings-{w.arm}",
         extra=lambda w: f"-p arm {w.arm}",
         settings=lambda w: chosen("03_embeddings"),
-    threads: threads_for("03_embeddings")
+    threads: SETTINGS["03_embeddings"]["n_threads"]
     resources:
-        mem_mb=4000,
-        gpu=GPU,
-    shell:
-        PAPERMILL
-
-
-rule zero_shot_findings:
-    """Score prompts against embeddings: the paper's first evaluation."""
-    input:
-        source("04_zero_shot_findings"),
-        embeddings=[f"{BASE}/embeddings/{arm}.npz" for arm in READERS],
-    output:
-        f"{BASE}/04_zero_shot_findings.ipynb",
-        f"{BASE}/results/zero_shot_findings.csv",
-        f"{BASE}/predictions/zero_shot_findings.parquet",
-        figures("04_zero_shot_findings"),
-    params:
-        name="04_zero_shot_findings",
-        extra="",
-        settings=chosen("04_zero_shot_findings"),
-    shell:
-        PAPERMILL
-
-
-rule phenotypes:
-    """Read the phecode head on test patients."""
-    input:
-        source("05_phenotypes"),
-        embeddings=[f"{BASE}/embeddings/{arm}.npz" for arm in ARMS],
-    output:
-        f"{BASE}/05_phenotypes.ipynb",
-        f"{BASE}/results/phenotypes.csv",
-        f"{BASE}/predictions/phenotypes.parquet",
-        figures("05_phenotypes"),
-    params:
-        name="05_phenotypes",
-        extra="",
-        settings=chosen("05_phenotypes"),
-    shell:
-        PAPERMILL
-
-
-rule retrieval:
-    """Find reports from volumes and volumes from reports."""
-    input:
-        source("06_retrieval"),
-        embeddings=[f"{BASE}/embeddings/{arm}.npz" for arm in READERS],
-    output:
-        f"{BASE}/06_retrieval.ipynb",
-        f"{BASE}/results/retrieval.csv",
-        f"{BASE}/predictions/retrieval.parquet",
-        figures("06_retrieval"),
-    params:
-        name="06_retrieval",
-        extra="",
-        settings=chosen("06_retrieval"),
-    shell:
-        PAPERMILL
-
-
-rule external:
-    """The off-the-shelf tasks at the other sites, and the spine series."""
-    input:
-        source("07_external"),
-        embeddings=f"{BASE}/embeddings/main.npz",
-    output:
-        f"{BASE}/07_external.ipynb",
-        f"{BASE}/results/external.csv",
-        f"{BASE}/predictions/external.parquet",
-        figures("07_external"),
-    params:
-        name="07_external",
-        extra="",
-        settings=chosen("07_external"),
-    shell:
-        PAPERMILL
-
-
-rule five_year:
-    """Fine-tune on six diseases, from several beginnings and with fewer labels."""
-    input:
-        source("08_five_year"),
-        weights=[f"{BASE}/pretraining/{arm}/weights.safetensors" for arm in ("main", "ehr")],
-        manifest=f"{BASE}/cohort/manifest.csv",
-    output:
-        f"{BASE}/08_five_year.ipynb",
-        f"{BASE}/results/five_year.csv",
-        f"{BASE}/predictions/five_year.parquet",
-        figures("08_five_year"),
-    params:
-        name="08_five_year",
-        extra="",
-        settings=chosen("08_five_year"),
-    threads: threads_for("08_five_year")
-    resources:
-        mem_mb=4000,
-        gpu=GPU,
-    shell:
-        PAPERMILL
-
-
-rule report_generation:
-    """Train a language model behind the frozen encoder, and judge what it writes."""
-    input:
-        source("09_report_generation"),
-        weights=f"{BASE}/pretraining/main/weights.safetensors",
-        manifest=f"{BASE}/cohort/manifest.csv",
-    output:
-        f"{BASE}/09_report_generation.ipynb",
-        f"{BASE}/results/report_generation.csv",
-        f"{BASE}/predictions/report_generation.parquet",
-        figures("09_report_generation"),
-    params:
-        name="09_report_generation",
-        extra="",
-        settings=chosen("09_report_generation"),
-    threads: threads_for("09_report_generation")
-    resources:
-        mem_mb=4000,
-        gpu=GPU,
-    shell:
-        PAPERMILL
-
-
-rule segmentation:
-    """Train decoders on few and many label maps, and measure organs on the native grid."""
-    input:
-        source("10_segmentation"),
-        weights=f"{BASE}/pretraining/main/weights.safetensors",
-        manifest=f"{BASE}/cohort/manifest.csv",
-    output:
-        f"{BASE}/10_segmentation.ipynb",
-        f"{BASE}/results/segmentation.csv",
-        f"{BASE}/predictions/segmentation.parquet",
-        figures("10_segmentation"),
-    params:
-        name="10_segmentation",
-        extra="",
-        settings=chosen("10_segmentation"),
-    threads: threads_for("10_segmentation")
-    resources:
-        mem_mb=5000,
-        gpu=GPU,
-    shell:
-        PAPERMILL
-
-
-rule summary:
-    """The overview, from the results tables alone."""
-    input:
-        source("11_summary"),
-        results=[f"{BASE}/results/{name}.csv" for name in RESULTS],
-    output:
-        f"{BASE}/11_summary.ipynb",
-        figures("11_summary"),
-    params:
-        name="11_summary",
-        extra="",
-        settings=chosen("11_summary"),
+        **HEAVY,
     shell:
         PAPERMILL
 
@@ -456,103 +288,52 @@ def sweep_files(sizes):
     return [f"{BASE}/embeddings/{a}-{s}.npz" for a in arms for s in SEEDS]
 
 
-rule ablations:
-    """Design choices one at a time: small pretrainings compared pairwise."""
-    input:
-        source("12_ablations"),
-        embeddings=sweep_files(sizes=False),
-    output:
-        f"{BASE}/12_ablations.ipynb",
-        f"{BASE}/results/ablations.csv",
-        f"{BASE}/predictions/ablations.parquet",
-        figures("12_ablations"),
-    params:
-        name="12_ablations",
-        extra="",
-        settings=chosen("12_ablations"),
-    shell:
-        PAPERMILL
-
-
-rule scaling_laws:
-    """Scores against training size, with laws and their intervals."""
-    input:
-        source("13_scaling_laws"),
-        embeddings=sweep_files(sizes=True),
-    output:
-        f"{BASE}/13_scaling_laws.ipynb",
-        f"{BASE}/results/scaling_laws.csv",
-        f"{BASE}/predictions/scaling_laws.parquet",
-        figures("13_scaling_laws"),
-    params:
-        name="13_scaling_laws",
-        extra="",
-        settings=chosen("13_scaling_laws"),
-    shell:
-        PAPERMILL
-
-
-rule intervals:
-    """Coverage of intervals in simulation; needs no other notebook."""
-    input:
-        source("14_intervals"),
-    output:
-        f"{BASE}/14_intervals.ipynb",
-        f"{BASE}/results/intervals.csv",
-        figures("14_intervals"),
-    params:
-        name="14_intervals",
-        extra="",
-        settings=chosen("14_intervals"),
-    shell:
-        PAPERMILL
-
-
-rule protocol_sensitivity:
-    """How far unsaid choices of protocol move two numbers."""
-    input:
-        source("15_protocol_sensitivity"),
-        embeddings=f"{BASE}/embeddings/main.npz",
-    output:
-        f"{BASE}/15_protocol_sensitivity.ipynb",
-        f"{BASE}/results/protocol_sensitivity.csv",
-        figures("15_protocol_sensitivity"),
-    params:
-        name="15_protocol_sensitivity",
-        extra="",
-        settings=chosen("15_protocol_sensitivity"),
-    shell:
-        PAPERMILL
-
-
-rule claims:
-    """The paper's claims beside what was run of them."""
-    input:
-        source("16_claims"),
+EMBEDDED, RESULT = BASE + "/embeddings/{}.npz", BASE + "/results/{}.csv"
+MANIFEST, WEIGHTS = f"{BASE}/cohort/manifest.csv", BASE + "/pretraining/{}/weights.safetensors"
+# What each of the other notebooks reads, beside itself and the code that it imports.
+READS = {
+    "00_start_here": [],
+    "04_zero_shot_findings": [EMBEDDED.format(a) for a in READERS],
+    "05_phenotypes": [EMBEDDED.format(a) for a in ARMS],
+    "06_retrieval": [EMBEDDED.format(a) for a in READERS],
+    "07_external": [EMBEDDED.format("main")],
+    "08_five_year": [WEIGHTS.format("main"), WEIGHTS.format("ehr"), MANIFEST],
+    "09_report_generation": [WEIGHTS.format("main"), MANIFEST],
+    "10_segmentation": [WEIGHTS.format("main"), MANIFEST],
+    "11_summary": [RESULT.format(r) for r in RESULTS],
+    "12_ablations": sweep_files(sizes=False),
+    "13_scaling_laws": sweep_files(sizes=True),
+    "14_intervals": [],
+    "15_protocol_sensitivity": [EMBEDDED.format("main")],
+    "16_claims": [
         "data_manifests/claims.yaml",
-        results=[f"{BASE}/results/{name}.csv" for name in (*RESULTS, "ablations", "scaling_laws")],
-        summary=figures("11_summary"),
-    output:
-        f"{BASE}/16_claims.ipynb",
-        figures("16_claims"),
-    params:
-        name="16_claims",
-        extra="",
-        settings=chosen("16_claims"),
-    shell:
-        PAPERMILL
+        *(RESULT.format(r) for r in (*RESULTS, "ablations", "scaling_laws")),
+        *figures("11_summary"),
+    ],
+    "17_ideas": [],
+}
+TABLES = ("results/{}.csv", "predictions/{}.parquet")  # what most of them leave, beside figures
+LEAVES = {"00": (), "11": (), "14": TABLES[:1], "15": TABLES[:1], "16": (), "17": ()}
+TRAINS = ("08_five_year", "09_report_generation", "10_segmentation")
 
+for notebook, reads in READS.items():
 
-rule ideas:
-    """Five ideas on toy numbers; needs no other notebook."""
-    input:
-        source("17_ideas"),
-    output:
-        f"{BASE}/17_ideas.ipynb",
-        figures("17_ideas"),
-    params:
-        name="17_ideas",
-        extra="",
-        settings=chosen("17_ideas"),
-    shell:
-        PAPERMILL
+    rule:
+        name:
+            notebook[3:]
+        input:
+            source(notebook),
+            reads,
+        output:
+            f"{BASE}/{notebook}.ipynb",
+            [f"{BASE}/{t.format(notebook[3:])}" for t in LEAVES.get(notebook[:2], TABLES)],
+            figures(notebook),
+        params:
+            name=notebook,
+            extra="",
+            settings=chosen(notebook),
+        threads: max(SETTINGS[notebook].get(k, 1) for k in ("n_threads", "n_workers"))
+        resources:
+            **(HEAVY if notebook in TRAINS else LIGHT),
+        shell:
+            PAPERMILL

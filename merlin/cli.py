@@ -54,7 +54,7 @@ def parser():
         )
         command.add_argument(
             "--weights",
-            help="weights.safetensors of a run; default: the last run of the default profile, else smoke",
+            help="weights.safetensors; default: the last run of the full profile, else default, else smoke",
         )
         command.add_argument(
             "--assume-hu",
@@ -151,9 +151,10 @@ def _more_commands(commands):
     command.add_argument("--overwrite", action="store_true", help="replace a manifest that exists")
     command = commands.add_parser(
         "weights",
-        help="turn an official checkpoint into weights of ours, or back",
+        help="turn an official checkpoint into safetensors, or weights of ours back",
         description="An official .pt is read without running any code in it, checked tensor by tensor, "
-        "and written as safetensors with its configuration. Weights of ours are copied as they are, or "
+        "and written as safetensors: the contrastive one as weights that every notebook reads, the "
+        "other two for merlin.training.official. Weights of ours are copied as they are, or "
         "written in the official layout with --export. hub:KIND fetches a released file (KIND is "
         "contrastive, five-year or report); that needs --revision and --sha256, as the hub shows them.",
     )
@@ -174,7 +175,12 @@ def _more_commands(commands):
         description="One phantom scan through rendering, preprocessing, encoding, scoring and reading, "
         "against committed values with tolerances. Exit code 1 if anything differs.",
     )
-    command.add_argument("--ct", nargs="+", default=[], help="known real scans to check too")
+    command.add_argument(
+        "--ct",
+        nargs="+",
+        default=[],
+        help="known real scans to check too; the message without it names one",
+    )
     command.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -313,6 +319,11 @@ def _hospital(args):
         f"{len(made.manifest)} studies of {made.manifest.get('patient_id', pd.Series()).nunique()} "
         f"patients in {out / 'manifest.csv'}; {len(made.quarantine)} left out (quarantine.csv).\n"
     )
+    if made.n_unreported or made.n_unused:
+        sys.stdout.write(
+            f"{made.n_unreported} studies have no report, {made.n_unused} reports no study: are accession "
+            "numbers spelled alike in both?\n"
+        )
     for kind, n in made.text_hits.groupby("kind")["n"].sum().items():
         sys.stdout.write(f"{n:>8,}  {kind} in free text (text_hits.csv)\n")
     sys.stdout.write(

@@ -107,10 +107,12 @@ class Embeddings:
         return self.meta.get("tier") == "phantom" or "synthetic" in self.meta.get("tier_note", "")
 
     def counts(self, rows):
-        """Numbers for a figure's footer: patients and test studies, or that patients are unknown."""
+        """Numbers for a figure's footer: patients (or that they are unknown), test studies, those left out."""
+        n = {"patients": len(set(self.patient_id[rows])), "test studies": len(rows)}
         if self.unit == "studies":
-            return {"test studies, patients unknown": len(rows)}
-        return {"patients": len(set(self.patient_id[rows])), "test studies": len(rows)}
+            n = {"test studies, patients unknown": len(rows)}
+        left_out = self.meta.get("n_left_out", 0)
+        return n | ({"test studies without a readable volume": left_out} if left_out else {})
 
     def labels_of(self, findings):
         """(n, len(findings)) labels in that order; NaN for findings that the file does not label."""
@@ -339,33 +341,22 @@ def study_labels(studies, codes, code_map, phecodes, *, uncoded="absent"):
         From `ehr.read_code_map`.
     phecodes : sequence of str
     uncoded : {"absent", "unknown"}
-        What a study without any code has: no disease (phantoms, whose coders see every study), or
-        nothing known. Phecodes that the map never gives are unknown then, too.
+        As in `ehr.phecode_labels`.
 
     Returns
     -------
     dict
         `finding`, `finding_labels`, `phecode_labels` and `text_group` of an `Embeddings`.
     """
-    from merlin.cohort.ehr import phecode_matrix
+    from merlin.cohort.ehr import phecode_labels
 
     stated = [c for c in studies if c.startswith("label_") and c != "label_map"]
     ids = studies["study_id"].to_numpy(str)
-    if len(codes):
-        coded, _ = phecode_matrix(codes, ids, code_map, phecodes)
-        if uncoded == "unknown":
-            mapped = {p for group in code_map.values() for p in group}
-            known = np.isin(ids, codes["study_id"].dropna())[:, None] & np.isin(
-                phecodes, list(mapped)
-            )
-            coded = np.where(known, coded, np.nan)
-    else:  # no codes were given: unknown, which is not the same as none
-        coded = np.full((len(ids), len(phecodes)), np.nan)
     _, text_group = np.unique(studies["findings"].fillna("").to_numpy(str), return_inverse=True)
     return dict(
         finding=np.array([c.removeprefix("label_") for c in stated]),
         finding_labels=studies[stated].to_numpy(np.float32),
-        phecode_labels=coded.astype(np.float32),
+        phecode_labels=phecode_labels(codes, ids, code_map, phecodes, uncoded=uncoded),
         text_group=text_group,
     )
 

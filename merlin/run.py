@@ -39,6 +39,7 @@ TIER_NOTES = {
     "embeddings": "embeddings read from a file",
     "full": "full tier",
 }
+LOOK_FIRST = ("summary", "zero_shot_findings", "dataset_audit")  # the first of these that was made
 SYNTHETIC = "SYNTHETIC.txt"  # in a data folder: its studies are phantoms, whatever tier reads them
 TIER_WORDS = {"phantom": "synthetic", "embeddings": "given", "full": "internal"}  # in captions
 RESULT_COLUMNS = (
@@ -337,15 +338,22 @@ def kept(path, mark, make):
     import pandas as pd
 
     path = Path(path)
-    beside = path.with_name(path.name + ".json")
-    if path.exists() and beside.exists() and json.loads(beside.read_text())["mark"] == mark:
+    if is_kept(path, mark):
         return pd.read_parquet(path)
     table = make()
+    beside = path.with_name(path.name + ".json")
     beside.unlink(missing_ok=True)  # a table without its mark is made again
     with atomic(path, "wb") as stream:
         table.to_parquet(stream, index=False)
     write_json(beside, {"mark": mark})
     return table
+
+
+def is_kept(path, mark):
+    """Whether `kept` has a table of this mark."""
+    path = Path(path)
+    beside = path.with_name(path.name + ".json")
+    return path.exists() and beside.exists() and json.loads(beside.read_text())["mark"] == mark
 
 
 def file_hash(path):
@@ -535,6 +543,11 @@ def own_files(tier, given, *, trains=False):
         problems.append(f"WEIGHTS={given['weights']}: this profile trains weights of its own.")
     found = {k: Path(v).expanduser().resolve() for k, v in given.items() if v and k in NEEDS[tier]}
     problems += [f"{k.upper()}={v}: not found." for k, v in found.items() if not v.exists()]
+    if found.get("weights") and found["weights"].suffix != ".safetensors":
+        problems.append(
+            f"WEIGHTS={given['weights']}: expected weights.safetensors. Convert an official checkpoint "
+            "once: .venv/bin/merlin weights FILE.pt --text-folder FOLDER --out weights.safetensors"
+        )
     if problems:
         wanted = " ".join(f"{k.upper()}=path" for k in needed) or "no files"
         raise ProfileError(f"The {tier} tier takes {wanted}.\n  " + "\n  ".join(problems))
@@ -614,22 +627,34 @@ def figures(profile, cores, given=None):
             }
             # Large pages for large arrays, where glibc knows how: fewer page faults, same numbers.
             env.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-            code = subprocess.run(
-                [*command, "--quiet", "rules"], cwd=ROOT, env=env, check=False
-            ).returncode
+            code = _to_its_end([*command, "--quiet", "rules"], env)
             if code:
                 sys.stderr.write(
                     f"Stopped. Finished notebooks are kept; make figures PROFILE={profile} resumes.\n"
                 )
                 return code
         where = publish(profile)
+        made = {p.name for p in where.glob("*.png")}
+        first = next((f"{n}.png" for n in LOOK_FIRST if f"{n}.png" in made), "any")
         sys.stdout.write(
-            f"{len(list(where.glob('*.png')))} figures in {where.relative_to(ROOT)}/ "
-            f"(look first at zero_shot_findings.png), executed notebooks and results in "
+            f"{len(made)} figures in {where.relative_to(ROOT)}/ "
+            f"(look first at {first}), executed notebooks and results in "
             f"runs/{profile}/. This took {(time.time() - began) / 60:.1f} minutes. To read it all as "
             f"pages: make site PROFILE={profile}\n"
         )
     return 0
+
+
+def _to_its_end(command, env):
+    """Run Snakemake and return its code; Ctrl-C reaches it too, and it gets the time to stop its jobs."""
+    child, interrupted = subprocess.Popen(command, cwd=ROOT, env=env), False
+    while True:
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            interrupted = True
+        else:
+            return 130 if interrupted else code
 
 
 def publish(profile):

@@ -22,6 +22,8 @@ if [ ! -x "$venv/bin/python" ]; then
   }
   rm -f /tmp/merlin-venv.$$
 fi
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 \
+  || fail "$venv is only half made, as an interrupted setup leaves it. Remove it (rm -r $venv) and run make setup again."
 log="$venv/setup.log"
 if ! "$venv/bin/python" -m pip install --quiet --constraint constraints.txt --editable '.[dev]' >"$log" 2>&1; then
   tail -n 5 "$log" >&2

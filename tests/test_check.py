@@ -26,3 +26,13 @@ def test_a_wrong_stage_is_named_with_how_far_off_it_is():
     assert rows["phantom", "volume"] == check.OTHER_BITS
     assert "no reference" in rows["CT of someone", "all"]
     assert sum(v == "ok" for v in rows.values()) == len(known["phantom"]) - 3
+
+
+def test_a_scan_that_is_not_known_is_no_failure(capsys, monkeypatch):
+    known = json.loads(check.REFERENCE.read_text())
+    monkeypatch.setattr(check, "measure", lambda ct: {"phantom": known["phantom"], "CT 0": {}})
+    assert check.main(["own.nii.gz"]) == 0
+    said = capsys.readouterr().out
+    assert "unknown  CT 0: all" in said
+    assert "TotalSegmentator" in said
+    assert "11 of 11 as expected" in said

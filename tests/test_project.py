@@ -125,3 +125,17 @@ def test_snakefile_and_catalogue_know_the_same_figures_and_notebooks():
     assert sorted(n for names in listed.values() for n in names) == sorted(
         set(FIGURES) - {"comparison", "own_ct"}
     )  # of a user's own files
+
+
+def test_citation_names_the_project_and_the_paper_under_references():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)  # what the format requires
+    assert cited["license"] == "MIT"
+    assert (
+        cited["version"]
+        == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    )
+    (paper,) = cited["references"]
+    assert paper["type"] == "article"
+    assert paper["title"].startswith("Merlin: a computed tomography")
+    assert "2406.06512" in paper["url"]

@@ -1,6 +1,7 @@
 """The site: every link resolves, pictures have words, nothing is asked of the network."""
 
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -147,7 +148,29 @@ def test_gallery_gives_tier_n_seed_table_and_provenance_of_each_figure(site):
     for said in ("not a clinical result", f"{facts['n']['test studies']:,} test studies", "seed 20261",
                  "figures/zero_shot_findings.csv", "figures/zero_shot_findings.json"):  # fmt: skip
         assert said in card
+    assert "<strong>a</strong>" in card  # the notebook's words on each panel
+    plain = text.split('id="qc"')[1].split("</article>")[0]
+    assert "no interval" in plain
     assert text.count("<article") == len(list((HERE / "figures").glob("*.png")))
+
+
+def test_every_relative_link_of_docs_and_notebooks_leads_somewhere():
+    """The site shows a dead link as plain words, so it can't be looked for there."""
+    sources = {p: p.read_text() for p in HERE.glob("*.md")}
+    sources |= {
+        p: p.read_text() for name in ("docs", "data_manifests") for p in (HERE / name).glob("*.md")
+    }
+    for path in (HERE / "notebooks").glob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        sources[path] = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    dead, n = [], 0
+    for path, text in sources.items():
+        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+            if not urlsplit(link).scheme:
+                n += 1
+                dead += [(path.name, link)] * (not (path.parent / unquote(link)).exists())
+    assert n > 100
+    assert dead == []
 
 
 def test_ledger_holds_every_claim_and_its_numbers_sort_as_numbers(site):

@@ -14,17 +14,24 @@ from merlin.cohort import release
 from merlin.cohort.ehr import DISEASES
 from merlin.cohort.extract import label_table
 from merlin.cohort.findings import NAMES
-from merlin.cohort.manifest import FIVE_YEAR, LABELS, SPLITS, load_manifest
+from merlin.cohort.manifest import FIVE_YEAR, LABELS, SPLITS, ManifestError, load_manifest
 
 TABLES = (release.REPORTS, release.FINDINGS, release.FIVE_YEARS, release.METADATA, "manifest.csv",
           "codes.csv")  # fmt: skip
-# What the documentation of the release says of itself (paper_facts §2.1), with its source.
+# Counts with their source (paper_facts §2.1). The paper's cohort is another one than the release, which
+# lost studies at the privacy review: its counts stand apart, never in the release's place.
 DOCUMENTED = (
-    ("studies", 25494, "repository, documentation/download.md"),
-    ("studies, train", 15314, "dataset README of a third party"),
-    ("studies, val", 5055, "dataset README of a third party"),
-    ("studies, test", 5125, "dataset README of a third party; issue 42"),
-    ("test studies without finding labels", 43, "issue 42"),
+    ("studies", "release", 25494, "repository, documentation/download.md"),
+    ("studies, train", "release", 15314, "dataset README of a third party"),
+    ("studies, val", "release", 5055, "dataset README of a third party"),
+    ("studies, test", "release", 5125, "dataset README of a third party; issue 42"),
+    ("test studies without finding labels", "release", 43, "issue 42"),
+    ("patients", "release", 18317, "third parties, not verified"),
+    ("studies", "paper", 25528, "third-party literature note"),
+    ("studies, train", "paper", 15331, "abstract in Nature"),
+    ("studies, val", "paper", 5060, "derived from the other three"),
+    ("studies, test", "paper", 5137, "abstract in Nature"),
+    ("patients", "paper", 18321, "review, not verified"),
 )
 
 
@@ -34,10 +41,21 @@ def read_data(folder, *, columns=None, patients=None):
     Returns
     -------
     release.Release
+        Of a manifest in which no patient has an id of their own, `has_patients` is False.
+
+    Raises
+    ------
+    ManifestError
+        Also where `columns` or `patients` are given for a manifest, which has its own.
     """
     path = Path(folder) / "manifest.csv"
     if not path.is_file():
         return release.read_release(folder, columns=columns, patients=patients)
+    if columns or patients:
+        raise ManifestError(
+            f"{path}: columns and patients are for the release's layout. A manifest has names and "
+            "patient_id of its own: change them there."
+        )
     table = load_manifest(path)
     for column in (c for c in table if c in (*LABELS, *FIVE_YEAR)):  # as text, like the release's
         table[column] = table[column].map(lambda x: f"{x:g}", na_action="ignore")
@@ -45,19 +63,25 @@ def read_data(folder, *, columns=None, patients=None):
     table[absent] = None
     counts = [("studies", len(table), "in the manifest")]
     counts += [(f"studies, {s}", int((table["split"] == s).sum()), "") for s in SPLITS]
-    counts.append(("patients", table["patient_id"].nunique(), path.name))
+    has_patients = bool((table["patient_id"] != table["study_id"]).any())
+    said = path.name if has_patients else "unknown: each study is resampled as a patient of its own"
+    counts.append(("patients", table["patient_id"].nunique() if has_patients else 0, said))
     for column in ("findings", "impression"):
         counts.append((f"studies without {column}", int(table[column].fillna("").eq("").sum()), ""))
-    return release.Release(table, pd.DataFrame(counts, columns=["what", "n", "detail"]), True)
+    counts.append(release.shared_reports(table))
+    audit = pd.DataFrame(counts, columns=["what", "n", "detail"])
+    none = pd.DataFrame(columns=["study_id", "split", "reason"])
+    return release.Release(table, audit, has_patients, none)
 
 
 def against_documentation(manifest):
-    """Counts of this release beside the documented ones.
+    """Counts of this data set beside the release's documented ones, and the paper's apart.
 
     Returns
     -------
     DataFrame
-        `what, found, documented, source`.
+        `what, found, of, documented, source`; `of` is `release` or `paper`, patients are empty where
+        none is known.
     """
     split = manifest["split"]
     stated = manifest.reindex(columns=LABELS).notna().any(axis=1)
@@ -65,10 +89,13 @@ def against_documentation(manifest):
         "studies": len(manifest),
         **{f"studies, {s}": int((split == s).sum()) for s in ("train", "val", "test")},
         "test studies without finding labels": int(((split == "test") & ~stated).sum()),
+        "patients": pd.NA,
     }
+    if (manifest["patient_id"] != manifest["study_id"]).any():
+        found["patients"] = manifest["patient_id"].nunique()
     return pd.DataFrame(
-        [(what, found[what], n, source) for what, n, source in DOCUMENTED],
-        columns=["what", "found", "documented", "source"],
+        [(what, found[what], of, n, source) for what, of, n, source in DOCUMENTED],
+        columns=["what", "found", "of", "documented", "source"],
     )
 
 
@@ -99,7 +126,7 @@ def label_disagreements(manifest):
     )
 
 
-def denominators(manifest, *, n_coded=0, n_quarantined=0):
+def denominators(manifest, *, n_coded=0, n_left_out=0):
     """How many test studies each figure can use.
 
     Parameters
@@ -108,8 +135,8 @@ def denominators(manifest, *, n_coded=0, n_quarantined=0):
         Studies that could be read.
     n_coded : int
         Test studies with diagnosis codes.
-    n_quarantined : int
-        Test studies that could not be read.
+    n_left_out : int
+        Test studies without a volume, or with one that could not be read.
 
     Returns
     -------
@@ -120,7 +147,7 @@ def denominators(manifest, *, n_coded=0, n_quarantined=0):
     has = lambda c: test[c].fillna("").ne("") if c in test else pd.Series(False, test.index)  # noqa: E731
     labels = test.reindex(columns=LABELS).notna()
     rows = [
-        ("test studies", len(test) + n_quarantined, f"{n_quarantined} could not be read"),
+        ("test studies", len(test) + n_left_out, f"{n_left_out} without a readable volume"),
         ("zero-shot findings", int(labels.any(axis=1).sum()),
          f"{int(labels.sum().min()):,} to {int(labels.sum().max()):,} stated, by finding"),
         ("retrieval, findings", int(has("findings").sum()), "with findings text"),

@@ -344,3 +344,30 @@ def phecode_matrix(codes, study_ids, code_map, phecodes):
                 if p in column:
                     labels[row[study], column[p]] = 1
     return labels, n_unmapped
+
+
+def phecode_labels(codes, study_ids, code_map, phecodes, *, uncoded="absent"):
+    """`phecode_matrix` with NaN where nothing is known.
+
+    Parameters
+    ----------
+    uncoded : {"absent", "unknown"}
+        What a study without any code has: no disease (phantoms, whose coders see every study), or
+        nothing known. Phecodes that the map never gives are unknown then, too.
+
+    Returns
+    -------
+    (n_studies, n_phecodes) float32
+        1, 0 or NaN; all NaN where there are no codes at all, which is not the same as no disease.
+    """
+    labels = np.full((len(study_ids), len(phecodes)), np.nan, np.float32)
+    if len(codes):
+        coded, _ = phecode_matrix(codes, study_ids, code_map, phecodes)
+        is_known = np.ones(labels.shape, bool)
+        if uncoded == "unknown":
+            direct = {p for group in code_map.values() for p in group}
+            given = direct | {q for p in direct for q in parents(p)}
+            is_known = np.isin(study_ids, codes["study_id"].dropna())[:, None]
+            is_known = is_known & np.isin(phecodes, list(given))
+        labels[is_known] = coded[is_known]
+    return labels

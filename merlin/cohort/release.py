@@ -11,6 +11,7 @@ study is its own unit, and the audit says so.
 
 import html
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ COLUMNS = {
     "patient_id": ("patient id", "patient", "mrn"),
     "date": ("date", "study date", "scan date"),
 }
+PATIENTS_OWN = ("patient_id", "date")  # stand in the user's table of patients
 DELETED = "<DELETED>"
 
 
@@ -55,11 +57,14 @@ class Release:
         `what, n, detail`: counts, and everything that was odd and how it was taken.
     has_patients : bool
         False where each study stands for a patient.
+    lost : DataFrame
+        `study_id, split, reason`: studies with a report but no volume.
     """
 
     manifest: pd.DataFrame
     audit: pd.DataFrame
     has_patients: bool
+    lost: pd.DataFrame
 
 
 def read_release(folder, *, columns=None, patients=None):
@@ -96,13 +101,15 @@ def read_release(folder, *, columns=None, patients=None):
         if found is not None:
             tables[name] = _renamed(found, name, fields, columns, problems, audit)
     volumes = _volumes(folder / VOLUMES, problems, audit)
+    _check_overrides(columns, tables, problems)
     if problems:
         raise _error(folder, problems)
 
     manifest = _reports(tables[REPORTS], problems, audit)
-    labels = _codes(tables[FINDINGS], FINDINGS, NAMES, ("1", "0", "-1"), problems, audit)
+    labels = _codes(tables[FINDINGS], FINDINGS, NAMES, ("1", "0", "-1"), columns, problems, audit)
     labels = labels.replace("-1", np.nan).add_prefix("label_")
-    diseases = _codes(tables[FIVE_YEARS], FIVE_YEARS, DISEASES, tuple("0123"), problems, audit)
+    codes = tuple("0123")
+    diseases = _codes(tables[FIVE_YEARS], FIVE_YEARS, DISEASES, codes, columns, problems, audit)
     diseases = diseases.add_prefix("five_year_")
     if problems:
         raise _error(folder, problems)
@@ -130,6 +137,7 @@ def read_release(folder, *, columns=None, patients=None):
     manifest["volume"] = manifest["study_id"].map(volumes)
     lost = manifest["volume"].isna()
     audit.append(("studies without volume", int(lost.sum()), "left out"))
+    gone = manifest.loc[lost, ["study_id", "split"]].assign(reason="no volume")
     manifest = manifest[~lost].reset_index(drop=True)
     if manifest.empty:
         raise _error(
@@ -143,7 +151,8 @@ def read_release(folder, *, columns=None, patients=None):
     ]
     order = ["study_id", "patient_id", "split", "volume"]
     manifest = manifest[[*order, *(c for c in manifest if c not in order)]]
-    return Release(manifest, pd.DataFrame(audit, columns=["what", "n", "detail"]), has_patients)
+    audit = pd.DataFrame(audit, columns=["what", "n", "detail"])
+    return Release(manifest, audit, has_patients, gone.reset_index(drop=True))
 
 
 def _error(folder, problems):
@@ -185,7 +194,9 @@ def _renamed(table, name, needed, columns, problems, audit):
                 f"{', '.join(wanted)}. Say which: columns={{'{ours}': …}}."
             )
     audit += [(f"{name}: column", 1, f"{theirs} read as {ours}") for theirs, ours in match.items()]
-    return table.rename(columns=match)
+    renamed = table.rename(columns=match)
+    renamed.attrs["columns"] = list(map(str, table))  # as the file has them
+    return renamed
 
 
 def _volumes(folder, problems, audit):
@@ -237,20 +248,51 @@ def _reports(table, problems, audit):
     audit.append(
         ("study ids that occur twice", len(table) - len(kept), "the longer report is taken")
     )
-    filled = kept[kept["findings"] != ""]
-    shared = filled.groupby("findings")["split"].nunique()
-    audit.append(("reports word for word in several splits", int((shared > 1).sum()), "kept"))
+    two = table.groupby("study_id")["split"].nunique()
+    audit.append(
+        ("study ids in several splits", int((two > 1).sum()), "the longer report's is taken")
+    )
+    audit.append(shared_reports(kept))
     return kept[["study_id", "split", "findings", "impression"]].reset_index(drop=True)
 
 
-def _codes(table, name, wanted, codes, problems, audit):
+def _check_overrides(columns, tables, problems):
+    """An override that matches nothing is a mistake, not a wish."""
+    known = (*COLUMNS, *NAMES, *DISEASES)
+    there = {_plain(c) for t in tables.values() for c in t.attrs["columns"]}
+    for ours, theirs in columns.items():
+        if ours not in known:
+            near = get_close_matches(ours, known, 1)
+            hint = (
+                f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(COLUMNS)}"
+            )
+            problems.append(f"columns: no column of ours is called {ours}{hint}")
+        elif ours not in ("study_id", *PATIENTS_OWN) and _plain(theirs) not in there:
+            problems.append(f"columns: {ours} is said to be {theirs}, which no table has.")
+
+
+def shared_reports(table):
+    """The audit's row on findings texts that stand word for word in several splits."""
+    filled = table[table["findings"].fillna("") != ""]
+    shared = filled.groupby("findings")["split"].nunique()
+    return ("reports word for word in several splits", int((shared > 1).sum()), "kept")
+
+
+def _codes(table, name, wanted, codes, columns, problems, audit):
     """Label columns by study; unknown codes are refused, all of them named."""
     by_plain = {_plain(c): c for c in table}
-    missing = [w for w in wanted if _plain(w) not in by_plain]
+    theirs = {w: by_plain.get(_plain(columns.get(w, w))) for w in wanted}
+    missing = [w for w, column in theirs.items() if column is None]
     if missing:
-        problems.append(f"{name}: no columns {', '.join(missing)}")
+        said = f"{name}: no columns {', '.join(missing)}. Say which: columns={{'{missing[0]}': …}}."
+        problems.append(said)
         return pd.DataFrame(index=pd.Index([], name="study_id"))
-    part = table[["study_id", *(by_plain[_plain(w)] for w in wanted)]]
+    audit += [
+        (f"{name}: column", 1, f"{column} read as {w}")
+        for w, column in theirs.items()
+        if column != w
+    ]
+    part = table[["study_id", *theirs.values()]]
     part = part.set_axis(["study_id", *wanted], axis=1)
     values = part[list(wanted)].apply(lambda c: c.str.strip().str.replace(r"\.0+$", "", regex=True))
     for column in wanted:

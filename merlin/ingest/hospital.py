@@ -58,12 +58,18 @@ class Cohort:
         `study_id, column, kind, n, taken`: what was found in free text, never the text itself.
     quarantine : DataFrame
         `study_id, reason`: studies left out.
+    n_unreported : int
+        Studies of the manifest without a report.
+    n_unused : int
+        Reports whose accession number no study has.
     """
 
     manifest: pd.DataFrame
     codes: pd.DataFrame
     text_hits: pd.DataFrame
     quarantine: pd.DataFrame
+    n_unreported: int
+    n_unused: int
 
 
 def read_key(path, out):
@@ -225,7 +231,7 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
     reports, codes = _spelled(reports, codes)
     found, n_unread = find_studies(folder)
     shared = _shared_accessions(found)
-    rows, hits, left_out, patients, studies = [], [], [], {}, {}
+    rows, hits, left_out, patients, studies, own = [], [], [], {}, {}, {}
     if n_unread:
         left_out.append(("", f"{n_unread} files are no readable DICOM"))
     for uid, (header, files) in tqdm(found.items(), desc="studies"):
@@ -236,6 +242,7 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
             why = "no patient id in its headers" if not patient else SHARED
             left_out.append((study_id, why))
             continue
+        own[study_id] = own_words(header)
         patients[patient] = patient_id = "P" + hashed(key, "patient", patient)
         if accession:
             studies[accession] = study_id
@@ -251,7 +258,7 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
                 volume = _read_study(files, load_volume)
             except (UnreadableScan, OSError) as error:
                 reason = str(error).split(": ", 1)[-1]
-                left_out.append((study_id, redact(reason, [*own_words(header), uid])[:300]))
+                left_out.append((study_id, redact(reason, [*own[study_id], uid])[:300]))
                 continue
             save(path, volume)  # a full disk ends the call, which then resumes; no study is lost
         place = int(hashed(key, "split", patient, 8), 16) % 5
@@ -266,8 +273,10 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
         _coded(codes, key, patients, studies, set(manifest.get("study_id", ()))),
         pd.DataFrame(hits, columns=["study_id", "column", "kind", "n", "taken"]),
         pd.DataFrame(left_out, columns=["study_id", "reason"]),
+        n_unreported=sum(not (r["findings"] or r["impression"]) for r in rows),
+        n_unused=int((~reports.index.isin(list(studies))).sum()),
     )
-    _refuse_leaks(made, [*patients, *studies])
+    _refuse_leaks(made, [*patients, *studies], own)
     return made
 
 
@@ -334,8 +343,13 @@ def _about(header, key, patient):
         sex=sex if sex in "FM" else "",
         age="" if age is None else str(min(age, MAX_AGE)),
         date="" if pd.isna(date) else moved.date().isoformat(),
-        manufacturer=str(header.get("Manufacturer", "")),
+        manufacturer=_unless_own(str(header.get("Manufacturer", "")), own_words(header)),
     )
+
+
+def _unless_own(text, words):
+    """The text, or nothing where it holds one of the patient's own words."""
+    return "" if any(_pattern(w).search(text) for w in words) else text
 
 
 def _age(header):
@@ -370,8 +384,12 @@ def _coded(codes, key, patients, studies, kept):
     ).reset_index(drop=True)
 
 
-def _refuse_leaks(made, identifiers):
-    """A last look before anything is handed over: no record or accession number in any cell."""
+def _refuse_leaks(made, identifiers, own):
+    """A last look before anything is handed over.
+
+    No record or accession number of anybody in any cell, and in no cell of a study's rows a name, number
+    or birth date of its patient.
+    """
     wanted = {i for i in identifiers if len(i) > 3}
     for name in ("manifest", "codes", "text_hits", "quarantine"):
         table = getattr(made, name).astype(str)
@@ -379,3 +397,14 @@ def _refuse_leaks(made, identifiers):
         for column in table.columns.difference(["findings", "impression", "code", "vocabulary"]):
             if np.isin(table[column], list(wanted)).any():
                 raise Refused(f"{name}, column {column}: holds a record or accession number")
+        if "study_id" not in table or name == "codes":
+            continue
+        for column in table.columns.difference(["study_id", "patient_id", "volume", "date"]):
+            for study_id, text in zip(table["study_id"], table[column], strict=True):
+                # A short number may be an age.
+                words = [w for w in own.get(study_id, ()) if len(w) > 3 or not w.isdigit()]
+                if any(_pattern(w).search(text) for w in words):
+                    raise Refused(
+                        f"{name}, column {column}, study {study_id}: holds a name, number or birth date "
+                        "of its patient"
+                    )

@@ -6,6 +6,9 @@ reason, and every later denominator can count it. A killed survey resumes with w
 memory does not grow with the number of studies.
 """
 
+import errno
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,6 +24,7 @@ COLUMNS = (
     "study_id", "status", "reason", "orientation", "spacing_r_mm", "spacing_a_mm", "spacing_s_mm",
     "n_slices", "body_fraction", "body_hu", "air_fraction", "notes",
 )  # fmt: skip
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 OUTLIER_MAD = 6.0  # robust deviations from the median at which a study's body HU is an outlier
 
 
@@ -34,7 +38,12 @@ def look_at(study, *, grid, cache_dir):
     row = dict.fromkeys(COLUMNS, np.nan) | dict(study_id=study_id, status="ok", reason="", notes="")
     try:
         seen = load_input(path, grid, cache_dir=cache_dir)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with one study stops no other
+        header = _header(path)
+    except MemoryError:
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) in NO_ROOM:
+            raise  # the machine's fault, not the study's
         return row | dict(status="quarantined", reason=_without_names(str(error), path, study_id))
     low, high = grid.hu_window
     hu = seen.image * (high - low) + low
@@ -45,7 +54,7 @@ def look_at(study, *, grid, cache_dir):
         air_fraction=round(float((seen.image <= 0).mean()), 4),
         notes=" ".join(seen.notes),
     )
-    return row | _header(path)
+    return row | header
 
 
 def _without_names(text, path, study_id):
@@ -90,13 +99,24 @@ def survey(studies, grid=Grid(), *, cache_dir, n_workers=0):  # noqa: B008 - fro
     -------
     DataFrame
         `COLUMNS`, one row a study in the given order; `status` is `ok` or `quarantined`.
+
+    Raises
+    ------
+    OSError, MemoryError
+        Where the machine has no room: no study is blamed for that, and the next call resumes.
     """
     jobs = list(zip(studies["study_id"], studies["volume"], strict=True))
     look = partial(look_at, grid=grid, cache_dir=cache_dir)
     bar = partial(tqdm, total=len(jobs), desc="studies", mininterval=5)
     if n_workers:
-        with get_context("spawn").Pool(n_workers) as pool:
-            rows = list(bar(pool.imap(look, jobs, chunksize=4)))
+        with ProcessPoolExecutor(n_workers, get_context("spawn")) as pool:
+            try:
+                rows = list(bar(pool.map(look, jobs, chunksize=4)))
+            except BrokenProcessPool:
+                raise MemoryError(
+                    f"One of {n_workers} worker processes was killed, most likely for memory. Run again "
+                    "with fewer (n_workers, or make's CORES); finished studies are kept."
+                ) from None
     else:
         rows = list(bar(map(look, jobs)))
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -43,7 +43,10 @@ class TowersConfig:
 
 
 class TwoTowers(nn.Module):
-    """Encodes volumes and texts into one space; also predicts phecodes from volumes."""
+    """Encodes volumes and texts into one space; also predicts phecodes from volumes.
+
+    With `checkpointing` both towers compute their activations again in the backward pass, each once.
+    """
 
     def __init__(self, config, *, checkpointing=False):
         super().__init__()
@@ -54,6 +57,9 @@ class TwoTowers(nn.Module):
             checkpointing=checkpointing,
         )
         self.encode_text = TextEncoder(config.text)
+        if checkpointing and not config.text.is_frozen:
+            how = {"use_reentrant": False}
+            self.encode_text.text_encoder.gradient_checkpointing_enable(how)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale))
 
     def clamp_logit_scale_(self):

@@ -18,7 +18,6 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import yaml
-from nbconvert import HTMLExporter
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import TextLexer, get_lexer_for_filename
@@ -46,7 +45,6 @@ MENU = (
     ("ledger.html", "Claims"), ("viewer.html", "Scan viewer"), ("cohort.html", "Cohort"),
     ("docs.html", "Docs"),
 )  # fmt: skip
-SHOWN_FIRST = "summary"
 WARNING = (
     '<p class="warning"><strong>Synthetic data.</strong> Except where a real scan is named, every number '
     "of this run comes from computer-made phantoms. It teaches and tests the method; it is no evidence "
@@ -224,7 +222,8 @@ def copy_figures(base, out):
 def about_figure(facts):
     """Caption, tier, n, interval and seed in words: a figure's alternative text and its caption."""
     n = ", ".join(f"{v:,} {k}" for k, v in facts.get("n", {}).items())
-    parts = (facts.get("caption", ""), facts["tier_note"], n, facts.get("interval", ""))
+    interval = facts.get("interval") or "no interval"
+    parts = (facts.get("caption", ""), facts["tier_note"], n, interval)
     return " · ".join(p.rstrip(".") for p in parts if p) + f" · seed {facts['seed']}"
 
 
@@ -237,10 +236,23 @@ def notebook_of(name):
     )
 
 
+def panels_of(name, notebook):
+    """What a notebook says of a figure's panels: its last words on them before the figure is saved."""
+    path, said = run.NOTEBOOKS / f"{notebook}.ipynb", ""
+    if not path.is_file():
+        return ""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown" and "**a**" in cell.source:
+            said = "\n".join(x for x in cell.source.splitlines() if not x.startswith("#"))
+        elif "save_figure" in cell.source and f'"{name}"' in cell.source:
+            return said
+    return ""
+
+
 def front_page(site, facts):
     """What this is and is not, the overview figure, where to go on."""
     is_phantom = site.profile["tier"] == "phantom"
-    first = SHOWN_FIRST if SHOWN_FIRST in facts else next(iter(facts))
+    first = next((n for n in run.LOOK_FIRST if n in facts), next(iter(facts)))
     picture = (
         f'<figure><a href="figures/{first}.png"><img src="figures/{first}.png" '
         f'alt="{escape(about_figure(facts[first]))}"></a>'
@@ -279,11 +291,14 @@ def gallery(site, facts):
         links.append(f'<a href="figures/{name}.json">provenance</a>')
         if (site.out / "figures" / f"{name}.pdf").exists():
             links.append(f'<a href="figures/{name}.pdf">PDF</a>')
-        words = escape(about_figure(about))
+        words, panels = escape(about_figure(about)), panels_of(name, notebook)
+        if panels:
+            panels = site.render(panels, "notebooks", "gallery.html")
+            panels = f'<details class="small"><summary>Panels</summary>{panels}</details>'
         cards.append(
             f'<article class="card" id="{name}"><a href="figures/{name}.png"><img loading="lazy" '
             f'src="figures/{name}.png" alt="{words}"></a><h2>{escape(name.replace("_", " "))}</h2>'
-            f'<p class="small">{words}</p><p class="small">{" · ".join(links)}</p></article>'
+            f'<p class="small">{words}</p>{panels}<p class="small">{" · ".join(links)}</p></article>'
         )
     body = f'<h1>Figures</h1><div class="cards">{"".join(cards)}</div>'
     site.write("gallery.html", "Figures", body, is_wide=True)
@@ -291,20 +306,11 @@ def gallery(site, facts):
 
 def notebook_pages(site, pages, facts):
     """Executed notebooks as pages, and their list."""
-    exporter = HTMLExporter(template_name="basic")
     listed, stems = [], list(pages)
     for i, (stem, path) in enumerate(pages.items()):
         address = site.notebooks[stem]
         name = stem.partition("-")[0]
         notebook = nbformat.read(path, as_version=4)
-        exporter.register_filter(
-            "markdown2html",
-            lambda source, **_: site.render(source, "notebooks", address),  # noqa: B023 - used at once
-        )
-        exporter.register_filter(
-            "markdown2html_mistune",
-            lambda source: site.render(source, "notebooks", address),  # noqa: B023
-        )
         title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
         body = "".join(_cell(c, site, address, facts, name) for c in notebook.cells)
         near = "".join(
@@ -322,7 +328,7 @@ def notebook_pages(site, pages, facts):
 
 
 def _cell(cell, site, address, facts, name):
-    """One cell: words rendered, code folded away behind a line, outputs as they came."""
+    """One cell: words rendered, code in colours, outputs as they came."""
     if cell.cell_type == "markdown":
         return f'<div class="cell">{site.render(cell.source, "notebooks", address)}</div>'
     if cell.cell_type != "code":
@@ -331,7 +337,10 @@ def _cell(cell, site, address, facts, name):
 
     code = highlight(cell.source, PythonLexer(), HtmlFormatter())
     shown = _joined(cell.get("outputs", []))
-    outputs = "".join(_output(o, site, address, facts, name) for o in shown)
+    named = [n for n in facts if f'"{n}"' in cell.source]  # the figure that this cell saves
+    made = named or [n for n in facts if notebook_of(n) == name]
+    words = " ".join(about_figure(facts[n]) for n in made) or f"Picture from {name}"
+    outputs = "".join(_output(o, site, address, words) for o in shown)
     return f'<div class="cell code">{code}{outputs}</div>'
 
 
@@ -354,7 +363,7 @@ def _joined(outputs):
     return joined
 
 
-def _output(output, site, address, facts, name):
+def _output(output, site, address, words):
     if output.output_type == "stream":
         # A progress bar rewrites its line: its last state is what a reader would have seen.
         lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in output.text.rstrip().split("\n")]
@@ -365,8 +374,6 @@ def _output(output, site, address, facts, name):
         return f"<pre>{escape(_ANSI.sub('', chr(10).join(output.traceback)))}</pre>"
     data = output.data
     if "image/png" in data:
-        made = [about_figure(f) for n, f in facts.items() if notebook_of(n) == name]
-        words = " ".join(made) or f"Picture from {name}"
         return (
             f'<div class="output"><img alt="{escape(words)}" '
             f'src="data:image/png;base64,{data["image/png"].strip()}"></div>'

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from merlin.cohort.ehr import phecode_matrix
+from merlin.cohort.ehr import phecode_labels
 from merlin.cohort.extract import section_table, split_impression
 from merlin.ingest.preprocess import load_input
 
@@ -139,7 +139,9 @@ def augment(volume, rng, *, shift_voxels, noise, gain):
     return volume
 
 
-def studies_from_manifest(manifest, codes, code_map, phecodes, grid, cache_dir):
+def studies_from_manifest(
+    manifest, codes, code_map, phecodes, grid, cache_dir, *, uncoded="absent"
+):
     """Pretraining studies from a checked manifest and its diagnosis codes.
 
     Labels of findings in the manifest are not looked at: reports and codes are all that training
@@ -156,13 +158,15 @@ def studies_from_manifest(manifest, codes, code_map, phecodes, grid, cache_dir):
     phecodes : sequence of str
     grid : merlin.ingest.preprocess.Grid
     cache_dir : path
+    uncoded : {"absent", "unknown"}
+        As in `ehr.phecode_labels`: what is unknown takes no part in the loss.
 
     Returns
     -------
     Studies
     """
     study_ids = manifest["study_id"].to_numpy(str)
-    labels, _ = phecode_matrix(codes, study_ids, code_map, phecodes)
+    labels = phecode_labels(codes, study_ids, code_map, phecodes, uncoded=uncoded)
     paths = manifest["volume"].tolist()
     findings = (
         manifest["findings"].fillna("").map(lambda t: split_impression(t)[0]).to_numpy(object)
@@ -173,5 +177,5 @@ def studies_from_manifest(manifest, codes, code_map, phecodes, grid, cache_dir):
         volumes=lambda i: load_input(paths[i], grid, cache_dir=cache_dir).image,
         findings=findings,
         sections=section_table(findings),
-        phecodes=labels.astype(np.float32),
+        phecodes=labels,
     )

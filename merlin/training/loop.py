@@ -147,6 +147,18 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
     TrainingDiverged
         On a loss that is not finite, naming the step and the study ids of its batch.
     """
+    how = dict(checkpoint=checkpoint, fingerprint=fingerprint, seed=seed, device=device, show=show)
+    if torch.device(device).type == "cpu" and config.precision == "bf16":
+        # oneDNN's bf16 convolutions gave wrong weight gradients, some not finite (torch 2.13, AVX-512).
+        before = torch.backends.mkldnn.set_flags(False)
+        try:
+            return _fit(model, train, val, config, **how)
+        finally:
+            torch.backends.mkldnn.set_flags(before[0])
+    return _fit(model, train, val, config, **how)
+
+
+def _fit(model, train, val, config, *, checkpoint, fingerprint, seed, device, show):
     torch.manual_seed(seed)
     prepare_cpu()
     kind = torch.device(device).type
@@ -157,7 +169,7 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
     optimizer = torch.optim.AdamW(
         [dict(params=decay, weight_decay=config.weight_decay), dict(params=rest, weight_decay=0.0)],
         lr=config.learning_rate,
-        betas=config.betas,
+        betas=tuple(config.betas),
     )
     scaler = torch.amp.GradScaler(kind, enabled=config.precision == "fp16")
     # Numbered in one order now, so that a resumed run adds up its gradients in the same order.
@@ -291,7 +303,7 @@ def align(model, studies, texts, config, *, seed, device="cpu", show=True):
     optimizer = torch.optim.AdamW(
         trained,
         lr=config.align_learning_rate,
-        betas=config.betas,
+        betas=tuple(config.betas),
         weight_decay=config.align_weight_decay,
     )
     log = []

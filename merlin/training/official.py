@@ -14,6 +14,8 @@ import pickle  # for its error class only: nothing is unpickled here
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from merlin.model.i3d import I3ResNet, ImageConfig
 from merlin.model.report_writer import ReportWriter
@@ -207,13 +209,16 @@ def report_tokens(network, volume):
 
 
 def convert(path, out, *, text_folder="", phecodes=None):
-    """An official `.pt` as `weights.safetensors` of ours.
+    """An official `.pt` as safetensors, once, after a strict load.
+
+    The contrastive file becomes `weights.safetensors` of ours, which every notebook reads. Tensors of the
+    other two keep their names, and the file its kind as metadata: `read_converted` gives them back.
 
     Parameters
     ----------
     path, out : path
     text_folder : path
-        Of Clinical-Longformer.
+        Of Clinical-Longformer; for the contrastive file.
     phecodes : sequence of str, optional
         Names of the phenotype outputs in order; without them outputs are numbered.
 
@@ -225,11 +230,19 @@ def convert(path, out, *, text_folder="", phecodes=None):
     path = Path(path)
     state = read_state(path)
     kind = kind_of(state)
+    said = f"{len(state):,} tensors of the official {kind} checkpoint"
     if kind != "contrastive":
-        raise ValueError(
-            f"{path.name}: this is the {kind} checkpoint, not the contrastive one that the "
-            f"off-the-shelf evaluations read. Expected {FILES['contrastive']}."
-        )
+        if kind == "five-year":
+            import_image(state, name=path.name)
+            said += ", every one in its place: read_converted and import_image give the network"
+        else:
+            import_report_image(split_report(state)["image"], name=path.name)
+            said += ", those of the image network in their places: read_converted, split_report, "
+            said += "import_report_image and import_report_writer give the parts"
+        part = Path(out).with_name(f".part-{Path(out).name}")
+        save_file({k: v.contiguous() for k, v in state.items()}, part, {"kind": kind})
+        part.replace(out)
+        return said
     if not text_folder:
         raise ValueError(
             "--text-folder is missing: a local copy of yikuan8/Clinical-Longformer, for its "
@@ -243,7 +256,24 @@ def convert(path, out, *, text_folder="", phecodes=None):
     facts = {"grid": GRID, "phecodes": names, "model": "main", "tier": "full"}
     facts |= {"profile": "full", "seed": None, "source": path.name}
     save_weights(out, model, facts)
-    return f"{len(state):,} tensors of the official contrastive checkpoint, every one in its place"
+    return f"{said}, every one in its place"
+
+
+def read_converted(path, kind):
+    """Tensors of a five-year or report file that `convert` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is of another kind.
+    """
+    with safe_open(path, "pt") as file:
+        found = (file.metadata() or {}).get("kind", "weights of ours")
+        if found != kind:
+            raise ValueError(
+                f"{Path(path).name}: {found}. Expected the {kind} checkpoint, converted."
+            )
+        return {k: file.get_tensor(k) for k in file.keys()}
 
 
 def export_contrastive(model, out):
@@ -258,7 +288,8 @@ def export_contrastive(model, out):
     apart = [
         f"{f}={getattr(own, f)!r}, the paper's is {getattr(paper, f)!r}"
         for f in ("network", "depth", "width", "block", "stem", "stem_depth_stride", "n_stages",
-                  "pool", "in_channels", "n_phecodes", "flat", "windows")
+                  "pool", "in_channels", "n_phecodes", "flat", "windows", "stem_width",
+                  "embedding_size")
         if getattr(own, f) != getattr(paper, f)
     ]  # fmt: skip
     if model.config.text.kind != "longformer":

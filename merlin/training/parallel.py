@@ -134,23 +134,42 @@ def embed_volumes(model, volume, chunk=0):
 
 
 @contextmanager
-def memory_advice(config, grid_shape):
+def memory_advice(config, grid_shape, *, checkpointing=False):
     """Turn an out-of-memory error of the device into one that says which setting to change."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise MemoryError(explain_memory(error, config, grid_shape)) from error
+        said = explain_memory(error, config, grid_shape, checkpointing=checkpointing)
+        raise MemoryError(said) from error
 
 
-def explain_memory(error, config, grid_shape):
-    """An out-of-memory error in words: what to change, most useful first."""
-    said = [f"Out of memory with batch_size={config.batch_size}, volumes of {tuple(grid_shape)}."]
-    half = max(1, (config.chunk or config.batch_size) // 2)
-    said.append(f"Set chunk={half} (same batch, less at a time),")
+def explain_memory(error, config, grid_shape, *, checkpointing=False, n_processes=None):
+    """An out-of-memory error in words: what to change of what is not changed yet, most useful first.
+
+    Parameters
+    ----------
+    error : Exception
+    config : TrainingConfig
+    grid_shape : (3,) int
+    checkpointing : bool
+        Whether activations are recomputed already.
+    n_processes : int, optional
+        That share the batch; default: those of torchrun.
+    """
+    share = config.batch_size // (n_processes or world()[1])
+    now = min(config.chunk or share, share)  # volumes encoded at once here
+    ways = []
+    if not checkpointing:
+        ways.append("checkpointing=True (activations are computed again)")
+    if now > 1:
+        ways.append(f"chunk={now // 2} (same batch, less at a time)")
     if config.precision == "fp32":
-        said.append("precision='bf16',")
-    said.append("checkpointing=True, or a smaller batch_size.")
-    return f"{' '.join(said)} ({str(error).splitlines()[0][:120]})"
+        ways.append("precision='bf16'")
+    ways.append("a smaller batch_size, or volumes of fewer voxels (spacing_mm, grid_shape)")
+    return (
+        f"Out of memory with {now} volumes of {tuple(grid_shape)} encoded at once, batch_size="
+        f"{config.batch_size}. Set {'; or '.join(ways)}. ({str(error).splitlines()[0][:120]})"
+    )
 
 
 def estimate_step(model, config, grid_shape, *, n_share=None):

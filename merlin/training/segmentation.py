@@ -1,10 +1,28 @@
-"""Training a segmentation network on crops, and applying it to whole scans by sliding windows."""
+"""Training segmentation networks on crops, and applying them to whole scans by sliding windows.
+
+A `Job` is one network from its beginning to the label maps it draws; several jobs go side by side in
+processes of one thread each, which two cores finish sooner than one job of two threads.
+"""
+
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
 
 import numpy as np
 import torch
 from torch.nn import functional as F
+from tqdm import tqdm
 
+from merlin.ingest.labels import label_on_grid, whole_scan
+from merlin.ingest.preprocess import Grid, load_input
+from merlin.ingest.volume import load_volume
+from merlin.model.cpu import prepare_cpu
+from merlin.model.i3d import ImageEncoder
+from merlin.model.segmenter import Segmenter, ThreeWindowDynUNet
+from merlin.model.two_towers import feature_shape
 from merlin.training.adapt import batches, minimise
+from merlin.training.checkpoint import load_weights
 
 UNKNOWN = 255  # label of voxels that nobody annotated; they take no part in the loss
 
@@ -236,3 +254,183 @@ def predict_native(
     where = torch.stack(at[::-1], -1)[None]
     sampled = F.grid_sample(logits.float(), where, align_corners=True, padding_mode="border")
     return sampled[0].argmax(0).to(torch.uint8).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network: how it begins, what it learns from, what it segments.
+
+    Attributes
+    ----------
+    kind : {"merlin", "scratch", "dynunet"}
+        Pretrained encoder, the same encoder from random weights, MONAI's DynUNet.
+    weights : path
+        Of pretraining; all kinds work on its grid.
+    volumes, label_maps : tuple of path
+        Training scans.
+    scans : tuple of path
+        To segment, whole, each on its own grid.
+    class_weights : (n_classes,) tuple of float
+        Of the cross-entropy.
+    window : (3,) int
+    n_steps, batch_size, margin, seed : int
+        As in `train`.
+    overlap : float
+        As in `predict_native`.
+    learning_rate, encoder_learning_rate : float
+        The second for a pretrained encoder.
+    norm, decoder_widths, light_top
+        As in `Segmenter`.
+    dynunet_filters : tuple of int
+    cache_dir : path
+        Of model inputs.
+    n_threads : int
+    device : str
+    """
+
+    kind: str
+    weights: str
+    volumes: tuple
+    label_maps: tuple
+    scans: tuple
+    class_weights: tuple
+    window: tuple
+    n_steps: int
+    batch_size: int
+    margin: int
+    seed: int
+    overlap: float
+    learning_rate: float
+    encoder_learning_rate: float
+    norm: str
+    decoder_widths: tuple
+    light_top: bool
+    dynunet_filters: tuple
+    cache_dir: str
+    n_threads: int = 1
+    device: str = "cpu"
+
+    @property
+    def n_drawn(self):
+        """Training crops that it will draw."""
+        return self.n_steps * self.batch_size
+
+
+def grid_of(weights):
+    """The grid that the weights of pretraining were learnt on."""
+    shape = load_weights(weights)[1]["grid"]
+    return Grid(tuple(shape["spacing_mm"]), tuple(shape["shape"]), tuple(shape["hu_window"]))
+
+
+def network(job):
+    """The network of a job, untrained but for a pretrained encoder."""
+    model = load_weights(job.weights)[0]
+    torch.manual_seed(job.seed)
+    n_classes = len(job.class_weights)
+    if job.kind == "dynunet":
+        return ThreeWindowDynUNet(n_classes, job.dynunet_filters)
+    encoder = model.encode_image
+    if job.kind == "scratch":
+        image = model.config.image
+        encoder = ImageEncoder(image, feature_shape=feature_shape(image, model.config.grid_shape))
+    how = dict(norm=job.norm, light_top=job.light_top, keep_statistics=job.kind == "merlin")
+    return Segmenter(encoder, n_classes, job.decoder_widths, **how)
+
+
+def run_job(job, on_crop=lambda: None):
+    """Train a job's network and segment its scans.
+
+    Parameters
+    ----------
+    job : Job
+    on_crop : callable
+        Called for each training crop, for a progress bar.
+
+    Returns
+    -------
+    list of (i, j, k) uint8
+        Label maps on the scans' own grids.
+    """
+    prepare_cpu(job.n_threads)
+    grid, net = grid_of(job.weights), network(job).to(job.device)
+
+    @cache
+    def label(i):
+        seen = load_input(job.volumes[i], grid, cache_dir=job.cache_dir)
+        return label_on_grid(job.label_maps[i], seen.affine, grid.shape)
+
+    def pair(i):
+        on_crop()
+        return load_input(job.volumes[i], grid, cache_dir=job.cache_dir).image, label(i)
+
+    train(
+        net,
+        pair,
+        len(job.volumes),
+        torch.tensor(job.class_weights),
+        window=job.window,
+        n_steps=job.n_steps,
+        batch_size=job.batch_size,
+        learning_rate=job.learning_rate,
+        encoder_learning_rate=job.encoder_learning_rate if job.kind == "merlin" else None,
+        margin=job.margin,
+        seed=job.seed,
+        device=job.device,
+        show=False,
+    )
+    drawn = []
+    for path in job.scans:
+        volume = load_volume(path)
+        seen = whole_scan(volume, grid, job.window)
+        drawn.append(
+            predict_native(
+                net, seen.image, seen.affine, volume.affine, volume.hu.shape,
+                window=job.window, overlap=job.overlap, device=job.device,
+            )
+        )  # fmt: skip
+    return drawn
+
+
+def run_jobs(jobs, *, n_workers=1):
+    """Run jobs side by side, with one progress bar over all their crops.
+
+    Parameters
+    ----------
+    jobs : dict of key to Job
+        Started in this order: the longest first keep all workers busy to the end.
+    n_workers : int
+        Processes; 1 works in this one.
+
+    Yields
+    ------
+    key, list of (i, j, k) uint8
+        As each is finished.
+    """
+    bar = tqdm(total=sum(j.n_drawn for j in jobs.values()), desc="crops", mininterval=5)
+    with bar:
+        if n_workers == 1:
+            for key, job in jobs.items():
+                yield key, run_job(job, bar.update)
+            return
+        context = get_context("spawn")  # a fork would inherit the threads of a notebook's kernel
+        count = context.Value("q", 0)
+        with ProcessPoolExecutor(n_workers, context, _share, (count,)) as pool:
+            waiting = {pool.submit(_in_worker, job): key for key, job in jobs.items()}
+            while waiting:
+                done, _ = wait(waiting, timeout=5, return_when=FIRST_COMPLETED)
+                bar.update(count.value - bar.n)
+                for future in done:
+                    yield waiting.pop(future), future.result()
+
+
+def _share(count):
+    global _drawn
+    _drawn = count
+
+
+def _in_worker(job):
+    def on_crop():
+        with _drawn.get_lock():
+            _drawn.value += 1
+
+    return run_job(job, on_crop)

@@ -1,11 +1,16 @@
 """The site in a browser, from disk: no error, no request, a table that sorts, a viewer that scrolls."""
 
 import os
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from merlin import run
 from merlin.site import build
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for test_site
 
 pytestmark = pytest.mark.browser
 SIZES = {"desktop": (1200, 900), "phone": (390, 800)}
@@ -17,7 +22,9 @@ def site(tmp_path_factory):
     if profile is None:
         pytest.skip("nothing has been run: make figures PROFILE=smoke")
     out = tmp_path_factory.mktemp("site") / "site"
+    began = time.monotonic()
     build.build(profile, out)
+    assert time.monotonic() - began < 60
     return out
 
 
@@ -83,17 +90,59 @@ def test_viewer_scrolls_by_wheel_and_keyboard_and_shows_masks(page, site):
     page.locator("#axial-slice").focus()
     page.keyboard.press("ArrowRight")
     assert said.inner_text() != before
-    plain = picture()
-    page.get_by_label("liver").check()
-    page.get_by_label("spleen").check()
-    assert picture() != plain or page.evaluate("state.organs.size") == 2
-    page.locator("#view").select_option(label="model's input")
+    for view in page.locator("#view option").all_inner_texts():
+        page.locator("#view").select_option(label=view)
+        for kind in ("#organs", "#findings"):
+            assert changed_by_boxes(page, kind), (view, kind)
     page.locator("#study").select_option(index=1)
-    boxes = page.locator("#findings input")
-    for i in range(boxes.count()):
-        boxes.nth(i).check()
     assert len(page.locator("#report").inner_text()) > 100
     assert page.problems == []
+
+
+def changed_by_boxes(page, kind):
+    """Whether some box of a kind, switched on, changes some slice of the axial picture."""
+    slider = page.locator("#axial-slice")
+    last = int(slider.get_attribute("max"))
+    for at in range(0, last + 1, max(1, last // 12)):
+        slider.evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", str(at))
+        plain = page.evaluate("document.getElementById('axial').toDataURL()")
+        boxes = page.locator(f"{kind} input")
+        for i in range(boxes.count()):
+            boxes.nth(i).check()
+        shown = page.evaluate("document.getElementById('axial').toDataURL()")
+        for i in range(boxes.count()):
+            boxes.nth(i).uncheck()
+        if shown != plain:
+            return True
+    return False
+
+
+def test_ledger_sorts_by_keyboard(page, site):
+    page.goto((site / "ledger.html").as_uri())
+    page.locator("#claims th:nth-child(5) button").focus()
+    page.keyboard.press("Enter")
+    cells = "() => [...document.querySelectorAll('#claims tbody tr')].map(r => r.cells[4].dataset.value)"
+    values = [float(v) for v in page.evaluate(cells) if v]
+    assert values == sorted(values)
+
+
+def test_every_link_of_the_real_site_leads_to_a_file_and_an_anchor(site):
+    from urllib.parse import unquote, urlsplit
+
+    from test_site import pages
+
+    parsed, broken = pages(site), []
+    for path, found in parsed.items():
+        for link in found.links:
+            parts = urlsplit(link)
+            if parts.scheme in ("http", "https", "mailto"):
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            is_there = target.is_file() and (
+                not parts.fragment or target not in parsed or parts.fragment in parsed[target].ids
+            )
+            broken += [(path.name, link)] * (not is_there)
+    assert broken == []
 
 
 def test_dark_mode_is_dark_and_the_keyboard_reaches_the_content(chromium, site):
@@ -110,8 +159,6 @@ def test_dark_mode_is_dark_and_the_keyboard_reaches_the_content(chromium, site):
 @pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="SCREENSHOTS names no folder")
 @pytest.mark.parametrize("page", SIZES, indirect=True)
 def test_screenshots_to_look_at(page, site, request):
-    from pathlib import Path
-
     out = Path(os.environ["SCREENSHOTS"])
     out.mkdir(parents=True, exist_ok=True)
     size = request.node.callspec.params["page"]

@@ -1,5 +1,7 @@
 """The audit finds every damage planted in a look-alike, and nothing in a clean one."""
 
+import errno
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from test_release import cohort as plain
 from merlin.cohort import audit, ehr, release
 from merlin.cohort.extract import label_table
 from merlin.cohort.findings import NAMES
+from merlin.cohort.manifest import ManifestError
 from merlin.ingest import survey
 from merlin.ingest.preprocess import Grid
 
@@ -96,7 +99,7 @@ def test_outliers_name_what_is_unlike_the_others():
 def test_denominators_say_what_each_figure_divides_by(written):
     table, _ = written
     table.loc[2, "findings"] = ""
-    n = audit.denominators(table, n_quarantined=2).set_index("figure")
+    n = audit.denominators(table, n_left_out=2).set_index("figure")
     assert n.loc["test studies", "n_studies"] == 8
     assert n.loc["retrieval, findings", "n_studies"] == 5
     assert n.loc["phenotypes", "detail"] == "codes are not in the release"
@@ -112,6 +115,38 @@ def test_a_folder_with_a_manifest_is_taken_as_it_is(tmp_path):
     found = audit.read_data(tmp_path / "source")
     assert found.has_patients
     assert found.manifest["study_id"].tolist() == table["study_id"].tolist()
+
+
+def test_a_manifest_without_patients_says_so_and_takes_no_overrides(tmp_path):
+    table = cohort(tmp_path / "source")
+    table["volume"] = [p.split("/")[-1] for p in table["volume"]]
+    table["patient_id"] = table["study_id"]
+    table.to_csv(tmp_path / "source" / "manifest.csv", index=False, float_format="%g")
+    found = audit.read_data(tmp_path / "source")
+    assert not found.has_patients
+    n = found.audit.set_index("what")["n"]
+    assert n["patients"] == 0
+    assert n["reports word for word in several splits"] == int(
+        (table.groupby("findings")["split"].nunique() > 1).sum()
+    )
+    with pytest.raises(ManifestError, match="for the release's layout"):
+        audit.read_data(tmp_path / "source", columns={"findings": "Text"})
+
+
+def test_documented_counts_are_the_releases_and_the_papers_apart(written):
+    found = audit.against_documentation(written[0]).set_index(["what", "of"])
+    assert found.loc[("studies, test", "release"), "documented"] == 5125
+    assert found.loc[("studies, test", "paper"), "documented"] == 5137
+    assert (found.loc["studies"]["found"] == len(written[0])).all()
+
+
+def test_a_full_disk_ends_the_survey_and_blames_no_study(written, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(survey, "load_input", full)
+    with pytest.raises(OSError, match="No space left"):
+        survey.survey(written[0], GRID, cache_dir=tmp_path / "cache")
 
 
 def test_own_codes_are_checked_all_at_once(tmp_path):

@@ -132,6 +132,29 @@ def test_columns_of_another_name_are_asked_for_and_taken(written):
     assert found.audit["detail"].str.contains("Text read as findings").any()
 
 
+def test_label_columns_of_another_name_are_taken_and_shown(written):
+    table, folder = written
+    edit(folder / release.FINDINGS, lambda t: t.rename(columns={"ascites": "free fluid"}))
+    with pytest.raises(ManifestError, match="no columns ascites"):
+        release.read_release(folder)
+    found = release.read_release(folder, columns={"ascites": "free fluid"})
+    assert found.audit["detail"].str.contains("free fluid read as ascites").any()
+    label = found.manifest["label_ascites"].astype(float)
+    np.testing.assert_array_equal(label, table["label_ascites"])
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"finding": "Text"}, "no column of ours is called finding; did you mean findings"),
+        ({"findings": "Txt"}, "findings is said to be Txt, which no table has"),
+    ],
+)
+def test_a_mistaken_override_is_refused(written, columns, said):
+    with pytest.raises(ManifestError, match=said):
+        release.read_release(written[1], columns=columns)
+
+
 def test_missing_files_are_named_together(tmp_path):
     (tmp_path / "d").mkdir()
     with pytest.raises(ManifestError) as caught:

@@ -269,3 +269,34 @@ def test_the_key_may_not_lie_in_the_output_and_columns_are_asked_for(hospital_da
     pd.DataFrame({"id": ["x"]}).to_csv(hospital_data / "reports.csv", index=False)
     assert call(hospital_data) == 2
     assert "no column accession; reports: no column findings" in capsys.readouterr().err
+
+
+def named_maker(folder):
+    """Write a patient's name where the scanner's maker should stand."""
+    for path in (folder / "tree" / "case 0").glob("*.dcm"):
+        ds = pydicom.dcmread(path)
+        ds.Manufacturer = "for Doe, Jane"
+        ds.save_as(path)
+
+
+def test_a_name_in_the_makers_field_does_not_leave(hospital_data):
+    named_maker(hospital_data)
+    call(hospital_data)
+    assert leaks(hospital_data / "cohort") == []
+    made = load_manifest(hospital_data / "cohort" / "manifest.csv")["manufacturer"].fillna("")
+    assert sorted(made) == ["", "Vendor A"]
+
+
+def test_the_last_look_refuses_to_write_a_name(hospital_data, monkeypatch, capsys):
+    named_maker(hospital_data)
+    monkeypatch.setattr(hospital, "_unless_own", lambda text, words: text)
+    assert call(hospital_data) != 0
+    assert "manifest, column manufacturer, study S" in capsys.readouterr().err
+    assert not (hospital_data / "cohort" / "manifest.csv").exists()
+
+
+def test_reports_and_studies_that_do_not_meet_are_counted(hospital_data, capsys):
+    path = hospital_data / "reports.csv"
+    path.write_text(path.read_text().replace("ACC77001", "ACC-77001"))
+    call(hospital_data)
+    assert "1 studies have no report, 1 reports no study" in capsys.readouterr().out

@@ -269,6 +269,21 @@ def test_damaged_entry_is_rebuilt_and_reported(tmp_path, cache, damage):
     same(load_input(path, SMALL, cache_dir=cache), first)
 
 
+def test_a_large_entry_is_compressed_and_read_back_to_the_last_bit(tmp_path, cache, monkeypatch):
+    path = write_nifti(tmp_path / "a.nii")
+    plain = load_input(path, SMALL, cache_dir=tmp_path / "plain")
+    monkeypatch.setattr(module, "PACKED_FROM", 0)
+    same(load_input(path, SMALL, cache_dir=cache), plain)
+    (entry,) = entries(cache)
+    same(load_input(path, SMALL, cache_dir=cache), plain)
+    content = bytearray(entry.read_bytes())
+    content[-40] ^= 0xFF
+    entry.write_bytes(bytes(content))
+    again = load_input(path, SMALL, cache_dir=cache)
+    assert "has been rebuilt" in " ".join(again.notes)
+    np.testing.assert_array_equal(again.image, plain.image)
+
+
 def test_what_changes_under_a_running_process_is_seen(tmp_path, cache):
     path = write_nifti(tmp_path / "a.nii")
     first = load_input(path, SMALL, cache_dir=cache)

@@ -115,3 +115,28 @@ def test_temperature_is_kept_between_1_and_100(model, value, kept):
     assert model.logit_scale.item() == pytest.approx(kept)
     assert model.logit_scale.requires_grad
     assert pytest.approx(math.log(100), abs=1e-4) == MAX_LOGIT_SCALE
+
+
+@pytest.mark.parametrize("kind", ["small", "longformer"])
+def test_text_gradients_are_the_same_when_activations_are_computed_again(kind, tmp_path):
+    image = ImageConfig(depth=14, width=4, n_stages=1, pool="mean", n_phecodes=2, embedding_size=6)
+    text = SMALL_TEXT
+    if kind == "longformer":
+        text = TextConfig(folder=str(make_longformer(tmp_path)), embedding_size=6)
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        model = TwoTowers(TowersConfig(image, text, (16, 16, 16)), checkpointing=checkpointing)
+        model.encode_text.train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        ids, mask, _ = model.encode_text.tokenize(["liver is normal .", "ascites"])
+        model.embed_tokens(ids, mask)[:, 0].sum().backward()
+        found.append(
+            {n: p.grad for n, p in model.encode_text.named_parameters() if p.grad is not None}
+        )
+        assert model.encode_text.text_encoder.is_gradient_checkpointing == checkpointing
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, msg=name)

@@ -87,7 +87,12 @@ def test_a_release_becomes_figures_through_a_kill_and_damages_are_found(tmp_path
     scores = pd.read_csv(base / "results" / "zero_shot_findings.csv")
     assert scores["value"].notna().any()
     facts = json.loads((base / "figures" / "zero_shot_findings.json").read_text())
-    assert facts["n"] == {"test studies, patients unknown": int(kept["split"].eq("test").sum())}
+    gone = pd.read_csv(base / "cohort" / "left_out.csv", dtype=str)
+    assert set(gone["reason"]) > {"no volume"}
+    assert facts["n"] == {
+        "test studies, patients unknown": int(kept["split"].eq("test").sum()),
+        "test studies without a readable volume": int(gone["split"].eq("test").sum()),
+    }
     assert "resamples of studies" in facts["interval"]
     for name in ("dataset_audit", "zero_shot_findings", "phenotypes", "retrieval"):
         facts = json.loads((base / "figures" / f"{name}.json").read_text())

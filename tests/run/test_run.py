@@ -2,7 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -500,17 +503,42 @@ def test_figures_runs_snakemake_of_this_environment(tiny, monkeypatch, capsys):
     """One dry run, then the run; the failing one's code comes back with the way to resume."""
     calls = []
 
-    def fake(command, **options):
-        calls.append((command, options))
-        failed = 3 if "--dry-run" not in command else 0
-        return SimpleNamespace(returncode=failed, stdout="3 jobs", stderr="")
+    def fake(command, *_, **options):
+        calls.append(command)
+        return SimpleNamespace(returncode=0, stdout="3 jobs", stderr="")
 
     monkeypatch.setattr(run.subprocess, "run", fake)
+    monkeypatch.setattr(run, "_to_its_end", lambda *a: fake(*a) and 3)
     assert run.figures("smoke", 2) == 3
-    (plan, _), (real, _) = calls
+    plan, real = calls
+    assert "--dry-run" in plan
     assert plan[:3] == real[:3] == [sys.executable, "-m", "snakemake"]
     assert "profile=smoke" in real
     assert "make figures PROFILE=smoke resumes" in capsys.readouterr().err
+
+
+def test_ctrl_c_lets_running_jobs_stop_and_says_so_by_its_code(tmp_path):
+    """The keyboard's signal reaches parent and child alike; the child takes a second to tidy up."""
+    child = (
+        "import signal, sys, time; from pathlib import Path\n"
+        "def tidy(*_):\n"
+        f"    time.sleep(1); Path({str(tmp_path / 'tidied')!r}).touch(); sys.exit(1)\n"
+        "signal.signal(signal.SIGINT, tidy)\n"
+        f"Path({str(tmp_path / 'ready')!r}).touch(); time.sleep(60)\n"
+    )
+    parent = (
+        "import os, sys; from merlin import run\n"
+        f"sys.exit(run._to_its_end([sys.executable, '-c', {child!r}], dict(os.environ)))\n"
+    )
+    command = [sys.executable, "-c", parent]
+    running = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    while not (tmp_path / "ready").exists() and running.poll() is None:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    said = running.communicate(timeout=30)[1].decode()
+    assert running.returncode == 130
+    assert (tmp_path / "tidied").exists()
+    assert "Traceback" not in said
 
 
 def test_a_users_own_data_need_room_for_their_cache(tmp_path):
@@ -529,8 +557,9 @@ def test_a_users_own_data_need_room_for_their_cache(tmp_path):
 
 
 def test_what_the_user_brings_is_held_to_what_the_tier_reads(tmp_path):
-    (tmp_path / "w").write_text("")
-    given = {"data": "", "weights": str(tmp_path / "w"), "embeddings": ""}
+    (tmp_path / "w.safetensors").write_text("")
+    (tmp_path / "official.pt").write_text("")
+    given = {"data": "", "weights": str(tmp_path / "w.safetensors"), "embeddings": ""}
     with pytest.raises(run.ProfileError, match="DATA=… is missing"):
         run.own_files("full", given)
     with pytest.raises(run.ProfileError, match="the phantom tier does not read it"):
@@ -539,6 +568,8 @@ def test_what_the_user_brings_is_held_to_what_the_tier_reads(tmp_path):
         run.own_files("full", given | {"data": str(tmp_path)}, trains=True)
     with pytest.raises(run.ProfileError, match="not found"):
         run.own_files("embeddings", {"embeddings": str(tmp_path / "x.npz")})
+    with pytest.raises(run.ProfileError, match=r"merlin weights FILE\.pt"):
+        run.own_files("full", {"data": str(tmp_path), "weights": str(tmp_path / "official.pt")})
     assert set(run.own_files("full", given | {"data": str(tmp_path)})) == {"data", "weights"}
 
 

@@ -141,6 +141,18 @@ def test_half_precision_resumes_with_its_loss_scale(tmp_path, monkeypatch):
     assert resumed == whole
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_near_full_precision(tmp_path, precision):
+    options = dict(n_steps=6, save_every=6)
+    _, full = tiny_run.train(tmp_path / "full.pt", **options)
+    weights, half = tiny_run.train(tmp_path / "half.pt", precision=precision, **options)
+    assert all(v.dtype != torch.bfloat16 and v.dtype != torch.float16 for v in weights.values())
+    assert all(torch.isfinite(v).all() for v in weights.values())
+    losses = [[x["loss"] for x in log] for log in (full, half)]
+    assert losses[0] != losses[1]  # it was half precision
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=0.02)  # later steps drift apart
+
+
 def test_divergence_names_step_and_studies_and_keeps_the_last_checkpoint(tmp_path):
     path, bad = tmp_path / "c.pt", 5
     order = np.concatenate([loop.batch_indices(12, 4, s, seed=7) for s in range(3, 6)])

@@ -154,6 +154,42 @@ def test_command_copies_ours_and_explains_what_is_missing(towers, tmp_path, caps
     assert "--text-folder is missing" in capsys.readouterr().err
 
 
+def test_five_year_and_report_files_are_converted_once_and_given_back(
+    tmp_path, monkeypatch, capsys
+):
+    network = I3ResNet(ImageConfig(depth=14, width=8, n_phecodes=6))
+    for name in ("import_image", "import_report_image"):  # at this test's size
+        whole = getattr(official, name)
+        small = lambda *a, f=whole, **k: f(*a, depth=14, width=8, **k)  # noqa: E731
+        monkeypatch.setattr(official, name, small)
+    five = saved(network.state_dict(), tmp_path / "five.pt")
+    assert cli.main(["weights", str(five), "--out", str(tmp_path / "five.safetensors")]) == 0
+    assert "official five-year checkpoint, every one in its place" in capsys.readouterr().out
+    back = official.read_converted(tmp_path / "five.safetensors", "five-year")
+    assert back.keys() == network.state_dict().keys()
+    assert all(torch.equal(v, back[k]) for k, v in network.state_dict().items())
+    with pytest.raises(ValueError, match=r"five-year\. Expected the report checkpoint"):
+        official.read_converted(tmp_path / "five.safetensors", "report")
+    torn = {k: v for k, v in network.state_dict().items() if k != "bn1.bias"}
+    torn = saved(torn, tmp_path / "torn.pt")
+    assert cli.main(["weights", str(torn), "--out", str(tmp_path / "torn.safetensors")]) == 2
+    assert "bn1.bias: missing" in capsys.readouterr().err
+    assert not (tmp_path / "torn.safetensors").exists()
+
+
+def test_a_download_is_checked_against_its_hash(tmp_path, monkeypatch):
+    import hashlib
+
+    fetched = tmp_path / "fetched.pt"
+    fetched.write_bytes(b"weights")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: str(fetched))
+    right = hashlib.sha256(b"weights").hexdigest()
+    ask = dict(cache_dir=tmp_path, revision="a" * 40)
+    assert official.download("contrastive", sha256=right.upper(), **ask) == fetched
+    with pytest.raises(ValueError, match="kept, unread"):
+        official.download("contrastive", sha256="0" * 64, **ask)
+
+
 def test_download_is_guarded(tmp_path):
     with pytest.raises(ValueError, match="commit hash of 40"):
         official.download("contrastive", tmp_path, revision="main", sha256="0" * 64)
