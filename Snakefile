@@ -108,14 +108,19 @@ def figures(name, folder=""):
     return [f"{BASE}/figures/{folder}{f}.json" for f in FIGURES[name]]
 
 
+# Of what a notebook says while it runs, its progress bars: each job's latest, every 15 seconds at most.
+PROGRESS = r"""shown=-15; while IFS= read -r line; do case "$line" in
+*'  0%|'*) ;;
+*%'|'*) if [ $((SECONDS - shown)) -ge 15 ]; then shown=$SECONDS; echo "$name: ${line##*$'\r'}"; fi ;;
+Traceback*) echo "$line"; cat ;;
+esac; done"""
 # Two kernels that start in the same moment may pick the same port, and one dies: each start holds a
 # lock for some seconds, in the background.
 PAPERMILL = (
-    "mkdir -p {BASE}/partial/$(dirname {params.name}) && "
+    "mkdir -p {BASE}/partial/$(dirname {params.name}) && name={params.name} && "
     "exec 9>{BASE}/partial/.start && flock 9 && {{ sleep 5 & }} && exec 9>&- && "
     "( papermill {input[0]} {BASE}/partial/{params.name}.ipynb --cwd notebooks --no-progress-bar "
-    "--log-level ERROR --log-output -p profile {PROFILE} {params.extra} "
-    "2> >(grep -v 'without encryption' >&2) "
+    "--log-level WARNING --log-output -p profile {PROFILE} {params.extra} 2> >({PROGRESS} >&2) "
     "|| {{ python -m merlin.run explain {BASE}/partial/{params.name}.ipynb; exit 1; }} ) && "
     "mv {BASE}/partial/{params.name}.ipynb {output[0]}"
 )

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
+from merlin import cli
 from merlin.cohort import audit, build, manifest, release
 from merlin.ingest.preprocess import Grid
 from merlin.model.i3d import ImageConfig
@@ -110,3 +111,43 @@ def test_a_release_becomes_figures_through_a_kill_and_damages_are_found(tmp_path
         command, cwd=root, env=env, capture_output=True, text=True, timeout=60, check=False
     )
     assert "Nothing to be done" in again.stdout
+
+
+@pytest.mark.slow
+def test_verse_folders_become_the_fracture_figure(tmp_path):
+    root = tmp_path / "companion"
+    root.mkdir()
+    for name in ("merlin", "notebooks"):
+        shutil.copytree(HERE / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(HERE / "Snakefile", root)
+    jobs = build.plan("spine", 24, seed=5, matrix=48, folder=tmp_path / "spines")
+    table, truth, _ = build.build_cohort(jobs, n_workers=0)
+    broken = set(truth.loc[truth["finding"] == "fracture", "study_id"])
+    rows = ["subject,T12,L1"]
+    for n, study in enumerate(table.itertuples()):
+        subject = f"sub-verse{n:03}"
+        folder = tmp_path / "verse" / "dataset-verse20test" / "rawdata" / subject
+        folder.mkdir(parents=True)
+        shutil.copy(tmp_path / "spines" / study.volume, folder / f"{subject}_dir-ax_ct.nii.gz")
+        rows.append(f"{subject},0,{2 if study.study_id in broken else 0}")
+    assert 0 < len(broken) < len(table)
+    (tmp_path / "grades.csv").write_text("\n".join(rows) + "\n")
+    made = tmp_path / "my_verse"
+    code = cli.main(["verse", str(tmp_path / "verse"), "--grades", str(tmp_path / "grades.csv"),
+                     "--out", str(made)])  # fmt: skip
+    assert code == 0
+    command = [sys.executable, "-m", "merlin.run", "figures", "verse", "--data", str(made),
+               "--weights", str(weights(tmp_path / "weights.safetensors"))]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True,
+        timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    base = root / "runs" / "verse"
+    scores = pd.read_csv(base / "results" / "zero_shot_findings.csv")
+    scores = scores[scores["model"] == "main"].set_index(["label", "metric"])
+    fractures, others = scores.loc[("fracture", "auroc")], scores.loc[("ascites", "auroc")]
+    assert (fractures["status"] == "ok").all()
+    assert (fractures["n_positive"] == len(broken)).all()
+    assert (others["status"] == "not evaluated").all()
+    assert not (base / "05_phenotypes.ipynb").exists()
