@@ -6,6 +6,7 @@
     merlin release merlinabdominalctdataset --out my_cohort
     merlin phantom --layout merlin --out look_alike
     merlin hospital dicom_tree --reports reports.csv --key secret.txt --out cohort
+    merlin verse verse_folder --grades grades.csv --out my_verse
     merlin weights official.pt --text-folder Clinical-Longformer --out weights.safetensors
     merlin check
 

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from merlin.run import atomic
+from merlin.run import atomic, counts, unit
 
 SCHEMA = 1
 PROMPTS = Path(__file__).parent / "evaluation" / "prompts.yaml"
@@ -99,7 +99,7 @@ class Embeddings:
     @property
     def unit(self):
         """What intervals resample: patients, or studies where no patient is known."""
-        return "patients" if (self.patient_id != self.study_id).any() else "studies"
+        return unit(self.patient_id, self.study_id)
 
     @property
     def is_synthetic(self):
@@ -108,9 +108,7 @@ class Embeddings:
 
     def counts(self, rows):
         """Numbers for a figure's footer: patients (or that they are unknown), test studies, those left out."""
-        n = {"patients": len(set(self.patient_id[rows])), "test studies": len(rows)}
-        if self.unit == "studies":
-            n = {"test studies, patients unknown": len(rows)}
+        n = counts(self.patient_id[rows], self.study_id[rows], "test studies")
         left_out = self.meta.get("n_left_out", 0)
         return n | ({"test studies without a readable volume": left_out} if left_out else {})
 

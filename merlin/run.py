@@ -349,6 +349,23 @@ def kept(path, mark, make):
     return table
 
 
+def unit(patient_ids, study_ids):
+    """What intervals resample: `patients`, or `studies` where no patient is known."""
+    return (
+        "patients"
+        if any(p != s for p, s in zip(patient_ids, study_ids, strict=True))
+        else "studies"
+    )
+
+
+def counts(patient_ids, study_ids, what):
+    """Numbers for a figure's footer: patients and `what`, or `what` and that patients are unknown."""
+    n = len(study_ids)
+    if unit(patient_ids, study_ids) == "studies":
+        return {f"{what}, patients unknown": n}
+    return {"patients": len(set(patient_ids)), what: n}
+
+
 def is_kept(path, mark):
     """Whether `kept` has a table of this mark."""
     path = Path(path)

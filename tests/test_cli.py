@@ -94,3 +94,22 @@ def test_nothing_to_do_exits_with_2(weights, tmp_path, monkeypatch, capsys, path
     monkeypatch.chdir(tmp_path)
     assert cli.main(["findings", *paths, "--weights", str(weights), "--out", "out"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_look_alike_of_the_release_is_written_from_a_run_and_read_back(tmp_path, monkeypatch, capsys):
+    from merlin import run
+    from merlin.cohort import build, release
+
+    folder = tmp_path / "runs" / "smoke" / "cohort"
+    jobs = build.plan("internal", 8, seed=5, matrix=48, folder=folder)
+    table, _, _ = build.build_cohort(jobs, n_workers=0)
+    table.to_csv(folder / "manifest.csv", index=False)
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    ask = ["phantom", "--layout", "merlin", "--out", str(tmp_path / "look alike"), "--studies", "6"]
+    assert cli.main(ask) == 0
+    assert "Wrote 6 synthetic studies" in capsys.readouterr().out
+    back = release.read_release(tmp_path / "look alike")
+    assert back.manifest["study_id"].tolist() == table["study_id"].tolist()[:6]
+    assert cli.main(ask) == 2  # never over what is there
+    assert cli.main([*ask[:4], str(tmp_path / "x"), "--profile", "default"]) == 2
+    assert "Run notebooks/01_cohort.ipynb first" in capsys.readouterr().err

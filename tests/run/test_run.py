@@ -597,3 +597,16 @@ def test_every_figure_of_a_notebook_is_shown_not_the_first_alone(tmp_path):
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute(env=outside)
     for cell in notebook.cells[1:]:
         assert sum("image/png" in o.get("data", {}) for o in cell.outputs) == 1
+
+
+def test_a_footer_says_whether_patients_are_known():
+    studies = ["a", "b", "c"]
+    assert run.counts(["p", "p", "q"], studies, "test studies") == {
+        "patients": 2,
+        "test studies": 3,
+    }
+    assert run.counts(studies, studies, "test studies") == {"test studies, patients unknown": 3}
+    assert (run.unit(["p", "p", "q"], studies), run.unit(studies, studies)) == (
+        "patients",
+        "studies",
+    )

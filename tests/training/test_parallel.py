@@ -105,23 +105,27 @@ import resource, sys, torch
 sys.path.insert(0, sys.argv[1])
 from test_parallel import larger
 torch.set_num_threads(1)
-towers = larger()
+from merlin.training import parallel
+checkpointing, chunk = (int(x) for x in sys.argv[2:])
+towers = larger(checkpointing=bool(checkpointing))
 optimizer = torch.optim.AdamW(towers.parameters())
 towers.encode_image(torch.zeros(2, 1, 32, 32, 32))  # libraries and kernels are loaded
 before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
-image, logits, _ = towers.embed_volumes(torch.rand(4, 1, 96, 96, 64))
+image, logits, finish = parallel.embed_volumes(towers, torch.rand(4, 1, 96, 96, 64), chunk)
 (image.sum() + logits.sum()).backward()
+finish()
 optimizer.step()
 peak = next(x for x in open("/proc/self/status") if x.startswith("VmHWM"))  # of this program alone
 print(int(peak.split()[1]) * 1024 - before)
 """
 
 
-def larger():
+def larger(checkpointing=False):
     torch.manual_seed(0)
     image = ImageConfig(depth=26, width=16, n_phecodes=8, in_channels=1)
     text = TextConfig(kind="small", hidden_size=32, n_layers=1, max_length=32)
-    return TwoTowers(TowersConfig(image, text, (96, 96, 64)))
+    towers = TowersConfig(image, text, (96, 96, 64))
+    return TwoTowers(towers, checkpointing=checkpointing)
 
 
 def test_timing_a_step_leaves_model_and_random_numbers_alone():
@@ -135,14 +139,16 @@ def test_timing_a_step_leaves_model_and_random_numbers_alone():
     assert all(p.grad is None for p in towers.parameters())
 
 
-def test_estimated_memory_is_within_15_percent_of_the_measured_one():
+@pytest.mark.parametrize(("checkpointing", "chunk"), [(0, 0), (0, 2), (1, 0), (1, 2)])
+def test_estimated_memory_is_within_15_percent_of_the_measured_one(checkpointing, chunk):
+    command = [sys.executable, "-c", MEASURE, str(Path(__file__).parent)]
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(Path(__file__).parent)], capture_output=True, text=True,
-        timeout=300, check=False,
+        [*command, str(checkpointing), str(chunk)], capture_output=True, text=True, timeout=300,
+        check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    towers = larger()
-    found = parallel.estimate_step(towers, config(batch_size=4), (96, 96, 64))
+    towers = larger(checkpointing=bool(checkpointing))
+    found = parallel.estimate_step(towers, config(batch_size=4, chunk=chunk), (96, 96, 64))
     own = sum(p.numel() * 4 for p in towers.parameters())  # these were there before
     estimate, measured = found["total"] - own, int(done.stdout)
     assert abs(estimate / measured - 1) < 0.15, (estimate, measured)
