@@ -96,7 +96,9 @@ def test_nothing_to_do_exits_with_2(weights, tmp_path, monkeypatch, capsys, path
     assert message in capsys.readouterr().err
 
 
-def test_a_look_alike_of_the_release_is_written_from_a_run_and_read_back(tmp_path, monkeypatch, capsys):
+def test_a_look_alike_of_the_release_is_written_from_a_run_and_read_back(
+    tmp_path, monkeypatch, capsys
+):
     from merlin import run
     from merlin.cohort import build, release
 
