@@ -58,8 +58,7 @@ class TwoTowers(nn.Module):
         )
         self.encode_text = TextEncoder(config.text)
         if checkpointing and not config.text.is_frozen:
-            how = {"use_reentrant": False}
-            self.encode_text.text_encoder.gradient_checkpointing_enable(how)
+            self.encode_text.text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale))
 
     def clamp_logit_scale_(self):

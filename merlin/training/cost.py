@@ -46,3 +46,39 @@ def saved_for_backward(encoder, grid_shape, *, with_largest=False):
     encoder.load_state_dict(before)  # the pass moved the batch norms' statistics
     encoder.train(was_training)
     return (sum(sizes), max(sizes)) if with_largest else sum(sizes)
+
+
+def largest_block(encoder, grid_shape):
+    """Bytes that one study leaves behind in the largest block of a residual network, or in its stem.
+
+    With recomputation that is what is alive beside the blocks' inputs: one block at a time.
+    """
+    network = encoder.i3_resnet
+    blocks = [b for i in range(network.config.n_stages) for b in getattr(network, f"layer{i + 1}")]
+    kept, marks = {}, []
+    own = {p.untyped_storage()._cdata for p in encoder.parameters()}
+
+    def count(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = (storage.nbytes(), tensor)
+        return tensor
+
+    def mark(*_):
+        marks.append(sum(n for n, _ in kept.values()) / 2)
+
+    hooks = [
+        h
+        for b in blocks
+        for h in (b.register_forward_pre_hook(mark), b.register_forward_hook(mark))
+    ]
+    was_recomputed, network.checkpointing = network.checkpointing, False
+    encoder.train()
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+        encoder(torch.zeros(2, 1, *grid_shape, device=next(encoder.parameters()).device))
+    network.checkpointing = was_recomputed
+    for hook in hooks:
+        hook.remove()
+    return max(
+        [marks[0], *(end - begin for begin, end in zip(marks[::2], marks[1::2], strict=True))]
+    )

@@ -173,7 +173,10 @@ def explain_memory(error, config, grid_shape, *, checkpointing=False, n_processe
 
 
 def estimate_step(model, config, grid_shape, *, n_share=None):
-    """Bytes of one training step, before it is made, counted on tensors without storage.
+    """Bytes of one training step of the image tower, before it is made, counted without storage.
+
+    Within 15 % of the measured peak, with and without recomputation; with chunks the peak was up to a
+    third higher, since memory of the first pass is not all used again.
 
     Parameters
     ----------
@@ -191,15 +194,19 @@ def estimate_step(model, config, grid_shape, *, n_share=None):
     """
     import copy
 
-    from merlin.training.cost import saved_for_backward
+    from merlin.training.cost import largest_block, saved_for_backward
 
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     fixed = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
     n = config.chunk or n_share or config.batch_size
     twin = copy.deepcopy(model.encode_image).to("meta")
     each, largest = saved_for_backward(twin, grid_shape, with_largest=True)
+    if getattr(twin.i3_resnet, "checkpointing", False):  # each counted the blocks' inputs alone
+        each += largest_block(twin, grid_shape)
+        twin.i3_resnet.checkpointing = False
+        largest = saved_for_backward(twin, grid_shape, with_largest=True)[1]
     half = 0.5 if config.precision != "fp32" else 1.0
-    activations, working = int(n * each * half), int(3 * n * largest * half)
+    activations, working = int(n * each * half), int(2 * n * largest * half)
     weights = 4 * trained + fixed
     return dict(weights=weights, activations=activations, working=working,
                 total=weights + activations + working)  # fmt: skip
