@@ -21,10 +21,11 @@ def sample(source, affine, out, first, stop):
     n0, n1, n2 = source.shape
     for i in range(first, stop):
         for j in range(out.shape[1]):
+            x0 = affine[0, 0] * i + affine[0, 1] * j + affine[0, 3]
+            y0 = affine[1, 0] * i + affine[1, 1] * j + affine[1, 3]
+            z0 = affine[2, 0] * i + affine[2, 1] * j + affine[2, 3]
             for k in range(out.shape[2]):
-                x = affine[0, 0] * i + affine[0, 1] * j + affine[0, 2] * k + affine[0, 3]
-                y = affine[1, 0] * i + affine[1, 1] * j + affine[1, 2] * k + affine[1, 3]
-                z = affine[2, 0] * i + affine[2, 1] * j + affine[2, 2] * k + affine[2, 3]
+                x, y, z = x0 + affine[0, 2] * k, y0 + affine[1, 2] * k, z0 + affine[2, 2] * k
                 x = min(max(x, 0.0), n0 - 1.0)
                 y = min(max(y, 0.0), n1 - 1.0)
                 z = min(max(z, 0.0), n2 - 1.0)

@@ -12,8 +12,7 @@ import pytest
 
 HERE = Path(__file__).parents[2]
 # A cluster of one: `create` runs the job at once, `get` tells how it went.
-KUBECTL = """#!{python}
-import json, subprocess, sys
+KUBECTL = """import json, subprocess, sys
 from pathlib import Path
 jobs = Path({jobs!r})
 if sys.argv[1] == "create":
@@ -89,7 +88,10 @@ def test_kubernetes_jobs_are_made_run_and_followed_to_their_end(project, tmp_pat
     tools, jobs = tmp_path / "bin", tmp_path / "jobs"
     tools.mkdir()
     jobs.mkdir()
-    (tools / "kubectl").write_text(KUBECTL.format(python=sys.executable, jobs=str(jobs)))
+    (tools / "kubectl.py").write_text(KUBECTL.format(jobs=str(jobs)))
+    (tools / "kubectl").write_text(
+        f'#!/bin/bash\nexec "{sys.executable}" "{tools}/kubectl.py" "$@"\n'
+    )
     (tools / "kubectl").chmod(0o755)
     command = [
         "--profile",
