@@ -198,6 +198,8 @@ else:
             extra="",
             settings=chosen("01_dataset"),
         threads: SETTINGS["01_dataset"]["n_workers"]
+        resources:
+            **LIGHT,
         shell:
             PAPERMILL
 

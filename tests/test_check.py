@@ -28,10 +28,10 @@ def test_a_wrong_stage_is_named_with_how_far_off_it_is():
     assert sum(v == "ok" for v in rows.values()) == len(known["phantom"]) - 3
 
 
-def test_a_scan_that_is_not_known_is_no_failure(capsys, monkeypatch):
+def test_a_scan_that_is_not_known_is_called_so_and_not_found_right(capsys, monkeypatch):
     known = json.loads(check.REFERENCE.read_text())
     monkeypatch.setattr(check, "measure", lambda ct: {"phantom": known["phantom"], "CT 0": {}})
-    assert check.main(["own.nii.gz"]) == 0
+    assert check.main(["own.nii.gz"]) == 1
     said = capsys.readouterr().out
     assert "unknown  CT 0: all" in said
     assert "TotalSegmentator" in said

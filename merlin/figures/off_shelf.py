@@ -120,7 +120,9 @@ def draw_phenotypes(tables, facts):
     ax.set_ylim(len(each) - 0.3, -0.7)
     ax.set_xlabel("AUROC")
     vertical_line(ax, 0.5, "chance")
-    ax.legend(loc="lower right", fontsize=5, handletextpad=0.2, labelspacing=0.25)
+    ax.legend(
+        loc="upper left", bbox_to_anchor=(0, 0.97), fontsize=5, handletextpad=0.2, labelspacing=0.25
+    )
 
     macro = table[(table["label"] == "macro") & table["metric"].isin(["auroc", "auprc"])]
     models = [m for m in ARM_NAMES if m in set(macro["model"])]

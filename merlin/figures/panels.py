@@ -35,9 +35,13 @@ def draw_forest(ax, table, *, colour, marker="o", offset=0.0, label=None, size=2
 def draw_one_study(tables, facts):
     """One phantom in three planes, with its report and codes beside it."""
     images = style.table_to_images(tables["slices"])
+    lines = [f"{row.kind}: {row.text}" for row in tables["text"].itertuples()]
+    text = "\n\n".join(_wrap(x, 56) for x in lines)
     figure, axes = new_figure(
         PAGE_MM,
-        78,
+        max(
+            78, 12 + 2.3 * text.count("\n")
+        ),  # a long report needs its height: 2.3 mm a line of 5 pt
         mosaic=[["axial", "coronal", "sagittal", "text"]],
         gridspec_kw=dict(width_ratios=[1.25, 1, 0.7, 1.35]),
     )
@@ -54,8 +58,7 @@ def draw_one_study(tables, facts):
     ax = axes["text"]
     ax.axis("off")
     panel_letter(ax, "d")
-    lines = [f"{row.kind}: {row.text}" for row in tables["text"].itertuples()]
-    ax.text(0, 1, "\n\n".join(_wrap(x, 56) for x in lines), va="top", fontsize=5, linespacing=1.25)
+    ax.text(0, 1, text, va="top", fontsize=5, linespacing=1.25)
     return figure
 
 

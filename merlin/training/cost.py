@@ -23,19 +23,8 @@ def saved_for_backward(encoder, grid_shape, *, with_largest=False):
     float
         Mean over a batch of two, which batch norms need.
     """
+    kept, count = _counter(encoder)
     device = next(encoder.parameters()).device
-    # Addresses tell storages apart; tensors without storage have none, so they are told by object.
-    name = (lambda s: s._cdata) if device.type == "meta" else (lambda s: s.data_ptr())
-    own = {name(p.untyped_storage()) for p in encoder.parameters()}
-    kept = {}
-
-    def count(tensor):
-        storage = tensor.untyped_storage()
-        if name(storage) not in own:
-            # The tensor is held, so that its address can't be given to another one meanwhile.
-            kept[name(storage)] = (storage.nbytes(), tensor)
-        return tensor
-
     was_training = encoder.training
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
     encoder.train()
@@ -55,14 +44,7 @@ def largest_block(encoder, grid_shape):
     """
     network = encoder.i3_resnet
     blocks = [b for i in range(network.config.n_stages) for b in getattr(network, f"layer{i + 1}")]
-    kept, marks = {}, []
-    own = {p.untyped_storage()._cdata for p in encoder.parameters()}
-
-    def count(tensor):
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = (storage.nbytes(), tensor)
-        return tensor
+    (kept, count), marks = _counter(encoder), []
 
     def mark(*_):
         marks.append(sum(n for n, _ in kept.values()) / 2)
@@ -82,3 +64,21 @@ def largest_block(encoder, grid_shape):
     return max(
         [marks[0], *(end - begin for begin, end in zip(marks[::2], marks[1::2], strict=True))]
     )
+
+
+def _counter(encoder):
+    """Storages that autograd saves, and the hook that notes them: name → (bytes, tensor)."""
+    # Addresses tell storages apart; tensors without storage have none, so they are told by object.
+    is_meta = next(encoder.parameters()).device.type == "meta"
+    name = (lambda s: s._cdata) if is_meta else (lambda s: s.data_ptr())
+    own = {name(p.untyped_storage()) for p in encoder.parameters()}
+    kept = {}
+
+    def count(tensor):
+        storage = tensor.untyped_storage()
+        if name(storage) not in own:
+            # The tensor is held, so that its address can't be given to another one meanwhile.
+            kept[name(storage)] = (storage.nbytes(), tensor)
+        return tensor
+
+    return kept, count

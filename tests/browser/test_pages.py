@@ -127,22 +127,9 @@ def test_ledger_sorts_by_keyboard(page, site):
 
 
 def test_every_link_of_the_real_site_leads_to_a_file_and_an_anchor(site):
-    from urllib.parse import unquote, urlsplit
+    from test_site import broken_links
 
-    from test_site import pages
-
-    parsed, broken = pages(site), []
-    for path, found in parsed.items():
-        for link in found.links:
-            parts = urlsplit(link)
-            if parts.scheme in ("http", "https", "mailto"):
-                continue
-            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            is_there = target.is_file() and (
-                not parts.fragment or target not in parsed or parts.fragment in parsed[target].ids
-            )
-            broken += [(path.name, link)] * (not is_there)
-    assert broken == []
+    assert broken_links(site) == []
 
 
 def test_dark_mode_is_dark_and_the_keyboard_reaches_the_content(chromium, site):

@@ -109,11 +109,11 @@ def test_folded_encoder_equals_the_official_one_on_a_real_ct(given, encoder):
 
 
 def hold(found, reference, name):
-    """Equal to 1e-5 of the reference's largest value."""
+    """Equal to 1e-5, and 3e-6 of the reference's largest value where it is near zero."""
     scale = float(reference.abs().max())
     assert reference.std() > 1e-3 * scale, "a reference that hardly varies compares nothing"
     gap = float((found - reference).abs().max())
     print(
         f"{name}: largest difference {gap:.1e}, largest value {scale:.1f}, spread {reference.std():.2f}"
     )
-    np.testing.assert_allclose(found, reference, rtol=1e-5, atol=1e-5 * scale, err_msg=name)
+    np.testing.assert_allclose(found, reference, rtol=1e-5, atol=3e-6 * scale, err_msg=name)

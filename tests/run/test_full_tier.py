@@ -28,6 +28,16 @@ HERE = Path(__file__).parents[2]
 GRID = Grid((9.0, 9.0, 12.0), (40, 32, 40))
 
 
+def copied(folder):
+    """The project without its runs."""
+    root = folder / "companion"
+    root.mkdir()
+    for name in ("merlin", "notebooks"):
+        shutil.copytree(HERE / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(HERE / "Snakefile", root)
+    return root
+
+
 def look_alike(folder, n_patients=46):
     """A damaged release of phantoms, and its patients' table."""
     jobs = build.plan("internal", n_patients, seed=5, matrix=48, folder=folder / "cohort")
@@ -51,11 +61,7 @@ def weights(path):
 
 @pytest.mark.slow
 def test_a_release_becomes_figures_through_a_kill_and_damages_are_found(tmp_path):
-    root = tmp_path / "companion"
-    root.mkdir()
-    for name in ("merlin", "notebooks"):
-        shutil.copytree(HERE / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(HERE / "Snakefile", root)
+    root = copied(tmp_path)
     data, planted = look_alike(tmp_path)
     command = [sys.executable, "-m", "merlin.run", "figures", "full", "--data", str(data),
                "--weights", str(weights(tmp_path / "weights.safetensors"))]  # fmt: skip
@@ -115,11 +121,7 @@ def test_a_release_becomes_figures_through_a_kill_and_damages_are_found(tmp_path
 
 @pytest.mark.slow
 def test_verse_folders_become_the_fracture_figure(tmp_path):
-    root = tmp_path / "companion"
-    root.mkdir()
-    for name in ("merlin", "notebooks"):
-        shutil.copytree(HERE / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(HERE / "Snakefile", root)
+    root = copied(tmp_path)
     jobs = build.plan("spine", 24, seed=5, matrix=48, folder=tmp_path / "spines")
     table, truth, _ = build.build_cohort(jobs, n_workers=0)
     broken = set(truth.loc[truth["finding"] == "fracture", "study_id"])
