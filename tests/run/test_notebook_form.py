@@ -35,6 +35,16 @@ def plain(source):
     return "\n".join(line for line in source.splitlines() if not line.startswith(("%", "!")))
 
 
+def set_by(node):
+    """Global variables that code sets; those of functions and comprehensions are their own."""
+    local = (ast.FunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store):
+            yield child.id
+        if not isinstance(child, local):
+            yield from set_by(child)
+
+
 def test_notebook_is_stripped_and_keeps_ids(path):
     nb = notebook(path)
     assert (nb["nbformat"], nb["nbformat_minor"]) >= (4, 5)
@@ -60,6 +70,13 @@ def test_parameters_with_a_profile_value_default_to_none(path):
         assert isinstance(node, ast.Assign)
         if node.targets[0].id not in ("profile", "arm"):
             assert ast.literal_eval(node.value) is None
+
+
+def test_no_later_cell_names_a_variable_as_a_setting(path):
+    """A second *Run All Cells* in the same kernel would take it for a parameter."""
+    keys = {"profile", "tier", "seed", "arm", *run.load_profile("default")[path.stem]}
+    later = [text for c, text in code(path) if "parameters" not in c["metadata"].get("tags", [])]
+    assert {n for text in later for n in set_by(ast.parse(plain(text)))} & keys == set()
 
 
 def test_settings_are_asked_for_under_the_notebooks_own_name(path):
