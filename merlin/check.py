@@ -151,6 +151,8 @@ def compare(found, reference):
                 said = (
                     "ok" if value == known[what] else f"{value[:60]}, expected {known[what][:60]}"
                 )
+            elif np.shape(value) != np.shape(known[what]):
+                said = f"{len(value)} values, expected {len(known[what])}"
             else:
                 gap = np.abs(np.subtract(value, known[what])).max()
                 limit = TOLERANCE[kind]

@@ -1,9 +1,48 @@
 """What a training step keeps in memory, counted instead of measured."""
 
+import weakref
+
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
-def saved_for_backward(encoder, grid_shape, *, with_largest=False):
+class PeakBytes(TorchDispatchMode):
+    """Bytes of the storages that are made inside it and alive, and the most there were at once.
+
+    On the `meta` device nothing is computed: a step of any size is counted in seconds. What a library
+    takes inside an operation, and what an allocator can't use again at once, is not seen.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.alive = self.peak = 0
+        self._known = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = [t.untyped_storage() for t in tree_leaves((args, kwargs)) if torch.is_tensor(t)]
+        before = {s._cdata for s in given}
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if torch.is_tensor(tensor):
+                self._note(tensor.untyped_storage(), before)
+        return out
+
+    def _note(self, storage, before):
+        name = storage._cdata
+        if name in before or name in self._known:
+            return
+        self._known[name] = weakref.ref(storage, lambda _: self._gone(name, n))
+        n = storage.nbytes()
+        self.alive += n
+        self.peak = max(self.peak, self.alive)
+
+    def _gone(self, name, n):
+        del self._known[name]
+        self.alive -= n
+
+
+def saved_for_backward(encoder, grid_shape):
     """Bytes that one study's forward pass leaves behind for the backward pass.
 
     Every tensor that autograd saves is counted once, parameters apart. Unlike a process's peak memory
@@ -12,73 +51,32 @@ def saved_for_backward(encoder, grid_shape, *, with_largest=False):
     Parameters
     ----------
     encoder : ImageEncoder
-        On the `meta` device nothing is computed, only counted.
     grid_shape : (3,) int
         (R, A, S) voxels of a volume.
-    with_largest : bool
-        Also return the bytes of the largest tensor.
 
     Returns
     -------
     float
         Mean over a batch of two, which batch norms need.
     """
-    kept, count = _counter(encoder)
+    own = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+    kept = {}
+
+    def count(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            # The tensor is held, so that its address can't be given to another one meanwhile.
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
     device = next(encoder.parameters()).device
     was_training = encoder.training
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
     encoder.train()
     with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
         outputs = encoder(torch.zeros(2, 1, *grid_shape, device=device))
-    sizes = [n / 2 for n, _ in kept.values()]
+    total = sum(n for n, _ in kept.values()) / 2
     del outputs
     encoder.load_state_dict(before)  # the pass moved the batch norms' statistics
     encoder.train(was_training)
-    return (sum(sizes), max(sizes)) if with_largest else sum(sizes)
-
-
-def largest_block(encoder, grid_shape):
-    """Bytes that one study leaves behind in the largest block of a residual network, or in its stem.
-
-    With recomputation that is what is alive beside the blocks' inputs: one block at a time.
-    """
-    network = encoder.i3_resnet
-    blocks = [b for i in range(network.config.n_stages) for b in getattr(network, f"layer{i + 1}")]
-    (kept, count), marks = _counter(encoder), []
-
-    def mark(*_):
-        marks.append(sum(n for n, _ in kept.values()) / 2)
-
-    hooks = [
-        h
-        for b in blocks
-        for h in (b.register_forward_pre_hook(mark), b.register_forward_hook(mark))
-    ]
-    was_recomputed, network.checkpointing = network.checkpointing, False
-    encoder.train()
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-        encoder(torch.zeros(2, 1, *grid_shape, device=next(encoder.parameters()).device))
-    network.checkpointing = was_recomputed
-    for hook in hooks:
-        hook.remove()
-    return max(
-        [marks[0], *(end - begin for begin, end in zip(marks[::2], marks[1::2], strict=True))]
-    )
-
-
-def _counter(encoder):
-    """Storages that autograd saves, and the hook that notes them: name → (bytes, tensor)."""
-    # Addresses tell storages apart; tensors without storage have none, so they are told by object.
-    is_meta = next(encoder.parameters()).device.type == "meta"
-    name = (lambda s: s._cdata) if is_meta else (lambda s: s.data_ptr())
-    own = {name(p.untyped_storage()) for p in encoder.parameters()}
-    kept = {}
-
-    def count(tensor):
-        storage = tensor.untyped_storage()
-        if name(storage) not in own:
-            # The tensor is held, so that its address can't be given to another one meanwhile.
-            kept[name(storage)] = (storage.nbytes(), tensor)
-        return tensor
-
-    return kept, count
+    return total

@@ -298,6 +298,7 @@ def test_phantom_codes_reach_every_phantom_phecode_and_nothing_is_unmapped(coded
     phecodes = ehr.read_phenotypes()["phecode"].tolist()
     reached = {q for found in code_map.values() for p in found for q in (p, *ehr.parents(p))}
     assert set(phecodes) <= reached
+    assert {p for found in code_map.values() for p in found} <= set(phecodes)  # else never labelled
     table = pd.concat([t for _, t in coded.values()])
     labels, unmapped = ehr.phecode_matrix(table, list(coded), code_map, phecodes)
     assert unmapped == 0

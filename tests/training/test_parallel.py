@@ -99,7 +99,8 @@ def test_out_of_memory_says_what_to_change():
     assert "(224, 224, 160)" in said
 
 
-# Freed memory goes back to the system here (no `prepare_cpu`), so that the peak is what was alive.
+# Freed memory goes back to the system here (no `prepare_cpu`, and glibc's threshold fixed), so that the
+# peak is what was alive.
 MEASURE = """
 import resource, sys, torch
 sys.path.insert(0, sys.argv[1])
@@ -144,19 +145,18 @@ def test_timing_a_step_leaves_model_and_random_numbers_alone():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("n", "checkpointing", "chunk", "limit"),
-    [(4, 0, 0, 0.15), (16, 0, 0, 0.15), (16, 1, 0, 0.15), (16, 1, 8, 0.35)],
+    ("n", "checkpointing", "chunk"), [(4, 0, 0), (16, 0, 0), (16, 1, 0), (16, 1, 8), (16, 0, 4)]
 )
-def test_estimated_memory_is_near_the_measured_one(n, checkpointing, chunk, limit):
-    """Within 15 %, but with chunks, whose first pass leaves memory that the second does not reuse."""
+def test_estimated_memory_is_near_the_measured_one(n, checkpointing, chunk):
+    """Within 15 % of what was alive, with and without recomputation and chunks."""
     command = [sys.executable, "-c", MEASURE, str(Path(__file__).parent)]
     done = subprocess.run(
         [*command, str(n), str(checkpointing), str(chunk)], capture_output=True, text=True, timeout=300,
-        check=False,
+        check=False, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     towers = larger(checkpointing=bool(checkpointing))
     found = parallel.estimate_step(towers, config(batch_size=n, chunk=chunk), (96, 96, 64))
     own = sum(p.numel() * 4 for p in towers.parameters())  # these were there before
     estimate, measured = found["total"] - own, int(done.stdout)
-    assert abs(estimate / measured - 1) < limit, (estimate, measured)
+    assert abs(estimate / measured - 1) < 0.15, (estimate, measured)
