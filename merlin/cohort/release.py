@@ -41,7 +41,6 @@ COLUMNS = {
     "patient_id": ("patient id", "patient", "mrn"),
     "date": ("date", "study date", "scan date"),
 }
-PATIENTS_OWN = ("patient_id", "date")  # stand in the user's table of patients
 DELETED = "<DELETED>"
 
 
@@ -101,7 +100,8 @@ def read_release(folder, *, columns=None, patients=None):
         if found is not None:
             tables[name] = _renamed(found, name, fields, columns, problems, audit)
     volumes = _volumes(folder / VOLUMES, problems, audit)
-    _check_overrides(columns, tables, problems)
+    own = [] if patients is None else list(pd.read_csv(patients, nrows=0))
+    _check_overrides(columns, [*own, *(c for t in tables.values() for c in t.attrs["columns"])], problems)
     if problems:
         raise _error(folder, problems)
 
@@ -256,10 +256,10 @@ def _reports(table, problems, audit):
     return kept[["study_id", "split", "findings", "impression"]].reset_index(drop=True)
 
 
-def _check_overrides(columns, tables, problems):
+def _check_overrides(columns, there, problems):
     """An override that matches nothing is a mistake, not a wish."""
     known = (*COLUMNS, *NAMES, *DISEASES)
-    there = {_plain(c) for t in tables.values() for c in t.attrs["columns"]}
+    there = {_plain(c) for c in there}
     for ours, theirs in columns.items():
         if ours not in known:
             near = get_close_matches(ours, known, 1)
@@ -267,7 +267,7 @@ def _check_overrides(columns, tables, problems):
                 f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(COLUMNS)}"
             )
             problems.append(f"columns: no column of ours is called {ours}{hint}")
-        elif ours not in ("study_id", *PATIENTS_OWN) and _plain(theirs) not in there:
+        elif _plain(theirs) not in there:
             problems.append(f"columns: {ours} is said to be {theirs}, which no table has.")
 
 

@@ -61,7 +61,7 @@ class TrainingConfig:
     noise: float = 0.0
     gain: float = 0.0
     precision: str = "fp32"
-    chunk: int = 0  # volumes encoded at a time (`parallel`); 0: the whole batch
+    chunk: int = 0  # volumes, and texts, encoded at a time (`parallel`); 0: the whole batch
     save_every: int = 200
     evaluate_every: int = 200
     align_steps: int = 0  # steps of `align` after the last; the paper has none
@@ -210,7 +210,9 @@ def _fit(model, train, val, config, *, checkpoint, fingerprint, seed, device, sh
             image, logits = parallel.gather(image), parallel.gather(logits)
             report = image.sum() * 0
             if loss_weights(step, config)[0] > 0:
-                report = report_loss(model, image, train, index, texts, sections)
+                report = report_loss(
+                    model, image, train, index, texts, sections, chunk=config.chunk
+                )
         labels = torch.as_tensor(train.phecodes[index], dtype=torch.float32, device=device)
         ehr = phecode_loss(logits, labels)
         w_report, w_ehr = loss_weights(step, config)
@@ -414,7 +416,7 @@ def drawn_sections(step, config, n_sections, rng):
     return rng.choice(n_sections, min(config.sections_per_step, n_sections), replace=False)
 
 
-def report_loss(model, image, studies, index, texts, sections):
+def report_loss(model, image, studies, index, texts, sections, *, chunk=0):
     """InfoNCE of a batch against its texts: whole findings, or some anatomical sections.
 
     Each section is contrasted within itself, so that it never competes with another organ's text.
@@ -424,10 +426,10 @@ def report_loss(model, image, studies, index, texts, sections):
         groups = [studies.findings[index]]
     else:
         groups = [studies.sections[index, s] for s in sections]
-    return text_loss(model, image, groups, texts)
+    return text_loss(model, image, groups, texts, chunk=chunk)
 
 
-def text_loss(model, image, groups, texts):
+def text_loss(model, image, groups, texts, *, chunk=0):
     """Mean InfoNCE of image embeddings against each group of texts; empty texts sit out.
 
     Parameters
@@ -436,6 +438,8 @@ def text_loss(model, image, groups, texts):
     groups : list of (B,) str arrays
         Contrasted apart from one another; every distinct text is encoded once.
     texts : TokenCache
+    chunk : int
+        Texts encoded at a time; 0: all.
     """
     has_text = [np.array([bool(t) for t in group]) for group in groups]
     numbers = [texts.numbers(g[h].tolist()) for g, h in zip(groups, has_text, strict=True)]
@@ -444,7 +448,7 @@ def text_loss(model, image, groups, texts):
         return image.sum() * 0
     tokens = (t.to(image.device) for t in texts.batch(unique))
     # index_select, not []: the backward of indexing adds up in whatever order threads finish.
-    embedded = model.embed_tokens(*tokens).index_select(
+    embedded = parallel.embed_texts(model, *tokens, chunk).index_select(
         0, torch.as_tensor(where, device=image.device)
     )
     losses = []

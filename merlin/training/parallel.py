@@ -6,7 +6,7 @@ these see a chunk, or a process's share.
 A contrastive loss needs the whole batch's embeddings, but not all activations at once. In chunks
 (gradient caching, arXiv 2101.06983), volumes are encoded without activations, the loss gives the
 gradient of each embedding, and each chunk is encoded again to carry it into the weights: twice the
-forward work, memory of one chunk.
+forward work, memory of one chunk. Texts go the same way.
 
 Among processes, each encodes its share of the batch; embeddings are gathered with their gradients, and
 every process computes the same loss over all of them. torchrun may start notebooks as well as scripts:
@@ -20,6 +20,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import distributed
+from torch.utils.checkpoint import checkpoint
 
 from merlin.model.i3d import recomputing
 
@@ -131,6 +132,22 @@ def embed_volumes(model, volume, chunk=0):
             torch.autograd.backward(again, gradients)
 
     return image, logits, finish
+
+
+def embed_texts(model, input_ids, attention_mask, chunk=0):
+    """(n, D) unit embeddings of tokenised texts; in chunks, each is encoded again on the way back.
+
+    Parameters
+    ----------
+    model : TwoTowers
+    input_ids, attention_mask : (n, length) int tensors
+    chunk : int
+        Texts whose activations are held at a time; 0: all, with one forward pass.
+    """
+    if not chunk or chunk >= len(input_ids):
+        return model.embed_tokens(input_ids, attention_mask)
+    parts = zip(input_ids.split(chunk), attention_mask.split(chunk), strict=True)
+    return torch.cat([checkpoint(model.embed_tokens, *p, use_reentrant=False) for p in parts])
 
 
 @contextmanager

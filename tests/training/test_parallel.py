@@ -14,6 +14,7 @@ from merlin.model.i3d import ImageConfig
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.training import parallel
+from merlin.training.cost import PeakBytes
 from merlin.training.losses import contrastive_loss
 
 PLAIN = dict(shift_voxels=0, noise=0.0, gain=0.0)
@@ -44,6 +45,33 @@ def test_chunks_have_the_loss_and_gradients_of_the_whole_batch(chunk):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def text_gradients(chunk):
+    """Loss and gradients of twelve texts of several lengths, and the most that was alive at once."""
+    towers = model().train()
+    for module in towers.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0  # drawn in another order in chunks
+    mask = (torch.arange(24)[None] < torch.arange(4, 28, 2)[:, None]).long()
+    ids = torch.randint(5, 50, mask.shape, generator=torch.Generator().manual_seed(1)) * mask
+    with PeakBytes() as count:
+        found = parallel.embed_texts(towers, ids, mask, chunk)
+        text = draw(*found.shape, seed=2)
+        loss = contrastive_loss(found, text, towers.logit_scale, torch.arange(len(ids)))
+        loss.backward()
+    kept = {n: p.grad for n, p in towers.named_parameters() if p.grad is not None}
+    return loss.item(), kept, count.peak
+
+
+def test_chunks_of_texts_have_the_whole_batchs_gradients_in_less_memory():
+    whole, expected, most = text_gradients(0)
+    loss, found, peak = text_gradients(2)
+    assert loss == pytest.approx(whole, rel=1e-6)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    assert peak < 0.7 * most
 
 
 def test_chunks_count_batch_statistics_once():
