@@ -3,7 +3,7 @@
 import torch
 
 from merlin.model.i3d import ImageConfig, ImageEncoder
-from merlin.training.cost import saved_for_backward
+from merlin.training.cost import PeakBytes, saved_for_backward
 
 
 def test_more_voxels_and_more_layers_keep_more_and_nothing_is_changed():
@@ -23,3 +23,23 @@ def test_more_voxels_and_more_layers_keep_more_and_nothing_is_changed():
     assert not net.training
     for name, value in net.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_peak_counts_what_is_alive_once_and_what_was_there_before_not_at_all():
+    before = torch.ones(1000)
+    for device in ("cpu", "meta"):
+        with PeakBytes() as count:
+            one = torch.zeros(1000, device=device)
+            two = one + 1
+            part = two[:10]  # a view takes nothing
+            two.add_(1)
+            del one
+            three = torch.cat([two, two])
+        assert (count.alive, count.peak) == (4 * 3000, 4 * 3000)
+        del two
+        assert count.alive == 4 * 3000  # `part` holds it
+        del part, three
+        assert count.alive == 0
+    with PeakBytes() as count:
+        before.mul_(2)
+    assert count.peak == 0
