@@ -101,7 +101,9 @@ def read_release(folder, *, columns=None, patients=None):
             tables[name] = _renamed(found, name, fields, columns, problems, audit)
     volumes = _volumes(folder / VOLUMES, problems, audit)
     own = [] if patients is None else list(pd.read_csv(patients, nrows=0))
-    _check_overrides(columns, [*own, *(c for t in tables.values() for c in t.attrs["columns"])], problems)
+    _check_overrides(
+        columns, [*own, *(c for t in tables.values() for c in t.attrs["columns"])], problems
+    )
     if problems:
         raise _error(folder, problems)
 

@@ -61,7 +61,8 @@ class TrainingConfig:
     noise: float = 0.0
     gain: float = 0.0
     precision: str = "fp32"
-    chunk: int = 0  # volumes, and texts, encoded at a time (`parallel`); 0: the whole batch
+    chunk: int = 0  # volumes encoded at a time (`parallel`); 0: the whole batch
+    text_chunk: int = 0  # texts likewise; dropout is drawn in another order
     save_every: int = 200
     evaluate_every: int = 200
     align_steps: int = 0  # steps of `align` after the last; the paper has none
@@ -211,7 +212,7 @@ def _fit(model, train, val, config, *, checkpoint, fingerprint, seed, device, sh
             report = image.sum() * 0
             if loss_weights(step, config)[0] > 0:
                 report = report_loss(
-                    model, image, train, index, texts, sections, chunk=config.chunk
+                    model, image, train, index, texts, sections, chunk=config.text_chunk
                 )
         labels = torch.as_tensor(train.phecodes[index], dtype=torch.float32, device=device)
         ehr = phecode_loss(logits, labels)

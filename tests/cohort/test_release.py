@@ -149,7 +149,10 @@ def test_label_columns_of_another_name_are_taken_and_shown(written):
         ({"finding": "Text"}, "no column of ours is called finding; did you mean findings"),
         ({"findings": "Txt"}, "findings is said to be Txt, which no table has"),
         ({"study_id": "Number"}, "study_id is said to be Number, which no table has"),
-        ({"patient_id": "MRN"}, "patient_id is said to be MRN, which no table has"),  # none is given
+        (
+            {"patient_id": "MRN"},
+            "patient_id is said to be MRN, which no table has",
+        ),  # none is given
     ],
 )
 def test_a_mistaken_override_is_refused(written, columns, said):
