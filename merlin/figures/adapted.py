@@ -42,7 +42,7 @@ def draw_five_year(tables, facts):
         PAGE_MM,
         125,
         mosaic=[["flow", "mean", "calibration"], ["disease", "pairs", "pairs"]],
-        gridspec_kw=dict(width_ratios=[1.15, 1, 0.9], height_ratios=[1, 1.15]),
+        gridspec_kw=dict(width_ratios=[1.4, 1, 0.9], height_ratios=[1, 1.15]),
     )
     ax = axes["flow"]
     part = flow[flow["split"] == "test"]
@@ -83,7 +83,7 @@ def draw_five_year(tables, facts):
     labels = [d for d in DISEASE_NAMES if d in set(full["label"])]
     counts = full.drop_duplicates("label").set_index("label")
     names = [
-        f"{DISEASE_NAMES[d]} ({counts.loc[d, 'n_positive']}/{counts.loc[d, 'n_studies']})"
+        f"{DISEASE_NAMES[d]}\n({counts.loc[d, 'n_positive']}/{counts.loc[d, 'n_studies']})"
         for d in labels
     ]
     rows = full[full["start"].isin(starts)].assign(model=full["start"])

@@ -369,6 +369,8 @@ def _output(output, site, address, words):
         lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in output.text.rstrip().split("\n")]
         # A library's remark on missing widgets holds a path of this machine and tells a reader nothing.
         text = "\n".join(x for x in lines if "TqdmWarning" not in x and "autonotebook" not in x)
+        if not text.strip():
+            return ""
         return f'<div class="output stream"><pre>{escape(_ANSI.sub("", text))}</pre></div>'
     if output.output_type == "error":
         return f"<pre>{escape(_ANSI.sub('', chr(10).join(output.traceback)))}</pre>"
