@@ -674,6 +674,22 @@ def _to_its_end(command, env):
             return 130 if interrupted else code
 
 
+def end_with_parent():
+    """Let this worker process end when the one that started it is gone, even killed.
+
+    The initializer of every `ProcessPoolExecutor` here: its workers hold both ends of their queue, so
+    that they finish their job and then wait for ever, gigabytes in hand.
+    """
+    from multiprocessing import connection, parent_process
+    from threading import Thread
+
+    def watch(parent):
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, args=(parent_process(),), daemon=True).start()
+
+
 def publish(profile):
     """Copy a default run's figures to `figures/` and its manifests to `data_manifests/`.
 

@@ -19,6 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from merlin.ingest.preprocess import Grid, load_input
+from merlin.run import end_with_parent
 
 COLUMNS = (
     "study_id", "status", "reason", "orientation", "spacing_r_mm", "spacing_a_mm", "spacing_s_mm",
@@ -109,7 +110,7 @@ def survey(studies, grid=Grid(), *, cache_dir, n_workers=0):  # noqa: B008 - fro
     look = partial(look_at, grid=grid, cache_dir=cache_dir)
     bar = partial(tqdm, total=len(jobs), desc="studies", mininterval=5)
     if n_workers:
-        with ProcessPoolExecutor(n_workers, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(n_workers, get_context("spawn"), end_with_parent) as pool:
             try:
                 rows = list(bar(pool.map(look, jobs, chunksize=4)))
             except BrokenProcessPool:

@@ -21,6 +21,7 @@ from merlin.model.cpu import prepare_cpu
 from merlin.model.i3d import ImageEncoder
 from merlin.model.segmenter import Segmenter, ThreeWindowDynUNet
 from merlin.model.two_towers import feature_shape
+from merlin.run import end_with_parent
 from merlin.training.adapt import batches, minimise
 from merlin.training.checkpoint import load_weights
 
@@ -426,6 +427,7 @@ def run_jobs(jobs, *, n_workers=1):
 def _share(count):
     global _drawn
     _drawn = count
+    end_with_parent()
 
 
 def _in_worker(job):
