@@ -208,8 +208,9 @@ def estimate_step(model, config, grid_shape, *, n_share=None):
     Returns
     -------
     dict of str to int
-        `weights` (with both moments of AdamW), `step` (the most that volumes, activations and
-        gradients take at once; in half precision half of it), `total`.
+        `weights` (with both moments of AdamW, and gradients outside the image tower), `step` (the
+        most that volumes, activations and gradients of the image tower take at once; in half
+        precision half of it), `total`.
     """
     import copy
 
@@ -218,7 +219,9 @@ def estimate_step(model, config, grid_shape, *, n_share=None):
     def size(parameters):
         return sum(p.numel() * p.element_size() for p in parameters)
 
-    weights = size(model.parameters()) + 2 * size(p for p in model.parameters() if p.requires_grad)
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    elsewhere = size(p for n, p in named if not n.startswith("encode_image."))
+    weights = size(model.parameters()) + 2 * size(p for _, p in named) + elsewhere
     twin = copy.copy(model)
     twin._modules = dict(model._modules, encode_image=copy.deepcopy(model.encode_image).to("meta"))
     twin.encode_image.train()
