@@ -99,7 +99,7 @@ def inflated_from(wildcards):
 
 
 def threads_of(wildcards):
-    """Cores of an arm; those of the sweep take one each, so that several go side by side."""
+    """Cores of an arm."""
     return (SETTINGS["02_pretraining"] | arm_settings(wildcards.arm))["n_threads"]
 
 
@@ -233,7 +233,7 @@ if "embeddings" in OWN:
 
 
 rule pretraining:
-    """Train one arm: a papermill run of the same notebook with the arm's settings."""
+    """Train the main arm, the longest, first: the other arms and the sweep go beside it."""
     input:
         source("02_pretraining"),
         manifest=f"{BASE}/cohort/manifest.csv",
@@ -243,16 +243,24 @@ rule pretraining:
         BASE + "/pretraining/{arm}/weights.safetensors",
         BASE + "/pretraining/{arm}/log.csv",
     wildcard_constraints:
-        arm=any_of(ARMS),
+        arm="main",
     params:
         name=lambda w: f"02_pretraining-{w.arm}",
         extra=lambda w: f"-p arm {w.arm}",
         settings=lambda w: chosen("02_pretraining", w.arm),
     threads: threads_of
+    priority: 2
     resources:
         **HEAVY,
     shell:
         PAPERMILL
+
+
+use rule pretraining as other_arms with:
+    # A papermill run of the same notebook with the arm's settings.
+    wildcard_constraints:
+        arm=any_of(a for a in ARMS if a != "main"),
+    priority: 1
 
 
 use rule pretraining as sweep with:
@@ -264,6 +272,7 @@ use rule pretraining as sweep with:
         [BASE + f"/embeddings/{{arm}}-{s}.npz" for s in SEEDS],
     wildcard_constraints:
         arm=any_of(SWEEP),
+    priority: 0
 
 
 rule embeddings:
@@ -282,6 +291,7 @@ rule embeddings:
         extra=lambda w: f"-p arm {w.arm}",
         settings=lambda w: chosen("03_embeddings"),
     threads: SETTINGS["03_embeddings"]["n_threads"]
+    priority: 1
     resources:
         **HEAVY,
     shell:

@@ -43,10 +43,10 @@ def segmentation_loss(logits, label, class_weights):
     -------
     scalar tensor
     """
-    # Rows of voxels: softmax and sums run over contiguous memory.
-    rows = logits.movedim(1, -1).reshape(-1, logits.shape[1])
-    with torch.autocast(rows.device.type, enabled=False):
-        return _EntropyAndDice.apply(rows, label.reshape(-1), class_weights)
+    # A map for each class: softmax and sums run along voxels, which lie side by side in memory.
+    maps = logits.flatten(2)
+    with torch.autocast(maps.device.type, enabled=False):
+        return _EntropyAndDice.apply(maps, label.flatten(1), class_weights)
 
 
 class _EntropyAndDice(torch.autograd.Function):
@@ -56,49 +56,57 @@ class _EntropyAndDice(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, rows, flat, class_weights):
-        n_classes, dtype = rows.shape[1], rows.dtype
-        rows = (
-            rows if dtype == torch.float64 else rows.float()
-        )  # half precision can't hold the sums
-        p = rows.log_softmax(1).exp_()  # faster than softmax for rows this short
-        keep = (flat != UNKNOWN).to(p.dtype)
-        flat = flat.where(keep > 0, 0)
-        picked = p.gather(1, flat[:, None])[:, 0]
-        share = class_weights[flat] * keep
+    def forward(ctx, maps, label, class_weights):
+        n_classes, dtype = maps.shape[1], maps.dtype
+        # Half precision can't hold the sums.
+        p = (maps if dtype == torch.float64 else maps.float()).softmax(1)  # (B, n_classes, voxels)
+        keep = (label != UNKNOWN).to(p.dtype)
+        label = label.where(keep > 0, 0)
+        picked = p.gather(1, label[:, None])[:, 0]
+        share = class_weights[label] * keep
         share = share / share.sum().clamp(min=1e-6)
         entropy = -(picked.clamp(min=1e-30).log() * share).sum()
-        nothing = torch.zeros(n_classes, dtype=p.dtype, device=p.device)
-        target = nothing.scatter_add(0, flat, keep)
-        overlap = 2 * nothing.scatter_add(0, flat, picked * keep) + 1e-3
-        size = keep @ p + target + 1e-3
+        nothing, flat = torch.zeros(n_classes, dtype=p.dtype, device=p.device), label.flatten()
+        target = nothing.scatter_add(0, flat, keep.flatten())
+        overlap = 2 * nothing.scatter_add(0, flat, (picked * keep).flatten()) + 1e-3
+        size = (keep[:, None] @ p.transpose(1, 2)).sum((0, 1)) + target + 1e-3
         present = target > 0
         present[0] = False  # background is what remains
         weight = present.to(p.dtype) / present.sum().clamp(min=1)
         ctx.dtype = dtype
-        ctx.save_for_backward(p, flat, keep, picked, share, overlap, size, weight)
+        ctx.save_for_backward(p, label, keep, picked, share, overlap, size, weight)
         return entropy + weight.sum() - (overlap / size * weight).sum()
 
     @staticmethod
     def backward(ctx, upstream):
-        p, flat, keep, picked, share, overlap, size, weight = ctx.saved_tensors
+        p, label, keep, picked, share, overlap, size, weight = ctx.saved_tensors
+        weight, share = weight * upstream, share * upstream
         by_overlap, by_size = -2 * weight / size, weight * overlap / size**2  # of the Dice part
-        of_label = by_overlap[flat] * picked * keep
-        rest = share - of_label - keep * (p @ by_size)
-        # Softmax's way back: p · (gradient by p − its mean under p). Sums of outer products as one
-        # matrix product: broadcasting over rows this short is slow.
-        left = torch.stack([rest, keep], 1)
-        right = torch.stack([torch.ones_like(by_size), by_size]) * upstream
-        gradient = (left @ right).mul_(p)
-        gradient.scatter_add_(1, flat[:, None], ((of_label - share) * upstream)[:, None])
+        of_label = by_overlap[label] * picked * keep
+        rest = share - of_label - keep * (by_size @ p)
+        # Softmax's way back: p · (gradient by p − its mean under p).
+        gradient = torch.addcmul(rest[:, None], keep[:, None], by_size[:, None])
+        gradient.mul_(p).scatter_add_(1, label[:, None], (of_label - share)[:, None])
         return gradient.to(ctx.dtype), None, None
 
 
-def folded(label, shape):
-    """(B, R, A, S) labels in the order of a `Segmenter`'s folded logits of the given shape."""
-    b, _, s, r, a, *half = shape
-    label = label.permute(0, 3, 1, 2).reshape(b, s, half[0], r, half[1], a, half[2])
-    return label.permute(0, 1, 3, 5, 2, 4, 6)
+def folded(label, half):
+    """Labels in the order of a `Segmenter`'s folded logits.
+
+    Parameters
+    ----------
+    label : (B, R, A, S)
+    half : (3,) int
+        `Segmenter.half`: how many voxels a coarse one holds along S, R and A.
+
+    Returns
+    -------
+    (B · voxels of a coarse one, S/half, R/half, A/half)
+    """
+    b, r, a, s = label.shape
+    i, j, k = half
+    label = label.permute(0, 3, 1, 2).reshape(b, s // i, i, r // j, j, a // k, k)
+    return label.permute(0, 2, 4, 6, 1, 3, 5).flatten(0, 3)
 
 
 def inverse_root_weights(labels, n_classes):
@@ -190,8 +198,8 @@ def train(
         for level, logits in enumerate(outputs):
             share = 0.5**level
             small = label
-            if logits.ndim > 5:
-                small = folded(label, logits.shape)
+            if len(logits) != len(label):
+                small = folded(label, model.half)
             elif logits.shape[2:] != label.shape[1:]:
                 small = F.interpolate(label[:, None].float(), logits.shape[2:], mode="nearest")
                 small = small[:, 0].long()

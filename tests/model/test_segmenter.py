@@ -35,8 +35,8 @@ def test_outputs_are_as_large_as_the_input_and_everything_learns(image, widths, 
     outputs = net.train()(volume)
     r, a, s = shape
     is_folded = light_top and all(n % 4 == 0 for n in shape)
-    folded = (s // 2, r // 2, a // 2, 2, 2, 2)
-    assert outputs[0].shape == (2, 5, *(folded if is_folded else shape))
+    folded = (16, 5, s // 2, r // 2, a // 2)
+    assert outputs[0].shape == (folded if is_folded else (2, 5, *shape))
     assert all(o.shape[1] == 5 for o in outputs)
     sum(o.mean() for o in outputs).backward()
     unused = ("classifier", "contrastive_head")
@@ -173,10 +173,10 @@ def test_instance_norm_answers_each_volume_alone_in_training_and_after():
     net = Segmenter(encoder(stem="patch", n_stages=3), 3, (8, 8), **kinds)
     volumes = torch.rand(2, 1, 32, 32, 32) * torch.tensor([1.0, 0.3])[:, None, None, None, None]
     both = net.train()(volumes)[0]
-    torch.testing.assert_close(both[1:], net(volumes[1:])[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(both[8:], net(volumes[1:])[0], rtol=1e-4, atol=1e-4)
     whole = net.eval()(volumes)[0]
     for number in range(3):
-        as_trained = segmentation.folded(whole[:, number], both.shape)
+        as_trained = segmentation.folded(whole[:, number], net.half)
         torch.testing.assert_close(both[:, number], as_trained, rtol=1e-4, atol=1e-4)
     reference = torch.nn.InstanceNorm3d(4, affine=True)
     x = torch.randn(2, 4, 3, 3, 3)
@@ -203,7 +203,7 @@ def test_folded_logits_of_training_are_those_of_evaluation_in_another_order():
     whole = net.eval()(volume)[0]
     assert whole.shape == (2, 3, 16, 24, 32)
     for number in range(3):
-        label = segmentation.folded(whole[:, number], folded.shape)
+        label = segmentation.folded(whole[:, number], net.half)
         torch.testing.assert_close(folded[:, number], label)
 
 
