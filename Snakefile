@@ -212,6 +212,8 @@ if "weights" in OWN:
             OWN["weights"],
         output:
             f"{BASE}/pretraining/main/weights.safetensors",
+        resources:
+            **LIGHT,
         shell:
             "python -m merlin.cli weights {input:q} --out {output} --overwrite"
 
@@ -226,6 +228,8 @@ if "embeddings" in OWN:
             OWN["embeddings"],
         output:
             f"{BASE}/embeddings/main.npz",
+        resources:
+            **LIGHT,
         shell:
             "cp {input:q} {output}"
 
@@ -350,6 +354,7 @@ for notebook, reads in READS.items():
             extra="",
             settings=chosen(notebook),
         threads: max(SETTINGS[notebook].get(k, 1) for k in ("n_threads", "n_workers"))
+        priority: int(notebook in TRAINS)  # minutes before seconds
         resources:
             **(HEAVY if notebook in TRAINS else LIGHT),
         shell:

@@ -367,6 +367,8 @@ def _weights(args):
 
     out = Path(args.out)
     _refuse_existing(out, args.overwrite)
+    if out.resolve().is_relative_to(Path(__file__).parent):
+        raise ValueError(f"{out} lies inside the package; choose another folder")
     path = Path(args.path)
     if args.path.startswith("hub:"):
         kind = args.path.removeprefix("hub:")

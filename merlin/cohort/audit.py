@@ -26,6 +26,14 @@ DOCUMENTED = (
     ("studies, val", "release", 5055, "dataset README of a third party"),
     ("studies, test", "release", 5125, "dataset README of a third party; issue 42"),
     ("test studies without finding labels", "release", 43, "issue 42"),
+    ("studies with finding labels", "release", 25275, "issue 42, third-party audit"),
+    ("studies with metadata", "release", 25412, "third-party audit"),
+    (
+        "studies with 5-year labels",
+        "release",
+        12353,
+        "third-party audit; documented as a subset of the test split",
+    ),
     ("patients", "release", 18317, "third parties, not verified"),
     ("studies", "paper", 25528, "third-party literature note"),
     ("studies, train", "paper", 15331, "abstract in Nature"),
@@ -69,32 +77,31 @@ def read_data(folder, *, columns=None, patients=None):
     for column in ("findings", "impression"):
         counts.append((f"studies without {column}", int(table[column].fillna("").eq("").sum()), ""))
     counts.append(release.shared_reports(table))
-    audit = pd.DataFrame(counts, columns=["what", "n", "detail"])
     none = pd.DataFrame(columns=["study_id", "split", "reason"])
-    return release.Release(table, audit, has_patients, none)
+    counts, odd = release.counted(counts)
+    return release.Release(table, counts, has_patients, none, odd)
 
 
-def against_documentation(manifest):
+def against_documentation(found):
     """Counts of this data set beside the release's documented ones, and the paper's apart.
+
+    Parameters
+    ----------
+    found : release.Release
+        Studies without a volume are counted too: they are in the release.
 
     Returns
     -------
     DataFrame
-        `what, found, of, documented, source`; `of` is `release` or `paper`, patients are empty where
-        none is known.
+        `what, found, of, documented, source`; `of` is `release` or `paper`, `found` is empty where
+        it is not known: patients, and what a manifest of ours does not tell.
     """
-    split = manifest["split"]
-    stated = manifest.reindex(columns=LABELS).notna().any(axis=1)
-    found = {
-        "studies": len(manifest),
-        **{f"studies, {s}": int((split == s).sum()) for s in ("train", "val", "test")},
-        "test studies without finding labels": int(((split == "test") & ~stated).sum()),
-        "patients": pd.NA,
-    }
-    if (manifest["patient_id"] != manifest["study_id"]).any():
-        found["patients"] = manifest["patient_id"].nunique()
+    split = pd.concat([found.manifest["split"], found.lost["split"]])
+    counts = dict(zip(found.audit["what"], found.audit["n"], strict=True))
+    counts |= {f"studies, {s}": int((split == s).sum()) for s in SPLITS}
+    counts |= {"studies": len(split), "patients": counts["patients"] or pd.NA}
     return pd.DataFrame(
-        [(what, found[what], of, n, source) for what, of, n, source in DOCUMENTED],
+        [(what, counts.get(what, pd.NA), of, n, source) for what, of, n, source in DOCUMENTED],
         columns=["what", "found", "of", "documented", "source"],
     )
 
@@ -107,23 +114,32 @@ def label_disagreements(manifest):
 
     Returns
     -------
-    DataFrame
+    by_finding : DataFrame
         One row a finding: `finding, n_both, n_label_only_absent, n_label_only_present`: studies
         that both sources state, and those where the label says absent (present) and the text the
         opposite.
+    studies : DataFrame
+        `study_id, what, detail`: which they are.
     """
     stated = manifest.reindex(columns=LABELS).astype(float).to_numpy()
     sex = manifest["sex"] if "sex" in manifest else None
     mined = label_table(manifest["findings"].fillna(""), sex)
     both = np.isfinite(stated) & np.isfinite(mined)
-    return pd.DataFrame(
+    absent, present = both & (stated == 0) & (mined == 1), both & (stated == 1) & (mined == 0)
+    by_finding = pd.DataFrame(
         {
             "finding": NAMES,
             "n_both": both.sum(0),
-            "n_label_only_absent": (both & (stated == 0) & (mined == 1)).sum(0),
-            "n_label_only_present": (both & (stated == 1) & (mined == 0)).sum(0),
+            "n_label_only_absent": absent.sum(0),
+            "n_label_only_present": present.sum(0),
         }
     )
+    ids, what = manifest["study_id"].to_numpy(), "label contradicts report"
+    named = [
+        (ids[i], what, f"{NAMES[j]}: {'absent' if absent[i, j] else 'present'} by its label")
+        for i, j in np.argwhere(absent | present)
+    ]
+    return by_finding, pd.DataFrame(named, columns=["study_id", "what", "detail"])
 
 
 def denominators(manifest, *, n_coded=0, n_left_out=0):

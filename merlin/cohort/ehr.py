@@ -308,6 +308,14 @@ def read_phenotypes(path=DATA / "phantom_phecodes.csv"):
     return table
 
 
+def unnamed_phenotypes(n=1692):
+    """Outputs of a phecode head that no code trains, by number; as many as the paper's by default.
+
+    So a model that learnt from reports alone has the released one's shape, and the authors' code loads it.
+    """
+    return pd.DataFrame({"phecode": [f"output {i}" for i in range(n)], "phenotype": ""})
+
+
 def phecode_matrix(codes, study_ids, code_map, phecodes):
     """Phecode labels of studies from the codes of their encounters.
 

@@ -58,12 +58,15 @@ class Release:
         False where each study stands for a patient.
     lost : DataFrame
         `study_id, split, reason`: studies with a report but no volume.
+    odd : DataFrame
+        `study_id, what`: the studies behind the audit's counts.
     """
 
     manifest: pd.DataFrame
     audit: pd.DataFrame
     has_patients: bool
     lost: pd.DataFrame
+    odd: pd.DataFrame
 
 
 def read_release(folder, *, columns=None, patients=None):
@@ -119,26 +122,24 @@ def read_release(folder, *, columns=None, patients=None):
         (FINDINGS, labels, "finding labels"),
         (FIVE_YEARS, diseases, "5-year labels"),
     ):
+        audit.append((f"studies with {what}", len(part), name))
         known = manifest["study_id"].isin(part.index)
-        audit.append((f"studies without {what}", int((~known).sum()), name))
+        _name(audit, f"studies without {what}", manifest["study_id"][~known], name)
+        bare = ~known & (manifest["split"] == "test")
+        audit.append((f"test studies without {what}", int(bare.sum()), name))
         stray = ~part.index.isin(manifest["study_id"])
-        audit.append((f"{what} of studies without report", int(stray.sum()), name))
+        _name(audit, f"{what} of studies without report", part.index[stray], name)
         manifest = manifest.join(part, on="study_id")
-    in_test = manifest.loc[manifest["study_id"].isin(diseases.index), "split"] == "test"
-    audit.append(
-        (
-            "5-year labels outside the test split",
-            int((~in_test).sum()),
-            "the documentation says none",
-        )
-    )
+    outside = manifest["study_id"].isin(diseases.index) & (manifest["split"] != "test")
+    said = "the documentation says none"
+    _name(audit, "5-year labels outside the test split", manifest["study_id"][outside], said)
     about = _metadata(tables[METADATA], audit)
     bare = ~manifest["study_id"].isin(about.index)
-    audit.append(("studies without metadata", int(bare.sum()), METADATA))
+    _name(audit, "studies without metadata", manifest["study_id"][bare], METADATA)
     manifest = manifest.join(about, on="study_id")
     manifest["volume"] = manifest["study_id"].map(volumes)
     lost = manifest["volume"].isna()
-    audit.append(("studies without volume", int(lost.sum()), "left out"))
+    _name(audit, "studies without volume", manifest["study_id"][lost], "left out")
     gone = manifest.loc[lost, ["study_id", "split"]].assign(reason="no volume")
     manifest = manifest[~lost].reset_index(drop=True)
     if manifest.empty:
@@ -153,8 +154,20 @@ def read_release(folder, *, columns=None, patients=None):
     ]
     order = ["study_id", "patient_id", "split", "volume"]
     manifest = manifest[[*order, *(c for c in manifest if c not in order)]]
-    audit = pd.DataFrame(audit, columns=["what", "n", "detail"])
-    return Release(manifest, audit, has_patients, gone.reset_index(drop=True))
+    table, odd = counted(audit)
+    return Release(manifest, table, has_patients, gone.reset_index(drop=True), odd)
+
+
+def _name(audit, what, ids, detail):
+    """Count studies in the audit, and keep which they are."""
+    audit.append((what, len(ids), detail, tuple(ids)))
+
+
+def counted(audit):
+    """The audit's rows as a table, `what, n, detail`, and the studies that they name."""
+    table = pd.DataFrame([row[:3] for row in audit], columns=["what", "n", "detail"])
+    named = [(study_id, row[0]) for row in audit for study_id in (row[3] if len(row) > 3 else ())]
+    return table, pd.DataFrame(named, columns=["study_id", "what"])
 
 
 def _error(folder, problems):
@@ -222,19 +235,16 @@ def _reports(table, problems, audit):
     """One row a study: final report, cut at the impression, escapes undone."""
     table = table[table["study_id"] != ""].copy()
     text = table["findings"].map(html.unescape).str.strip()
-    audit.append(
-        (f"reports with {DELETED}", int(text.str.contains(DELETED).sum()), "kept as written")
-    )
+    ids = table["study_id"]
+    _name(audit, f"reports with {DELETED}", ids[text.str.contains(DELETED)], "kept as written")
     escaped = table["findings"].str.contains("&lt;|&gt;|&amp;")
-    audit.append(("reports with escaped characters", int(escaped.sum()), "unescaped"))
+    _name(audit, "reports with escaped characters", ids[escaped], "unescaped")
     parts = text.map(split_impression)
     table["findings"], table["impression"] = parts.str[0], parts.str[1]
     audit.append(
         ("reports with an impression inside", int((table["impression"] != "").sum()), "cut")
     )
-    audit.append(
-        ("reports without findings", int((table["findings"] == "").sum()), "kept, no text")
-    )
+    _name(audit, "reports without findings", ids[table["findings"] == ""], "kept, no text")
     split = table["split"].str.strip().str.lower().replace({"valid": "val", "validation": "val"})
     odd = ~split.isin(["train", "val", "test"])
     if odd.any():
@@ -247,13 +257,11 @@ def _reports(table, problems, audit):
     # A preliminary read and the final report share an id: the longer text is the final one.
     order = table.assign(length=table["findings"].str.len()).sort_values("length", ascending=False)
     kept = order.drop_duplicates("study_id").sort_index()
-    audit.append(
-        ("study ids that occur twice", len(table) - len(kept), "the longer report is taken")
-    )
+    again = ids[ids.duplicated()]
+    _name(audit, "study ids that occur twice", again, "the longer report is taken")
     two = table.groupby("study_id")["split"].nunique()
-    audit.append(
-        ("study ids in several splits", int((two > 1).sum()), "the longer report's is taken")
-    )
+    said = "the longer report's is taken"
+    _name(audit, "study ids in several splits", two.index[two > 1], said)
     audit.append(shared_reports(kept))
     return kept[["study_id", "split", "findings", "impression"]].reset_index(drop=True)
 
@@ -274,10 +282,12 @@ def _check_overrides(columns, there, problems):
 
 
 def shared_reports(table):
-    """The audit's row on findings texts that stand word for word in several splits."""
+    """The audit's row on findings texts that stand word for word in several splits, with the studies."""
     filled = table[table["findings"].fillna("") != ""]
     shared = filled.groupby("findings")["split"].nunique()
-    return ("reports word for word in several splits", int((shared > 1).sum()), "kept")
+    shared = shared.index[shared > 1]
+    ids = tuple(filled["study_id"][filled["findings"].isin(shared)])
+    return ("reports word for word in several splits", len(shared), "kept", ids)
 
 
 def _codes(table, name, wanted, codes, columns, problems, audit):
@@ -310,8 +320,8 @@ def _codes(table, name, wanted, codes, columns, problems, audit):
     if twice.any():
         groups = values[twice].fillna("").groupby(level=0)
         differ = int((groups.nunique() > 1).any(axis=1).sum())
-        n = int(values.index.duplicated().sum())
-        audit.append((f"{name}: repeated rows", n, f"{differ} studies contradict themselves"))
+        said = f"{differ} studies contradict themselves"
+        _name(audit, f"{name}: repeated rows", values.index[values.index.duplicated()], said)
     values = values[~values.index.duplicated()]
     values.index.name = "study_id"
     return values

@@ -95,7 +95,9 @@ def stamp(figure, text):
     """Write tier and numbers inside the picture, where no crop can lose them."""
     # A letter of this size is about 0.9 mm wide.
     text = textwrap.fill(text, int(figure.get_figwidth() * 25.4 / 0.93))
-    foot = 0.03 if "\n" not in text else 0.045
+    lines = text.count("\n") + 1
+    room = (6 * lines + 1) / 72 / figure.get_figheight()  # 6 points a line: low figures need more
+    foot = max(0.03 if lines == 1 else 0.045, 0.004 + room)
     figure.get_layout_engine().set(rect=(0, foot, 1, 1 - foot))
     figure.text(0.5, 0.004, text, ha="center", va="bottom", fontsize=5, color="#666666")
 

@@ -8,9 +8,9 @@ stays outside. Dates are shifted by a number of days that is fixed for a patient
 keep.
 
 Free text cannot be made safe by a program. A report that holds its own patient's name, record number,
-accession number or birth date is withheld (or, on request, has them replaced by `<DELETED>`); what
-looks like a date, telephone number, address or title with a name is counted and reported, for a person
-to read before anything is shared.
+accession number or birth date, or the record or accession number of any other study or table row, is
+withheld (or, on request, has them replaced by `<DELETED>`); what looks like a date, telephone number,
+address or title with a name is counted and reported, for a person to read before anything is shared.
 """
 
 import hashlib
@@ -21,7 +21,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -186,6 +185,17 @@ def scan_text(text, words):
     return {k: n for k, n in counts.items() if n}
 
 
+def identifiers_in(text, known):
+    """Those of `known` (in `one_spelling`) that stand in a text, as it spells them."""
+    said = {t.strip(".,;:!?()[]<>#\"'") for t in text.split()} | set(re.findall(r"\w+", text))
+    return sorted(t for t in said if one_spelling(t) in known)
+
+
+def telling(identifiers):
+    """Identifiers that are one wherever they stand; a short number may be an age or a size."""
+    return {i for i in identifiers if len(i) > 3 and not (len(i) < 5 and i.isdigit())}
+
+
 def redact(text, words):
     """The text with its own patient's identifiers, and all that `PATTERNS` match, replaced."""
     for word in words:
@@ -231,6 +241,9 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
     reports, codes = _spelled(reports, codes)
     found, n_unread = find_studies(folder)
     shared = _shared_accessions(found)
+    headers = [h.get(t, "") for h, _ in found.values() for t in ("PatientID", "AccessionNumber")]
+    tables = [*reports.index, *(codes["patient_id"] if codes is not None else ())]
+    known = telling({one_spelling(i) for i in headers} | set(tables))
     rows, hits, left_out, patients, studies, own = [], [], [], {}, {}, {}
     if n_unread:
         left_out.append(("", f"{n_unread} files are no readable DICOM"))
@@ -244,13 +257,14 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
             continue
         own[study_id] = own_words(header)
         patients[patient] = patient_id = "P" + hashed(key, "patient", patient)
+        own.setdefault(patient_id, []).extend(own[study_id])
         if accession:
             studies[accession] = study_id
         said = reports.loc[accession] if accession and accession in reports.index else {}
-        texts, part = _texts(said, header, study_id, redacts)
+        texts, part = _texts(said, own[study_id], known, study_id, redacts)
         hits += part
         if any(taken == "study withheld" for *_, taken in part):
-            left_out.append((study_id, "its report names the patient; mend it, or use --redact"))
+            left_out.append((study_id, WITHHELD))
             continue
         path = Path(out) / "volumes" / f"{study_id}.nii.gz"
         if not path.exists():  # else an interrupted call wrote it whole
@@ -276,10 +290,11 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
         n_unreported=sum(not (r["findings"] or r["impression"]) for r in rows),
         n_unused=int((~reports.index.isin(list(studies))).sum()),
     )
-    _refuse_leaks(made, [*patients, *studies], own)
+    _refuse_leaks(made, known, own)
     return made
 
 
+WITHHELD = "its report names the patient, or a number of another study; mend it, or use --redact"
 SHARED = "its accession number is that of another study too: no telling whose report is whose"
 
 
@@ -306,15 +321,21 @@ def _shared_accessions(found):
     return set(numbers[numbers.duplicated() & (numbers != "")])
 
 
-def _texts(said, header, study_id, redacts):
+def _texts(said, own, known, study_id, redacts):
     """A study's report as it may leave, and what was found in it."""
-    texts, hits, words = {"findings": "", "impression": ""}, [], own_words(header)
+    texts, hits = {"findings": "", "impression": ""}, []
     for column in texts:
         text = str(said.get(column, "") or "")
-        found = scan_text(text, words)
-        taken = "replaced" if redacts else "study withheld" if "own identifier" in found else "kept"
+        others = [
+            i for i in identifiers_in(text, known) if not any(_pattern(w).search(i) for w in own)
+        ]
+        found = scan_text(text, own)
+        if others:
+            found["number of another study"] = len(others)
+        names = {"own identifier", "number of another study"} & set(found)
+        taken = "replaced" if redacts else "study withheld" if names else "kept"
         hits += [(study_id, column, kind, n, taken) for kind, n in found.items()]
-        texts[column] = redact(text, words) if redacts else text
+        texts[column] = redact(text, [*own, *others]) if redacts else text
     return texts, hits
 
 
@@ -384,27 +405,31 @@ def _coded(codes, key, patients, studies, kept):
     ).reset_index(drop=True)
 
 
-def _refuse_leaks(made, identifiers, own):
+def _refuse_leaks(made, known, own):
     """A last look before anything is handed over.
 
-    No record or accession number of anybody in any cell, and in no cell of a study's rows a name, number
-    or birth date of its patient.
+    No record or accession number of anybody in any cell or word of a report, and in no cell of a
+    study's or a patient's rows a name, number or birth date of that patient.
     """
-    wanted = {i for i in identifiers if len(i) > 3}
     for name in ("manifest", "codes", "text_hits", "quarantine"):
         table = getattr(made, name).astype(str)
         # A diagnosis code may happen to be spelled like a record number.
-        for column in table.columns.difference(["findings", "impression", "code", "vocabulary"]):
-            if np.isin(table[column], list(wanted)).any():
+        for column in table.columns.difference(["code", "vocabulary"]):
+            found = table[column].isin(known)
+            if column in ("findings", "impression"):
+                found = table[column].map(lambda text: bool(identifiers_in(text, known)))
+            if found.any():
                 raise Refused(f"{name}, column {column}: holds a record or accession number")
-        if "study_id" not in table or name == "codes":
+        if "study_id" not in table:
             continue
+        whose = "patient_id" if name == "codes" else "study_id"
         for column in table.columns.difference(["study_id", "patient_id", "volume", "date"]):
-            for study_id, text in zip(table["study_id"], table[column], strict=True):
+            for key, cells in table.groupby(whose)[column]:
                 # A short number may be an age.
-                words = [w for w in own.get(study_id, ()) if len(w) > 3 or not w.isdigit()]
+                words = [w for w in own.get(key, ()) if len(w) > 3 or not w.isdigit()]
+                text = "\n".join(cells.unique())
                 if any(_pattern(w).search(text) for w in words):
                     raise Refused(
-                        f"{name}, column {column}, study {study_id}: holds a name, number or birth date "
+                        f"{name}, column {column}, {whose} {key}: holds a name, number or birth date "
                         "of its patient"
                     )

@@ -104,23 +104,36 @@ def survey(studies, grid=Grid(), *, cache_dir, n_workers=0):  # noqa: B008 - fro
     Raises
     ------
     OSError, MemoryError
-        Where the machine has no room: no study is blamed for that, and the next call resumes.
+        Where the disk or this process has no room: no study is blamed for that, and the next call
+        resumes.
     """
     jobs = list(zip(studies["study_id"], studies["volume"], strict=True))
     look = partial(look_at, grid=grid, cache_dir=cache_dir)
     bar = partial(tqdm, total=len(jobs), desc="studies", mininterval=5)
-    if n_workers:
+    found = map(look, jobs) if not n_workers else _in_processes(look, jobs, n_workers)
+    return pd.DataFrame(list(bar(found)), columns=list(COLUMNS))
+
+
+def _in_processes(look, jobs, n_workers):
+    """Rows in the order of `jobs`.
+
+    After a worker was killed studies go one at a time; one that kills its worker again is quarantined.
+    """
+    n = 0
+    while n < len(jobs):
         with ProcessPoolExecutor(n_workers, get_context("spawn"), end_with_parent) as pool:
             try:
-                rows = list(bar(pool.map(look, jobs, chunksize=4)))
+                for row in pool.map(look, jobs[n:], chunksize=4 if n_workers > 1 else 1):
+                    n += 1
+                    yield row
             except BrokenProcessPool:
-                raise MemoryError(
-                    f"One of {n_workers} worker processes was killed, most likely for memory. Run again "
-                    "with fewer (n_workers, or make's CORES); finished studies are kept."
-                ) from None
-    else:
-        rows = list(bar(map(look, jobs)))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+                if n_workers == 1:
+                    why = "the process that read it was killed, most likely for memory"
+                    yield dict(study_id=jobs[n][0], status="quarantined", reason=why, notes="")
+                    n += 1
+                else:
+                    tqdm.write("a process was killed, most likely for memory: going on with one")
+                n_workers = 1
 
 
 def outliers(table):

@@ -161,7 +161,7 @@ def fit(model, train, val, config, *, checkpoint, fingerprint, seed, device="cpu
 
 def _fit(model, train, val, config, *, checkpoint, fingerprint, seed, device, show):
     torch.manual_seed(seed)
-    prepare_cpu()
+    prepare_cpu(n_voxels=int(np.prod(model.config.grid_shape)))
     kind = torch.device(device).type
     parallel.same_weights(model)
     texts = TokenCache(model.encode_text)

@@ -15,6 +15,7 @@ every process computes the same loss over all of them. torchrun may start notebo
         runs/paper/partial/02-$RANK.ipynb --cwd notebooks -p profile paper'
 """
 
+import math
 import os
 from contextlib import contextmanager
 
@@ -155,7 +156,9 @@ def memory_advice(config, grid_shape, *, checkpointing=False):
     """Turn an out-of-memory error of the device into one that says which setting to change."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:  # a GPU's has a class of its own, the CPU's only words
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
         said = explain_memory(error, config, grid_shape, checkpointing=checkpointing)
         raise MemoryError(said) from error
 
@@ -180,6 +183,8 @@ def explain_memory(error, config, grid_shape, *, checkpointing=False, n_processe
         ways.append("checkpointing=True (activations are computed again)")
     if now > 1:
         ways.append(f"chunk={now // 2} (same batch, less at a time)")
+    if not config.text_chunk and config.batch_size > 1 and config.supervision != "ehr":
+        ways.append(f"text_chunk={max(config.batch_size // 4, 1)} (likewise of texts)")
     if config.precision == "fp32":
         ways.append("precision='bf16'")
     ways.append("a smaller batch_size, or volumes of fewer voxels (spacing_mm, grid_shape)")
@@ -190,12 +195,13 @@ def explain_memory(error, config, grid_shape, *, checkpointing=False, n_processe
 
 
 def estimate_step(model, config, grid_shape, *, n_share=None):
-    """Bytes of one training step of the image tower, before it is made, counted without storage.
+    """Bytes of one training step, before it is made, counted without training.
 
-    The step is gone through on the `meta` device, with recomputation and chunks as set, and what is
-    alive is counted: within 15 % of the peak of a process whose allocator gives freed memory back.
-    One that keeps it (glibc, as `prepare_cpu` sets it up for speed; a GPU's, in a small way) holds
-    more, up to twice as much with small chunks.
+    The image tower's part is gone through on the `meta` device, with recomputation and chunks as set,
+    and what is alive is counted. Texts are taken as long as the tower allows, a report a study; one
+    and two are gone through, and the rest follows. Within 15 % of what a process in fp32 takes for
+    volumes of a million voxels and more; for smaller ones `prepare_cpu` keeps freed memory, up to
+    twice the estimate.
 
     Parameters
     ----------
@@ -209,8 +215,9 @@ def estimate_step(model, config, grid_shape, *, n_share=None):
     -------
     dict of str to int
         `weights` (with both moments of AdamW, and gradients outside the image tower), `step` (the
-        most that volumes, activations and gradients of the image tower take at once; in half
-        precision half of it), `total`.
+        most that volumes, activations and gradients of the image tower take at once), `texts` (the
+        most that activations of the text tower take), in half precision half of either; `total`,
+        in which texts stand beside images unless those are encoded in chunks.
     """
     import copy
 
@@ -225,13 +232,42 @@ def estimate_step(model, config, grid_shape, *, n_share=None):
     twin = copy.copy(model)
     twin._modules = dict(model._modules, encode_image=copy.deepcopy(model.encode_image).to("meta"))
     twin.encode_image.train()
+    n = n_share or config.batch_size
+    is_chunked = 0 < config.chunk < n
+    n_counted = min(n, 3 * config.chunk) if is_chunked else n  # further chunks add their volumes alone
     with PeakBytes() as count:
-        volume = torch.zeros(n_share or config.batch_size, 1, *grid_shape, device="meta")
+        volume = torch.zeros(n_counted, 1, *grid_shape, device="meta")
         image, logits, finish = embed_volumes(twin, volume, config.chunk)
         (image.float().sum() + logits.float().sum()).backward()
         finish()
-    step = count.peak if config.precision == "fp32" else count.peak // 2
-    return dict(weights=weights, step=step, total=weights + step)
+    # Every process encodes all texts of the batch.
+    n_texts = 0 if config.supervision == "ehr" else config.batch_size
+    texts = _text_bytes(model.encode_text, min(n_texts, config.text_chunk or n_texts))
+    half = 1 if config.precision == "fp32" else 2
+    step = count.peak // half + 4 * (n - n_counted) * math.prod(grid_shape)
+    texts = texts // half
+    both = max(step, texts) if is_chunked else step + texts
+    return dict(weights=weights, step=step, texts=texts, total=weights + both)
+
+
+def _text_bytes(tower, n):
+    """Activations of `n` texts of the greatest length, on the way forward and back."""
+    import copy
+
+    from merlin.training.cost import PeakBytes
+
+    if not n:
+        return 0
+    tower = copy.deepcopy(tower).cpu().train()  # some towers look at their tokens: not on `meta`
+    own = [p for p in tower.parameters() if p.requires_grad]
+    peaks = []
+    with torch.random.fork_rng(devices=[]):
+        for k in (1, 2):
+            tokens = torch.ones(k, tower.config.max_length, dtype=torch.int64)
+            with PeakBytes() as count:
+                torch.autograd.grad(tower(tokens, tokens).sum(), own, allow_unused=True)
+            peaks.append(count.peak)
+    return n * (peaks[1] - peaks[0])
 
 
 def estimate_seconds(model, config, grid_shape, *, n_share=None, n_timed=2):

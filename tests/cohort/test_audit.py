@@ -1,6 +1,10 @@
 """The audit finds every damage planted in a look-alike, and nothing in a clean one."""
 
 import errno
+import os
+import signal
+from functools import partial
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -44,7 +48,7 @@ def written(tmp_path):
 def everything(folder, cache):
     found = audit.read_data(folder)
     seen = survey.survey(found.manifest, GRID, cache_dir=cache)
-    disagree = audit.label_disagreements(found.manifest)
+    disagree, _ = audit.label_disagreements(found.manifest)
     n = found.audit.groupby("what")["n"].sum()
     n["labels that contradict their report"] = int(
         disagree[["n_label_only_absent", "n_label_only_present"]].to_numpy().sum()
@@ -134,10 +138,39 @@ def test_a_manifest_without_patients_says_so_and_takes_no_overrides(tmp_path):
 
 
 def test_documented_counts_are_the_releases_and_the_papers_apart(written):
-    found = audit.against_documentation(written[0]).set_index(["what", "of"])
+    table, folder = written
+    in_test = table["study_id"][table["split"] == "test"].tolist()
+    labels = pd.read_csv(folder / release.FINDINGS, dtype=str)
+    labels.loc[labels["study_id"] == in_test[0], list(NAMES)] = "-1"  # a row that states nothing
+    labels[labels["study_id"] != in_test[1]].to_csv(folder / release.FINDINGS, index=False)
+    next((folder / release.VOLUMES).glob(f"{in_test[2]}.nii*")).unlink()
+    found = audit.against_documentation(audit.read_data(folder)).set_index(["what", "of"])
     assert found.loc[("studies, test", "release"), "documented"] == 5125
     assert found.loc[("studies, test", "paper"), "documented"] == 5137
-    assert (found.loc["studies"]["found"] == len(written[0])).all()
+    n = found.xs("release", level="of")["found"]
+    assert n["studies"] == len(table)  # the one without a volume is in the release
+    assert n["studies, test"] == len(in_test)
+    assert n["test studies without finding labels"] == 1  # no row; a row that states nothing is one
+    assert n["studies with finding labels"] == len(table) - 1
+    assert n["studies with metadata"] == len(table)
+    assert n["studies with 5-year labels"] == len(pd.read_csv(folder / release.FIVE_YEARS))
+    assert n.isna()["patients"]
+
+
+def test_the_audit_names_the_studies_that_it_counts(written):
+    table, folder = written
+    audit.plant_defects(folder)
+    found = audit.read_data(folder)
+    named = found.odd.groupby("what")["study_id"].agg(list)
+    in_train = table["study_id"][table["split"] == "train"].tolist()
+    assert named[f"reports with {release.DELETED}"] == in_train[:2]
+    assert named["5-year labels outside the test split"] == in_train[:1]
+    assert named["studies without volume"] == in_train[3:4]
+    assert len(named["reports word for word in several splits"]) == 2
+    by_finding, studies = audit.label_disagreements(found.manifest)
+    turned = by_finding.set_index("finding").drop(columns="n_both").sum(1)
+    assert len(studies) == turned.sum() == 1
+    assert studies["detail"][0].startswith(turned.idxmax())
 
 
 def test_a_full_disk_ends_the_survey_and_blames_no_study(written, tmp_path, monkeypatch):
@@ -147,6 +180,30 @@ def test_a_full_disk_ends_the_survey_and_blames_no_study(written, tmp_path, monk
     monkeypatch.setattr(survey, "load_input", full)
     with pytest.raises(OSError, match="No space left"):
         survey.survey(written[0], GRID, cache_dir=tmp_path / "cache")
+
+
+def dies_at(study, *, grid, cache_dir):
+    """As `survey.look_at`, in a process that one study kills."""
+    if study[0].endswith("7") and "fatal" in Path(cache_dir).name:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return survey.look_at(study, grid=grid, cache_dir=cache_dir)
+
+
+@pytest.mark.slow
+def test_a_study_that_kills_its_process_is_quarantined_and_the_others_are_read(
+    written, tmp_path, monkeypatch
+):
+    table, _ = written
+    alone = survey.survey(table, GRID, cache_dir=tmp_path / "a")
+    monkeypatch.setattr(
+        survey, "partial", lambda f, **k: partial(dies_at if "grid" in k else f, **k)
+    )
+    found = survey.survey(table, GRID, cache_dir=tmp_path / "fatal", n_workers=2)
+    bad = found["status"] == "quarantined"
+    assert found["study_id"].tolist() == table["study_id"].tolist()
+    assert found.loc[bad, "study_id"].tolist() == [s for s in table["study_id"] if s[-1] == "7"]
+    assert found.loc[bad, "reason"].str.contains("was killed").all()
+    pd.testing.assert_frame_equal(found[~bad], alone[~bad], check_dtype=False)
 
 
 def test_own_codes_are_checked_all_at_once(tmp_path):

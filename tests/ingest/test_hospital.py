@@ -291,7 +291,7 @@ def test_the_last_look_refuses_to_write_a_name(hospital_data, monkeypatch, capsy
     named_maker(hospital_data)
     monkeypatch.setattr(hospital, "_unless_own", lambda text, words: text)
     assert call(hospital_data) != 0
-    assert "manifest, column manufacturer, study S" in capsys.readouterr().err
+    assert "manifest, column manufacturer, study_id S" in capsys.readouterr().err
     assert not (hospital_data / "cohort" / "manifest.csv").exists()
 
 
@@ -300,3 +300,27 @@ def test_reports_and_studies_that_do_not_meet_are_counted(hospital_data, capsys)
     path.write_text(path.read_text().replace("ACC77001", "ACC-77001"))
     call(hospital_data)
     assert "1 studies have no report, 1 reports no study" in capsys.readouterr().out
+
+
+def test_a_number_of_another_study_does_not_leave_in_a_report(hospital_data, capsys):
+    path = hospital_data / "reports.csv"
+    text = path.read_text().replace("Liver: Normal.", "Compared with acc77003; see MRN0404040.")
+    path.write_text(text)
+    assert call(hospital_data) == 1
+    out = hospital_data / "cohort"
+    assert leaks(out) == []
+    hits = pd.read_csv(out / "text_hits.csv").query("kind == 'number of another study'")
+    assert hits[["n", "taken"]].to_numpy().tolist() == [[2, "study withheld"]]
+    assert call(hospital_data, "--redact", out="redacted") == 0
+    said = load_manifest(hospital_data / "redacted" / "manifest.csv")["findings"]
+    assert "Compared with <DELETED>; see <DELETED>." in set(said)
+    assert not any(w in capsys.readouterr().out for w in ("acc77003", "MRN0404040"))
+    assert hospital.telling({"12", "1234", "12345", "A123"}) == {"12345", "A123"}
+
+
+def test_the_last_look_refuses_a_name_among_the_codes(hospital_data, capsys):
+    path = hospital_data / "codes.csv"
+    path.write_text(path.read_text().replace("I10", "Doe Jane"))
+    assert call(hospital_data) != 0
+    assert "codes, column code, patient_id P" in capsys.readouterr().err
+    assert not (hospital_data / "cohort" / "codes.csv").exists()

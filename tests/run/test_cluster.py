@@ -70,6 +70,9 @@ def test_jobs_on_slurm_ask_for_what_they_need(project, tmp_path):
     done = snakemake(project, "-n", "--profile", "scripts/slurm", *full)
     assert done.returncode == 0, done.stderr[-3000:]
     asked = resources(done.stdout + done.stderr)
+    assert "given_weights" in asked
+    for rule in asked.keys() - {"all"}:  # a job's request has a place for each
+        assert {"gpu", "mem_mb", "runtime"} <= asked[rule].keys(), rule
     assert asked["embeddings"]["gpu"] == 1
     assert asked["embeddings"]["mem_mb"] >= 16_000
     assert asked["embeddings"]["runtime"] >= 120

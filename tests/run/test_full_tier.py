@@ -101,6 +101,12 @@ def test_a_release_becomes_figures_through_a_kill_and_damages_are_found(tmp_path
         "test studies without a readable volume": int(gone["split"].eq("test").sum()),
     }
     assert "resamples of studies" in facts["interval"]
+    n_gone = facts["n"]["test studies without a readable volume"]
+    for name in ("phenotypes", "retrieval"):
+        facts = json.loads((base / "figures" / f"{name}.json").read_text())
+        assert facts["n"]["test studies without a readable volume"] == n_gone
+    odd = pd.read_csv(base / "cohort" / "odd.csv", dtype=str)
+    assert {"studies without volume", "label contradicts report"} <= set(odd["what"])
     for name in ("dataset_audit", "zero_shot_findings", "phenotypes", "retrieval"):
         facts = json.loads((base / "figures" / f"{name}.json").read_text())
         assert "synthetic phantom cohort" in facts["tier_note"]  # phantoms, whatever the tier

@@ -13,8 +13,10 @@ from merlin.model.i3d import ImageConfig
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.statistics import metrics
+from merlin.training import parallel
 from merlin.training.data import Studies
 from merlin.training.loop import TrainingConfig, fit
+from merlin.training.losses import contrastive_loss
 
 IMAGE = ImageConfig(
     depth=14, width=4, block="basic", stem="patch", pool="grid", grid_cells=4, in_channels=1,
@@ -85,6 +87,27 @@ def train(
         show=False,
     )
     return {k: v.clone() for k, v in towers.state_dict().items()}, log
+
+
+def draw(*shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gradients(chunk=0):
+    """Loss and gradients of one batch, batch norms with fixed statistics; shared among processes."""
+    towers = model()
+    towers.encode_image.eval()
+    text = torch.nn.functional.normalize(draw(6, 16, seed=4), dim=1)
+    volume = parallel.share(draw(6, 1, 16, 16, 16, seed=3))
+    image, logits, finish = parallel.embed_volumes(towers, volume, chunk)
+    image, logits = parallel.gather(image), parallel.gather(logits)
+    loss = contrastive_loss(image, text, towers.logit_scale, torch.arange(6))
+    loss = loss + logits.square().mean()
+    loss.backward()
+    finish()
+    used = {n: p for n, p in towers.named_parameters() if p.grad is not None}
+    parallel.average_gradients(list(used.values()))
+    return loss.item(), {n: p.grad for n, p in used.items()}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One of the processes that torchrun starts: a tiny training, its weights to OUT-RANK.pt.
+"""One of the processes that torchrun starts: gradients of a batch and a tiny training, to OUT-RANK.pt.
 
 `torchrun --nproc-per-node 2 two_processes.py OUT`
 """
@@ -6,7 +6,7 @@
 import sys
 
 import torch
-from tiny_run import train
+from tiny_run import gradients, train
 from torch import distributed
 
 from merlin.training import parallel
@@ -17,5 +17,6 @@ if __name__ == "__main__":
     out = sys.argv[1]
     plain = dict(shift_voxels=0, noise=0.0, gain=0.0, n_steps=6)
     weights, log = train(f"{out}-checkpoint.pt", **plain)
-    torch.save({"weights": weights, "loss": [x["loss"] for x in log]}, f"{out}-{rank}.pt")
+    found = {"weights": weights, "loss": [x["loss"] for x in log], "fixed": gradients()}
+    torch.save(found, f"{out}-{rank}.pt")
     distributed.destroy_process_group()
