@@ -234,7 +234,8 @@ def estimate_step(model, config, grid_shape, *, n_share=None):
     twin.encode_image.train()
     n = n_share or config.batch_size
     is_chunked = 0 < config.chunk < n
-    n_counted = min(n, 3 * config.chunk) if is_chunked else n  # further chunks add their volumes alone
+    # Three chunks show the peak; further ones add their volumes alone.
+    n_counted = min(n, 3 * config.chunk) if is_chunked else n
     with PeakBytes() as count:
         volume = torch.zeros(n_counted, 1, *grid_shape, device="meta")
         image, logits, finish = embed_volumes(twin, volume, config.chunk)
