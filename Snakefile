@@ -237,7 +237,7 @@ if "embeddings" in OWN:
 
 
 rule pretraining:
-    """Train the main arm, the longest, first: the other arms and the sweep go beside it."""
+    """Train an arm in a papermill run; the main one, the longest, first, and the others beside it."""
     input:
         source("02_pretraining"),
         manifest=f"{BASE}/cohort/manifest.csv",
@@ -261,7 +261,7 @@ rule pretraining:
 
 
 use rule pretraining as other_arms with:
-    # A papermill run of the same notebook with the arm's settings.
+    # The same notebook with another arm's settings.
     wildcard_constraints:
         arm=any_of(a for a in ARMS if a != "main"),
     priority: 1

@@ -121,9 +121,9 @@ def _more_commands(commands):
         help="turn a DICOM tree, reports and codes into a de-identified cohort",
         description="Writes NIfTI volumes, manifest.csv, codes.csv, text_hits.csv and quarantine.csv. "
         "Ids are keyed hashes, dates are shifted by patient, no header text leaves. A report that names "
-        "its own patient is withheld with its study, or has the words replaced with --redact. Read "
-        "text_hits.csv and the reports before you share anything: no program can promise that free "
-        "text is safe.",
+        "its own patient or holds anybody's record number is withheld with its study, or has the words "
+        "replaced with --redact. Read text_hits.csv and the reports before you share anything: no program "
+        "can promise that free text is safe.",
     )
     command.add_argument("folder", metavar="DICOM_TREE")
     command.add_argument(

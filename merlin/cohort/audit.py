@@ -134,7 +134,7 @@ def label_disagreements(manifest):
             "n_label_only_present": present.sum(0),
         }
     )
-    ids, what = manifest["study_id"].to_numpy(), "label contradicts report"
+    ids, what = manifest["study_id"].to_numpy(), "labels that contradict their report"
     named = [
         (ids[i], what, f"{NAMES[j]}: {'absent' if absent[i, j] else 'present'} by its label")
         for i, j in np.argwhere(absent | present)

@@ -57,7 +57,8 @@ class Release:
     has_patients : bool
         False where each study stands for a patient.
     lost : DataFrame
-        `study_id, split, reason`: studies with a report but no volume.
+        `study_id, split, reason`: studies with a report but no volume, or in an earlier split than
+        others of their patient.
     odd : DataFrame
         `study_id, what`: the studies behind the audit's counts.
     """
@@ -146,8 +147,10 @@ def read_release(folder, *, columns=None, patients=None):
         raise _error(
             folder, [f"{VOLUMES}: no study of {REPORTS} has a volume. Expected ID.nii.gz."]
         )
-    has_patients = patients is not None
+    has_patients, before = patients is not None, manifest
     manifest = _patients(manifest, patients, columns, audit)
+    moved = before.loc[~before["study_id"].isin(manifest["study_id"]), ["study_id", "split"]]
+    gone = pd.concat([gone, moved.assign(reason="its patient is in a later split too")])
     audit.append(("studies", len(manifest), "in the manifest"))
     audit += [
         (f"studies, {s}", int((manifest["split"] == s).sum()), "") for s in ("train", "val", "test")

@@ -186,14 +186,19 @@ def scan_text(text, words):
 
 
 def identifiers_in(text, known):
-    """Those of `known` (in `one_spelling`) that stand in a text, as it spells them."""
-    said = {t.strip(".,;:!?()[]<>#\"'") for t in text.split()} | set(re.findall(r"\w+", text))
-    return sorted(t for t in said if one_spelling(t) in known)
+    """Those of `known` (in `one_spelling`) that stand in a text, as it spells them, the longest first.
+
+    Up to four words with what stands between them: ids may hold blanks and hyphens.
+    """
+    words = list(re.finditer(r"\w+", text))
+    said = {text[a.start() : b.end()] for i, a in enumerate(words) for b in words[i : i + 4]}
+    return sorted((t for t in said if one_spelling(t) in known), key=len, reverse=True)
 
 
 def telling(identifiers):
-    """Identifiers that are one wherever they stand; a short number may be an age or a size."""
-    return {i for i in identifiers if len(i) > 3 and not (len(i) < 5 and i.isdigit())}
+    """Identifiers that are one wherever they stand: no short number (an age, a size), no word (`NONE`)."""
+    has_digit = {i for i in identifiers if any(c.isdigit() for c in i)}
+    return {i for i in has_digit if len(i) > 3 and not (len(i) < 5 and i.isdigit())}
 
 
 def redact(text, words):
@@ -242,7 +247,9 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
     found, n_unread = find_studies(folder)
     shared = _shared_accessions(found)
     headers = [h.get(t, "") for h, _ in found.values() for t in ("PatientID", "AccessionNumber")]
-    tables = [*reports.index, *(codes["patient_id"] if codes is not None else ())]
+    tables = list(reports.index)
+    if codes is not None:
+        tables += [i for c in ("patient_id", "accession") if c in codes for i in codes[c]]
     known = telling({one_spelling(i) for i in headers} | set(tables))
     rows, hits, left_out, patients, studies, own = [], [], [], {}, {}, {}
     if n_unread:
@@ -423,12 +430,14 @@ def _refuse_leaks(made, known, own):
         if "study_id" not in table:
             continue
         whose = "patient_id" if name == "codes" else "study_id"
-        for column in table.columns.difference(["study_id", "patient_id", "volume", "date"]):
-            for key, cells in table.groupby(whose)[column]:
-                # A short number may be an age.
-                words = [w for w in own.get(key, ()) if len(w) > 3 or not w.isdigit()]
-                text = "\n".join(cells.unique())
-                if any(_pattern(w).search(text) for w in words):
+        columns = table.columns.difference(["study_id", "patient_id", "volume", "date"])
+        for key, rows in table.groupby(whose):
+            # A short number may be an age, any number a code.
+            is_word = lambda w: not w.isdigit() or (len(w) > 3 and name != "codes")  # noqa: B023, E731
+            patterns = [_pattern(w) for w in dict.fromkeys(own.get(key, ())) if is_word(w)]
+            for column in columns:
+                text = "\n".join(rows[column].unique())
+                if any(p.search(text) for p in patterns):
                     raise Refused(
                         f"{name}, column {column}, {whose} {key}: holds a name, number or birth date "
                         "of its patient"

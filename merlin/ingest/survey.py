@@ -104,8 +104,8 @@ def survey(studies, grid=Grid(), *, cache_dir, n_workers=0):  # noqa: B008 - fro
     Raises
     ------
     OSError, MemoryError
-        Where the disk or this process has no room: no study is blamed for that, and the next call
-        resumes.
+        Where the disk, this process or one worker after another has no room: no study is blamed for
+        that, and the next call resumes.
     """
     jobs = list(zip(studies["study_id"], studies["volume"], strict=True))
     look = partial(look_at, grid=grid, cache_dir=cache_dir)
@@ -117,23 +117,37 @@ def survey(studies, grid=Grid(), *, cache_dir, n_workers=0):  # noqa: B008 - fro
 def _in_processes(look, jobs, n_workers):
     """Rows in the order of `jobs`.
 
-    After a worker was killed studies go one at a time; one that kills its worker again is quarantined.
+    After a worker was killed, or had no memory, the next studies go one at a time in a process of
+    their own; one that fails there again is quarantined.
     """
-    n = 0
+    n = alone = in_a_row = (
+        0  # rows yielded; studies yet to go alone; failures without a row between
+    )
     while n < len(jobs):
-        with ProcessPoolExecutor(n_workers, get_context("spawn"), end_with_parent) as pool:
+        part = jobs[n : n + alone] if alone else jobs[n:]
+        with ProcessPoolExecutor(
+            1 if alone else n_workers, get_context("spawn"), end_with_parent
+        ) as pool:
             try:
-                for row in pool.map(look, jobs[n:], chunksize=4 if n_workers > 1 else 1):
-                    n += 1
+                for row in pool.map(look, part, chunksize=1 if alone else 4):
+                    n, in_a_row = n + 1, 0
                     yield row
-            except BrokenProcessPool:
-                if n_workers == 1:
-                    why = "the process that read it was killed, most likely for memory"
+                alone = 0
+            except (BrokenProcessPool, MemoryError):
+                in_a_row += 1
+                if in_a_row > 3:
+                    raise MemoryError(
+                        "Processes that read studies are killed again and again, most likely for "
+                        "memory. Run again with fewer (n_workers, or make's CORES); finished studies "
+                        "are kept."
+                    ) from None
+                if alone:
+                    why = "the process that read it was killed, or had no memory"
                     yield dict(study_id=jobs[n][0], status="quarantined", reason=why, notes="")
                     n += 1
                 else:
-                    tqdm.write("a process was killed, most likely for memory: going on with one")
-                n_workers = 1
+                    tqdm.write("a process was killed, or had no memory: some studies go one by one")
+                alone = 4 * n_workers
 
 
 def outliers(table):

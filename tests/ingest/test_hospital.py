@@ -315,7 +315,14 @@ def test_a_number_of_another_study_does_not_leave_in_a_report(hospital_data, cap
     said = load_manifest(hospital_data / "redacted" / "manifest.csv")["findings"]
     assert "Compared with <DELETED>; see <DELETED>." in set(said)
     assert not any(w in capsys.readouterr().out for w in ("acc77003", "MRN0404040"))
-    assert hospital.telling({"12", "1234", "12345", "A123"}) == {"12345", "A123"}
+
+
+def test_identifiers_are_found_with_hyphens_and_blanks_and_words_are_none():
+    known = hospital.telling({"AC-12345", "943 476 5919", "12", "1234", "12345", "A123", "NONE"})
+    assert known == {"AC-12345", "943 476 5919", "12345", "A123"}
+    found = hospital.identifiers_in("Accession:ac-12345/NHS 943 476 5919, 12345; none.", known)
+    assert found == ["943 476 5919", "ac-12345", "12345"]
+    assert hospital.identifiers_in("Etiology unknown, 12 mm. Gallstones: none.", known) == []
 
 
 def test_the_last_look_refuses_a_name_among_the_codes(hospital_data, capsys):

@@ -106,7 +106,7 @@ def test_a_release_becomes_figures_through_a_kill_and_damages_are_found(tmp_path
         facts = json.loads((base / "figures" / f"{name}.json").read_text())
         assert facts["n"]["test studies without a readable volume"] == n_gone
     odd = pd.read_csv(base / "cohort" / "odd.csv", dtype=str)
-    assert {"studies without volume", "label contradicts report"} <= set(odd["what"])
+    assert {"studies without volume", "labels that contradict their report"} <= set(odd["what"])
     for name in ("dataset_audit", "zero_shot_findings", "phenotypes", "retrieval"):
         facts = json.loads((base / "figures" / f"{name}.json").read_text())
         assert "synthetic phantom cohort" in facts["tier_note"]  # phantoms, whatever the tier
