@@ -2,8 +2,9 @@
 
 Batch norms are folded into the convolutions before them, a stem that reads one channel three times
 reads it once with the sum of its weights, activations are overwritten in place, stage outputs are not
-kept, and weights lie in the layout that 3D convolutions are fast on. In exact arithmetic nothing
-changes; in float32 outputs agree to about 1e-6.
+kept, weights lie in the layout that 3D convolutions are fast on, and on a CPU those of many channels
+take fewer multiplications (`winograd`). In exact arithmetic nothing changes; in float32 outputs agree
+to about 1e-6.
 """
 
 import copy
@@ -14,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from merlin.model import winograd
 from merlin.model.i3d import Bottleneck, I3ResNet
 from merlin.model.volumes import as_channels
 
@@ -97,4 +99,9 @@ def folded(encoder):
         twin.i3_resnet = FoldedResNet(network)
     for convolution in twin.i3_resnet.convolutions():
         convolution.requires_grad_(False).to(memory_format=torch.channels_last_3d)
+    if network.conv1.weight.device.type == "cpu":
+        for block in twin.i3_resnet.blocks:
+            for i, convolution in enumerate(block.convolutions):
+                if winograd.pays(convolution):
+                    block.convolutions[i] = winograd.WinogradConv(convolution)
     return twin.eval()
