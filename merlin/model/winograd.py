@@ -4,7 +4,7 @@ Eight outputs of a 2³ block need 8 · 27 products; written as polynomials (Lavi
 1509.09308) they need 4³ = 64, between sums of a 4³ block of inputs and sums of the weights. Products
 over channels are one matrix product for each of the 64. What it costs is memory traffic, so it pays for
 many channels. Sums of weights take more than twice their room: they are made anew for each volume, which
-is too much work where channels are more than voxels (`CHANNELS`). In exact arithmetic nothing changes.
+pays for many voxels. In exact arithmetic nothing changes.
 """
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 _SUMS = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 CHANNELS = range(128, 257)  # measured on two cores at the paper's sizes
+FROM_VOXELS = 2000  # sums of weights cost the same for any number
 SLAB = 2**24  # floats of sums held at once; whole volumes would take eight times their size
 
 
@@ -33,19 +34,19 @@ class WinogradConv(nn.Module):
 
     def __init__(self, convolution):
         super().__init__()
-        w = convolution.weight.detach()  # (out, in, 3, 3, 3)
-        self.shape = (w.shape[1], w.shape[0])
-        self.register_buffer("weight", w.permute(2, 3, 4, 1, 0).reshape(27, -1).contiguous())
-        self.register_buffer("bias", convolution.bias.detach())
+        self.convolution = convolution
         mix = torch.einsum("xi,yj,zk->xyzijk", _SUMS, _SUMS, _SUMS)
-        self.register_buffer("mix", mix.reshape(64, 27).to(w))
+        self.register_buffer("mix", mix.reshape(64, 27).to(convolution.weight))
 
     def forward(self, x):
-        """(B, C, S, R, A) → (B, C', S, R, A), channels last in memory."""
+        """(B, C, S, R, A) → (B, C', S, R, A), channels last in memory; few voxels the direct way."""
+        if x[0, 0].numel() < FROM_VOXELS:
+            return self.convolution(x)
         x = x.permute(0, 2, 3, 4, 1)
         b, *size, _ = x.shape
-        out = x.new_empty(b, *size, self.shape[1])
-        weights = (self.mix @ self.weight).view(64, *self.shape)
+        w = self.convolution.weight  # (out, in, 3, 3, 3), its channels last too
+        out = x.new_empty(b, *size, len(w))
+        weights = (self.mix @ w.permute(0, 2, 3, 4, 1).flatten(1, 3)).permute(1, 2, 0)
         half = [-(-n // 2) for n in size]
         step = max(1, SLAB // (64 * half[1] * half[2] * x.shape[4]))  # pairs of slices at once
         for one, to in zip(x, out, strict=True):
@@ -73,7 +74,7 @@ class WinogradConv(nn.Module):
                     place = out[first + i : first + deep : 2, j::2, k::2]
                     torch.add(
                         c[: place.shape[0], : place.shape[1], : place.shape[2]],
-                        self.bias,
+                        self.convolution.bias,
                         out=place,
                     )
 

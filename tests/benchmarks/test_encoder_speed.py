@@ -55,13 +55,15 @@ small = volume[..., :64, :64, :32]
 model.zero_grad(set_to_none=True)
 with open("/proc/self/clear_refs", "w") as reset:
     reset.write("5")  # the peak from here on
-began = time.perf_counter()
-found = once(volume)
-seconds = time.perf_counter() - began
+seconds = []
+for _ in range(2 if mode == "infer" else 1):  # the shorter of two
+    began = time.perf_counter()
+    found = once(volume)
+    seconds.append(time.perf_counter() - began)
 found = [f.detach() for f in (found[::-1] if kind == "official" else found[1::-1])]
 np.savez(out + "-" + kind + ".npz", *[x.flatten().numpy() for x in found])
 peak = next(x for x in open("/proc/self/status") if x.startswith("VmHWM"))  # of this program alone
-print(json.dumps([seconds, int(peak.split()[1]) / 1e6]))
+print(json.dumps([min(seconds), int(peak.split()[1]) / 1e6]))
 """
 
 
