@@ -297,7 +297,7 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
         n_unreported=sum(not (r["findings"] or r["impression"]) for r in rows),
         n_unused=int((~reports.index.isin(list(studies))).sum()),
     )
-    _refuse_leaks(made, known, own)
+    _refuse_leaks(made, known, {i for i in (*patients, *studies) if len(i) > 3}, own)
     return made
 
 
@@ -412,17 +412,18 @@ def _coded(codes, key, patients, studies, kept):
     ).reset_index(drop=True)
 
 
-def _refuse_leaks(made, known, own):
+def _refuse_leaks(made, known, taken, own):
     """A last look before anything is handed over.
 
-    No record or accession number of anybody in any cell or word of a report, and in no cell of a
-    study's or a patient's rows a name, number or birth date of that patient.
+    No record or accession number of anybody (`known`, and whatever the ids of studies read look like,
+    `taken`) in any cell, none that is `known` in a report, and in no cell of a study's or a patient's
+    rows a name, number or birth date of that patient.
     """
     for name in ("manifest", "codes", "text_hits", "quarantine"):
         table = getattr(made, name).astype(str)
         # A diagnosis code may happen to be spelled like a record number.
         for column in table.columns.difference(["code", "vocabulary"]):
-            found = table[column].isin(known)
+            found = table[column].isin(known | taken)
             if column in ("findings", "impression"):
                 found = table[column].map(lambda text: bool(identifiers_in(text, known)))
             if found.any():
@@ -433,8 +434,12 @@ def _refuse_leaks(made, known, own):
         columns = table.columns.difference(["study_id", "patient_id", "volume", "date"])
         for key, rows in table.groupby(whose):
             # A short number may be an age, any number a code.
-            is_word = lambda w: not w.isdigit() or (len(w) > 3 and name != "codes")  # noqa: B023, E731
-            patterns = [_pattern(w) for w in dict.fromkeys(own.get(key, ())) if is_word(w)]
+            words = [
+                w
+                for w in dict.fromkeys(own.get(key, ()))
+                if not w.isdigit() or (len(w) > 3 and name != "codes")
+            ]
+            patterns = [_pattern(w) for w in words]
             for column in columns:
                 text = "\n".join(rows[column].unique())
                 if any(p.search(text) for p in patterns):

@@ -317,6 +317,15 @@ def test_a_number_of_another_study_does_not_leave_in_a_report(hospital_data, cap
     assert not any(w in capsys.readouterr().out for w in ("acc77003", "MRN0404040"))
 
 
+@pytest.mark.parametrize("identifier", ["ABCD", "1234", "ACC-77001"])
+def test_the_last_look_refuses_ids_in_cells_whatever_they_look_like(identifier):
+    manifest = pd.DataFrame({"study_id": ["S1"], "findings": [""], "manufacturer": [identifier]})
+    none = pd.DataFrame()
+    made = hospital.Cohort(manifest, none, none, none, 0, 0)
+    with pytest.raises(hospital.Refused, match="column manufacturer: holds a record or accession"):
+        hospital._refuse_leaks(made, hospital.telling({identifier}), {identifier}, {})
+
+
 def test_identifiers_are_found_with_hyphens_and_blanks_and_words_are_none():
     known = hospital.telling({"AC-12345", "943 476 5919", "12", "1234", "12345", "A123", "NONE"})
     assert known == {"AC-12345", "943 476 5919", "12345", "A123"}
