@@ -75,7 +75,8 @@ def read_data(folder, *, columns=None, patients=None):
     said = path.name if has_patients else "unknown: each study is resampled as a patient of its own"
     counts.append(("patients", table["patient_id"].nunique() if has_patients else 0, said))
     for column in ("findings", "impression"):
-        counts.append((f"studies without {column}", int(table[column].fillna("").eq("").sum()), ""))
+        bare = tuple(table["study_id"][table[column].fillna("").eq("")])
+        counts.append((f"studies without {column}", len(bare), "", bare))
     counts.append(release.shared_reports(table))
     none = pd.DataFrame(columns=["study_id", "split", "reason"])
     counts, odd = release.counted(counts)

@@ -148,7 +148,7 @@ def read_release(folder, *, columns=None, patients=None):
             folder, [f"{VOLUMES}: no study of {REPORTS} has a volume. Expected ID.nii.gz."]
         )
     has_patients, before = patients is not None, manifest
-    manifest = _patients(manifest, patients, columns, audit)
+    manifest = _patients(manifest, gone["study_id"], patients, columns, audit)
     moved = before.loc[~before["study_id"].isin(manifest["study_id"]), ["study_id", "split"]]
     gone = pd.concat([gone, moved.assign(reason="its patient is in a later split too")])
     audit.append(("studies", len(manifest), "in the manifest"))
@@ -230,7 +230,7 @@ def _volumes(folder, problems, audit):
         paths.setdefault(study, str(path.resolve()))
     audit.append(("volumes", len(paths), "files"))
     if twice:
-        audit.append(("studies with several files", len(twice), "the first by name is taken"))
+        _name(audit, "studies with several files", sorted(set(twice)), "the first by name is taken")
     return paths
 
 
@@ -244,9 +244,7 @@ def _reports(table, problems, audit):
     _name(audit, "reports with escaped characters", ids[escaped], "unescaped")
     parts = text.map(split_impression)
     table["findings"], table["impression"] = parts.str[0], parts.str[1]
-    audit.append(
-        ("reports with an impression inside", int((table["impression"] != "").sum()), "cut")
-    )
+    _name(audit, "reports with an impression inside", ids[table["impression"] != ""], "cut")
     _name(audit, "reports without findings", ids[table["findings"] == ""], "kept, no text")
     split = table["split"].str.strip().str.lower().replace({"valid": "val", "validation": "val"})
     odd = ~split.isin(["train", "val", "test"])
@@ -336,12 +334,12 @@ def _metadata(table, audit):
     if "sex" in table:
         first = table["sex"].str.strip().str.upper().str[:1]
         out["sex"] = first.where(first.isin(["F", "M"]))
-        audit.append(("sex not F or M", int(out["sex"].isna().sum()), "left empty"))
+        _name(audit, "sex not F or M", out.index[out["sex"].isna()], "left empty")
     for name in ("age", "slice_mm"):
         if name in table:
             number = pd.to_numeric(table[name].str.extract(r"(\d+(?:\.\d+)?)")[0], errors="coerce")
             out[name] = number.map(lambda x: f"{x:g}", na_action="ignore")
-            audit.append((f"{name} unknown", int(number.isna().sum()), "left empty"))
+            _name(audit, f"{name} unknown", number.index[number.isna()], "left empty")
     for name in ("phase", "manufacturer"):
         if name in table:
             out[name] = table[name].replace("", np.nan)
@@ -349,7 +347,8 @@ def _metadata(table, audit):
     return out
 
 
-def _patients(manifest, path, columns, audit):
+def _patients(manifest, gone, path, columns, audit):
+    """Owners of the studies, one split a patient; those of `gone`, without a volume, are counted."""
     if path is None:
         audit.append(("patients", 0, "unknown: each study is resampled as a patient of its own"))
         return manifest.assign(patient_id=manifest["study_id"])
@@ -360,24 +359,25 @@ def _patients(manifest, path, columns, audit):
     if problems:
         raise _error(path, problems)
     table = table.drop_duplicates("study_id").set_index("study_id")
-    lost = ~manifest["study_id"].isin(table.index)
-    if lost.any():
-        audit.append(("studies without patient", int(lost.sum()), "each its own patient"))
-    owner = manifest["study_id"].map(table["patient_id"]).fillna(manifest["study_id"])
-    manifest = manifest.assign(patient_id=owner)
+    everyone = pd.concat([manifest["study_id"], gone])
+    lost = everyone[~everyone.isin(table.index)]
+    if len(lost):
+        _name(audit, "studies without patient", lost, "each its own patient")
+    owner = everyone.map(table["patient_id"]).fillna(everyone)
+    audit.append(("patients", owner.nunique(), name))
+    manifest = manifest.assign(patient_id=owner[: len(manifest)])
     if "date" in table:
         date = pd.to_datetime(table["date"], format="mixed", errors="coerce")
-        audit.append(
-            ("dates that are none", int((date.isna() & table["date"].ne("")).sum()), "left empty")
-        )
+        none = table.index[date.isna() & table["date"].ne("")]
+        _name(audit, "dates that are none", none, "left empty")
         manifest["date"] = manifest["study_id"].map(date.dt.strftime("%Y-%m-%d"))
-    mixed = manifest.groupby("patient_id")["split"].nunique()
-    audit.append(("patients", manifest["patient_id"].nunique(), name))
+    mixed = manifest.groupby("patient_id")["split"].transform("nunique") > 1
     # What is judged must not have been learned from: the later split keeps the patient.
     rank = manifest["split"].map({"train": 0, "val": 1, "test": 2})
     stays = rank == rank.groupby(manifest["patient_id"]).transform("max")
     said = f"{int((~stays).sum())} studies left out of the earlier splits"
-    audit.append(("patients in several splits", int((mixed > 1).sum()), said))
+    n = manifest["patient_id"][mixed].nunique()
+    audit.append(("patients in several splits", n, said, tuple(manifest["study_id"][mixed])))
     return manifest[stays].reset_index(drop=True)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -171,6 +172,33 @@ def test_the_audit_names_the_studies_that_it_counts(written):
     turned = by_finding.set_index("finding").drop(columns="n_both").sum(1)
     assert len(studies) == turned.sum() == 1
     assert studies["detail"][0].startswith(turned.idxmax())
+
+
+def test_studies_with_odd_owners_metadata_and_files_are_named_too(written, tmp_path):
+    table, folder = written
+    ids = table["study_id"].tolist()
+    shutil.copy(
+        folder / release.VOLUMES / f"{ids[4]}.nii.gz",
+        folder / release.VOLUMES / f"{ids[4]}.b.nii.gz",
+    )
+    about = pd.read_csv(folder / release.METADATA, dtype=str)
+    about.loc[2, ["age", "gender"]] = ["old", "x"]
+    about.to_csv(folder / release.METADATA, index=False)
+    (folder / release.VOLUMES / f"{ids[7]}.nii.gz").unlink()
+    owners = table[["study_id", "patient_id", "date"]].copy()
+    owners.loc[1, ["patient_id", "date"]] = [owners.loc[0, "patient_id"], "soon"]  # train and val
+    owners[owners["study_id"] != ids[5]].to_csv(tmp_path / "owners.csv", index=False)
+    found = release.read_release(folder, patients=tmp_path / "owners.csv")
+    named = found.odd.groupby("what")["study_id"].agg(list)
+    assert named["studies with several files"] == [ids[4]]
+    assert named["age unknown"] == named["sex not F or M"] == [ids[2]]
+    assert named["patients in several splits"] == ids[:2]
+    assert named["dates that are none"] == [ids[1]]
+    assert named["studies without patient"] == [ids[5]]
+    n = found.audit.set_index("what")["n"]
+    assert n["patients in several splits"] == 1
+    assert n["patients"] == len(ids) - 1  # of all studies, also the one without a volume
+    assert n["studies"] == len(ids) - 2
 
 
 def test_a_full_disk_ends_the_survey_and_blames_no_study(written, tmp_path, monkeypatch):
