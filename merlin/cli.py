@@ -7,6 +7,7 @@
     merlin phantom --layout merlin --out look_alike
     merlin hospital dicom_tree --reports reports.csv --key secret.txt --out cohort
     merlin verse verse_folder --grades grades.csv --out my_verse
+    merlin totalsegmentator Totalsegmentator_dataset --out my_organs
     merlin weights official.pt --text-folder Clinical-Longformer --out weights.safetensors
     merlin check
 
@@ -151,6 +152,20 @@ def _more_commands(commands):
     command.add_argument("--out", required=True, help="folder for manifest.csv")
     command.add_argument("--overwrite", action="store_true", help="replace a manifest that exists")
     command = commands.add_parser(
+        "totalsegmentator",
+        help="read the TotalSegmentator dataset into a manifest with label maps",
+        description="Joins each scan's masks into one label map of our 20 structures and writes "
+        "manifest.csv, with the dataset's own splits, and left_out.csv. A call that was interrupted "
+        "resumes. See docs/full_tier.md.",
+    )
+    command.add_argument("folder", metavar="FOLDER", help="that holds meta.csv")
+    command.add_argument("--out", required=True, help="folder for manifest.csv and label_maps/")
+    command.add_argument(
+        "--min-structures", type=int, default=10, help="a scan holds at least so many; default: 10"
+    )
+    command.add_argument("--workers", type=int, default=2, help="processes; default: 2")
+    command.add_argument("--overwrite", action="store_true", help="replace a manifest that exists")
+    command = commands.add_parser(
         "weights",
         help="turn an official checkpoint into safetensors, or weights of ours back",
         description="An official .pt is read without running any code in it, checked tensor by tensor, "
@@ -266,6 +281,30 @@ def _verse(args):
         f"grades in {', '.join(found.grades)}; not taken: {', '.join(found.ignored) or 'none'}\n"
         f"Wrote {target}: {len(found.manifest)} scans, {n.get('1', 0)} with a fracture, "
         f"{n.get('0', 0)} without, {found.n_ungraded} without a grade.\n"
+    )
+    return 0
+
+
+def _totalsegmentator(args):
+    from merlin.cohort import totalsegmentator
+    from merlin.run import write_csv
+
+    out = Path(args.out)
+    target = out / "manifest.csv"
+    _refuse_existing(target, args.overwrite)
+    scans = totalsegmentator.read_folder(args.folder)
+    manifest, left_out = totalsegmentator.write_label_maps(
+        scans, out, min_structures=args.min_structures, n_workers=args.workers
+    )
+    if manifest.empty:
+        reason, n = next(left_out["reason"].value_counts().items())
+        raise ValueError(f"none of the {len(scans)} scans can be used; {n} of them: {reason}")
+    write_csv(out / "left_out.csv", left_out)
+    write_csv(target, manifest)
+    n = manifest["split"].value_counts()
+    sys.stdout.write(
+        f"Wrote {target}: {', '.join(f'{n.get(s, 0)} {s}' for s in ('train', 'val', 'test'))}; "
+        f"{len(left_out)} scans left out (left_out.csv).\n"
     )
     return 0
 
@@ -639,6 +678,7 @@ COMMANDS = {
     "release": _release,
     "phantom": _phantom,
     "verse": _verse,
+    "totalsegmentator": _totalsegmentator,
     "hospital": _hospital,
     "weights": _weights,
     "check": _check,

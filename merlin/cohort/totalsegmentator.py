@@ -6,14 +6,19 @@
       s0011/segmentations/liver.nii.gz, spleen.nii.gz, …   one binary mask a structure
 
 The paper keeps 401 of its scans; its filter and its list of 20 organs were not found, so the rule
-here is ours: at least `min_structures` of our structures in the scan.
+here is ours: at least `min_structures` of our structures in the scan. `read_folder` lists the scans;
+`write_label_maps` makes a cohort of them in the one schema, one label map a scan.
 """
 
+import os
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from merlin.cohort import anatomy
 
@@ -49,8 +54,8 @@ def read_folder(folder):
     Returns
     -------
     DataFrame
-        `study_id, patient_id, split, volume, segmentations`; splits are the dataset's own (`train`,
-        `val`, `test`), one scan a patient.
+        `study_id, patient_id, split, volume, segmentations`, and `sex` and `age` where the list has
+        them; splits are the dataset's own (`train`, `val`, `test`), one scan a patient.
 
     Raises
     ------
@@ -84,9 +89,15 @@ def read_folder(folder):
             f"meta.csv: {len(problems)} of {len(meta)} scans are incomplete. Unpack the dataset again, "
             "or remove their rows.\n  " + "\n  ".join(problems)
         )
-    return pd.DataFrame(
+    table = pd.DataFrame(
         rows, columns=["study_id", "patient_id", "split", "volume", "segmentations"]
     )
+    if "gender" in meta:
+        first = meta["gender"].str.strip().str.upper().str[:1]
+        table["sex"] = first.where(first.isin(["F", "M"]))
+    if "age" in meta:
+        table["age"] = pd.to_numeric(meta["age"], errors="coerce").map("{:g}".format, "ignore")
+    return table
 
 
 def read_labels(segmentations, shape):
@@ -129,3 +140,73 @@ def read_labels(segmentations, shape):
 def has_enough(label, min_structures):
     """Whether a scan holds enough of our structures to be judged."""
     return len(np.unique(label[label > 0])) >= min_structures
+
+
+def write_label_maps(scans, out, *, min_structures, n_workers=1):
+    """Join each scan's masks into one label map, and list the scans that can be used.
+
+    Parameters
+    ----------
+    scans : DataFrame
+        From `read_folder`.
+    out : path
+        Gets `label_maps/`; a map that is there already is read, not made again.
+    min_structures : int
+        Scans that hold fewer of our structures are left out.
+    n_workers : int
+        Processes.
+
+    Returns
+    -------
+    manifest : DataFrame
+        In the schema of `data_manifests/README.md`, paths relative to `out`.
+    left_out : DataFrame
+        `study_id, split, reason`: too few structures, no mask at all of one of ours (a label map cannot
+        say *unknown*), a file that cannot be read.
+    """
+    out = Path(out)
+    (out / "label_maps").mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (row.volume, row.segmentations, out / "label_maps" / f"{row.study_id}.nii.gz")
+        for row in scans.itertuples()
+    ]
+    one = partial(_write_label_map, min_structures=min_structures)
+    progress = partial(tqdm, total=len(jobs), desc="label maps", mininterval=2)
+    if n_workers > 1:
+        with get_context("spawn").Pool(n_workers) as pool:
+            reasons = list(progress(pool.imap(one, jobs)))
+    else:
+        reasons = list(progress(map(one, jobs)))
+    reason, base = np.array(reasons, object), out.resolve()
+    table = scans.drop(columns="segmentations").assign(
+        site="internal",
+        volume=[os.path.relpath(Path(v).resolve(), base) for v in scans["volume"]],
+        label_map=[f"label_maps/{name}.nii.gz" for name in scans["study_id"]],
+    )
+    left_out = scans.loc[reason != "", ["study_id", "split"]].assign(reason=reason[reason != ""])
+    return table[reason == ""].reset_index(drop=True), left_out.reset_index(drop=True)
+
+
+def _write_label_map(job, *, min_structures):
+    """Write one scan's label map; why it cannot be used, or nothing."""
+    volume, segmentations, target = job
+    try:
+        if target.exists():
+            label = np.asanyarray(nib.load(target).dataobj)
+        else:
+            image = nib.load(volume)
+            label, annotated = read_labels(segmentations, image.shape)
+            unknown = [s for s in anatomy.STRUCTURES if s not in annotated]
+            if unknown:
+                return f"no mask of {', '.join(unknown)}"
+            made = nib.Nifti1Image(label, image.affine)
+            made.header.set_xyzt_units("mm")
+            part = target.with_name(f".part-{target.name}")
+            nib.save(made, part)
+            part.replace(target)
+    except (OSError, ValueError, EOFError, nib.filebasedimages.ImageFileError) as error:
+        return f"not readable: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+    if not has_enough(label, min_structures):
+        n = len(np.unique(label[label > 0]))
+        return f"{n} of our structures, fewer than {min_structures}"
+    return ""

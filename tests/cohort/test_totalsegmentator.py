@@ -2,9 +2,12 @@
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
+from merlin import cli
 from merlin.cohort import anatomy, totalsegmentator
+from merlin.cohort.manifest import load_manifest
 
 
 @pytest.fixture
@@ -64,3 +67,34 @@ def test_mask_of_another_size_is_refused(dataset):
     save(dataset / "s0011" / "segmentations" / "liver.nii.gz", np.zeros((5, 6, 6), np.uint8))
     with pytest.raises(ValueError, match="the CT has"):
         totalsegmentator.read_labels(dataset / "s0011" / "segmentations", (6, 6, 6))
+
+
+def test_command_writes_a_cohort_and_says_which_scans_it_left_out(dataset, tmp_path, capsys):
+    for name in ("s0011", "s0058", "s0060"):
+        masks = dataset / name / "segmentations"
+        masks.mkdir(parents=True, exist_ok=True)
+        save(dataset / name / "ct.nii.gz", np.zeros((6, 6, 6), np.int16))
+        for mask in (m for s in anatomy.STRUCTURES for m in totalsegmentator.masks_of(s)):
+            if not (masks / f"{mask}.nii.gz").exists():
+                save(masks / f"{mask}.nii.gz", np.zeros((6, 6, 6), np.uint8))
+    (dataset / "meta.csv").write_text(
+        "image_id;age;gender;split\ns0011;60;m;test\ns0058;41;f;train\ns0060;;;val\n"
+    )
+    (dataset / "s0058" / "segmentations" / "prostate.nii.gz").unlink()  # unknown, not absent
+    (dataset / "s0060" / "segmentations" / "colon.nii.gz").write_bytes(b"cut short")
+    out = tmp_path / "my organs"
+    ask = ["totalsegmentator", str(dataset), "--out", str(out), "--min-structures", "3"]
+    assert cli.main([*ask, "--workers", "2"]) == 0
+    assert "0 train, 0 val, 1 test; 2 scans left out" in capsys.readouterr().out
+    (row,) = load_manifest(out / "manifest.csv").to_dict("records")
+    assert (row["study_id"], row["split"], row["sex"], row["age"]) == ("s0011", "test", "M", 60)
+    label = nib.load(row["label_map"])
+    assert (np.asanyarray(label.dataobj)[0] == anatomy.LABEL["liver"]).all()
+    reasons = pd.read_csv(out / "left_out.csv").set_index("study_id")["reason"]
+    assert reasons["s0058"] == "no mask of prostate"
+    assert reasons["s0060"].startswith("not readable: ")
+    assert cli.main(ask) == 2  # nothing is overwritten silently
+    made = (out / "label_maps" / "s0011.nii.gz").stat().st_mtime_ns
+    assert cli.main([*ask[:-1], "4", "--overwrite", "--workers", "1"]) == 2
+    assert "none of the 3 scans can be used; 1 of them: " in capsys.readouterr().err
+    assert (out / "label_maps" / "s0011.nii.gz").stat().st_mtime_ns == made
