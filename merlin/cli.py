@@ -170,8 +170,9 @@ def _more_commands(commands):
         help="turn an official checkpoint into safetensors, or weights of ours back",
         description="An official .pt is read without running any code in it, checked tensor by tensor, "
         "and written as safetensors: the contrastive one as weights that every notebook reads, the "
-        "other two for merlin.training.official. Weights of ours are copied as they are, or "
-        "written in the official layout with --export. hub:KIND fetches a released file (KIND is "
+        "other two for merlin.training.official. Weights of ours are copied as they are, or (also "
+        "those of 08_five_year and 09_report_generation) written in the official layout with "
+        "--export. hub:KIND fetches a released file (KIND is "
         "contrastive, five-year or report); that needs --revision and --sha256, as the hub shows them.",
     )
     command.add_argument(
@@ -181,6 +182,7 @@ def _more_commands(commands):
     command.add_argument("--text-folder", default="", help="local copy of Clinical-Longformer")
     command.add_argument("--phecodes", help="CSV of phecode and name in the order of the outputs")
     command.add_argument("--export", action="store_true", help="to the official layout")
+    command.add_argument("--lm-folder", help="of a report model's language model")
     command.add_argument("--revision", default="", help="commit of the hub's repository")
     command.add_argument("--sha256", default="", help="of the file, to be checked")
     command.add_argument("--hub-cache", default="hub_cache", help="folder for fetched files")
@@ -418,8 +420,8 @@ def _weights(args):
         raise FileNotFoundError(f"no file at {path}")
     out.parent.mkdir(parents=True, exist_ok=True)
     if args.export:
-        official.export_contrastive(checkpoint.load_weights(path)[0], out)
-        said = "written in the official layout"
+        kind = official.export(path, out, lm_folder=args.lm_folder or None)
+        said = f"written in the layout of the official {kind} file"
     elif path.suffix == ".safetensors":
         checkpoint.read_facts(path)  # is it one of ours?
         part = out.with_name(f".part-{out.name}")

@@ -94,6 +94,11 @@ class ImageConfig:
         if self.windows and len(self.windows) != self.in_channels:
             raise ValueError(f"{len(self.windows)} windows need in_channels={len(self.windows)}")
 
+    @classmethod
+    def from_dict(cls, values):
+        """From plain values, as JSON gives them back."""
+        return cls(**values | {"windows": tuple(tuple(w) for w in values["windows"])})
+
 
 class Bottleneck(nn.Module):
     """1³, 3³, 1³ convolutions with a shortcut; the stride sits in the 3³ one."""

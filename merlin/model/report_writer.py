@@ -28,7 +28,6 @@ def train_tokenizer(texts, *, vocabulary=1500):
     transformers.PreTrainedTokenizerFast
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -40,6 +39,12 @@ def train_tokenizer(texts, *, vocabulary=1500):
         show_progress=False,
     )
     tokenizer.train_from_iterator(sorted(set(texts)), trainer)
+    return _fast(tokenizer)
+
+
+def _fast(tokenizer):
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",  # noqa: S106
@@ -67,6 +72,15 @@ def small_language_model(tokenizer, *, hidden_size, n_layers, max_length):
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+
+
+def language_model_of(tokenizer, config):
+    """The small model and its tokeniser from a file's header: text of the one, values of the other."""
+    from tokenizers import Tokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config.from_dict(config))
+    return model, _fast(Tokenizer.from_str(tokenizer))
 
 
 def language_model_from(folder):
@@ -131,7 +145,7 @@ class ReportWriter(nn.Module):
         self.number = {p: i for i, p in enumerate(prompts)}
         n_out = n_tokens * max(len(prompts), 1) if adapter == "flat" else 1
         self.adapter = nn.Linear(feature_size, hidden * n_out)
-        self.language_model = language_model
+        self.language_model, self.lora_rank = language_model, lora_rank
         if lora_rank:
             self.add_lora(lora_rank, lora_alpha, lora_dropout)
 

@@ -33,9 +33,8 @@ class TowersConfig:
     @classmethod
     def from_dict(cls, values):
         """Inverse of `to_dict`."""
-        windows = tuple(tuple(w) for w in values["image"]["windows"])
         return cls(
-            image=ImageConfig(**values["image"] | {"windows": windows}),
+            image=ImageConfig.from_dict(values["image"]),
             text=TextConfig(**values["text"]),
             grid_shape=tuple(values["grid_shape"]),
             logit_scale=values["logit_scale"],

@@ -108,15 +108,45 @@ def save_weights(path, model, metadata):
     metadata : dict
         JSON-able facts of the run, as phecodes, grid and provenance.
     """
+    header = {"config": model.config.to_dict(), "metadata": metadata}
+    save_tensors(path, model.state_dict(), header)
+
+
+def save_tensors(path, tensors, header):
+    """Write tensors as safetensors, each value of the header as JSON, atomically."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {
-        "config": json.dumps(model.config.to_dict()),
-        "metadata": json.dumps(metadata, default=str),
-    }
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    header = {k: json.dumps(v, default=str) for k, v in header.items()}
     with _atomically(path) as part:
         save_file(tensors, part, metadata=header)
+
+
+def load_tensors(path, kind):
+    """Tensors and header of a file of `save_tensors` whose header says this `kind`.
+
+    Raises
+    ------
+    ValueError
+        If it says another, or none.
+    """
+    header = file_header(path)
+    if header.get("kind") != kind:
+        raise ValueError(
+            f"{path}: {header.get('kind') or 'no adapted model'} inside. Expected {kind}."
+        )
+    with safe_open(path, "pt") as file:
+        return {k: file.get_tensor(k) for k in file.keys()}, header
+
+
+def file_header(path):
+    """The header of a safetensors file of ours, values from JSON; empty for a file of another kind."""
+    with safe_open(path, "pt") as file:
+        header = file.metadata() or {}
+    try:
+        return {k: json.loads(v) for k, v in header.items()}
+    except json.JSONDecodeError:
+        return {}
 
 
 def load_weights(path):
@@ -154,9 +184,10 @@ def read_facts(path):
 def _header(path):
     with safe_open(path, "pt") as file:
         header = file.metadata() or {}
-    if "config" not in header:
+    if "config" not in header or "kind" in header:
+        inside = json.loads(header.get("kind", '"no model configuration"'))
         raise ValueError(
-            f"{path}: no model configuration inside. Expected weights written by 02_pretraining "
+            f"{path}: {inside} inside. Expected weights written by 02_pretraining "
             "(save_weights), or by `merlin weights` from an official checkpoint."
         )
     return header

@@ -4,12 +4,17 @@
 logistic regression a disease: ours, for label sets of a few dozen events.
 """
 
+from dataclasses import asdict
+
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
+from merlin.model.i3d import ImageConfig, ImageEncoder
+from merlin.model.two_towers import feature_shape
 from merlin.training.adapt import batches, minimise
+from merlin.training.checkpoint import load_strictly, load_tensors, save_tensors
 from merlin.training.data import augment
 from merlin.training.losses import phecode_loss
 
@@ -81,6 +86,43 @@ def fine_tune(
         (model.head.parameters(), head_learning_rate),
     ]
     return minimise(groups, loss_at, n_steps, seed=seed, desc=desc, show=show)
+
+
+KIND = "a five-year model"
+
+
+def save_model(path, model, diseases, facts):
+    """Write a fine-tuned model as safetensors with what rebuilds it.
+
+    Parameters
+    ----------
+    path : path
+    model : DiseaseModel
+    diseases : sequence of str
+        Of its outputs, in order.
+    facts : dict
+        JSON-able; `grid` of `load_weights`' metadata is needed to load the model again.
+    """
+    header = {"kind": KIND, "config": asdict(model.encoder.config)}
+    save_tensors(path, model.state_dict(), header | {"diseases": list(diseases), "metadata": facts})
+
+
+def load_model(path):
+    """Rebuild what `save_model` wrote, in evaluation mode.
+
+    Returns
+    -------
+    model : DiseaseModel
+    diseases : list of str
+    facts : dict
+    """
+    tensors, header = load_tensors(path, KIND)
+    image, facts = ImageConfig.from_dict(header["config"]), header["metadata"]
+    shape = feature_shape(image, facts["grid"]["shape"])
+    encoder = ImageEncoder(image, feature_shape=shape)
+    model = DiseaseModel(encoder, len(header["diseases"]))
+    load_strictly(model, tensors, name=str(path))
+    return model.eval(), header["diseases"], facts
 
 
 @torch.inference_mode()

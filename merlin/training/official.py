@@ -21,7 +21,7 @@ from merlin.model.i3d import I3ResNet, ImageConfig
 from merlin.model.report_writer import ReportWriter
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
-from merlin.training.checkpoint import load_strictly, save_weights
+from merlin.training.checkpoint import file_header, load_strictly, load_weights, save_weights
 
 IMAGE = "encode_image.i3_resnet."
 REPOSITORY = "stanfordmimi/Merlin"  # on the Hugging Face hub
@@ -30,6 +30,8 @@ FILES = {
     "five-year": "resnet_clinical_longformer_five_year_disease_prediction.pt",
     "report": "resnet_gpt2_best_stanford_report_generation_average_mtl.pt",
 }
+# Of the report file's image network, whose layers stand in one sequence; what lacks has no weights.
+SEQUENCE = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 GRID = {"spacing_mm": (1.5, 1.5, 3.0), "shape": (224, 224, 160), "hu_window": (-1000.0, 1000.0)}
 
 
@@ -150,11 +152,10 @@ def import_report_image(part, *, name="checkpoint", depth=152, width=64):
     I3ResNet
         In evaluation mode, `classifier` and `contrastive_head` None.
     """
-    names = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
     state = {}
     for key, tensor in part.items():
         number, _, rest = key.removeprefix("vision_model.features.").partition(".")
-        state[f"{names.get(number, number)}.{rest}"] = tensor
+        state[f"{SEQUENCE.get(number, number)}.{rest}"] = tensor
     model = I3ResNet(ImageConfig(depth=depth, width=width))
     model.classifier = model.contrastive_head = None
     load_strictly(model, state, name=name)
@@ -284,22 +285,129 @@ def export_contrastive(model, out):
     ValueError
         If the model departs from the paper's architecture, naming how.
     """
-    paper, own = ImageConfig(), model.config.image
-    apart = [
+    text = model.config.text.kind
+    apart = [] if text == "longformer" else [f"text={text!r}, the paper's is 'longformer'"]
+    _refuse(_departures(model.config.image, phecodes=True) + apart)
+    _write_state(model.state_dict(), out)
+
+
+def export_five_year(model, out):
+    """Write a `DiseaseModel` of ours as the bare image network of the official five-year file.
+
+    Parameters
+    ----------
+    model : DiseaseModel
+        Six outputs, in the order of `ehr.DISEASES`, which is the order of the data release.
+    out : path
+
+    Raises
+    ------
+    ValueError
+        As `export_contrastive`.
+    """
+    apart = _departures(model.encoder.config)
+    n = model.head.out_features
+    if n != 6:
+        apart.append(f"{n} outputs, the released network has 6")
+    _refuse(apart)
+    state = dict(model.encoder.i3_resnet.state_dict())
+    for name, value in model.head.state_dict().items():  # a 1³ convolution there, a linear map here
+        shape = (*value.shape, 1, 1, 1) if name == "weight" else value.shape
+        state[f"classifier.{name}"] = value.reshape(shape)
+    _write_state(state, out)
+
+
+def export_report(encoder, writer, out):
+    """Write an encoder and a report writer of ours in the layout of the official report file.
+
+    Its code builds RadLLaMA-7b around the weights: a writer of another language model fits the layout,
+    and that code only where the language models agree.
+
+    Parameters
+    ----------
+    encoder : ImageEncoder
+    writer : ReportWriter
+    out : path
+
+    Raises
+    ------
+    ValueError
+        As `export_contrastive`; the writer must read tokens, through LoRA of rank 512, into 4,096
+        numbers.
+    """
+    apart = _departures(encoder.config)
+    found = {"adapter": writer.kind, "LoRA rank": writer.lora_rank,
+             "embedding of the language model": writer.adapter.out_features}  # fmt: skip
+    paper = {"adapter": "tokens", "LoRA rank": 512, "embedding of the language model": 4096}
+    apart += [f"{k} {v}, the paper's is {paper[k]}" for k, v in found.items() if v != paper[k]]
+    _refuse(apart)
+    state = {}
+    for number, name in SEQUENCE.items():
+        for key, value in getattr(encoder.i3_resnet, name).state_dict().items():
+            state[f"encode_image.vision_model.features.{number}.{key}"] = value
+    state |= {f"adapter.linear2.{k}": v for k, v in writer.adapter.state_dict().items()}
+    words = writer.language_model.state_dict()
+    state |= {f"decode_text.text_decoder.{k}": v for k, v in words.items()}
+    _write_state(state, out)
+
+
+def _departures(own, *, phecodes=False):
+    """Where an image encoder is not the paper's; its phenotype outputs count with `phecodes`."""
+    paper = ImageConfig()
+    names = (
+        "network", "depth", "width", "block", "stem", "stem_depth_stride", "n_stages", "pool",
+        "in_channels", "flat", "windows", "stem_width", "embedding_size",
+    )  # fmt: skip
+    return [
         f"{f}={getattr(own, f)!r}, the paper's is {getattr(paper, f)!r}"
-        for f in ("network", "depth", "width", "block", "stem", "stem_depth_stride", "n_stages",
-                  "pool", "in_channels", "n_phecodes", "flat", "windows", "stem_width",
-                  "embedding_size")
+        for f in (*names, *(["n_phecodes"] if phecodes else []))
         if getattr(own, f) != getattr(paper, f)
-    ]  # fmt: skip
-    if model.config.text.kind != "longformer":
-        apart.append(f"text={model.config.text.kind!r}, the paper's is 'longformer'")
+    ]
+
+
+def _refuse(apart):
     if apart:
         raise ValueError(
             "the official code has room for the paper's architecture alone:\n  "
             + "\n  ".join(apart)
         )
-    torch.save(model.state_dict(), out)
+
+
+def _write_state(state, out):
+    out = Path(out)
+    part = out.with_name(f".part-{out.name}")
+    torch.save(dict(state), part)
+    part.replace(out)
+
+
+def export(path, out, *, lm_folder=None):
+    """Write any model file of ours in the layout of the official file of its kind.
+
+    Parameters
+    ----------
+    path : path
+        Weights of `02_pretraining`, `08_five_year` or `09_report_generation`.
+    out : path
+    lm_folder : path, optional
+        Of a report model's language model, where it came from one.
+
+    Returns
+    -------
+    str
+        The kind, a key of `FILES`.
+    """
+    from merlin.training import diseases, reports
+
+    kind = file_header(path).get("kind")
+    if kind == diseases.KIND:
+        export_five_year(diseases.load_model(path)[0], out)
+        return "five-year"
+    if kind == reports.KIND:
+        encoder, writer, _ = reports.load_model(path, lm_folder=lm_folder)
+        export_report(encoder, writer, out)
+        return "report"
+    export_contrastive(load_weights(path)[0], out)
+    return "contrastive"
 
 
 def download(kind, cache_dir, *, revision, sha256):

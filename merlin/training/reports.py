@@ -1,5 +1,6 @@
 """Training a report writer on sections, and writing whole reports with it."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,13 @@ from safetensors.torch import save
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from merlin.model.report_writer import PROMPT
+from merlin.model import report_writer
+from merlin.model.i3d import ImageConfig, ImageEncoder
+from merlin.model.report_writer import PROMPT, ReportWriter
+from merlin.model.two_towers import feature_shape
 from merlin.run import atomic
 from merlin.training.adapt import batches, minimise
+from merlin.training.checkpoint import load_strictly, load_tensors, save_tensors
 
 
 def fit(
@@ -110,3 +115,93 @@ def encode_features(encoder, volumes, n, *, adapter, path, mark, batch_size=32, 
     with atomic(path, "wb") as stream:
         stream.write(save(tensors, {"mark": mark}))
     return tensors["features"].float(), tensors["image"].numpy()
+
+
+KIND = "a report model"
+
+
+def save_model(path, encoder, writer, facts, *, lm_folder=""):
+    """Write encoder and writer as safetensors with what rebuilds them.
+
+    Of a language model that was read from a folder and frozen beside LoRA, the low-rank matrices alone
+    are written: the rest is still in its folder.
+
+    Parameters
+    ----------
+    path : path
+    encoder : ImageEncoder
+    writer : ReportWriter
+    facts : dict
+        JSON-able; `grid` of `load_weights`' metadata is needed to load the model again.
+    lm_folder : path
+        Where the language model came from; empty for one of `small_language_model`.
+    """
+    tensors = {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
+    for name, value in writer.state_dict().items():
+        if not (lm_folder and writer.lora_rank) or _is_trained(name):
+            tensors[f"writer.{name}"] = value
+    options = {"adapter": writer.kind, "n_tokens": writer.n_tokens, "prompts": list(writer.number)}
+    header = {
+        "kind": KIND,
+        "config": asdict(encoder.config),
+        "writer": options | {"lora_rank": writer.lora_rank, "feature_size": writer.adapter.in_features},
+        "lm_folder": Path(lm_folder).name,  # the rest of the path is about somebody's machine
+        "metadata": facts,
+    }  # fmt: skip
+    if not lm_folder:
+        language_model = writer.language_model
+        header["language_model"] = language_model.config.to_dict()
+        header["tokenizer"] = writer.tokenizer.backend_tokenizer.to_str()
+    # Tied weights are one tensor under two names, which the format refuses.
+    save_tensors(path, {k: v.clone() for k, v in tensors.items()}, header)
+
+
+def _is_trained(name):
+    """Of a writer's tensors beside LoRA."""
+    return "lora_" in name or name.startswith("adapter.")
+
+
+def load_model(path, *, lm_folder=None):
+    """Rebuild what `save_model` wrote, in evaluation mode.
+
+    Parameters
+    ----------
+    path : path
+    lm_folder : path, optional
+        Of the language model, where it came from one.
+
+    Returns
+    -------
+    encoder : ImageEncoder
+    writer : ReportWriter
+    facts : dict
+
+    Raises
+    ------
+    ValueError
+        If the folder is needed and not named, or tensors do not fit, naming them.
+    """
+    tensors, header = load_tensors(path, KIND)
+    image, facts = ImageConfig.from_dict(header["config"]), header["metadata"]
+    encoder = ImageEncoder(image, feature_shape=feature_shape(image, facts["grid"]["shape"]))
+    part = lambda p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}  # noqa: E731
+    load_strictly(encoder, part("encoder."), name=str(path))
+    if header["lm_folder"]:
+        if not lm_folder:
+            name = header["lm_folder"]
+            raise ValueError(
+                f"{path}: its language model came from a folder called {name}, which must be named "
+                "(lm_folder, or --lm-folder)."
+            )
+        language_model, tokenizer = report_writer.language_model_from(lm_folder)
+    else:
+        made = header["tokenizer"], header["language_model"]
+        language_model, tokenizer = report_writer.language_model_of(*made)
+    options = dict(header["writer"])
+    writer = ReportWriter(language_model, tokenizer, options.pop("feature_size"), **options)
+    own = writer.state_dict()
+    found = part("writer.")
+    if header["lm_folder"] and writer.lora_rank:  # the frozen part is the folder's
+        found = {k: v for k, v in own.items() if not _is_trained(k)} | found
+    load_strictly(writer, found, name=str(path))
+    return encoder.eval(), writer.eval(), facts

@@ -14,13 +14,9 @@ import pytest
 import torch
 from resnet2d import ResNet2D
 from safetensors.torch import load_file
-from test_text import make_longformer
 
 from merlin.model.i3d import DEPTHS, I3ResNet, ImageConfig, ImageEncoder, inflate_state_dict
-from merlin.model.text import TextConfig
-from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.training.official import (
-    export_contrastive,
     import_image,
     import_report_image,
     report_tokens,
@@ -162,41 +158,3 @@ def test_two_dimensional_stand_in_has_torchvisions_parameter_count():
     """torchvision's ResNet-50 has 25,557,032 parameters with 1,000 classes; ours ends in ten."""
     n = sum(p.numel() for p in ResNet2D((3, 4, 6, 3)).parameters())
     assert n == 25_557_032 - 990 * 2049
-
-
-LOADS = """
-import sys
-import torch
-
-official, here, path = sys.argv[1:]
-sys.path.insert(0, here)
-import official_modules
-from resnet2d import ResNet2D
-models = official_modules.load(official)
-model = models.i3res.I3ResNet(ResNet2D((3, 8, 36, 3)), class_nb=1692, conv_class=True)
-state = torch.load(path, weights_only=True, mmap=True)
-prefix = "encode_image.i3_resnet."
-model.load_state_dict({k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}, strict=True)
-print(len(state), float(model.layer4[2].conv3.weight.detach().double().sum()))
-"""
-
-
-@pytest.mark.slow
-def test_a_model_of_ours_in_the_papers_shape_is_loaded_by_the_official_module(tmp_path):
-    torch.manual_seed(5)
-    folder = make_longformer(tmp_path, n_layers=12)
-    towers = TwoTowers(TowersConfig(PAPER, TextConfig(folder=str(folder)), (224, 224, 160)))
-    export_contrastive(towers, tmp_path / "ours.pt")
-    command = [sys.executable, "-c", LOADS, str(OFFICIAL), str(Path(__file__).parent)]
-    done = subprocess.run(
-        [*command, str(tmp_path / "ours.pt")],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    n, total = done.stdout.split()
-    assert int(n) == 1208
-    weight = towers.encode_image.i3_resnet.layer4[2].conv3.weight
-    assert float(total) == pytest.approx(float(weight.detach().double().sum()), abs=1e-9)

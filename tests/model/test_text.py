@@ -15,14 +15,14 @@ def small():
     return TextEncoder(config).eval()
 
 
-def make_longformer(folder, *, n_layers=2):
+def make_longformer(folder, *, n_layers=2, hidden_size=8, max_length=66):
     """A Longformer of random weights with MiniLM's tokeniser, as a local folder."""
     from transformers import LongformerConfig, LongformerModel
 
     torch.manual_seed(7)
     config = LongformerConfig(
-        vocab_size=30522, hidden_size=8, num_hidden_layers=n_layers, num_attention_heads=2,
-        intermediate_size=16, max_position_embeddings=70, attention_window=[8] * n_layers,
+        vocab_size=30522, hidden_size=hidden_size, num_hidden_layers=n_layers, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=max_length + 4, attention_window=[8] * n_layers,
         pad_token_id=0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     LongformerModel(config).save_pretrained(folder)

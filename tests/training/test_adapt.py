@@ -10,7 +10,8 @@ from sklearn.preprocessing import StandardScaler
 from merlin import run
 from merlin.model import report_writer
 from merlin.model.i3d import ImageConfig, ImageEncoder
-from merlin.training import adapt, diseases, reports
+from merlin.training import adapt, diseases, official, reports
+from merlin.training.checkpoint import load_weights
 from merlin.training.loop import TrainingDiverged
 
 TEXTS = np.array([["Normal.", "No ascites."], ["Large spleen, 15.2 cm.", "Ascites."]] * 4, object)
@@ -214,3 +215,51 @@ def test_kept_table_is_made_again_when_its_mark_changes(tmp_path):
 
     path = tmp_path / "t.parquet"
     assert [run.kept(path, m, make)["a"].item() for m in ("x", "x", "y")] == [1, 1, 2]
+
+
+GRID = {"grid": dict(spacing_mm=[9, 9, 9], shape=[16, 16, 16], hu_window=[-1000, 1000])}
+
+
+def test_a_fine_tuned_model_is_read_back_and_taken_for_no_other(tmp_path):
+    path, volume = tmp_path / "five.safetensors", torch.rand(2, 1, 16, 16, 16)
+    model = disease_model().eval()
+    diseases.save_model(path, model, ["dm", "ckd"], GRID)
+    back, names, facts = diseases.load_model(path)
+    assert (names, facts) == (["dm", "ckd"], GRID)
+    assert torch.equal(back(volume), model(volume))
+    with pytest.raises(ValueError, match=r"a five-year model inside\. Expected a report model"):
+        reports.load_model(path)
+    with pytest.raises(ValueError, match=r"a five-year model inside\. Expected weights written by"):
+        load_weights(path)
+    with pytest.raises(ValueError, match="depth=14, the paper's is 152") as caught:
+        official.export(path, tmp_path / "five.pt")
+    assert "2 outputs, the released network has 6" in str(caught.value)
+
+
+@pytest.mark.parametrize("from_folder", [False, True])
+def test_a_report_model_is_read_back_and_writes_the_same(tokenizer, tmp_path, from_folder):
+    path, folder, more = tmp_path / "report.safetensors", "", {}
+    prompts = [report_writer.PROMPT.format(section=n) for n in NAMES]
+    if from_folder:
+        folder, more = tmp_path / "my lm", {"lora_rank": 2}
+        plain = small(tokenizer)
+        plain.language_model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    writer = small(tokenizer, n_tokens=2, prompts=prompts, **more)
+    for name, value in writer.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value)
+    encoder = disease_model().encoder
+    reports.save_model(path, encoder, writer, GRID, lm_folder=folder)
+    back_encoder, back, facts = reports.load_model(path, lm_folder=folder or None)
+    assert facts == GRID
+    volume, features = torch.rand(1, 1, 16, 16, 16), torch.rand(3, 6)
+    assert torch.equal(back_encoder.embed(volume), encoder.eval().embed(volume))
+    ask, how = (features, prompts[:1] * 3), dict(max_new_tokens=8, repetition_penalty=1.0)
+    assert back.write(*ask, **how) == writer.write(*ask, **how)
+    with pytest.raises(ValueError, match=r"LoRA rank ., the paper's is 512"):
+        official.export(path, tmp_path / "report.pt", lm_folder=folder or None)
+    if from_folder:
+        assert str(tmp_path).encode() not in path.read_bytes()[:20_000]
+        with pytest.raises(ValueError, match="from a folder called my lm, which must be named"):
+            reports.load_model(path)
