@@ -3,6 +3,7 @@
     merlin findings scan.nii.gz dicom_folder --out results
     merlin embed scans/ --out scans.npz
     merlin evaluate main.npz mine.npz --out comparison
+    merlin five-year runs/full/cohort/manifest.csv --weights five_year.safetensors --out five_year
     merlin release merlinabdominalctdataset --out my_cohort
     merlin phantom --layout merlin --out look_alike
     merlin hospital dicom_tree --reports reports.csv --key secret.txt --out cohort
@@ -81,6 +82,26 @@ def parser():
     command.add_argument("--split", default="test", help="only this split; 'all' takes every study")
     command.add_argument("--pools", nargs="+", type=int, default=[32, 64, 128], metavar="N")
     command.add_argument("--min-positive", type=int, default=20, help="studies a phecode needs")
+    command.add_argument("--resamples", type=int, default=1000, help="of patients")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    command = commands.add_parser(
+        "five-year",
+        help="judge a fine-tuned five-year model on a cohort's labels",
+        description="Encodes the studies of a manifest that have five_year_ labels and writes "
+        "results.csv (AUROC, AUPRC and Brier score with intervals over patients), predictions.csv, "
+        "quarantine.csv and five_year.png. Nothing is trained. The model is the official five-year "
+        "file as `merlin weights` converts it, or five_year/weights.safetensors of a run.",
+    )
+    command.add_argument(
+        "manifest", metavar="MANIFEST", help="as 01_dataset or 01_cohort writes it"
+    )
+    command.add_argument("--weights", required=True)
+    command.add_argument("--out", required=True, help="folder for the results")
+    command.add_argument("--split", default="test")
+    command.add_argument("--cache", help="folder of cached volumes, as runs/full/cache")
+    command.add_argument("--workers", type=int, default=2, help="processes that read volumes")
+    command.add_argument("--min-events", type=int, default=5, help="events a disease needs")
     command.add_argument("--resamples", type=int, default=1000, help="of patients")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--overwrite", action="store_true", help="replace results that exist")
@@ -489,6 +510,96 @@ def _evaluate(args):
     return 0
 
 
+def _five_year(args):
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from merlin.cohort.manifest import load_manifest
+    from merlin.evaluation import five_year
+    from merlin.ingest import survey
+    from merlin.ingest.preprocess import Grid, load_input
+    from merlin.model.cpu import prepare_cpu
+    from merlin.run import write_csv
+    from merlin.training import diseases, official
+
+    out = Path(args.out)
+    target = out / "results.csv"
+    _refuse_existing(target, args.overwrite)
+    model, names, facts = official.load_five_year(args.weights)
+    studies = load_manifest(args.manifest)
+    missing = [f"five_year_{n}" for n in names if f"five_year_{n}" not in studies]
+    if missing:
+        raise ValueError(f"{args.manifest}: no column {', '.join(missing)}; nothing to judge by")
+    columns = [f"five_year_{n}" for n in names]
+    studies = studies[studies["split"] == args.split]
+    flow = five_year.flow(studies, names)
+    labels = five_year.labels_from_codes(studies[columns])
+    studies = studies[~np.isnan(labels).all(1)].reset_index(drop=True)
+    if studies.empty:
+        raise ValueError(f"{args.manifest}: no study of split {args.split} has a label 0 or 1")
+    shape = facts["grid"]
+    grid = Grid(tuple(shape["spacing_mm"]), tuple(shape["shape"]), tuple(shape["hu_window"]))
+    cache = Path(args.cache or out / "cache")
+    seen = survey.survey(studies, grid, cache_dir=cache, n_workers=args.workers)
+    bad = seen[seen["status"] == "quarantined"]
+    studies = studies[~studies["study_id"].isin(bad["study_id"])].reset_index(drop=True)
+    if studies.empty:
+        raise ValueError(
+            f"none of {len(bad)} volumes can be read; the first: {bad.iloc[0]['reason']}"
+        )
+    prepare_cpu()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    read = lambda i: load_input(studies["volume"][int(i)], grid, cache_dir=cache).image  # noqa: E731
+    batch = lambda index: torch.from_numpy(np.stack([read(i) for i in index]))[:, None]  # noqa: E731
+    p = diseases.predict(
+        model.to(device), batch, len(studies), batch_size=4, device=device, desc="studies"
+    )
+    labels = five_year.labels_from_codes(studies[columns])
+    who = studies["patient_id"].to_numpy(str)
+    options = dict(min_events=args.min_events, n_resamples=args.resamples, seed=args.seed)
+    table, _ = five_year.evaluate(
+        p, labels, who, names, model=Path(args.weights).stem, split=args.split, **options
+    )
+    ids = studies[["study_id", "patient_id"]]
+    write_csv(target, table)
+    write_csv(out / "predictions.csv", pd.concat([ids, pd.DataFrame(p, columns=names)], axis=1))
+    write_csv(out / "quarantine.csv", bad[["study_id", "reason"]])
+    bins = five_year.reliability(p.ravel(), labels.ravel()).assign(start="merlin")
+    _draw_five_year({"": table, "flow": flow, "reliability": bins}, args, facts, studies, len(bad))
+    for row in table[table["metric"] == "auroc"].itertuples():
+        said = (
+            f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}], {row.n_positive} of {row.n_studies}"
+        )
+        sys.stdout.write(f"{row.label}: AUROC {said if row.status == 'ok' else row.reason}\n")
+    sys.stdout.write(
+        f"Wrote {target} ({len(studies)} studies, {len(bad)} could not be read) and five_year.png.\n"
+    )
+    return 1 if len(bad) else 0
+
+
+def _draw_five_year(tables, args, facts, studies, n_bad):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from merlin import run
+    from merlin.figures import adapted, style
+
+    who = studies["patient_id"].to_numpy(str), studies["study_id"].to_numpy(str)
+    is_phantom = (Path(args.manifest).parent / run.SYNTHETIC).exists()
+    sidecar = {
+        "tier_note": run.TIER_NOTES["phantom" if is_phantom else facts["tier"]],
+        "n": run.counts(*who, "studies") | ({"unreadable": n_bad} if n_bad else {}),
+        "interval": f"95% percentile interval, {args.resamples:,} resamples of {run.unit(*who)}",
+        "profile": facts["profile"],
+        "seed": args.seed,
+    }
+    with mpl.rc_context(style.RC):
+        figure = adapted.draw_given_five_year(tables, sidecar)
+        style.stamp(figure, style.stamp_text(sidecar))
+        figure.savefig(Path(args.out) / "five_year.png", dpi=200)
+
+
 def _distinct_names(paths):
     stems = [p.stem for p in paths]
     return stems if len(set(stems)) == len(stems) else [str(p.with_suffix("")) for p in paths]
@@ -677,6 +788,7 @@ def _write_embeddings(model, facts, inputs, out, weights):
 
 COMMANDS = {
     "evaluate": _evaluate,
+    "five-year": _five_year,
     "release": _release,
     "phantom": _phantom,
     "verse": _verse,

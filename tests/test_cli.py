@@ -1,21 +1,23 @@
-"""`merlin findings` and `merlin embed` on small scans with a small model."""
+"""The command line on small scans with small models."""
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from sklearn.metrics import roc_auc_score
 
 from merlin import cli
 from merlin.cohort import phantom
 from merlin.cohort.build import save_nifti
+from merlin.cohort.ehr import DISEASES
 from merlin.embeddings import load_embeddings
+from merlin.model.i3d import ImageConfig, ImageEncoder
+from merlin.training import diseases
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """Random weights of a tiny model, saved as a run would."""
-    import torch
-
-    from merlin.model.i3d import ImageConfig
     from merlin.model.text import TextConfig
     from merlin.model.two_towers import TowersConfig, TwoTowers
     from merlin.training.checkpoint import save_weights
@@ -115,3 +117,55 @@ def test_a_look_alike_of_the_release_is_written_from_a_run_and_read_back(
     assert cli.main(ask) == 2  # never over what is there
     assert cli.main([*ask[:4], str(tmp_path / "x"), "--profile", "default"]) == 2
     assert "Run notebooks/01_cohort.ipynb first" in capsys.readouterr().err
+
+
+def test_a_five_year_model_is_judged_on_a_cohorts_labels(tmp_path, capsys):
+    names = list(DISEASES)
+    folder, rng = tmp_path / "cohort", np.random.default_rng(2)
+    folder.mkdir()
+    for i in range(14):
+        hu = np.full((16, 16, 16), -1000, np.int16)
+        hu[3:13, 3:13] = rng.normal(40, 60, (10, 10, 16))
+        save_nifti(folder / f"{i}.nii.gz", hu, np.diag([20.0, 20, 20, 1]), "RAS")
+    (folder / "0.nii.gz").write_bytes(b"not a volume")
+    codes = rng.integers(0, 2, (14, 6))
+    codes[1] = 3  # of no use to anybody
+    codes[2:5, 0] = [2, 3, 2]  # out for one disease alone
+    table = pd.DataFrame(codes, columns=[f"five_year_{d}" for d in names])
+    table.insert(0, "study_id", [f"s{i}" for i in range(14)])
+    table = table.assign(patient_id=table["study_id"].str.replace("s9", "s8"), split="test")
+    table = table.assign(volume=[f"{i}.nii.gz" for i in range(14)])
+    table.to_csv(folder / "manifest.csv", index=False)
+    torch.manual_seed(0)
+    image = ImageConfig(depth=14, width=4, stem="patch", n_stages=2, in_channels=1, n_phecodes=2)
+    model = diseases.DiseaseModel(ImageEncoder(image), 6).eval()
+    torch.nn.init.normal_(model.head.weight)
+    grid = dict(spacing_mm=[20.0] * 3, shape=[16, 16, 16], hu_window=[-1000.0, 1000.0])
+    facts = {"grid": grid, "tier": "phantom", "profile": "none"}
+    diseases.save_model(tmp_path / "five.safetensors", model, names, facts)
+    ask = ["five-year", str(folder / "manifest.csv"), "--min-events", "1", "--workers", "1",
+           "--weights", str(tmp_path / "five.safetensors"), "--resamples", "20"]  # fmt: skip
+    out = tmp_path / "out"
+    assert cli.main([*ask, "--out", str(out)]) == 1  # one volume is unreadable
+    said = capsys.readouterr().out
+    assert f"({len(table) - 2} studies, 1 could not be read)" in said
+    found = pd.read_csv(out / "predictions.csv").set_index("study_id")
+    assert not set(table["study_id"][:2]) & set(found.index)
+    assert (out / "five_year.png").stat().st_size > 10_000
+    results = pd.read_csv(out / "results.csv").set_index(["label", "metric"])
+    codes = table.set_index("study_id").loc[found.index]
+    judged = 0
+    for name in names:
+        y = codes[f"five_year_{name}"].astype(int)
+        counts, row = y.isin([0, 1]), results.loc[(name, "auroc")]
+        if y[counts].nunique() == 2:
+            judged += 1
+            assert row["value"] == pytest.approx(roc_auc_score(y[counts], found[name][counts]))
+            assert row["n_studies"] == counts.sum()
+        else:
+            assert row["status"] != "ok"
+    assert judged >= 5
+    assert results.loc[("mean", "auroc"), "n_patients"] == 11
+    assert cli.main([*ask, "--out", str(out)]) == 2  # nothing is replaced in silence
+    assert cli.main([*ask, "--out", str(tmp_path / "none"), "--split", "val"]) == 2
+    assert "no study of split val has a label" in capsys.readouterr().err

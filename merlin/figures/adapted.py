@@ -44,21 +44,7 @@ def draw_five_year(tables, facts):
         mosaic=[["flow", "mean", "calibration"], ["disease", "pairs", "pairs"]],
         gridspec_kw=dict(width_ratios=[1.4, 1, 0.9], height_ratios=[1, 1.15]),
     )
-    ax = axes["flow"]
-    part = flow[flow["split"] == "test"]
-    diseases = list(dict.fromkeys(part["disease"]))
-    left = np.zeros(len(diseases))
-    for code, colour in enumerate(CODE_COLOUR):
-        rows = part[part["code"] == code].set_index("disease").loc[diseases]
-        ax.barh(
-            range(len(diseases)), rows["n_studies"], left=left, color=colour, height=0.7,
-            label=f"{code} {rows['meaning'].iloc[0]}",
-        )  # fmt: skip
-        left += rows["n_studies"].to_numpy()
-    ax.set_yticks(range(len(diseases)), diseases)
-    ax.invert_yaxis()
-    ax.set_xlabel("test studies; 2 and 3 are excluded")
-    legend_above(ax, 2, fontsize=5)
+    _draw_flow(axes["flow"], flow[flow["split"] == "test"])
     fractions = sorted(set(table["fraction"]))
     starts = [s for s in START_NAMES if s in set(table["start"])]
     auroc = table[(table["metric"] == "auroc") & (table["status"] == "ok")]
@@ -104,8 +90,31 @@ def draw_five_year(tables, facts):
     ax.set_ylim(len(rows) - 0.5, -0.6)
     ax.axvline(0, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
     ax.set_xlabel("AUROC, ours minus")
-    ax = axes["calibration"]
-    bins = tables["reliability"]
+    _draw_calibration(axes["calibration"], tables["reliability"], starts)
+    for letter, name in zip(
+        "abcde", ("flow", "mean", "calibration", "disease", "pairs"), strict=True
+    ):
+        panel_letter(axes[name], letter)
+    return figure
+
+
+def _draw_flow(ax, part):
+    diseases = list(dict.fromkeys(part["disease"]))
+    left = np.zeros(len(diseases))
+    for code, colour in enumerate(CODE_COLOUR):
+        rows = part[part["code"] == code].set_index("disease").loc[diseases]
+        ax.barh(
+            range(len(diseases)), rows["n_studies"], left=left, color=colour, height=0.7,
+            label=f"{code} {rows['meaning'].iloc[0]}",
+        )  # fmt: skip
+        left += rows["n_studies"].to_numpy()
+    ax.set_yticks(range(len(diseases)), diseases)
+    ax.invert_yaxis()
+    ax.set_xlabel("test studies; 2 and 3 are excluded")
+    legend_above(ax, 2, fontsize=5)
+
+
+def _draw_calibration(ax, bins, starts):
     ax.plot([0, 1], [0, 1], color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
     for start in starts:
         rows = bins[bins["start"] == start]
@@ -124,9 +133,33 @@ def draw_five_year(tables, facts):
     ax.set_ylim(0, 1)
     ax.set_xlabel("predicted risk")
     ax.set_ylabel("observed share")
-    for letter, name in zip(
-        "abcde", ("flow", "mean", "calibration", "disease", "pairs"), strict=True
-    ):
+
+
+def draw_given_five_year(tables, facts):
+    """One finished model: who counts, AUROC by disease, calibration."""
+    table, flow = tables[""], tables["flow"]
+    figure, axes = new_figure(
+        PAGE_MM,
+        70,
+        mosaic=[["flow", "disease", "calibration"]],
+        gridspec_kw=dict(width_ratios=[1.2, 1.2, 0.9]),
+    )
+    _draw_flow(axes["flow"], flow)
+    ax = axes["disease"]
+    rows = table[(table["metric"] == "auroc") & (table["status"] == "ok")]
+    names = [
+        "mean"
+        if r.label == "mean"
+        else f"{DISEASE_NAMES.get(r.label, r.label)}\n({r.n_positive}/{r.n_studies})"
+        for r in rows.itertuples()
+    ]
+    draw_forest(ax, rows.assign(position=range(len(rows))), colour=COLOUR["merlin"])
+    ax.set_yticks(range(len(rows)), names, fontsize=5)
+    ax.set_ylim(max(len(rows), 1) - 0.5, -0.6)
+    ax.set_xlabel("AUROC (events / studies that count)")
+    vertical_line(ax, 0.5, "chance")
+    _draw_calibration(axes["calibration"], tables["reliability"], ["merlin"])
+    for letter, name in zip("abc", ("flow", "disease", "calibration"), strict=True):
         panel_letter(axes[name], letter)
     return figure
 

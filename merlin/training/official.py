@@ -17,10 +17,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from merlin.model.i3d import I3ResNet, ImageConfig
+from merlin.cohort.ehr import DISEASES
+from merlin.model.i3d import I3ResNet, ImageConfig, ImageEncoder
 from merlin.model.report_writer import ReportWriter
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
+from merlin.training import diseases, reports
 from merlin.training.checkpoint import file_header, load_strictly, load_weights, save_weights
 
 IMAGE = "encode_image.i3_resnet."
@@ -277,6 +279,35 @@ def read_converted(path, kind):
         return {k: file.get_tensor(k) for k in file.keys()}
 
 
+def load_five_year(path):
+    """A five-year model: ours, or the official file as `convert` wrote it.
+
+    Returns
+    -------
+    model : diseases.DiseaseModel
+        In evaluation mode.
+    names : list of str
+        Of its outputs. The official file says none: `ehr.DISEASES`, in the data release's order; the
+        authors' demonstration calls the sixth chronic liver disease, their data osteoporosis.
+    facts : dict
+        `grid` among them.
+
+    Raises
+    ------
+    ValueError
+        If the file is another one.
+    """
+    if file_header(path).get("kind") == diseases.KIND:
+        return diseases.load_model(path)
+    network = import_image(read_converted(path, "five-year"), name=Path(path).name)
+    head = network.classifier
+    model = diseases.DiseaseModel(ImageEncoder(network.config), head.out_channels)
+    model.encoder.i3_resnet = network
+    model.head.load_state_dict({"weight": head.weight.flatten(1), "bias": head.bias})
+    facts = {"grid": GRID, "tier": "full", "profile": "full", "seed": None}
+    return model.eval(), list(DISEASES), facts
+
+
 def export_contrastive(model, out):
     """Write a model of ours in the paper's shape as a state dict that the official code loads.
 
@@ -396,8 +427,6 @@ def export(path, out, *, lm_folder=None):
     str
         The kind, a key of `FILES`.
     """
-    from merlin.training import diseases, reports
-
     kind = file_header(path).get("kind")
     if kind == diseases.KIND:
         export_five_year(diseases.load_model(path)[0], out)

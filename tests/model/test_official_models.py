@@ -19,6 +19,7 @@ from test_text import make_longformer
 from torch.nn import BatchNorm3d
 
 from merlin import cli
+from merlin.cohort.ehr import DISEASES
 from merlin.model import report_writer
 from merlin.model.i3d import ImageEncoder
 from merlin.training import diseases, official, reports
@@ -171,8 +172,11 @@ def test_a_five_year_model_of_ours_runs_in_the_official_code(models):
     volume = models.expected["volume"]
     found = diseases.predict(models.five_year, lambda i: volume[i], 2, show=False)
     equal(found, models.expected["five_year"])
-    back = official.import_image(official.read_state(models.out / "five_year.pt"))
-    assert torch.equal(back.classifier.bias, models.five_year.head.bias)
+    converted = models.out / "converted.safetensors"
+    assert cli.main(["weights", str(models.out / "five_year.pt"), "--out", str(converted)]) == 0
+    back, names, _ = official.load_five_year(converted)
+    assert names == list(DISEASES)
+    assert np.array_equal(found, diseases.predict(back, lambda i: volume[i], 2, show=False))
 
 
 @pytest.mark.slow
