@@ -552,9 +552,7 @@ def _five_year(args):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     read = lambda i: load_input(studies["volume"][int(i)], grid, cache_dir=cache).image  # noqa: E731
     batch = lambda index: torch.from_numpy(np.stack([read(i) for i in index]))[:, None]  # noqa: E731
-    p = diseases.predict(
-        model.to(device), batch, len(studies), batch_size=4, device=device, desc="studies"
-    )
+    p = diseases.predict(model.to(device), batch, len(studies), device=device, desc="studies")
     labels = five_year.labels_from_codes(studies[columns])
     who = studies["patient_id"].to_numpy(str)
     options = dict(min_events=args.min_events, n_resamples=args.resamples, seed=args.seed)

@@ -87,3 +87,8 @@ def batches(n, batch_size, *, seed):
         return order[position * size : (position + 1) * size]
 
     return at
+
+
+def volumes_at_once(n_voxels):
+    """How many volumes of that size are encoded together without gradients: 32 small ones, fewer large."""
+    return int(max(1, min(32, 2**24 // n_voxels)))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from merlin.model.i3d import ImageConfig, ImageEncoder
 from merlin.model.two_towers import feature_shape
-from merlin.training.adapt import batches, minimise
+from merlin.training.adapt import batches, minimise, volumes_at_once
 from merlin.training.checkpoint import load_strictly, load_tensors, save_tensors
 from merlin.training.data import augment
 from merlin.training.losses import phecode_loss
@@ -126,10 +126,11 @@ def load_model(path):
 
 
 @torch.inference_mode()
-def predict(model, volumes, n, *, batch_size=32, device="cpu", desc="predicting", show=True):
-    """(n, n_diseases) float32 probabilities."""
+def predict(model, volumes, n, *, batch_size=None, device="cpu", desc="predicting", show=True):
+    """(n, n_diseases) float32 probabilities; `batch_size` volumes at once, by default by their size."""
     model.eval()
-    parts = np.array_split(np.arange(n), -(-n // batch_size))
+    size = batch_size or volumes_at_once(volumes([0]).numel())
+    parts = np.array_split(np.arange(n), -(-n // size))
     return np.concatenate(
         [
             torch.sigmoid(model(volumes(part).to(device))).cpu().numpy()
@@ -139,28 +140,30 @@ def predict(model, volumes, n, *, batch_size=32, device="cpu", desc="predicting"
 
 
 @torch.inference_mode()
-def settle_norms(encoder, volumes, n, *, batch_size=32, device="cpu"):
+def settle_norms(encoder, volumes, n, *, batch_size=None, device="cpu"):
     """Give the batch norms of random weights the statistics of `n` studies.
 
     They hold mean 0 and variance 1 until something was trained, and would pass that off as data's.
     """
+    size = batch_size or volumes_at_once(volumes([0]).numel())
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm3d)]
     before = [m.momentum for m in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over batches
     encoder.train()
-    for part in np.array_split(np.arange(n), max(1, n // batch_size)):
+    for part in np.array_split(np.arange(n), max(1, n // size)):
         encoder.embed(volumes(part).to(device))
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
 
 
 @torch.inference_mode()
-def features(encoder, volumes, n, *, batch_size=32, device="cpu", desc="encoding", show=True):
+def features(encoder, volumes, n, *, batch_size=None, device="cpu", desc="encoding", show=True):
     """(n, embedding_size) float32 of a frozen encoder: what both heads of pretraining read."""
     encoder.eval()
-    parts = np.array_split(np.arange(n), -(-n // batch_size))
+    size = batch_size or volumes_at_once(volumes([0]).numel())
+    parts = np.array_split(np.arange(n), -(-n // size))
     return np.concatenate(
         [
             encoder.embed(volumes(part).to(device)).cpu().numpy()

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from numpy.lib.format import open_memmap
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -15,28 +14,31 @@ from merlin.model.i3d import ImageConfig, ImageEncoder
 from merlin.model.report_writer import PROMPT, ReportWriter
 from merlin.model.two_towers import feature_shape
 from merlin.run import atomic
-from merlin.training.adapt import batches, minimise
+from merlin.training.adapt import batches, minimise, volumes_at_once
 from merlin.training.checkpoint import load_strictly, load_tensors, save_tensors
 
 
 def fit(
-    writer, features, sections, names, *, n_steps, batch_size, learning_rate, seed, device="cpu",
-    desc="writing lessons", show=True,
+    writer, features, sections, names, *, n_steps, batch_size, learning_rate, seed, rows=None,
+    device="cpu", desc="writing lessons", show=True,
 ):  # fmt: skip
     """Train adapter and language model on (study, section) pairs; empty sections are skipped.
 
     Parameters
     ----------
     writer : ReportWriter
-    features : (n, F) or (n, tokens, F) float tensor
+    features : (n, F) or (n, tokens, F) float tensor or array
     sections : (n, n_sections) str
     names : sequence of str
         Of the sections, for the prompt.
+    rows : (n,) int, optional
+        Where in `features` each row of `sections` has its own; default: in the same order.
 
     Returns
     -------
     list of dict
     """
+    rows = np.arange(len(sections)) if rows is None else np.asarray(rows)
     study, section = np.nonzero(sections.astype(bool))
     draw = batches(len(study), batch_size, seed=seed)
     prompts = [PROMPT.format(section=n) for n in names]
@@ -45,11 +47,11 @@ def fit(
     def loss_at(step, rng):
         # Of similar length side by side: padding costs as much as words.
         index = draw(step)
-        rows, columns = study[index], section[index]
+        which, columns = study[index], section[index]
         return writer.loss(
-            features[torch.as_tensor(rows)].to(device),
+            _read(features, rows[which], device),
             [prompts[c] for c in columns],
-            [sections[r, c] for r, c in zip(rows, columns, strict=True)],
+            [sections[r, c] for r, c in zip(which, columns, strict=True)],
         )
 
     adapter = list(writer.adapter.parameters())
@@ -58,16 +60,17 @@ def fit(
 
 
 def write_reports(
-    writer, features, names, *, batch_size=256, max_new_tokens=128, repetition_penalty=1.2,
-    device="cpu", show=True,
+    writer, features, names, *, rows=None, batch_size=256, max_new_tokens=128,
+    repetition_penalty=1.2, device="cpu", show=True,
 ):  # fmt: skip
-    """(n, n_sections) str: a text for every study and section."""
-    out = np.empty((len(features), len(names)), object)
-    parts = np.array_split(np.arange(len(features)), -(-len(features) // batch_size))
+    """(n, n_sections) str: a text for every study (of `rows`, as in `fit`) and section."""
+    rows = np.arange(len(features)) if rows is None else np.asarray(rows)
+    out = np.empty((len(rows), len(names)), object)
+    parts = np.array_split(np.arange(len(rows)), -(-len(rows) // batch_size))
     jobs = [(c, part) for c in range(len(names)) for part in parts]
     for c, part in tqdm(jobs, desc="writing reports", mininterval=5, disable=not show):
         out[part, c] = writer.write(
-            features[torch.as_tensor(part)].to(device),
+            _read(features, rows[part], device),
             [PROMPT.format(section=names[c])] * len(part),
             max_new_tokens=max_new_tokens,
             repetition_penalty=repetition_penalty,
@@ -75,8 +78,11 @@ def write_reports(
     return out
 
 
-def encode_features(encoder, volumes, n, *, adapter, path, mark, batch_size=32, device="cpu"):
+def encode_features(encoder, volumes, n, *, adapter, path, mark, batch_size=None, device="cpu"):
     """Encode volumes once with a frozen image encoder, and keep the features in a file.
+
+    Memory stays flat: features go to the file as they are made, and are read from it as they are
+    needed. The paper's 490 tokens of 2,048 channels are 2 MB a study.
 
     Parameters
     ----------
@@ -87,34 +93,50 @@ def encode_features(encoder, volumes, n, *, adapter, path, mark, batch_size=32, 
     adapter : {"flat", "tokens"}
         The contrastive embedding, scaled to unit variance, or every position of the last feature map.
     path : path
-        Of a safetensors file; read again if its `mark` is the same.
+        Of a folder for the files; read again if its `mark` is the same.
+    batch_size : int, optional
+        Volumes encoded at once; default by their size.
 
     Returns
     -------
-    features : (n, F) or (n, tokens, F) float32 tensor
+    features : (n, F) or (n, tokens, F) float16 array, on disk
     image : (n, D) float32 array
         Unit contrastive embeddings, for the nearest-report baseline.
     """
     path = Path(path)
-    if path.exists():
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("mark") == mark:
-                return file.get_tensor("features").float(), file.get_tensor("image").numpy()
-    features, image = [], []
-    parts = np.array_split(np.arange(n), -(-n // batch_size))
+    path.mkdir(parents=True, exist_ok=True)
+    whole, said = path / "features.npy", path / "mark.txt"
+    if said.exists() and said.read_text() == mark:
+        return np.load(whole, mmap_mode="r"), np.load(path / "image.npy")
+    said.unlink(missing_ok=True)
+    part = path / ".part-features.npy"
+    size = batch_size or volumes_at_once(volumes(0).size)
+    features, image = None, []
     with torch.inference_mode():
-        for part in tqdm(parts, desc="encoding", mininterval=5):
-            batch = torch.from_numpy(np.stack([volumes(int(i)) for i in part]))[:, None].to(device)
+        for some in tqdm(
+            np.array_split(np.arange(n), -(-n // size)), desc="encoding", mininterval=5
+        ):
+            batch = torch.from_numpy(np.stack([volumes(int(i)) for i in some]))[:, None].to(device)
             unit = F.normalize(encoder.contrastive(encoder.embed(batch)).float(), dim=1)
             found = unit * unit.shape[1] ** 0.5
             if adapter == "tokens":
                 found = encoder.i3_resnet.features(batch).flatten(2).transpose(1, 2)
-            features.append(found.half().cpu())
-            image.append(unit.cpu())
-    tensors = {"features": torch.cat(features).contiguous(), "image": torch.cat(image).contiguous()}
-    with atomic(path, "wb") as stream:
-        stream.write(save(tensors, {"mark": mark}))
-    return tensors["features"].float(), tensors["image"].numpy()
+            if features is None:
+                shape = (n, *found.shape[1:])
+                features = open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
+            features[some] = found.half().cpu().numpy()
+            image.append(unit.cpu().numpy())
+    features.flush()
+    part.replace(whole)
+    np.save(path / "image.npy", np.concatenate(image))
+    with atomic(said) as stream:
+        stream.write(mark)
+    return np.load(whole, mmap_mode="r"), np.concatenate(image)
+
+
+def _read(features, rows, device):
+    """Some studies' features, from memory or disk, as a float32 tensor."""
+    return torch.as_tensor(np.asarray(features[rows])).float().to(device)
 
 
 KIND = "a report model"
