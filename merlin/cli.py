@@ -99,6 +99,7 @@ def parser():
     command.add_argument("--weights", required=True)
     command.add_argument("--out", required=True, help="folder for the results")
     command.add_argument("--split", default="test")
+    command.add_argument("--site", default="internal", help="'all' takes every site")
     command.add_argument("--cache", help="folder of cached volumes, as runs/full/cache")
     command.add_argument("--workers", type=int, default=2, help="processes that read volumes")
     command.add_argument("--min-events", type=int, default=5, help="events a disease needs")
@@ -185,13 +186,18 @@ def _more_commands(commands):
         "--min-structures", type=int, default=10, help="a scan holds at least so many; default: 10"
     )
     command.add_argument("--workers", type=int, default=2, help="processes; default: 2")
-    command.add_argument("--overwrite", action="store_true", help="replace a manifest that exists")
+    command.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a manifest that exists; label maps whose masks are unchanged stay",
+    )
     command = commands.add_parser(
         "weights",
         help="turn an official checkpoint into safetensors, or weights of ours back",
         description="An official .pt is read without running any code in it, checked tensor by tensor, "
         "and written as safetensors: the contrastive one as weights that every notebook reads, the "
-        "other two for merlin.training.official. Weights of ours are copied as they are, or (also "
+        "five-year one for `merlin five-year`, the report one for "
+        "merlin.training.official. Weights of ours are copied as they are, or (also "
         "those of 08_five_year and 09_report_generation) written in the official layout with "
         "--export. hub:KIND fetches a released file (KIND is "
         "contrastive, five-year or report); that needs --revision and --sha256, as the hub shows them.",
@@ -281,11 +287,13 @@ def _release(args):
     target = out / "manifest.csv"
     _refuse_existing(target, args.overwrite)
     found = read_release(args.folder, columns=dict(args.column), patients=args.patients)
-    write_csv(target, found.manifest)
     write_csv(out / "audit.csv", found.audit)
+    write_csv(out / "odd.csv", found.odd)
+    write_csv(out / "left_out.csv", found.lost)
+    write_csv(target, found.manifest)
     for row in found.audit.itertuples():
         sys.stdout.write(f"{row.n:>8,}  {row.what}{f' ({row.detail})' if row.detail else ''}\n")
-    sys.stdout.write(f"Wrote {target} and audit.csv.\n")
+    sys.stdout.write(f"Wrote {target}, audit.csv, odd.csv and left_out.csv.\n")
     return 0
 
 
@@ -532,12 +540,16 @@ def _five_year(args):
     if missing:
         raise ValueError(f"{args.manifest}: no column {', '.join(missing)}; nothing to judge by")
     columns = [f"five_year_{n}" for n in names]
+    if "site" in studies and args.site != "all":
+        studies = studies[studies["site"].fillna("internal") == args.site]
     studies = studies[studies["split"] == args.split]
     flow = five_year.flow(studies, names)
     labels = five_year.labels_from_codes(studies[columns])
     studies = studies[~np.isnan(labels).all(1)].reset_index(drop=True)
     if studies.empty:
-        raise ValueError(f"{args.manifest}: no study of split {args.split} has a label 0 or 1")
+        raise ValueError(
+            f"{args.manifest}: no study of split {args.split} at site {args.site} has a label 0 or 1"
+        )
     shape = facts["grid"]
     grid = Grid(tuple(shape["spacing_mm"]), tuple(shape["shape"]), tuple(shape["hu_window"]))
     cache = Path(args.cache or out / "cache")
@@ -584,13 +596,18 @@ def _draw_five_year(tables, args, facts, studies, n_bad):
     from merlin.figures import adapted, style
 
     who = studies["patient_id"].to_numpy(str), studies["study_id"].to_numpy(str)
-    is_phantom = (Path(args.manifest).parent / run.SYNTHETIC).exists()
+    note = f"weights of the {facts['tier']} tier"
+    if (Path(args.manifest).parent / run.SYNTHETIC).exists():
+        note += f" on a {run.TIER_NOTES['phantom']}"
+    elif facts["tier"] == "phantom":
+        note += ", trained on synthetic phantoms: not a clinical result"
     sidecar = {
-        "tier_note": run.TIER_NOTES["phantom" if is_phantom else facts["tier"]],
+        "tier_note": note,
         "n": run.counts(*who, "studies") | ({"unreadable": n_bad} if n_bad else {}),
         "interval": f"95% percentile interval, {args.resamples:,} resamples of {run.unit(*who)}",
         "profile": facts["profile"],
         "seed": args.seed,
+        "split": args.split,
     }
     with mpl.rc_context(style.RC):
         figure = adapted.draw_given_five_year(tables, sidecar)

@@ -134,8 +134,9 @@ def test_a_five_year_model_is_judged_on_a_cohorts_labels(tmp_path, capsys):
     table = pd.DataFrame(codes, columns=[f"five_year_{d}" for d in names])
     table.insert(0, "study_id", [f"s{i}" for i in range(14)])
     table = table.assign(patient_id=table["study_id"].str.replace("s9", "s8"), split="test")
-    table = table.assign(volume=[f"{i}.nii.gz" for i in range(14)])
-    table.to_csv(folder / "manifest.csv", index=False)
+    table = table.assign(volume=[f"{i}.nii.gz" for i in range(14)], site="internal")
+    elsewhere = table.tail(1).assign(study_id="x", site="site_b")
+    pd.concat([table, elsewhere]).to_csv(folder / "manifest.csv", index=False)
     torch.manual_seed(0)
     image = ImageConfig(depth=14, width=4, stem="patch", n_stages=2, in_channels=1, n_phecodes=2)
     model = diseases.DiseaseModel(ImageEncoder(image), 6).eval()
@@ -168,4 +169,4 @@ def test_a_five_year_model_is_judged_on_a_cohorts_labels(tmp_path, capsys):
     assert results.loc[("mean", "auroc"), "n_patients"] == 11
     assert cli.main([*ask, "--out", str(out)]) == 2  # nothing is replaced in silence
     assert cli.main([*ask, "--out", str(tmp_path / "none"), "--split", "val"]) == 2
-    assert "no study of split val has a label" in capsys.readouterr().err
+    assert "no study of split val at site internal has a label" in capsys.readouterr().err

@@ -78,9 +78,15 @@ def read_data(folder, *, columns=None, patients=None):
         bare = tuple(table["study_id"][table[column].fillna("").eq("")])
         counts.append((f"studies without {column}", len(bare), "", bare))
     counts.append(release.shared_reports(table))
-    none = pd.DataFrame(columns=["study_id", "split", "reason"])
+    lost = pd.DataFrame(columns=["study_id", "split", "reason"])
+    for name in ("left_out.csv", "quarantine.csv"):  # of the command that wrote the manifest
+        if path.with_name(name).is_file():
+            before = pd.read_csv(path.with_name(name), dtype=str, keep_default_na=False)
+            before = before.reindex(columns=list(lost), fill_value="")
+            release.name_studies(counts, "studies left out before", before["study_id"], name)
+            lost = pd.concat([lost, before], ignore_index=True)
     counts, odd = release.counted(counts)
-    return release.Release(table, counts, has_patients, none, odd)
+    return release.Release(table, counts, has_patients, lost, odd)
 
 
 def against_documentation(found):
@@ -169,6 +175,7 @@ def denominators(manifest, *, n_coded=0, n_left_out=0):
          f"{int(labels.sum().min()):,} to {int(labels.sum().max()):,} stated, by finding"),
         ("retrieval, findings", int(has("findings").sum()), "with findings text"),
         ("retrieval, impression", int(has("impression").sum()), "with an impression"),
+        ("report generation", int(has("findings").sum()), "with findings text"),
         ("phenotypes", n_coded, "with diagnosis codes" if n_coded else "codes are not in the release"),
     ]  # fmt: skip
     for disease in DISEASES:

@@ -125,22 +125,22 @@ def read_release(folder, *, columns=None, patients=None):
     ):
         audit.append((f"studies with {what}", len(part), name))
         known = manifest["study_id"].isin(part.index)
-        _name(audit, f"studies without {what}", manifest["study_id"][~known], name)
+        name_studies(audit, f"studies without {what}", manifest["study_id"][~known], name)
         bare = ~known & (manifest["split"] == "test")
         audit.append((f"test studies without {what}", int(bare.sum()), name))
         stray = ~part.index.isin(manifest["study_id"])
-        _name(audit, f"{what} of studies without report", part.index[stray], name)
+        name_studies(audit, f"{what} of studies without report", part.index[stray], name)
         manifest = manifest.join(part, on="study_id")
     outside = manifest["study_id"].isin(diseases.index) & (manifest["split"] != "test")
     said = "the documentation says none"
-    _name(audit, "5-year labels outside the test split", manifest["study_id"][outside], said)
+    name_studies(audit, "5-year labels outside the test split", manifest["study_id"][outside], said)
     about = _metadata(tables[METADATA], audit)
     bare = ~manifest["study_id"].isin(about.index)
-    _name(audit, "studies without metadata", manifest["study_id"][bare], METADATA)
+    name_studies(audit, "studies without metadata", manifest["study_id"][bare], METADATA)
     manifest = manifest.join(about, on="study_id")
     manifest["volume"] = manifest["study_id"].map(volumes)
     lost = manifest["volume"].isna()
-    _name(audit, "studies without volume", manifest["study_id"][lost], "left out")
+    name_studies(audit, "studies without volume", manifest["study_id"][lost], "left out")
     gone = manifest.loc[lost, ["study_id", "split"]].assign(reason="no volume")
     manifest = manifest[~lost].reset_index(drop=True)
     if manifest.empty:
@@ -161,7 +161,7 @@ def read_release(folder, *, columns=None, patients=None):
     return Release(manifest, table, has_patients, gone.reset_index(drop=True), odd)
 
 
-def _name(audit, what, ids, detail):
+def name_studies(audit, what, ids, detail):
     """Count studies in the audit, and keep which they are."""
     audit.append((what, len(ids), detail, tuple(ids)))
 
@@ -170,7 +170,7 @@ def counted(audit):
     """The audit's rows as a table, `what, n, detail`, and the studies that they name."""
     table = pd.DataFrame([row[:3] for row in audit], columns=["what", "n", "detail"])
     named = [(study_id, row[0]) for row in audit for study_id in (row[3] if len(row) > 3 else ())]
-    return table, pd.DataFrame(named, columns=["study_id", "what"])
+    return table, pd.DataFrame(named, columns=["study_id", "what"]).drop_duplicates()
 
 
 def _error(folder, problems):
@@ -230,7 +230,9 @@ def _volumes(folder, problems, audit):
         paths.setdefault(study, str(path.resolve()))
     audit.append(("volumes", len(paths), "files"))
     if twice:
-        _name(audit, "studies with several files", sorted(set(twice)), "the first by name is taken")
+        name_studies(
+            audit, "studies with several files", sorted(set(twice)), "the first by name is taken"
+        )
     return paths
 
 
@@ -239,13 +241,15 @@ def _reports(table, problems, audit):
     table = table[table["study_id"] != ""].copy()
     text = table["findings"].map(html.unescape).str.strip()
     ids = table["study_id"]
-    _name(audit, f"reports with {DELETED}", ids[text.str.contains(DELETED)], "kept as written")
+    name_studies(
+        audit, f"reports with {DELETED}", ids[text.str.contains(DELETED)], "kept as written"
+    )
     escaped = table["findings"].str.contains("&lt;|&gt;|&amp;")
-    _name(audit, "reports with escaped characters", ids[escaped], "unescaped")
+    name_studies(audit, "reports with escaped characters", ids[escaped], "unescaped")
     parts = text.map(split_impression)
     table["findings"], table["impression"] = parts.str[0], parts.str[1]
-    _name(audit, "reports with an impression inside", ids[table["impression"] != ""], "cut")
-    _name(audit, "reports without findings", ids[table["findings"] == ""], "kept, no text")
+    name_studies(audit, "reports with an impression inside", ids[table["impression"] != ""], "cut")
+    name_studies(audit, "reports without findings", ids[table["findings"] == ""], "kept, no text")
     split = table["split"].str.strip().str.lower().replace({"valid": "val", "validation": "val"})
     odd = ~split.isin(["train", "val", "test"])
     if odd.any():
@@ -259,10 +263,10 @@ def _reports(table, problems, audit):
     order = table.assign(length=table["findings"].str.len()).sort_values("length", ascending=False)
     kept = order.drop_duplicates("study_id").sort_index()
     again = ids[ids.duplicated()]
-    _name(audit, "study ids that occur twice", again, "the longer report is taken")
+    name_studies(audit, "study ids that occur twice", again, "the longer report is taken")
     two = table.groupby("study_id")["split"].nunique()
     said = "the longer report's is taken"
-    _name(audit, "study ids in several splits", two.index[two > 1], said)
+    name_studies(audit, "study ids in several splits", two.index[two > 1], said)
     audit.append(shared_reports(kept))
     return kept[["study_id", "split", "findings", "impression"]].reset_index(drop=True)
 
@@ -321,25 +325,33 @@ def _codes(table, name, wanted, codes, columns, problems, audit):
     if twice.any():
         groups = values[twice].fillna("").groupby(level=0)
         differ = int((groups.nunique() > 1).any(axis=1).sum())
-        said = f"{differ} studies contradict themselves"
-        _name(audit, f"{name}: repeated rows", values.index[values.index.duplicated()], said)
+        said = f"the first is taken; {differ} studies contradict themselves"
+        name_studies(audit, f"{name}: repeated rows", values.index[values.index.duplicated()], said)
     values = values[~values.index.duplicated()]
     values.index.name = "study_id"
     return values
 
 
 def _metadata(table, audit):
+    again = table["study_id"].duplicated()
+    if again.any():
+        name_studies(
+            audit, f"{METADATA}: repeated rows", table["study_id"][again], "the first is taken"
+        )
+    for name in ("sex", "age", "slice_mm", "phase", "manufacturer"):
+        if name not in table:
+            audit.append((f"{METADATA}: no column of {name}", 1, "not known of any study"))
     table = table.drop_duplicates("study_id").set_index("study_id")
     out = pd.DataFrame(index=table.index)
     if "sex" in table:
         first = table["sex"].str.strip().str.upper().str[:1]
         out["sex"] = first.where(first.isin(["F", "M"]))
-        _name(audit, "sex not F or M", out.index[out["sex"].isna()], "left empty")
+        name_studies(audit, "sex not F or M", out.index[out["sex"].isna()], "left empty")
     for name in ("age", "slice_mm"):
         if name in table:
             number = pd.to_numeric(table[name].str.extract(r"(\d+(?:\.\d+)?)")[0], errors="coerce")
             out[name] = number.map(lambda x: f"{x:g}", na_action="ignore")
-            _name(audit, f"{name} unknown", number.index[number.isna()], "left empty")
+            name_studies(audit, f"{name} unknown", number.index[number.isna()], "left empty")
     for name in ("phase", "manufacturer"):
         if name in table:
             out[name] = table[name].replace("", np.nan)
@@ -358,18 +370,23 @@ def _patients(manifest, gone, path, columns, audit):
     table = _renamed(table, name, ("study_id", "patient_id"), columns, problems, audit)
     if problems:
         raise _error(path, problems)
+    table = table[(table["study_id"] != "") & (table["patient_id"] != "")]
+    owners = table.groupby("study_id")["patient_id"].nunique()
+    if (owners > 1).any():
+        said = ", ".join(owners.index[owners > 1][:8])
+        raise _error(path, [f"{int((owners > 1).sum())} studies have several patients: {said}"])
     table = table.drop_duplicates("study_id").set_index("study_id")
     everyone = pd.concat([manifest["study_id"], gone])
     lost = everyone[~everyone.isin(table.index)]
     if len(lost):
-        _name(audit, "studies without patient", lost, "each its own patient")
+        name_studies(audit, "studies without patient", lost, "each its own patient")
     owner = everyone.map(table["patient_id"]).fillna(everyone)
     audit.append(("patients", owner.nunique(), name))
     manifest = manifest.assign(patient_id=owner[: len(manifest)])
     if "date" in table:
         date = pd.to_datetime(table["date"], format="mixed", errors="coerce")
         none = table.index[date.isna() & table["date"].ne("")]
-        _name(audit, "dates that are none", none, "left empty")
+        name_studies(audit, "dates that are none", none, "left empty")
         manifest["date"] = manifest["study_id"].map(date.dt.strftime("%Y-%m-%d"))
     mixed = manifest.groupby("patient_id")["split"].transform("nunique") > 1
     # What is judged must not have been learned from: the later split keeps the patient.

@@ -10,7 +10,10 @@ here is ours: at least `min_structures` of our structures in the scan. `read_fol
 `write_label_maps` makes a cohort of them in the one schema, one label map a scan.
 """
 
+import errno
+import gzip
 import os
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,6 +24,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from merlin.cohort import anatomy
+from merlin.cohort.manifest import SPLITS
+from merlin.run import end_with_parent, fingerprint
 
 # Structures of several masks; all others go by their own name.
 MASKS = {
@@ -76,7 +81,12 @@ def read_folder(folder):
     if missing:
         raise ValueError(f"meta.csv: no column {', '.join(missing)}; found {', '.join(meta)}")
     problems, rows = [], []
+    meta[["image_id", "split"]] = meta[["image_id", "split"]].fillna("")
     for row, (name, split) in enumerate(zip(meta["image_id"], meta["split"], strict=True), 2):
+        if not name or split not in SPLITS:
+            found = f"image_id {name!r}, split {split!r}"
+            problems.append(f"row {row}: {found}. Expected an id and one of {', '.join(SPLITS)}")
+            continue
         volume, masks = folder / name / "ct.nii.gz", folder / name / "segmentations"
         if not volume.is_file():
             problems.append(f"row {row}: {name}/ct.nii.gz is missing")
@@ -126,7 +136,7 @@ def read_labels(segmentations, shape):
         files = [Path(segmentations) / f"{m}.nii.gz" for m in masks_of(structure)]
         files = [f for f in files if f.is_file()]
         for file in files:
-            mask = np.asanyarray(nib.load(file).dataobj)
+            mask = np.asanyarray(_load_whole(file).dataobj)
             if mask.shape != tuple(shape):
                 raise ValueError(
                     f"{file}: {mask.shape} voxels, the CT has {tuple(shape)}. Fetch the scan again."
@@ -135,6 +145,12 @@ def read_labels(segmentations, shape):
         if files:
             annotated.append(structure)
     return label, tuple(annotated)
+
+
+def _load_whole(path):
+    """A NIfTI file whose bytes are known to be whole: nibabel stops before gzip's check sum."""
+    raw = path.read_bytes()
+    return nib.Nifti1Image.from_bytes(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
 
 
 def has_enough(label, min_structures):
@@ -150,7 +166,8 @@ def write_label_maps(scans, out, *, min_structures, n_workers=1):
     scans : DataFrame
         From `read_folder`.
     out : path
-        Gets `label_maps/`; a map that is there already is read, not made again.
+        Gets `label_maps/`; a map that is there already, of masks with the same sizes and dates, is read
+        and not made again.
     min_structures : int
         Scans that hold fewer of our structures are left out.
     n_workers : int
@@ -173,8 +190,9 @@ def write_label_maps(scans, out, *, min_structures, n_workers=1):
     one = partial(_write_label_map, min_structures=min_structures)
     progress = partial(tqdm, total=len(jobs), desc="label maps", mininterval=2)
     if n_workers > 1:
-        with get_context("spawn").Pool(n_workers) as pool:
-            reasons = list(progress(pool.imap(one, jobs)))
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(n_workers, spawn, initializer=end_with_parent) as pool:
+            reasons = list(progress(pool.map(one, jobs)))
     else:
         reasons = list(progress(map(one, jobs)))
     reason, base = np.array(reasons, object), out.resolve()
@@ -190,9 +208,12 @@ def write_label_maps(scans, out, *, min_structures, n_workers=1):
 def _write_label_map(job, *, min_structures):
     """Write one scan's label map; why it cannot be used, or nothing."""
     volume, segmentations, target = job
+    files = [volume, *sorted(segmentations.iterdir())]
+    mark = fingerprint([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])
     try:
-        if target.exists():
-            label = np.asanyarray(nib.load(target).dataobj)
+        made = nib.load(target) if target.exists() else None
+        if made is not None and made.header["descrip"].item().decode() == mark:
+            label = np.asanyarray(made.dataobj)
         else:
             image = nib.load(volume)
             label, annotated = read_labels(segmentations, image.shape)
@@ -201,10 +222,15 @@ def _write_label_map(job, *, min_structures):
                 return f"no mask of {', '.join(unknown)}"
             made = nib.Nifti1Image(label, image.affine)
             made.header.set_xyzt_units("mm")
+            made.header["descrip"] = mark  # of the masks: a map of other ones is made again
             part = target.with_name(f".part-{target.name}")
             nib.save(made, part)
             part.replace(target)
-    except (OSError, ValueError, EOFError, nib.filebasedimages.ImageFileError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file raises whatever it likes
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise  # the machine's fault, not the scan's
         return f"not readable: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
     if not has_enough(label, min_structures):
         n = len(np.unique(label[label > 0]))

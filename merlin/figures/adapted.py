@@ -98,7 +98,7 @@ def draw_five_year(tables, facts):
     return figure
 
 
-def _draw_flow(ax, part):
+def _draw_flow(ax, part, split="test"):
     diseases = list(dict.fromkeys(part["disease"]))
     left = np.zeros(len(diseases))
     for code, colour in enumerate(CODE_COLOUR):
@@ -110,7 +110,7 @@ def _draw_flow(ax, part):
         left += rows["n_studies"].to_numpy()
     ax.set_yticks(range(len(diseases)), diseases)
     ax.invert_yaxis()
-    ax.set_xlabel("test studies; 2 and 3 are excluded")
+    ax.set_xlabel(f"{split} studies; 2 and 3 are excluded")
     legend_above(ax, 2, fontsize=5)
 
 
@@ -144,7 +144,7 @@ def draw_given_five_year(tables, facts):
         mosaic=[["flow", "disease", "calibration"]],
         gridspec_kw=dict(width_ratios=[1.2, 1.2, 0.9]),
     )
-    _draw_flow(axes["flow"], flow)
+    _draw_flow(axes["flow"], flow, split=facts.get("split", "test"))
     ax = axes["disease"]
     rows = table[(table["metric"] == "auroc") & (table["status"] == "ok")]
     names = [

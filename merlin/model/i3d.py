@@ -330,7 +330,10 @@ class ImageEncoder(nn.Module):
 
     def embed(self, volume):
         """(B, 1, R, A, S) → (B, embedding_size), what both heads read."""
-        x = self.i3_resnet.features(volume)
+        return self.pooled(self.i3_resnet.features(volume))
+
+    def pooled(self, x):
+        """Last feature map (B, C, S', R', A') → (B, embedding_size)."""
         if self.config.pool == "mean":
             return x.mean((2, 3, 4))
         return self.norm(self.squeeze(x).flatten(1))

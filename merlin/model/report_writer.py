@@ -83,6 +83,23 @@ def language_model_of(tokenizer, config):
     return model, _fast(Tokenizer.from_str(tokenizer))
 
 
+def require_language_model(folder):
+    """The folder as a path, if there is a Hugging Face model in it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"No Hugging Face model in {str(folder)!r} (config.json is missing). Put a causal language "
+            "model with its tokeniser there, as RadLLaMA-7b in the paper, and name it as lm_folder."
+        )
+    return folder
+
+
 def language_model_from(folder):
     """A Hugging Face causal model and its tokeniser from a local folder; no network.
 
@@ -93,12 +110,7 @@ def language_model_from(folder):
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"No Hugging Face model in {str(folder)!r} (config.json is missing). Put a causal language "
-            "model with its tokeniser there, as RadLLaMA-7b in the paper, and name it as lm_folder."
-        )
+    folder = require_language_model(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -146,6 +158,7 @@ class ReportWriter(nn.Module):
         n_out = n_tokens * max(len(prompts), 1) if adapter == "flat" else 1
         self.adapter = nn.Linear(feature_size, hidden * n_out)
         self.language_model, self.lora_rank = language_model, lora_rank
+        self.lora_alpha, self.lora_dropout = lora_alpha, lora_dropout
         if lora_rank:
             self.add_lora(lora_rank, lora_alpha, lora_dropout)
 
@@ -172,8 +185,11 @@ class ReportWriter(nn.Module):
         which = [self.number.get(p, 0) for p in prompts]
         return out[torch.arange(len(out)), torch.tensor(which)]
 
-    def loss(self, features, prompts, texts, *, max_length=256):
+    def loss(self, features, prompts, texts, *, max_length=1024):
         """Mean cross-entropy of the texts' tokens, their end included, after features and prompt.
+
+        Prompt and text are cut at `max_length` tokens, as in the paper, and at what the language model
+        has positions for.
 
         Parameters
         ----------
@@ -183,7 +199,10 @@ class ReportWriter(nn.Module):
         end = self.tokenizer(END, add_special_tokens=False)["input_ids"]
         heads = self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
         bodies = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        rows = [(h, (h + b + end)[:max_length]) for h, b in zip(heads, bodies, strict=True)]
+        n_image = features.shape[1] if self.kind == "tokens" else self.n_tokens
+        positions = getattr(self.language_model.config, "max_position_embeddings", max_length)
+        limit = min(max_length, positions - n_image)
+        rows = [(h, (h + b + end)[:limit]) for h, b in zip(heads, bodies, strict=True)]
         longest = max(len(r) for _, r in rows)
         ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
         target = torch.full((len(rows), longest), -100)
@@ -192,9 +211,11 @@ class ReportWriter(nn.Module):
             ids[i, : len(row)] = torch.tensor(row)
             target[i, len(head) : len(row)] = torch.tensor(row[len(head) :])
             mask[i, : len(row)] = 1
-        image = self.prefix(features, prompts)
-        ids, target, mask = (t.to(image.device) for t in (ids, target, mask))
+        ids, target, mask = (t.to(features.device) for t in (ids, target, mask))
         words = self.language_model.get_input_embeddings()(ids)
+        image = self.prefix(features, prompts).to(
+            words.dtype
+        )  # most large models are in half precision
         seen = torch.ones(image.shape[:2], dtype=torch.long, device=image.device)
         silent = torch.full(image.shape[:2], -100, device=image.device)
         return self.language_model(
@@ -223,8 +244,9 @@ class ReportWriter(nn.Module):
             raise ValueError(
                 "prompts of one call must be equally long; write one section at a time"
             )
-        image = self.prefix(features, prompts)
-        words = self.language_model.get_input_embeddings()(torch.tensor(ids, device=image.device))
+        ids_here = torch.tensor(ids, device=features.device)
+        words = self.language_model.get_input_embeddings()(ids_here)
+        image = self.prefix(features, prompts).to(words.dtype)
         out = self.language_model.generate(
             inputs_embeds=torch.cat([image, words], 1),
             attention_mask=torch.ones(

@@ -4,9 +4,11 @@ import time
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from merlin.model.cpu import prepare_cpu
+from merlin.training.checkpoint import resume_checkpoint, save_checkpoint
 from merlin.training.loop import TrainingDiverged
 
 
@@ -20,6 +22,9 @@ def minimise(
     betas=(0.9, 0.999),
     desc="training",
     show=True,
+    checkpoint=None,
+    fingerprint="",
+    save_every=1000,
 ):
     """Take `n_steps` AdamW steps on `loss_at(step, rng)`.
 
@@ -35,6 +40,10 @@ def minimise(
     desc : str
         For the progress bar and the error message.
     show : bool
+    checkpoint : path, optional
+        Where parameters, optimiser and step are kept every `save_every` steps; a killed call goes on from
+        there, to the same numbers, if `fingerprint` is the same. Networks with running statistics need
+        more than that.
 
     Returns
     -------
@@ -54,8 +63,20 @@ def minimise(
     ]
     everything = [p for g in groups for p in g["params"]]
     optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, betas=betas)
-    warmup, log = max(1, n_steps // 20), []
-    for step in tqdm(range(n_steps), desc=desc, mininterval=5, disable=not show):
+    warmup, begin, log = max(1, n_steps // 20), 0, []
+    kept = dict(model=nn.ParameterList(everything), optimizer=optimizer, fingerprint=fingerprint)
+    if checkpoint:
+        begin, log, note = resume_checkpoint(checkpoint, **kept)
+        if begin and show:
+            tqdm.write(note)
+    for step in tqdm(
+        range(begin, n_steps),
+        desc=desc,
+        mininterval=5,
+        disable=not show,
+        initial=begin,
+        total=n_steps,
+    ):
         began = time.perf_counter()
         factor = min((step + 1) / warmup, 1.0) * 0.5 * (1 + np.cos(np.pi * step / n_steps))
         for group in optimizer.param_groups:
@@ -70,6 +91,8 @@ def minimise(
         torch.nn.utils.clip_grad_norm_(everything, 1.0)
         optimizer.step()
         log.append(dict(step=step, loss=loss.item(), seconds=time.perf_counter() - began))
+        if checkpoint and (step + 1) % save_every == 0 and step + 1 < n_steps:
+            save_checkpoint(checkpoint, step=step + 1, log=log, **kept)
     return log
 
 

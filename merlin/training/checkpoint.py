@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from merlin.model.text import HUB
@@ -47,12 +47,12 @@ def save_checkpoint(path, *, model, optimizer, step, log, fingerprint, scaler=No
         "torch_rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    with _atomically(path) as part:
+    with atomically(path) as part:
         torch.save(state, part)
 
 
 @contextmanager
-def _atomically(path):
+def atomically(path):
     """A temporary neighbour to write to; it becomes `path` if all goes well."""
     part = path.with_name(f".{os.getpid()}-{path.name}")
     try:
@@ -118,7 +118,7 @@ def save_tensors(path, tensors, header):
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     header = {k: json.dumps(v, default=str) for k, v in header.items()}
-    with _atomically(path) as part:
+    with atomically(path) as part:
         save_file(tensors, part, metadata=header)
 
 
@@ -141,12 +141,29 @@ def load_tensors(path, kind):
 
 def file_header(path):
     """The header of a safetensors file of ours, values from JSON; empty for a file of another kind."""
-    with safe_open(path, "pt") as file:
-        header = file.metadata() or {}
+    header = raw_header(path)
     try:
         return {k: json.loads(v) for k, v in header.items()}
     except json.JSONDecodeError:
         return {}
+
+
+def raw_header(path):
+    """A safetensors file's metadata, as text.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path}: not a readable safetensors file ({error}). An official .pt is converted once with "
+            "`merlin weights`; a cut file must be copied again."
+        ) from None
 
 
 def load_weights(path):
@@ -182,10 +199,9 @@ def read_facts(path):
 
 
 def _header(path):
-    with safe_open(path, "pt") as file:
-        header = file.metadata() or {}
+    header = raw_header(path)
     if "config" not in header or "kind" in header:
-        inside = json.loads(header.get("kind", '"no model configuration"'))
+        inside = header.get("kind", "no model configuration").strip('"')
         raise ValueError(
             f"{path}: {inside} inside. Expected weights written by 02_pretraining "
             "(save_weights), or by `merlin weights` from an official checkpoint."

@@ -23,7 +23,14 @@ from merlin.model.report_writer import ReportWriter
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.training import diseases, reports
-from merlin.training.checkpoint import file_header, load_strictly, load_weights, save_weights
+from merlin.training.checkpoint import (
+    atomically,
+    file_header,
+    load_strictly,
+    load_weights,
+    raw_header,
+    save_weights,
+)
 
 IMAGE = "encode_image.i3_resnet."
 REPOSITORY = "stanfordmimi/Merlin"  # on the Hugging Face hub
@@ -34,6 +41,7 @@ FILES = {
 }
 # Of the report file's image network, whose layers stand in one sequence; what lacks has no weights.
 SEQUENCE = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+LONGFORMER = {"num_hidden_layers": 12, "hidden_size": 768}
 GRID = {"spacing_mm": (1.5, 1.5, 3.0), "shape": (224, 224, 160), "hu_window": (-1000.0, 1000.0)}
 
 
@@ -237,14 +245,13 @@ def convert(path, out, *, text_folder="", phecodes=None):
     if kind != "contrastive":
         if kind == "five-year":
             import_image(state, name=path.name)
-            said += ", every one in its place: read_converted and import_image give the network"
+            said += ", every one in its place: `merlin five-year` judges it"
         else:
             import_report_image(split_report(state)["image"], name=path.name)
             said += ", those of the image network in their places: read_converted, split_report, "
             said += "import_report_image and import_report_writer give the parts"
-        part = Path(out).with_name(f".part-{Path(out).name}")
-        save_file({k: v.contiguous() for k, v in state.items()}, part, {"kind": kind})
-        part.replace(out)
+        with atomically(Path(out)) as part:
+            save_file({k: v.contiguous() for k, v in state.items()}, part, {"kind": kind})
         return said
     if not text_folder:
         raise ValueError(
@@ -270,12 +277,10 @@ def read_converted(path, kind):
     ValueError
         If the file is of another kind.
     """
+    found = raw_header(path).get("kind", "weights of ours").strip('"')
+    if found != kind:
+        raise ValueError(f"{Path(path).name}: {found}. Expected the {kind} checkpoint, converted.")
     with safe_open(path, "pt") as file:
-        found = (file.metadata() or {}).get("kind", "weights of ours")
-        if found != kind:
-            raise ValueError(
-                f"{Path(path).name}: {found}. Expected the {kind} checkpoint, converted."
-            )
         return {k: file.get_tensor(k) for k in file.keys()}
 
 
@@ -316,19 +321,29 @@ def export_contrastive(model, out):
     ValueError
         If the model departs from the paper's architecture, naming how.
     """
+    apart = _departures(model.config.image, phecodes=True)
     text = model.config.text.kind
-    apart = [] if text == "longformer" else [f"text={text!r}, the paper's is 'longformer'"]
-    _refuse(_departures(model.config.image, phecodes=True) + apart)
+    if text != "longformer":
+        apart.append(f"text={text!r}, the paper's is 'longformer'")
+    else:
+        own = model.encode_text.text_encoder.config
+        apart += [
+            f"text {k}={getattr(own, k)}, the paper's is {v}"
+            for k, v in LONGFORMER.items()
+            if getattr(own, k) != v
+        ]
+    _refuse(apart)
     _write_state(model.state_dict(), out)
 
 
-def export_five_year(model, out):
+def export_five_year(model, names, out):
     """Write a `DiseaseModel` of ours as the bare image network of the official five-year file.
 
     Parameters
     ----------
     model : DiseaseModel
-        Six outputs, in the order of `ehr.DISEASES`, which is the order of the data release.
+    names : sequence of str
+        Of its outputs: those of `ehr.DISEASES`, in the data release's order.
     out : path
 
     Raises
@@ -337,9 +352,8 @@ def export_five_year(model, out):
         As `export_contrastive`.
     """
     apart = _departures(model.encoder.config)
-    n = model.head.out_features
-    if n != 6:
-        apart.append(f"{n} outputs, the released network has 6")
+    if list(names) != list(DISEASES):
+        apart.append(f"outputs {', '.join(names)}, the released ones are {', '.join(DISEASES)}")
     _refuse(apart)
     state = dict(model.encoder.i3_resnet.state_dict())
     for name, value in model.head.state_dict().items():  # a 1³ convolution there, a linear map here
@@ -369,7 +383,9 @@ def export_report(encoder, writer, out):
     apart = _departures(encoder.config)
     found = {"adapter": writer.kind, "LoRA rank": writer.lora_rank,
              "embedding of the language model": writer.adapter.out_features}  # fmt: skip
-    paper = {"adapter": "tokens", "LoRA rank": 512, "embedding of the language model": 4096}
+    found["LoRA alpha"] = writer.lora_alpha
+    paper = {"adapter": "tokens", "LoRA rank": 512, "LoRA alpha": 16}
+    paper["embedding of the language model"] = 4096
     apart += [f"{k} {v}, the paper's is {paper[k]}" for k, v in found.items() if v != paper[k]]
     _refuse(apart)
     state = {}
@@ -405,10 +421,8 @@ def _refuse(apart):
 
 
 def _write_state(state, out):
-    out = Path(out)
-    part = out.with_name(f".part-{out.name}")
-    torch.save(dict(state), part)
-    part.replace(out)
+    with atomically(Path(out)) as part:
+        torch.save(dict(state), part)
 
 
 def export(path, out, *, lm_folder=None):
@@ -429,7 +443,7 @@ def export(path, out, *, lm_folder=None):
     """
     kind = file_header(path).get("kind")
     if kind == diseases.KIND:
-        export_five_year(diseases.load_model(path)[0], out)
+        export_five_year(*diseases.load_model(path)[:2], out)
         return "five-year"
     if kind == reports.KIND:
         encoder, writer, _ = reports.load_model(path, lm_folder=lm_folder)

@@ -1,5 +1,6 @@
 """Training a report writer on sections, and writing whole reports with it."""
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from merlin.training.checkpoint import load_strictly, load_tensors, save_tensors
 
 def fit(
     writer, features, sections, names, *, n_steps, batch_size, learning_rate, seed, rows=None,
-    device="cpu", desc="writing lessons", show=True,
+    device="cpu", desc="writing lessons", show=True, checkpoint=None, fingerprint="",
 ):  # fmt: skip
     """Train adapter and language model on (study, section) pairs; empty sections are skipped.
 
@@ -33,6 +34,8 @@ def fit(
         Of the sections, for the prompt.
     rows : (n,) int, optional
         Where in `features` each row of `sections` has its own; default: in the same order.
+    checkpoint, fingerprint
+        As in `minimise`.
 
     Returns
     -------
@@ -45,7 +48,6 @@ def fit(
     writer.train()
 
     def loss_at(step, rng):
-        # Of similar length side by side: padding costs as much as words.
         index = draw(step)
         which, columns = study[index], section[index]
         return writer.loss(
@@ -56,7 +58,10 @@ def fit(
 
     adapter = list(writer.adapter.parameters())
     groups = [(adapter, learning_rate), (writer.language_model.parameters(), learning_rate)]
-    return minimise(groups, loss_at, n_steps, seed=seed, weight_decay=0.01, desc=desc, show=show)
+    kept = dict(checkpoint=checkpoint, fingerprint=fingerprint)
+    return minimise(
+        groups, loss_at, n_steps, seed=seed, weight_decay=0.01, desc=desc, show=show, **kept
+    )
 
 
 def write_reports(
@@ -117,10 +122,11 @@ def encode_features(encoder, volumes, n, *, adapter, path, mark, batch_size=None
             np.array_split(np.arange(n), -(-n // size)), desc="encoding", mininterval=5
         ):
             batch = torch.from_numpy(np.stack([volumes(int(i)) for i in some]))[:, None].to(device)
-            unit = F.normalize(encoder.contrastive(encoder.embed(batch)).float(), dim=1)
+            maps = encoder.i3_resnet.features(batch)
+            unit = F.normalize(encoder.contrastive(encoder.pooled(maps)).float(), dim=1)
             found = unit * unit.shape[1] ** 0.5
             if adapter == "tokens":
-                found = encoder.i3_resnet.features(batch).flatten(2).transpose(1, 2)
+                found = maps.flatten(2).transpose(1, 2)
             if features is None:
                 shape = (n, *found.shape[1:])
                 features = open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
@@ -163,10 +169,12 @@ def save_model(path, encoder, writer, facts, *, lm_folder=""):
         if not (lm_folder and writer.lora_rank) or _is_trained(name):
             tensors[f"writer.{name}"] = value
     options = {"adapter": writer.kind, "n_tokens": writer.n_tokens, "prompts": list(writer.number)}
+    options |= {k: getattr(writer, k) for k in ("lora_rank", "lora_alpha", "lora_dropout")}
     header = {
         "kind": KIND,
         "config": asdict(encoder.config),
-        "writer": options | {"lora_rank": writer.lora_rank, "feature_size": writer.adapter.in_features},
+        "writer": options | {"feature_size": writer.adapter.in_features},
+        "frozen": _frozen_mark(writer) if lm_folder and writer.lora_rank else "",
         "lm_folder": Path(lm_folder).name,  # the rest of the path is about somebody's machine
         "metadata": facts,
     }  # fmt: skip
@@ -181,6 +189,16 @@ def save_model(path, encoder, writer, facts, *, lm_folder=""):
 def _is_trained(name):
     """Of a writer's tensors beside LoRA."""
     return "lora_" in name or name.startswith("adapter.")
+
+
+def _frozen_mark(writer):
+    """A hash over names, shapes and some values of the language model that LoRA stands beside."""
+    digest = hashlib.sha256()
+    for name, value in writer.state_dict().items():
+        if not _is_trained(name):
+            some = value.detach().flatten()[:1000].float().cpu().numpy().tobytes()
+            digest.update(f"{name} {tuple(value.shape)}".encode() + some)
+    return digest.hexdigest()[:16]
 
 
 def load_model(path, *, lm_folder=None):
@@ -223,7 +241,12 @@ def load_model(path, *, lm_folder=None):
     writer = ReportWriter(language_model, tokenizer, options.pop("feature_size"), **options)
     own = writer.state_dict()
     found = part("writer.")
-    if header["lm_folder"] and writer.lora_rank:  # the frozen part is the folder's
+    if header["frozen"]:  # the rest is the folder's
+        if _frozen_mark(writer) != header["frozen"]:
+            raise ValueError(
+                f"{path}: {lm_folder} holds another language model than the one that was adapted, "
+                f"{header['lm_folder']}."
+            )
         found = {k: v for k, v in own.items() if not _is_trained(k)} | found
     load_strictly(writer, found, name=str(path))
     return encoder.eval(), writer.eval(), facts

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from merlin import cli
-from merlin.cohort import release
+from merlin.cohort import audit, release
 from merlin.cohort.ehr import DISEASES
 from merlin.cohort.findings import NAMES
 from merlin.cohort.manifest import ManifestError, check_manifest
@@ -191,3 +191,34 @@ def test_command_writes_manifest_and_audit_once(written, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert cli.main(["release", str(tmp_path / "nowhere"), "--out", str(tmp_path / "x")]) == 2
     assert release.REPORTS in capsys.readouterr().err
+
+
+def test_patients_without_an_id_are_their_own_and_several_ids_are_refused(written, tmp_path):
+    table, folder = written
+    owners = table[["study_id", "patient_id"]].copy()
+    owners.loc[[0, 2, 4], "patient_id"] = ""
+    owners.to_csv(tmp_path / "owners.csv", index=False)
+    found = release.read_release(folder, patients=tmp_path / "owners.csv").manifest
+    alone = found.set_index("study_id").loc[["AC0000", "AC0002", "AC0004"], "patient_id"]
+    assert (alone == alone.index).all()
+    pd.concat([owners, owners.tail(1).assign(patient_id="P99")]).to_csv(
+        tmp_path / "owners.csv", index=False
+    )
+    with pytest.raises(ManifestError, match="1 studies have several patients: AC0008"):
+        release.read_release(folder, patients=tmp_path / "owners.csv")
+
+
+def test_command_writes_what_is_odd_and_what_is_left_out(written, tmp_path):
+    _, folder = written
+    (folder / release.VOLUMES / "AC0008.nii.gz").unlink()
+    edit(folder / release.METADATA, lambda t: pd.concat([t, t.head(1)]).drop(columns="age"))
+    out = tmp_path / "out"
+    assert cli.main(["release", str(folder), "--out", str(out)]) == 0
+    odd = pd.read_csv(out / "odd.csv").set_index("what")["study_id"]
+    assert odd["studies without volume"] == "AC0008"
+    assert odd["metadata.csv: repeated rows"] == "AC0000"
+    assert "metadata.csv: no column of age" in pd.read_csv(out / "audit.csv")["what"].tolist()
+    assert pd.read_csv(out / "left_out.csv")["reason"].tolist() == ["no volume"]
+    again = audit.read_data(out)  # the manifest as it was written
+    assert again.lost["study_id"].tolist() == ["AC0008"]
+    assert again.audit.set_index("what").loc["studies left out before", "n"] == 1

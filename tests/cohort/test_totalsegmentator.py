@@ -81,7 +81,11 @@ def test_command_writes_a_cohort_and_says_which_scans_it_left_out(dataset, tmp_p
         "image_id;age;gender;split\ns0011;60;m;test\ns0058;41;f;train\ns0060;;;val\n"
     )
     (dataset / "s0058" / "segmentations" / "prostate.nii.gz").unlink()  # unknown, not absent
-    (dataset / "s0060" / "segmentations" / "colon.nii.gz").write_bytes(b"cut short")
+    damaged = dataset / "s0060" / "segmentations" / "colon.nii.gz"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(
+        whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:]
+    )  # the check sum alone knows
     out = tmp_path / "my organs"
     ask = ["totalsegmentator", str(dataset), "--out", str(out), "--min-structures", "3"]
     assert cli.main([*ask, "--workers", "2"]) == 0
@@ -98,3 +102,17 @@ def test_command_writes_a_cohort_and_says_which_scans_it_left_out(dataset, tmp_p
     assert cli.main([*ask[:-1], "4", "--overwrite", "--workers", "1"]) == 2
     assert "none of the 3 scans can be used; 1 of them: " in capsys.readouterr().err
     assert (out / "label_maps" / "s0011.nii.gz").stat().st_mtime_ns == made
+    liver = np.zeros((6, 6, 6), np.uint8)
+    liver[[0, 5]] = 1
+    save(dataset / "s0011" / "segmentations" / "liver.nii.gz", liver)
+    assert cli.main([*ask, "--overwrite", "--workers", "1"]) == 0  # another mask, another map
+    again = nib.load(out / "label_maps" / "s0011.nii.gz")
+    assert (np.asanyarray(again.dataobj)[5] == anatomy.LABEL["liver"]).all()
+
+
+def test_rows_without_id_or_split_are_named(dataset):
+    (dataset / "meta.csv").write_text("image_id;split\ns0011;test\n;train\ns0058;training\n")
+    with pytest.raises(ValueError, match=r"2 of 3 scans are incomplete") as caught:
+        totalsegmentator.read_folder(dataset)
+    assert "row 3: image_id '', split 'train'" in str(caught.value)
+    assert "row 4: image_id 's0058', split 'training'" in str(caught.value)

@@ -86,7 +86,7 @@ def models(tmp_path_factory):
     encoder = encoder_as_trained()
     five_year = diseases.DiseaseModel(encoder, 6)
     torch.nn.init.normal_(five_year.head.weight)
-    diseases.save_model(out / "five_year.safetensors", five_year, "abcdef", {"grid": GRID})
+    diseases.save_model(out / "five_year.safetensors", five_year, DISEASES, {"grid": GRID})
     exported(out / "five_year.safetensors")
     language_model, tokenizer = report_writer.language_model_from(words)
     options = dict(adapter="tokens", lora_rank=512)
@@ -145,7 +145,7 @@ def make_llama(folder):
 
 
 @pytest.mark.slow
-def test_both_towers_equal_the_official_ones_and_go_back_without_loss(models):
+def test_both_towers_equal_the_official_ones_and_go_back_without_loss(models, monkeypatch):
     state = official.read_state(models.out / "official.pt")
     layer = [k for k in state if k.startswith("encode_text.text_encoder.encoder.layer.0.")]
     assert len(state) + 10 * len(layer) == 1208  # as released, with twelve layers of text
@@ -161,6 +161,9 @@ def test_both_towers_equal_the_official_ones_and_go_back_without_loss(models):
     assert len(skips) == 6
     for k, skip in enumerate(skips):  # theirs are turned back to R, A, S
         equal(skip.permute(0, 1, 3, 4, 2), expected[f"skip{k}"], f"skip {k}")
+    with pytest.raises(ValueError, match="text num_hidden_layers=2, the paper's is 12"):
+        official.export_contrastive(ours, models.out / "back.pt")
+    monkeypatch.setitem(official.LONGFORMER, "num_hidden_layers", 2)
     official.export_contrastive(ours, models.out / "back.pt")
     back = torch.load(models.out / "back.pt", weights_only=True)
     assert back.keys() == state.keys()
@@ -191,3 +194,16 @@ def test_a_report_model_of_ours_runs_in_the_official_code(models):
         warnings.filterwarnings("ignore", message="Passing `repetition_penalty`")
         ours = writer.write(features, [PROMPT] * 2, **DECODING)
     assert ours == [t.split(report_writer.END)[0].strip() for t in theirs]
+
+
+@pytest.mark.slow
+def test_an_official_report_file_goes_in_and_out_without_loss(models):
+    state = official.read_state(models.out / "report.pt")
+    encoder = ImageEncoder(PAPER)
+    encoder.i3_resnet = official.import_report_image(official.split_report(state)["image"])
+    fresh = report_writer.language_model_from(models.out / "llama")
+    writer = official.import_report_writer(state, *fresh)
+    official.export_report(encoder, writer, models.out / "again.pt")
+    again = official.read_state(models.out / "again.pt")
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[k], v) for k, v in state.items())

@@ -236,7 +236,7 @@ def test_a_fine_tuned_model_is_read_back_and_taken_for_no_other(tmp_path):
         load_weights(path)
     with pytest.raises(ValueError, match="depth=14, the paper's is 152") as caught:
         official.export(path, tmp_path / "five.pt")
-    assert "2 outputs, the released network has 6" in str(caught.value)
+    assert "outputs dm, ckd, the released ones are cvd, ihd" in str(caught.value)
 
 
 @pytest.mark.parametrize("from_folder", [False, True])
@@ -266,3 +266,83 @@ def test_a_report_model_is_read_back_and_writes_the_same(tokenizer, tmp_path, fr
         assert str(tmp_path).encode() not in path.read_bytes()[:20_000]
         with pytest.raises(ValueError, match="from a folder called my lm, which must be named"):
             reports.load_model(path)
+
+
+def test_another_language_model_of_the_same_shape_is_not_taken(tokenizer, tmp_path):
+    first, second = small(tokenizer, lora_rank=2), small(tokenizer)
+    small(tokenizer).language_model.save_pretrained(tmp_path / "first")
+    torch.nn.init.normal_(second.language_model.transformer.wte.weight)
+    second.language_model.save_pretrained(tmp_path / "second")
+    for name in ("first", "second"):
+        tokenizer.save_pretrained(tmp_path / name)
+    path = tmp_path / "report.safetensors"
+    reports.save_model(path, disease_model().encoder, first, GRID, lm_folder=tmp_path / "first")
+    reports.load_model(path, lm_folder=tmp_path / "first")
+    with pytest.raises(
+        ValueError, match="another language model than the one that was adapted, first"
+    ):
+        reports.load_model(path, lm_folder=tmp_path / "second")
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_language_model_in_half_precision_trains_and_writes(tokenizer, tmp_path, rank):
+    small(tokenizer).language_model.bfloat16().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    language_model, words = report_writer.language_model_from(tmp_path)
+    assert next(language_model.parameters()).dtype == torch.bfloat16
+    writer = report_writer.ReportWriter(language_model, words, 6, lora_rank=rank)
+    options = dict(n_steps=2, batch_size=4, learning_rate=1e-3, seed=1, show=False)
+    log = reports.fit(writer, torch.rand(8, 6), TEXTS, NAMES, **options)
+    assert np.isfinite([row["loss"] for row in log]).all()
+    plain = dict(repetition_penalty=1.0, show=False)
+    found = reports.write_reports(writer, torch.rand(2, 6), NAMES, max_new_tokens=3, **plain)
+    assert found.shape == (2, 2)
+
+
+def test_a_long_text_is_cut_at_what_the_language_model_has_positions_for(tokenizer):
+    writer = small(tokenizer, adapter="tokens")  # 128 positions
+    loss = writer.loss(
+        torch.rand(1, 100, 6), [report_writer.PROMPT], ["Large spleen, 15.2 cm. " * 50]
+    )
+    assert torch.isfinite(loss)
+
+
+def test_a_killed_adaptation_goes_on_to_the_same_numbers(tmp_path):
+    def train(checkpoint=None, fail_at=None, fingerprint="a"):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1)
+        )
+
+        def loss_at(step, rng):
+            if step == fail_at:
+                raise KeyboardInterrupt
+            return (net(torch.from_numpy(rng.normal(size=(8, 4))).float()) ** 2).mean()
+
+        more = dict(
+            seed=1, show=False, checkpoint=checkpoint, fingerprint=fingerprint, save_every=4
+        )
+        log = adapt.minimise([(net.parameters(), 0.1)], loss_at, 12, **more)
+        return net, [row["loss"] for row in log]
+
+    whole, losses = train()
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        train(path, fail_at=10)
+    again, found = train(path, fail_at=3)  # step 3 is not made again
+    assert found == losses
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True)
+    )
+    with pytest.raises(KeyboardInterrupt):  # of another call: from the beginning
+        train(path, fail_at=3, fingerprint="b")
+
+
+def test_a_file_that_is_no_safetensors_file_is_named_with_its_mend(tmp_path):
+    path = tmp_path / "official.pt"
+    torch.save({"a": torch.zeros(9)}, path)
+    for read in (load_weights, official.load_five_year, diseases.load_model):
+        with pytest.raises(
+            ValueError, match=r"official\.pt: not a readable safetensors file.*merlin weights"
+        ):
+            read(path)
