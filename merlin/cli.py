@@ -511,11 +511,19 @@ def _evaluate(args):
             f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.status == "ok" else row.reason
         )
         sys.stdout.write(f"{row.model}: {row.task}, {row.metric}: {said}\n")
-    n, patients = len(table), int(table["n_patients"].max())
+    n, units = len(table), int(table["n_patients"].max())
     sys.stdout.write(
-        f"Wrote {target} ({n} rows, {patients} patients in common) and comparison.png.\n"
+        f"Wrote {target} ({n} rows, {units} {_unit(files)} in common) and comparison.png.\n"
     )
     return 0
+
+
+def _unit(files):
+    """`patients`, or `studies` where the files name no patient."""
+    from merlin.run import unit
+
+    first = next(iter(files.values()))
+    return unit(first.patient_id, first.study_id)
 
 
 def _five_year(args):
@@ -629,8 +637,8 @@ def _draw_comparison(table, files, args, out):
     tiers = sorted({str(e.meta.get("tier", "unknown")) for e in files.values()})
     facts = {
         "tier_note": f"tier: {', '.join(tiers)}",
-        "n": {"patients": int(table["n_patients"].max())},
-        "interval": f"95% percentile interval, {args.resamples:,} resamples of patients",
+        "n": {_unit(files): int(table["n_patients"].max())},
+        "interval": f"95% percentile interval, {args.resamples:,} resamples of {_unit(files)}",
         "profile": "none",
         "seed": args.seed,
         "pool": 64 if 64 in args.pools else args.pools[0],

@@ -366,6 +366,15 @@ def counts(patient_ids, study_ids, what):
     return {"patients": len(set(patient_ids)), what: n}
 
 
+def left_out(base):
+    """For a figure's footer: test studies of a data set that no notebook after `01_dataset` sees."""
+    import pandas as pd
+
+    path = Path(base) / "cohort" / "left_out.csv"
+    n = int((pd.read_csv(path, dtype=str)["split"] == "test").sum()) if path.exists() else 0
+    return {"test studies without a readable volume": n} if n else {}
+
+
 def is_kept(path, mark):
     """Whether `kept` has a table of this mark."""
     path = Path(path)
@@ -624,8 +633,11 @@ def figures(profile, cores, given=None):
             sys.stdout.write(f"Nothing to be done: runs/{profile}/ is up to date with the code.\n")
         else:
             e = values["expected"]
+            two_cores = (
+                "" if values["tier"] == "full" else " on two cores"
+            )  # the note says of which machine
             sys.stdout.write(
-                f"Profile {profile}: about {e['minutes']} minutes on two cores, {e['memory_gb']} GB of "
+                f"Profile {profile}: about {e['minutes']} minutes{two_cores}, {e['memory_gb']} GB of "
                 f"memory, {e['disk_gb']} GB of disk under runs/"
                 f"{' (' + e['note'] + ')' if e.get('note') else ''}. Interrupt at will: the next call "
                 "resumes.\n"

@@ -45,10 +45,13 @@ def better_counts(query, candidate, group, *, chunk=512):
         near = query[part] @ candidate.T
         # Read off the same product: a separate dot product may differ in the last bit.
         own = near[np.arange(len(near)), np.arange(start, start + len(near))][:, None]
-        other = group[part, None] != group[None]
-        beats, ties = ((near > own) & other).sum(1), ((near == own) & other).sum(1)
-        out[part] = beats + -(-ties // 2)
+        out[part] = _better(near, own, group[part, None] != group[None])
     return out
+
+
+def _better(near, own, other):
+    beats, ties = ((near > own) & other).sum(-1), ((near == own) & other).sum(-1)
+    return beats + -(-ties // 2)
 
 
 def expected_recall(better, n, pool, k):
@@ -66,22 +69,23 @@ def expected_recall(better, n, pool, k):
     return stats.hypergeom.cdf(k - 1, n - 1, better, pool - 1)
 
 
-def drawn_recall(query, candidate, group, pool, k, *, n_draws, seed):
+def drawn_recall(query, candidate, group, pool, ranks, *, n_draws, seed):
     """Recall of each of `n_draws` random partitions into full pools; the remainder is left out.
 
     Returns
     -------
-    (n_draws,) float
+    (len(ranks), n_draws) float
     """
-    n = len(query)
-    out = np.empty(n_draws)
+    query, candidate = np.asarray(query, np.float32), np.asarray(candidate, np.float32)
+    n, group = len(query), np.asarray(group)
+    out = np.empty((len(ranks), n_draws))
     for d in range(n_draws):
         order = np.random.default_rng([seed, 6, d]).permutation(n)[: n // pool * pool]
-        hits = [
-            better_counts(query[part], candidate[part], group[part]) < k
-            for part in order.reshape(-1, pool)
-        ]
-        out[d] = np.concatenate(hits).mean()
+        parts = order.reshape(-1, pool)
+        near = query[parts] @ candidate[parts].transpose(0, 2, 1)  # (pools, pool, pool)
+        own = np.diagonal(near, axis1=1, axis2=2)[..., None]
+        better = _better(near, own, group[parts][:, :, None] != group[parts][:, None])
+        out[:, d] = [(better < k).mean() for k in ranks]
     return out
 
 
@@ -141,8 +145,13 @@ def evaluate(
     for label, (query, candidate) in directions.items():
         better = better_counts(query, candidate, group)
         for pool, size in sizes:
+            drawn = {}
+            if pool < n:
+                recalls = drawn_recall(
+                    query, candidate, group, pool, ranks, n_draws=n_draws, seed=seed
+                )
+                drawn = dict(zip(ranks, recalls, strict=True))
             for k in ranks:
-                is_whole = pool == n
                 name = f"recall@{k} of {size}"
                 more = dict(pool=pool, k=k, chance=min(k / pool, 1.0))
                 if pool > n:
@@ -152,11 +161,6 @@ def evaluate(
                 each = expected_recall(better, n, pool, k)
                 found = each @ weights / weights.sum(0)
                 resampled[label, "all" if size == "all" else pool, k] = found
-                drawn = [found[0]]
-                if not is_whole:
-                    drawn = drawn_recall(
-                        query, candidate, group, pool, k, n_draws=n_draws, seed=seed
-                    )
                 rows.append(
                     results.row(
                         label,
@@ -165,8 +169,8 @@ def evaluate(
                         known=np.ones(n, bool),
                         patient_ids=patients,
                         n_positive=n,
-                        pool_low=float(np.quantile(drawn, 0.025)),
-                        pool_high=float(np.quantile(drawn, 0.975)),
+                        pool_low=float(np.quantile(drawn.get(k, found[0]), 0.025)),
+                        pool_high=float(np.quantile(drawn.get(k, found[0]), 0.975)),
                         duplicate_rate=duplicate_rate,
                         **more,
                     )

@@ -178,7 +178,7 @@ def retrieved(e, test, *, pools=(32, 64, 128), headline=64, n_resamples, n_draws
     add("equal reports", "counted wrong", retrieval.expected_recall(alone, n, headline, 1))
     add("pools", "all (exact)", default, is_default=True)
     options = dict(n_draws=n_draws, seed=seed)
-    drawn = retrieval.drawn_recall(image, text, group, headline, 1, **options)
+    drawn = retrieval.drawn_recall(image, text, group, headline, (1,), **options)[0]
     row = _row("retrieval", "pools", f"one draw; range of {n_draws}", None, n, 1)
     about = dict(value=drawn[0], low=drawn.min(), high=drawn.max(), status="ok")
     rows.append(row | about | dict(reason="the range is of draws, not of patients"))

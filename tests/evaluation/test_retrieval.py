@@ -32,7 +32,7 @@ def test_drawn_pools_scatter_about_the_closed_form(pair):
     group = np.arange(60)
     better = retrieval.better_counts(*pair, group)
     expected = retrieval.expected_recall(better, 60, 20, 1).mean()
-    drawn = retrieval.drawn_recall(*pair, group, 20, 1, n_draws=200, seed=1)
+    drawn = retrieval.drawn_recall(*pair, group, 20, (1,), n_draws=200, seed=1)[0]
     assert drawn.mean() == pytest.approx(expected, abs=0.01)
     assert drawn.std() > 0
 

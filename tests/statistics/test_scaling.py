@@ -43,7 +43,7 @@ def test_exponents_are_covered_as_stated():
         for size in SIZES:
             level = 0.4 * size**truth + rng.normal(scale=0.01, size=4)
             runs.append(level[:, None] + resamples[None])
-        b = [f.b for f in scaling.bootstrap_fits(SIZES, runs, n_fits=120, seed=s)]
+        b = [f.b for f in scaling.bootstrap_fits(SIZES, runs, n_fits=60, seed=s)]
         low, high = np.quantile(b, [0.025, 0.975])
         held += low <= truth <= high
     assert held / n >= 0.85  # 95 % less what four seeds and sixty repeats allow
