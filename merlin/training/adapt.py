@@ -1,6 +1,7 @@
 """One short loop for adapting a pretrained network: any loss, AdamW, warm-up and cosine."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -63,24 +64,25 @@ def minimise(
     ]
     everything = [p for g in groups for p in g["params"]]
     optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, betas=betas)
-    warmup, begin, log = max(1, n_steps // 20), 0, []
+    warmup, done, log = max(1, n_steps // 20), 0, []
     kept = dict(model=nn.ParameterList(everything), optimizer=optimizer, fingerprint=fingerprint)
     if checkpoint:
-        begin, log, note = resume_checkpoint(checkpoint, **kept)
-        if begin and show:
+        was_there = Path(checkpoint).exists()
+        done, log, note = resume_checkpoint(checkpoint, **kept)
+        if was_there and show:
             tqdm.write(note)
     for step in tqdm(
-        range(begin, n_steps),
+        range(done, n_steps),
         desc=desc,
         mininterval=5,
         disable=not show,
-        initial=begin,
+        initial=done,
         total=n_steps,
     ):
         began = time.perf_counter()
         factor = min((step + 1) / warmup, 1.0) * 0.5 * (1 + np.cos(np.pi * step / n_steps))
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
+            group["lr"] = float(group["peak"] * factor)
         optimizer.zero_grad(set_to_none=True)
         loss = loss_at(step, np.random.default_rng([seed, 7, step]))
         if not torch.isfinite(loss):
