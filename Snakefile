@@ -49,8 +49,9 @@ FULL = SETTINGS["tier"] == "full"
 HEAVY = dict(  # rules that train or encode
     gpu=int(FULL),  # none on phantoms
     mem_mb=1000 * SETTINGS["expected"]["memory_gb"] if FULL else 5000,
-    # Four times the minutes that the whole profile is expected to take: a scheduler kills what takes more.
-    runtime=4 * SETTINGS["expected"]["minutes"],
+    # A scheduler kills what takes more: four times the minutes that the whole profile is expected to
+    # take, but no more than a week, where it is expected to take less.
+    runtime=min(4 * SETTINGS["expected"]["minutes"], max(SETTINGS["expected"]["minutes"], 7 * 1440)),
 )
 LIGHT = dict(gpu=0, mem_mb=8000 if FULL else 2000, runtime=120)
 READING = dict(gpu=0, mem_mb=2000 * SETTINGS["01_dataset"]["n_workers"], runtime=HEAVY["runtime"])

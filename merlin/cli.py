@@ -177,7 +177,7 @@ def _more_commands(commands):
         "totalsegmentator",
         help="read the TotalSegmentator dataset into a manifest with label maps",
         description="Joins each scan's masks into one label map of our 20 structures and writes "
-        "manifest.csv, with the dataset's own splits, and left_out.csv. A call that was interrupted "
+        "manifest.csv, with the dataset's own splits, and excluded.csv. A call that was interrupted "
         "resumes. See docs/full_tier.md.",
     )
     command.add_argument("folder", metavar="FOLDER", help="that holds meta.csv")
@@ -324,18 +324,18 @@ def _totalsegmentator(args):
     target = out / "manifest.csv"
     _refuse_existing(target, args.overwrite)
     scans = totalsegmentator.read_folder(args.folder)
-    manifest, left_out = totalsegmentator.write_label_maps(
+    manifest, excluded = totalsegmentator.write_label_maps(
         scans, out, min_structures=args.min_structures, n_workers=args.workers
     )
     if manifest.empty:
-        reason, n = next(left_out["reason"].value_counts().items())
+        reason, n = next(excluded["reason"].value_counts().items())
         raise ValueError(f"none of the {len(scans)} scans can be used; {n} of them: {reason}")
-    write_csv(out / "left_out.csv", left_out)
+    write_csv(out / "excluded.csv", excluded)
     write_csv(target, manifest)
     n = manifest["split"].value_counts()
     sys.stdout.write(
         f"Wrote {target}: {', '.join(f'{n.get(s, 0)} {s}' for s in ('train', 'val', 'test'))}; "
-        f"{len(left_out)} scans left out (left_out.csv).\n"
+        f"{len(excluded)} scans not taken (excluded.csv).\n"
     )
     return 0
 
@@ -548,9 +548,18 @@ def _five_year(args):
     if missing:
         raise ValueError(f"{args.manifest}: no column {', '.join(missing)}; nothing to judge by")
     columns = [f"five_year_{n}" for n in names]
-    if "site" in studies and args.site != "all":
-        studies = studies[studies["site"].fillna("internal") == args.site]
     studies = studies[studies["split"] == args.split]
+    if "site" in studies and args.site != "all":
+        sites = studies["site"].fillna("internal")
+        n_elsewhere = int((sites != args.site).sum())
+        if n_elsewhere == len(studies) > 0:
+            found = ", ".join(sorted(set(sites)))
+            raise ValueError(
+                f"{args.manifest}: no site {args.site}; found {found}. Name one, or all."
+            )
+        if n_elsewhere:
+            sys.stdout.write(f"{n_elsewhere} studies of other sites than {args.site} sit out.\n")
+        studies = studies[sites == args.site]
     flow = five_year.flow(studies, names)
     labels = five_year.labels_from_codes(studies[columns])
     studies = studies[~np.isnan(labels).all(1)].reset_index(drop=True)
@@ -616,6 +625,7 @@ def _draw_five_year(tables, args, facts, studies, n_bad):
         "profile": facts["profile"],
         "seed": args.seed,
         "split": args.split,
+        "site": args.site,
     }
     with mpl.rc_context(style.RC):
         figure = adapted.draw_given_five_year(tables, sidecar)

@@ -82,7 +82,9 @@ def read_data(folder, *, columns=None, patients=None):
     for name in ("left_out.csv", "quarantine.csv"):  # of the command that wrote the manifest
         if path.with_name(name).is_file():
             before = pd.read_csv(path.with_name(name), dtype=str, keep_default_na=False)
-            before = before.reindex(columns=list(lost), fill_value="")
+            before = before.reindex(columns=list(lost), fill_value="").drop_duplicates("study_id")
+            known = [*table["study_id"], *lost["study_id"], ""]  # "": files of no study
+            before = before[~before["study_id"].isin(known)]
             release.name_studies(counts, "studies left out before", before["study_id"], name)
             lost = pd.concat([lost, before], ignore_index=True)
     counts, odd = release.counted(counts)

@@ -340,7 +340,7 @@ def _metadata(table, audit):
         )
     for name in ("sex", "age", "slice_mm", "phase", "manufacturer"):
         if name not in table:
-            audit.append((f"{METADATA}: no column of {name}", 1, "not known of any study"))
+            audit.append((f"{METADATA}: column", 1, f"none for {name}: not known of any study"))
     table = table.drop_duplicates("study_id").set_index("study_id")
     out = pd.DataFrame(index=table.index)
     if "sex" in table:

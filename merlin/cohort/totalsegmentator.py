@@ -177,7 +177,7 @@ def write_label_maps(scans, out, *, min_structures, n_workers=1):
     -------
     manifest : DataFrame
         In the schema of `data_manifests/README.md`, paths relative to `out`.
-    left_out : DataFrame
+    excluded : DataFrame
         `study_id, split, reason`: too few structures, no mask at all of one of ours (a label map cannot
         say *unknown*), a file that cannot be read.
     """
@@ -201,16 +201,17 @@ def write_label_maps(scans, out, *, min_structures, n_workers=1):
         volume=[os.path.relpath(Path(v).resolve(), base) for v in scans["volume"]],
         label_map=[f"label_maps/{name}.nii.gz" for name in scans["study_id"]],
     )
-    left_out = scans.loc[reason != "", ["study_id", "split"]].assign(reason=reason[reason != ""])
-    return table[reason == ""].reset_index(drop=True), left_out.reset_index(drop=True)
+    excluded = scans.loc[reason != "", ["study_id", "split"]].assign(reason=reason[reason != ""])
+    return table[reason == ""].reset_index(drop=True), excluded.reset_index(drop=True)
 
 
 def _write_label_map(job, *, min_structures):
     """Write one scan's label map; why it cannot be used, or nothing."""
     volume, segmentations, target = job
-    files = [volume, *sorted(segmentations.iterdir())]
-    mark = fingerprint([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files])
     try:
+        files = [volume, *sorted(segmentations.iterdir())]
+        there = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+        mark = fingerprint(there, anatomy.LABEL, MASKS)
         made = nib.load(target) if target.exists() else None
         if made is not None and made.header["descrip"].item().decode() == mark:
             label = np.asanyarray(made.dataobj)
@@ -231,7 +232,7 @@ def _write_label_map(job, *, min_structures):
     except Exception as error:  # a damaged file raises whatever it likes
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise  # the machine's fault, not the scan's
-        return f"not readable: {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+        return f"not readable: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if not has_enough(label, min_structures):
         n = len(np.unique(label[label > 0]))
         return f"{n} of our structures, fewer than {min_structures}"

@@ -202,6 +202,11 @@ class ReportWriter(nn.Module):
         n_image = features.shape[1] if self.kind == "tokens" else self.n_tokens
         positions = getattr(self.language_model.config, "max_position_embeddings", max_length)
         limit = min(max_length, positions - n_image)
+        if limit < max(map(len, heads)) + 16:
+            raise ValueError(
+                f"the language model has {positions} positions: {n_image} image tokens and a prompt of "
+                f"{max(map(len, heads))} leave no room for a text. Take a model with more, or adapter='flat'."
+            )
         rows = [(h, (h + b + end)[:limit]) for h, b in zip(heads, bodies, strict=True)]
         longest = max(len(r) for _, r in rows)
         ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)

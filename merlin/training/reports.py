@@ -174,7 +174,7 @@ def save_model(path, encoder, writer, facts, *, lm_folder=""):
         "kind": KIND,
         "config": asdict(encoder.config),
         "writer": options | {"feature_size": writer.adapter.in_features},
-        "frozen": _frozen_mark(writer) if lm_folder and writer.lora_rank else "",
+        "frozen": frozen_mark(writer) if lm_folder and writer.lora_rank else "",
         "lm_folder": Path(lm_folder).name,  # the rest of the path is about somebody's machine
         "metadata": facts,
     }  # fmt: skip
@@ -191,7 +191,7 @@ def _is_trained(name):
     return "lora_" in name or name.startswith("adapter.")
 
 
-def _frozen_mark(writer):
+def frozen_mark(writer):
     """A hash over names, shapes and some values of the language model that LoRA stands beside."""
     digest = hashlib.sha256()
     for name, value in writer.state_dict().items():
@@ -241,8 +241,8 @@ def load_model(path, *, lm_folder=None):
     writer = ReportWriter(language_model, tokenizer, options.pop("feature_size"), **options)
     own = writer.state_dict()
     found = part("writer.")
-    if header["frozen"]:  # the rest is the folder's
-        if _frozen_mark(writer) != header["frozen"]:
+    if header.get("frozen"):  # the rest is the folder's
+        if frozen_mark(writer) != header["frozen"]:
             raise ValueError(
                 f"{path}: {lm_folder} holds another language model than the one that was adapted, "
                 f"{header['lm_folder']}."

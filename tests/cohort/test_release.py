@@ -217,7 +217,9 @@ def test_command_writes_what_is_odd_and_what_is_left_out(written, tmp_path):
     odd = pd.read_csv(out / "odd.csv").set_index("what")["study_id"]
     assert odd["studies without volume"] == "AC0008"
     assert odd["metadata.csv: repeated rows"] == "AC0000"
-    assert "metadata.csv: no column of age" in pd.read_csv(out / "audit.csv")["what"].tolist()
+    assert (
+        "none for age: not known of any study" in pd.read_csv(out / "audit.csv")["detail"].tolist()
+    )
     assert pd.read_csv(out / "left_out.csv")["reason"].tolist() == ["no volume"]
     again = audit.read_data(out)  # the manifest as it was written
     assert again.lost["study_id"].tolist() == ["AC0008"]

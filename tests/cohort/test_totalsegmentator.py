@@ -89,12 +89,12 @@ def test_command_writes_a_cohort_and_says_which_scans_it_left_out(dataset, tmp_p
     out = tmp_path / "my organs"
     ask = ["totalsegmentator", str(dataset), "--out", str(out), "--min-structures", "3"]
     assert cli.main([*ask, "--workers", "2"]) == 0
-    assert "0 train, 0 val, 1 test; 2 scans left out" in capsys.readouterr().out
+    assert "0 train, 0 val, 1 test; 2 scans not taken" in capsys.readouterr().out
     (row,) = load_manifest(out / "manifest.csv").to_dict("records")
     assert (row["study_id"], row["split"], row["sex"], row["age"]) == ("s0011", "test", "M", 60)
     label = nib.load(row["label_map"])
     assert (np.asanyarray(label.dataobj)[0] == anatomy.LABEL["liver"]).all()
-    reasons = pd.read_csv(out / "left_out.csv").set_index("study_id")["reason"]
+    reasons = pd.read_csv(out / "excluded.csv").set_index("study_id")["reason"]
     assert reasons["s0058"] == "no mask of prostate"
     assert reasons["s0060"].startswith("not readable: ")
     assert cli.main(ask) == 2  # nothing is overwritten silently

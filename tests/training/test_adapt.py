@@ -300,11 +300,11 @@ def test_a_language_model_in_half_precision_trains_and_writes(tokenizer, tmp_pat
 
 
 def test_a_long_text_is_cut_at_what_the_language_model_has_positions_for(tokenizer):
-    writer = small(tokenizer, adapter="tokens")  # 128 positions
-    loss = writer.loss(
-        torch.rand(1, 100, 6), [report_writer.PROMPT], ["Large spleen, 15.2 cm. " * 50]
-    )
-    assert torch.isfinite(loss)
+    writer, prompt = small(tokenizer, adapter="tokens"), [report_writer.PROMPT]  # 128 positions
+    text = ["Large spleen, 15.2 cm. " * 50]
+    assert torch.isfinite(writer.loss(torch.rand(1, 80, 6), prompt, text))
+    with pytest.raises(ValueError, match="128 positions: 100 image tokens"):
+        writer.loss(torch.rand(1, 100, 6), prompt, text)
 
 
 def test_a_killed_adaptation_goes_on_to_the_same_numbers(tmp_path):

@@ -1,5 +1,6 @@
 """Large batches: chunks and processes give the loss and gradients of the whole batch."""
 
+import json
 import os
 import subprocess
 import sys
@@ -129,31 +130,50 @@ def test_out_of_memory_says_what_to_change(on_cpu):
 
 LARGE = (112, 112, 96)  # voxels; more than `LARGE_VOLUME`
 # A process as training has it, allocator and all.
+CASES = [(2, 0, 0), (8, 0, 0), (8, 1, 0), (8, 1, 4), (8, 0, 2)]  # volumes, recomputation, chunk
+# Each case in a process of its own for its memory, forked where the libraries are loaded already.
 MEASURE = """
-import resource, sys, torch
+import json, os, resource, sys, torch
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 sys.path.insert(0, sys.argv[1])
 from test_parallel import LARGE, larger
 from merlin.model.cpu import prepare_cpu
 from merlin.training import parallel
-prepare_cpu(1, n_voxels=LARGE[0] * LARGE[1] * LARGE[2])
-n, checkpointing, chunk = (int(x) for x in sys.argv[2:])
-towers = larger(checkpointing=bool(checkpointing))
-optimizer = torch.optim.AdamW(towers.parameters())
-image, _, finish = parallel.embed_volumes(towers, torch.zeros(2, 1, 32, 32, 32), chunk and 1)
-tokens = torch.ones(n, 256, dtype=torch.int64)
-text = parallel.embed_texts(towers, tokens[:2, :16], tokens[:2, :16])
-(image.sum() + text.sum()).backward()  # libraries and kernels are loaded
-finish()
-towers.zero_grad(set_to_none=True)
-before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
-image, logits, finish = parallel.embed_volumes(towers, torch.rand(n, 1, *LARGE), chunk)
-text = parallel.embed_texts(towers, tokens, tokens)
-(image.sum() + logits.sum() + text.sum()).backward()
-finish()
-optimizer.step()
-peak = next(x for x in open("/proc/self/status") if x.startswith("VmHWM"))  # of this program alone
-print(int(peak.split()[1]) * 1024 - before)
+
+def measure(n, checkpointing, chunk):
+    prepare_cpu(1, n_voxels=LARGE[0] * LARGE[1] * LARGE[2])
+    towers = larger(checkpointing=bool(checkpointing))
+    optimizer = torch.optim.AdamW(towers.parameters())
+    image, _, finish = parallel.embed_volumes(towers, torch.zeros(2, 1, 32, 32, 32), chunk and 1)
+    tokens = torch.ones(n, 256, dtype=torch.int64)
+    text = parallel.embed_texts(towers, tokens[:2, :16], tokens[:2, :16])
+    (image.sum() + text.sum()).backward()  # libraries and kernels are loaded
+    finish()
+    towers.zero_grad(set_to_none=True)
+    before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+    image, logits, finish = parallel.embed_volumes(towers, torch.rand(n, 1, *LARGE), chunk)
+    text = parallel.embed_texts(towers, tokens, tokens)
+    (image.sum() + logits.sum() + text.sum()).backward()
+    finish()
+    optimizer.step()
+    peak = next(x for x in open("/proc/self/status") if x.startswith("VmHWM"))  # of this program alone
+    return int(peak.split()[1]) * 1024 - before
+
+for case in json.loads(sys.argv[2]):
+    if not os.fork():
+        print(json.dumps([case, measure(*case)]), flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0
 """
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Bytes that a training step takes, by case."""
+    command = [sys.executable, "-c", MEASURE, str(Path(__file__).parent), json.dumps(CASES)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return {tuple(case): n for case, n in map(json.loads, done.stdout.splitlines())}
 
 
 def larger(checkpointing=False):
@@ -182,22 +202,11 @@ def test_timing_a_step_leaves_model_and_random_numbers_alone():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("n", "checkpointing", "chunk"), [(2, 0, 0), (8, 0, 0), (8, 1, 0), (8, 1, 4), (8, 0, 2)]
-)
-def test_estimated_memory_is_near_the_measured_one(n, checkpointing, chunk):
+@pytest.mark.parametrize(("n", "checkpointing", "chunk"), CASES)
+def test_estimated_memory_is_near_the_measured_one(measured, n, checkpointing, chunk):
     """Within 15 % of what a process takes, with and without recomputation and chunks."""
-    command = [sys.executable, "-c", MEASURE, str(Path(__file__).parent)]
-    done = subprocess.run(
-        [*command, str(n), str(checkpointing), str(chunk)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
     towers = larger(checkpointing=bool(checkpointing))
     found = parallel.estimate_step(towers, config(batch_size=n, chunk=chunk), LARGE)
     own = sum(p.numel() * 4 for p in towers.parameters())  # these were there before
-    estimate, measured = found["total"] - own, int(done.stdout)
-    assert abs(estimate / measured - 1) < 0.15, (estimate, measured)
+    estimate, taken = found["total"] - own, measured[n, checkpointing, chunk]
+    assert abs(estimate / taken - 1) < 0.15, (estimate, taken)
