@@ -59,8 +59,42 @@ def weights(path):
     return path
 
 
+@pytest.fixture(scope="module")
+def verse(tmp_path_factory):
+    """A run on folders as VerSe's, begun beside the other test's: both wait for their notebooks in turn."""
+    folder = tmp_path_factory.mktemp("verse")
+    root = copied(folder)
+    jobs = build.plan("spine", 24, seed=5, matrix=48, folder=folder / "spines")
+    table, truth, _ = build.build_cohort(jobs, n_workers=0)
+    broken = set(truth.loc[truth["finding"] == "fracture", "study_id"])
+    rows = ["subject,T12,L1"]
+    for n, study in enumerate(table.itertuples()):
+        subject = f"sub-verse{n:03}"
+        scans = folder / "verse" / "dataset-verse20test" / "rawdata" / subject
+        scans.mkdir(parents=True)
+        shutil.copy(folder / "spines" / study.volume, scans / f"{subject}_dir-ax_ct.nii.gz")
+        rows.append(f"{subject},0,{2 if study.study_id in broken else 0}")
+    assert 0 < len(broken) < len(table)
+    (folder / "grades.csv").write_text("\n".join(rows) + "\n")
+    made = folder / "my_verse"
+    code = cli.main(["verse", str(folder / "verse"), "--grades", str(folder / "grades.csv"),
+                     "--out", str(made)])  # fmt: skip
+    assert code == 0
+    command = [sys.executable, "-m", "merlin.run", "figures", "verse", "--data", str(made),
+               "--weights", str(weights(folder / "weights.safetensors"))]  # fmt: skip
+    with (folder / "said.txt").open("w") as said:
+        run = subprocess.Popen(
+            command, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, stdout=said, stderr=said,
+            start_new_session=True,
+        )  # fmt: skip
+    yield root / "runs" / "verse", broken, run, folder / "said.txt"
+    if run.poll() is None:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+
+
 @pytest.mark.slow
-def test_a_release_becomes_figures_through_a_kill_and_damages_are_found(tmp_path):
+def test_a_release_becomes_figures_through_a_kill_and_damages_are_found(verse, tmp_path):
     root = copied(tmp_path)
     data, planted = look_alike(tmp_path)
     command = [sys.executable, "-m", "merlin.run", "figures", "full", "--data", str(data),
@@ -126,32 +160,9 @@ def test_a_release_becomes_figures_through_a_kill_and_damages_are_found(tmp_path
 
 
 @pytest.mark.slow
-def test_verse_folders_become_the_fracture_figure(tmp_path):
-    root = copied(tmp_path)
-    jobs = build.plan("spine", 24, seed=5, matrix=48, folder=tmp_path / "spines")
-    table, truth, _ = build.build_cohort(jobs, n_workers=0)
-    broken = set(truth.loc[truth["finding"] == "fracture", "study_id"])
-    rows = ["subject,T12,L1"]
-    for n, study in enumerate(table.itertuples()):
-        subject = f"sub-verse{n:03}"
-        folder = tmp_path / "verse" / "dataset-verse20test" / "rawdata" / subject
-        folder.mkdir(parents=True)
-        shutil.copy(tmp_path / "spines" / study.volume, folder / f"{subject}_dir-ax_ct.nii.gz")
-        rows.append(f"{subject},0,{2 if study.study_id in broken else 0}")
-    assert 0 < len(broken) < len(table)
-    (tmp_path / "grades.csv").write_text("\n".join(rows) + "\n")
-    made = tmp_path / "my_verse"
-    code = cli.main(["verse", str(tmp_path / "verse"), "--grades", str(tmp_path / "grades.csv"),
-                     "--out", str(made)])  # fmt: skip
-    assert code == 0
-    command = [sys.executable, "-m", "merlin.run", "figures", "verse", "--data", str(made),
-               "--weights", str(weights(tmp_path / "weights.safetensors"))]  # fmt: skip
-    done = subprocess.run(
-        command, cwd=root, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True,
-        timeout=400, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    base = root / "runs" / "verse"
+def test_verse_folders_become_the_fracture_figure(verse):
+    base, broken, run, said = verse
+    assert run.wait(400) == 0, said.read_text()[-6000:]
     scores = pd.read_csv(base / "results" / "zero_shot_findings.csv")
     scores = scores[scores["model"] == "main"].set_index(["label", "metric"])
     fractures, others = scores.loc[("fracture", "auroc")], scores.loc[("ascites", "auroc")]

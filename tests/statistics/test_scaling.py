@@ -34,7 +34,7 @@ def test_held_out_size_chooses_the_right_law():
 def test_exponents_are_covered_as_stated():
     """Patients' luck moves all sizes together, seeds move each: intervals hold both."""
     rng = np.random.default_rng(6)
-    truth, held, n = 0.08, 0, 60
+    truth, held, n = 0.08, 0, 40
     for s in range(n):
         runs = []
         test_set = rng.normal(scale=0.02)
@@ -46,7 +46,7 @@ def test_exponents_are_covered_as_stated():
         b = [f.b for f in scaling.bootstrap_fits(SIZES, runs, n_fits=60, seed=s)]
         low, high = np.quantile(b, [0.025, 0.975])
         held += low <= truth <= high
-    assert held / n >= 0.85  # 95 % less what four seeds and sixty repeats allow
+    assert held / n >= 0.85  # 95 % less what four seeds and forty repeats allow
 
 
 def test_too_few_sizes_are_refused():
