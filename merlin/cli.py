@@ -90,7 +90,7 @@ def parser():
         help="judge a fine-tuned five-year model on a cohort's labels",
         description="Encodes the studies of a manifest that have five_year_ labels and writes "
         "results.csv (AUROC, AUPRC and Brier score with intervals over patients), predictions.csv, "
-        "quarantine.csv and five_year.png. Nothing is trained. The model is the official five-year "
+        "unreadable.csv and five_year.png. Nothing is trained. The model is the official five-year "
         "file as `merlin weights` converts it, or five_year/weights.safetensors of a run.",
     )
     command.add_argument(
@@ -591,7 +591,7 @@ def _five_year(args):
     ids = studies[["study_id", "patient_id"]]
     write_csv(target, table)
     write_csv(out / "predictions.csv", pd.concat([ids, pd.DataFrame(p, columns=names)], axis=1))
-    write_csv(out / "quarantine.csv", bad[["study_id", "reason"]])
+    write_csv(out / "unreadable.csv", bad[["study_id", "reason"]])
     bins = five_year.reliability(p.ravel(), labels.ravel()).assign(start="merlin")
     _draw_five_year({"": table, "flow": flow, "reliability": bins}, args, facts, studies, len(bad))
     for row in table[table["metric"] == "auroc"].itertuples():

@@ -633,9 +633,8 @@ def figures(profile, cores, given=None):
             sys.stdout.write(f"Nothing to be done: runs/{profile}/ is up to date with the code.\n")
         else:
             e = values["expected"]
-            two_cores = (
-                "" if values["tier"] == "full" else " on two cores"
-            )  # the note says of which machine
+            # In the full tier the note says of which machine.
+            two_cores = "" if values["tier"] == "full" else " on two cores"
             sys.stdout.write(
                 f"Profile {profile}: about {e['minutes']} minutes{two_cores}, {e['memory_gb']} GB of "
                 f"memory, {e['disk_gb']} GB of disk under runs/"

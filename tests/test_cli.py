@@ -150,6 +150,7 @@ def test_a_five_year_model_is_judged_on_a_cohorts_labels(tmp_path, capsys):
     assert cli.main([*ask, "--out", str(out)]) == 1  # one volume is unreadable
     said = capsys.readouterr().out
     assert f"({len(table) - 2} studies, 1 could not be read)" in said
+    assert pd.read_csv(out / "unreadable.csv")["study_id"].tolist() == ["s0"]
     found = pd.read_csv(out / "predictions.csv").set_index("study_id")
     assert not set(table["study_id"][:2]) & set(found.index)
     assert (out / "five_year.png").stat().st_size > 10_000

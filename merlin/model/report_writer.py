@@ -218,9 +218,8 @@ class ReportWriter(nn.Module):
             mask[i, : len(row)] = 1
         ids, target, mask = (t.to(features.device) for t in (ids, target, mask))
         words = self.language_model.get_input_embeddings()(ids)
-        image = self.prefix(features, prompts).to(
-            words.dtype
-        )  # most large models are in half precision
+        # Most large models are in half precision.
+        image = self.prefix(features, prompts).to(words.dtype)
         seen = torch.ones(image.shape[:2], dtype=torch.long, device=image.device)
         silent = torch.full(image.shape[:2], -100, device=image.device)
         return self.language_model(
