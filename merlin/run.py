@@ -366,6 +366,12 @@ def counts(patient_ids, study_ids, what):
     return {"patients": len(set(patient_ids)), what: n}
 
 
+def mark_synthetic(folder_):
+    """Say in a data folder that its studies are phantoms: whoever reads it, in any tier, says so too."""
+    with atomic(Path(folder_) / SYNTHETIC) as stream:
+        stream.write("These studies are computer-made phantoms: no person's data.\n")
+
+
 def left_out(base):
     """For a figure's footer: test studies of a data set that no notebook after `01_dataset` sees."""
     import pandas as pd

@@ -21,7 +21,7 @@ from merlin.cohort.ehr import DISEASES
 from merlin.cohort.extract import split_impression
 from merlin.cohort.findings import NAMES
 from merlin.cohort.manifest import ManifestError
-from merlin.run import SYNTHETIC
+from merlin.run import mark_synthetic
 
 VOLUMES = "merlin_data"
 REPORTS = "reports_final.xlsx"
@@ -419,7 +419,7 @@ def write_release(manifest, folder):
     if folder.exists():
         raise FileExistsError(f"{folder} exists; name a new folder.")
     (folder / VOLUMES).mkdir(parents=True)
-    (folder / SYNTHETIC).write_text("These studies are computer-made phantoms: no person's data.\n")
+    mark_synthetic(folder)
     ids = manifest["study_id"]
     for study, volume in zip(ids, manifest["volume"], strict=True):
         source = Path(volume)
