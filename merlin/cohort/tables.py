@@ -1,0 +1,406 @@
+"""Tables as people have them → text, one reader for all of ours.
+
+CSV with commas, semicolons, tabs or bars; UTF-8 with or without a mark, UTF-16, Windows-1252; Excel
+workbooks; parquet. Every cell arrives as text, so that ids keep their zeros. A row keeps its number:
+`index + 2` is its row in a spreadsheet. Dates have one format a column, found from all its rows; ages
+may carry a unit, sexes may be words. What cannot be read for certain is refused with its rows, all at
+once; ages and dates are quoted in messages, names and ids never.
+"""
+
+import csv
+import io
+import re
+import zipfile
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+DELIMITERS = ",;\t|"
+csv.field_size_limit(16 << 20)  # a report may be long; a page of 16 MB is none
+
+
+class TableError(ValueError):
+    """A table that cannot be read for certain; the message lists every problem with its rows."""
+
+
+def read_table(path: str | Path, *, needed: Iterable[str] = ()) -> pd.DataFrame:
+    """Read a table as text.
+
+    Parameters
+    ----------
+    path : path
+        The content decides, not the ending.
+    needed : iterable of str
+        Columns that must be there. They are found in any case and with any of blank, `_` and `-`
+        between words, and renamed to what was asked for.
+
+    Returns
+    -------
+    DataFrame
+        All cells text, empty ones `""`; the index is the spreadsheet's row less 2. `attrs["notes"]`
+        says what was assumed or left out, `attrs["decimal_comma"]` whether `;` separates cells.
+
+    Raises
+    ------
+    TableError
+        Naming the file, and every row or column that is wrong.
+    FileNotFoundError
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no table at {path}")
+    raw, notes = path.read_bytes(), []
+    if raw[:4] == b"PAR1":
+        rows, sep = _parquet_rows(path, raw), ","
+    elif raw[:2] == b"PK":
+        rows, sep = _workbook_rows(path, raw), ","
+    elif raw[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
+        raise TableError(f"{path.name}: an old Excel workbook (.xls). Save it as .xlsx or as CSV.")
+    else:
+        text = _decoded(path, raw, notes)
+        sep = _delimiter(text)
+        rows = _csv_rows(path, text, sep)
+    table = _framed(path, rows, notes)
+    table = _renamed(path, table, tuple(needed), notes)
+    table.attrs.update(notes=tuple(notes), decimal_comma=sep == ";")
+    return table
+
+
+def _decoded(path: Path, raw: bytes, notes: list[str]) -> str:
+    """Text of a CSV in the encodings that spreadsheets write."""
+    marks = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+    name = next((n for mark, n in marks.items() if raw.startswith(mark)), "utf-8")
+    try:
+        text = raw.decode(name)
+    except UnicodeDecodeError:
+        try:
+            text = raw.decode("cp1252")
+        except UnicodeDecodeError as error:
+            line = raw.count(b"\n", 0, error.start) + 1
+            raise TableError(
+                f"{path.name}: line {line} holds bytes of no text. Save it as CSV, UTF-8."
+            ) from None
+        notes.append("Not UTF-8: read as Windows-1252 (Western European).")
+    if "\0" in text:
+        raise TableError(f"{path.name}: holds zero bytes. Expected CSV (UTF-8), .xlsx or parquet.")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _delimiter(text: str) -> str:
+    """The delimiter that stands most often in the header, quoted text apart; a comma if none does."""
+    bare = re.sub(r'"[^"]*"', "", text.lstrip("\n").partition("\n")[0])
+    return max(DELIMITERS, key=lambda d: (bare.count(d), d == ","))
+
+
+def _csv_rows(path: Path, text: str, sep: str) -> list[list[str]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=sep, strict=True)
+    rows = []
+    try:
+        for row in reader:
+            rows.append(row)
+    except csv.Error as error:
+        raise TableError(
+            f"{path.name}: row {len(rows) + 1} (line {reader.line_num}): {error}. Quote cells that "
+            'hold quotes or line breaks, and write a quote inside them twice ("").'
+        ) from None
+    return rows
+
+
+def _workbook_rows(path: Path, raw: bytes) -> list[list[str]]:
+    """Rows of a workbook's first sheet; whole numbers without a point, days without a time."""
+    import openpyxl
+
+    def text(value: object) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+            return str(int(value))
+        if isinstance(value, datetime):
+            return str(value).removesuffix(" 00:00:00")
+        return str(value)
+
+    try:
+        book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
+        return [[text(v) for v in row] for row in book.worksheets[0].iter_rows(values_only=True)]
+    except (
+        KeyError,
+        ValueError,
+        OSError,
+        IndexError,
+        AttributeError,
+        TypeError,
+        SyntaxError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise TableError(
+            f"{path.name}: not a readable Excel workbook ({type(error).__name__}). Save it again as "
+            ".xlsx or as CSV."
+        ) from None
+
+
+def _parquet_rows(path: Path, raw: bytes) -> list[list[str]]:
+    try:
+        table = pd.read_parquet(io.BytesIO(raw))
+    except (ValueError, OSError) as error:
+        raise TableError(
+            f"{path.name}: not a whole parquet file ({type(error).__name__})."
+        ) from None
+    cells = table.astype(object).where(table.notna(), "")
+    return [list(map(str, table.columns)), *([str(v) for v in row] for row in cells.to_numpy())]
+
+
+def _framed(path: Path, rows: list[list[str]], notes: list[str]) -> pd.DataFrame:
+    """Header and rows as a frame; ragged rows and headers that stand twice are refused."""
+    filled = [(i, row) for i, row in enumerate(rows) if any(c.strip() for c in row)]
+    if not filled:
+        raise TableError(f"{path.name}: the file is empty. Expected a header and rows.")
+    start, header = filled[0]
+    header = [" ".join(h.replace("\ufeff", "").split()) for h in header]
+    while header and not header[-1]:
+        header.pop()
+    width, problems, index, cells = len(header), [], [], []
+    for i, row in filled[1:]:
+        extra = [c for c in row[width:] if c.strip()]
+        if extra or (len(row) < width and len(row) < len(rows[start])):
+            problems.append(i - start + 1)
+        index.append(i - start - 1)
+        cells.append([_cell(c) for c in (row + [""] * width)[:width]])
+    if problems:
+        raise TableError(
+            f"{path.name}: {some_rows(np.array(problems) - 2)}: not as many cells as the header has "
+            f"({width}). Quote texts that hold the delimiter or a line break."
+        )
+    table = pd.DataFrame(cells, columns=header, index=index, dtype=object)
+    if not len(table):
+        table = pd.DataFrame(columns=header, dtype=object)
+    unnamed = [i for i, h in enumerate(header) if not h]
+    if unnamed:  # the row numbers that a data frame wrote, or a stray cell
+        notes.append(f"{len(unnamed)} columns without a name left out.")
+        table = table.iloc[:, [i for i, h in enumerate(header) if h]]
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise TableError(f"{path.name}: column {', '.join(twice)} stands more than once. Keep one.")
+    return table
+
+
+def _cell(text: str) -> str:
+    """A cell with Excel's escapes of line breaks (`_x000D_`) undone."""
+    if "_x00" in text:
+        text = re.sub(r"_x000D_\n?", "\n", text, flags=re.IGNORECASE).replace("_x000A_", "\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def plain(name: object) -> str:
+    """A column's name as it is compared: letters and digits, lower case."""
+    return "".join(c for c in str(name).lower() if c.isalnum())
+
+
+def _renamed(
+    path: Path, table: pd.DataFrame, needed: tuple[str, ...], notes: list[str]
+) -> pd.DataFrame:
+    problems, match = [], {}
+    for name in needed:
+        if name in table:
+            continue
+        alike = [c for c in table if plain(c) == plain(name)]
+        if len(alike) == 1:
+            match[alike[0]] = name
+            notes.append(f"Column {alike[0]} read as {name}.")
+        else:
+            problems.append(name)
+    if problems:
+        raise TableError(
+            f"{path.name}: no column {', '.join(problems)}. Found {', '.join(table) or 'none'}."
+        )
+    return table.rename(columns=match)
+
+
+def some_rows(index: Iterable[int], most: int = 8) -> str:
+    """`rows 3, 4 and 7 more` of a table's index, numbered as a spreadsheet does."""
+    numbers = sorted({int(i) + 2 for i in index})
+    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
+    return f"row{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:most]))}{more}"
+
+
+def read_ids(values: pd.Series, *, where: str) -> pd.Series:
+    """Ids without blanks around them, and without the `.0` of a spreadsheet's numbers.
+
+    Raises
+    ------
+    TableError
+        With the rows of ids that a spreadsheet rounded (`1.23E+11`): their digits are lost.
+    """
+    text = values.str.strip()
+    lost = text.str.fullmatch(r"\d(?:[.,]\d+)?[eE]\+?\d+")
+    if lost.any():
+        raise TableError(
+            f"{where}: {some_rows(text.index[lost])}: ids that a spreadsheet rounded to a number. "
+            "Export the column as text."
+        )
+    return text.str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+
+
+def why_apart(ids: Iterable[str], others: Iterable[str]) -> str:
+    """What makes ids of two tables meet nowhere; empty where nothing simple does."""
+    ids, others = set(ids), set(others)
+    if ids & others:
+        return ""
+    for change, why in (
+        (lambda i: i.lstrip("0"), "zeros at the front, which a spreadsheet takes from numbers"),
+        (str.casefold, "capital and small letters"),
+        (plain, "hyphens, blanks or other signs"),
+    ):
+        if {change(i) for i in ids} & {change(i) for i in others}:
+            return f"they differ by {why}"
+    return ""
+
+
+# Formats by who writes them. A point between numbers is only written day first.
+_DAY_FIRST = ("%d/%m/%Y", "%d-%m-%Y", "%d.%m.%Y", "%d/%m/%y", "%d-%m-%y", "%d.%m.%y")
+_MONTH_FIRST = ("%m/%d/%Y", "%m-%d-%Y", "%m/%d/%y", "%m-%d-%y")
+_YEAR_FIRST = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d")
+_IN_WORDS = ("%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%b %d %Y", "%B %d %Y", "%d-%b-%y", "%d. %B %Y")
+FORMATS = {"ymd": _YEAR_FIRST, "dmy": _DAY_FIRST, "mdy": _MONTH_FIRST, "words": _IN_WORDS}
+_TIME = re.compile(
+    r"(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?: ?[AaPp][Mm])?(?:Z| ?[+-]\d{2}:?\d{2})?)$"
+)
+
+
+def read_dates(values: pd.Series, *, where: str, order: str = "") -> pd.Series:
+    """Dates of one column, all in one format.
+
+    Parameters
+    ----------
+    values : Series of str
+        Empty cells stay empty; a time of day behind a date is dropped.
+    where : str
+        How messages call the column.
+    order : {"", "ymd", "dmy", "mdy"}
+        Of day and month, where the column itself cannot tell.
+
+    Returns
+    -------
+    Series of datetime64, NaT where empty
+
+    Raises
+    ------
+    TableError
+        With rows: no format fits all of them, or two do and disagree.
+    """
+    if order not in ("", "ymd", "dmy", "mdy"):
+        raise TableError(f"{where}: order of dates {order!r}. Expected ymd, dmy or mdy.")
+    text = values.fillna("").astype(str).str.strip().str.replace(_TIME, "", regex=True)
+    text = text.str.replace(",", "", regex=False)
+    filled = text[text != ""]
+    distinct = sorted(set(filled))
+    kinds = (order, "words") if order else tuple(FORMATS)
+    fits = {
+        name: {t: day for t in distinct if (day := _day(t, name)) is not None}
+        for kind in kinds
+        for name in FORMATS[kind]
+    }
+    whole = [name for name, days in fits.items() if len(days) == len(distinct)]
+    if not whole and distinct:
+        best = max(fits, key=lambda name: filled.isin(list(fits[name])).sum())
+        odd = filled.index[~filled.isin(list(fits[best]))]
+        told = f"most are {_written(best)}" if fits[best] else f"found {distinct[0][:20]}"
+        raise TableError(
+            f"{where}: {some_rows(odd)}: not one format of dates in the column; {told}. "
+            "Write all of them as YYYY-MM-DD."
+        )
+    for other in whole[1:]:
+        differ = [t for t in distinct if fits[whole[0]][t] != fits[other][t]]
+        if differ:
+            row = some_rows(filled.index[filled.isin(differ)])
+            raise TableError(
+                f"{where}: {row}: {differ[0]} may be {_written(whole[0])} or {_written(other)}, and no "
+                "row of the column tells. Write YYYY-MM-DD, or say which with --dates dmy or mdy."
+            )
+    days = fits[whole[0]] if whole else {}
+    return pd.to_datetime(text.map(days), errors="coerce").astype("datetime64[ns]")
+
+
+def _day(text: str, form: str) -> datetime | None:
+    try:
+        day = datetime.strptime(text, form)
+    except ValueError:
+        return None
+    return day if 1850 < day.year < 2200 else None
+
+
+def _written(form: str) -> str:
+    names = {"%d": "day", "%m": "month", "%Y": "year", "%y": "year", "%b": "month", "%B": "month"}
+    return re.sub(r"%\w", lambda m: names[m.group()], form)
+
+
+_YEARS_IN = {"": 1.0, "y": 1.0, "m": 12.0, "w": 52.1775, "d": 365.2425}
+_AGE = re.compile(
+    r"(?P<n>\d{1,3}(?:[.,]\d+)?)\s*(?P<plus>\+)?[\s-]*(?P<unit>"
+    r"(?:y(?:ears?|rs?|/?o)?|years? old|jahre?|ans|años?|anni|anos?|lat|år|歳|岁)\.?|"
+    r"(?:m(?:onths?|os?|ths?)?|monate?|mois|mes(?:es)?|mesi)\.?|"
+    r"(?:w(?:eeks?|ks?)?|wochen?|semaines?|semanas?)\.?|(?:d(?:ays?)?|tage?|jours?|d[ií]as?)\.?|)"
+    r"(?:[\s-]+old)?",
+    re.IGNORECASE,
+)
+_UNITS = {"j": "y", "a": "y", "l": "y", "å": "y", "歳": "y", "岁": "y", "s": "w", "t": "d"}
+
+
+def read_ages(values: pd.Series, *, where: str) -> pd.Series:
+    """Ages in years, from numbers with or without a unit (`57`, `057Y`, `18 months`, `90+`).
+
+    Returns
+    -------
+    Series of float, NaN where empty
+
+    Raises
+    ------
+    TableError
+        With the rows of ages that are none, or lie outside 0 to 130 years.
+    """
+    out, odd = {}, []
+    for i, text in values.fillna("").astype(str).str.strip().items():
+        match = _AGE.fullmatch(text.lstrip("><≥≤ "))
+        if text and not match:
+            odd.append(i)
+        elif text:
+            unit = (match["unit"] or "").casefold()[:1]
+            unit = "d" if match["unit"].casefold().startswith("jour") else _UNITS.get(unit, unit)
+            out[i] = float(match["n"].replace(",", ".")) / _YEARS_IN[unit]
+            if out[i] > 130:
+                odd.append(i)
+    if odd:
+        found = ", ".join(sorted({str(values[i])[:20] for i in odd})[:5])
+        raise TableError(
+            f"{where}: {some_rows(odd)}: {found}. Expected years as 57, or with a unit as 18 months."
+        )
+    return pd.Series(out, index=values.index, dtype=float)
+
+
+_FEMALE = "f female w woman weiblich frau girl femme féminin feminin femenino mujer feminino mulher " \
+          "femmina donna kobieta kvinna kvinde vrouw žena kadın 女 女性"  # fmt: skip
+_MALE = "m male man männlich mann boy homme masculin masculino hombre homem maschio uomo mężczyzna " \
+        "mand muž erkek 男 男性"  # fmt: skip
+_NEITHER = "o other u unknown x n/a na nan none not stated unspecified divers d i intersex ? -"
+SEXES = {w: s for words, s in ((_FEMALE, "F"), (_MALE, "M"), (_NEITHER, "")) for w in words.split()}
+
+
+def read_sexes(values: pd.Series, *, where: str) -> pd.Series:
+    """`F`, `M` or empty, from letters and words of a dozen languages; never from a first letter alone.
+
+    Raises
+    ------
+    TableError
+        With the rows of words that are not known, as numbers, whose meaning differs by who wrote them.
+    """
+    words = values.fillna("").astype(str).str.strip().str.casefold().str.rstrip(".")
+    odd = ~words.isin([*SEXES, "", "not stated"])
+    if odd.any():
+        found = ", ".join(sorted(set(values[odd].astype(str)))[:5])
+        raise TableError(
+            f"{where}: {some_rows(values.index[odd])}: {found[:80]}. Expected F, M, a word for them, or "
+            "empty."
+        )
+    return words.map(lambda w: SEXES.get(w, ""))

@@ -1,0 +1,197 @@
+"""Tables as spreadsheets, hospitals and other programs write them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from merlin.cohort.tables import (
+    TableError,
+    read_ages,
+    read_dates,
+    read_ids,
+    read_sexes,
+    read_table,
+    why_apart,
+)
+
+ROWS = [("A1", "Leber: groß, unauffällig; kein Aszites", "x"), ("A2", 'said "no"\nnew line', "")]
+
+
+def _csv(sep, rows=ROWS, header=("accession", "findings", "impression")):
+    quote = lambda c: '"' + c.replace('"', '""') + '"'  # noqa: E731
+    return "\n".join(sep.join(map(quote, r)) for r in [header, *rows]) + "\n"
+
+
+@pytest.mark.parametrize("sep", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_csv_of_any_spreadsheet_is_read_alike(tmp_path, sep, encoding):
+    path = tmp_path / "reports.csv"
+    path.write_bytes(_csv(sep).replace("\n", "\r\n").encode(encoding))
+    table = read_table(path, needed=("accession", "findings"))
+    assert list(table.itertuples(index=False, name=None)) == ROWS
+    assert bool(table.attrs["notes"]) == (encoding == "cp1252")
+
+
+def test_a_workbook_keeps_zeros_whole_numbers_and_line_breaks(tmp_path):
+    path = tmp_path / "reports.xlsx"
+    table = pd.DataFrame(
+        {
+            "Study ID": ["007", "008"],
+            "n": [12, 13.0],
+            "day": pd.to_datetime(["2015-04-05", "2015-04-06"]),
+            "Findings": ["one_x000D_\ntwo", "three_x000D_four"],
+        }
+    )
+    table.to_excel(path, index=False)
+    read = read_table(path, needed=("study_id", "findings"))
+    assert read["study_id"].tolist() == ["007", "008"]
+    assert read["n"].tolist() == ["12", "13"]
+    assert read["day"].tolist() == ["2015-04-05", "2015-04-06"]
+    assert read["findings"].tolist() == ["one\ntwo", "three\nfour"]
+    (tmp_path / "named.csv").write_bytes(path.read_bytes())  # the content decides
+    assert read_table(tmp_path / "named.csv")["n"].tolist() == ["12", "13"]
+
+
+def test_parquet_is_read_too(tmp_path):
+    pd.DataFrame({"a": ["x", "y", None], "b": [0.25, np.nan, 1]}).to_parquet(tmp_path / "t.parquet")
+    table = read_table(tmp_path / "t.parquet")
+    assert table.to_numpy().tolist() == [["x", "0.25"], ["y", ""], ["", "1.0"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "old Excel workbook"),
+        (b"PK\x03\x04 no workbook", "not a readable Excel workbook"),
+        (b"a,b\n1,\x00\n", "zero bytes"),
+        (b"a,b\n1,\x81\xff\n", "line 2 holds bytes of no text"),
+        (b"a,b\n1,2,3\n4,5\n6,7,8\n", "rows 2, 4: not as many cells"),
+        (b'a,b\n1,"open\n2,3\n', "unexpected end of data"),
+        (b"a,a\n1,2\n", "column a stands more than once"),
+        (b"b,c\n1,2\n", "no column a. Found b, c"),
+        (b"PAR1 and no more", "parquet"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_file(tmp_path, content, said):
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with pytest.raises(TableError, match=said) as error:
+        read_table(path, needed=("a",))
+    assert str(error.value).startswith("table.csv: ")
+
+
+def test_row_numbers_are_a_spreadsheets_with_blank_rows_between(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,2\n,\n\n3,4\n")
+    assert (read_table(path).index + 2).tolist() == [2, 5]
+
+
+def test_columns_of_row_numbers_go_and_say_so(tmp_path):
+    path = tmp_path / "t.csv"
+    pd.DataFrame({"a": ["x"]}).to_csv(path)
+    table = read_table(path)
+    assert list(table) == ["a"]
+    assert table.attrs["notes"] == ("1 columns without a name left out.",)
+
+
+def test_ids_lose_a_spreadsheets_decimals_and_rounded_ones_are_refused():
+    assert read_ids(pd.Series([" 12.0", "A1", "007"]), where="t").tolist() == ["12", "A1", "007"]
+    with pytest.raises(TableError, match=r"t: row 3: ids that a spreadsheet rounded"):
+        read_ids(pd.Series(["1", "1.23E+11"]), where="t")
+
+
+@pytest.mark.parametrize(
+    ("ids", "others", "why"),
+    [
+        (["12"], ["0012"], "zeros"),
+        (["ac1"], ["AC1"], "capital"),
+        (["AC-1"], ["AC 1"], "hyphens"),
+        (["1"], ["1", "01"], ""),
+        (["1"], ["2"], ""),
+    ],
+)
+def test_why_ids_do_not_meet(ids, others, why):
+    assert why in why_apart(ids, others)
+    assert bool(why_apart(ids, others)) == bool(why)
+
+
+@pytest.mark.parametrize(
+    ("cells", "days"),
+    [
+        (["2015-04-05", "", "2016-12-31 10:00:00"], ["2015-04-05", None, "2016-12-31"]),
+        (["04/05/2015", "13/04/2015"], ["2015-05-04", "2015-04-13"]),
+        (["04/05/2015", "04/13/2015"], ["2015-04-05", "2015-04-13"]),
+        (["3.4.2015", "03.11.2015"], ["2015-04-03", "2015-11-03"]),
+        (["20150405"], ["2015-04-05"]),
+        (["03-MAR-2014", "28-Feb-2014"], ["2014-03-03", "2014-02-28"]),
+        (["Mar 3, 2014", "May 4, 2014"], ["2014-03-03", "2014-05-04"]),
+        (["5/5/2015", "06/06/2015"], ["2015-05-05", "2015-06-06"]),  # both readings agree
+        (["2015-04-05T10:00:00+02:00"], ["2015-04-05"]),
+        (["13/04/15", "01/02/15"], ["2015-04-13", "2015-02-01"]),
+    ],
+)
+def test_one_format_a_column_is_found_from_all_rows(cells, days):
+    found = read_dates(pd.Series(cells), where="t")
+    assert [None if pd.isna(d) else d.date().isoformat() for d in found] == days
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["04/05/2015", "03/04/2016"], "rows 2, 3: 03/04/2016 may be"),
+        (["04/05/2015", "13/04/2015", "01.02.2016", "2016-03-01"], "rows 4, 5: not one format"),
+        (["03/04/2015", "13/04/2015", "04/13/2015"], "not one format"),
+        (["42100", "42101"], "not one format"),
+        (["yesterday"], "row 2"),
+        (["31/02/2015"], "row 2"),
+    ],
+)
+def test_mixed_or_ambiguous_dates_are_refused_with_rows(cells, said):
+    with pytest.raises(TableError, match=said):
+        read_dates(pd.Series(cells), where="t")
+
+
+def test_an_ambiguous_column_is_read_as_asked():
+    cells = pd.Series(["04/05/2015", "03/04/2016"])
+    assert read_dates(cells, where="t", order="dmy")[0].month == 5
+    assert read_dates(cells, where="t", order="mdy")[0].month == 4
+    with pytest.raises(TableError, match="not one format"):
+        read_dates(pd.Series(["04/13/2015"]), where="t", order="dmy")
+
+
+def test_ages_with_units_become_years():
+    cells = [
+        "57",
+        "057Y",
+        "18 months",
+        "018M",
+        "90+",
+        ">89",
+        "52 weeks",
+        "10 days",
+        "",
+        "57,5",
+        "3 años",
+    ]
+    years = read_ages(pd.Series(cells), where="t").round(2).tolist()
+    assert years[:6] == [57, 57, 1.5, 1.5, 90, 89]
+    assert years[6] == pytest.approx(1, abs=0.01)
+    assert years[7] == pytest.approx(0.03)
+    assert np.isnan(years[8])
+    assert years[9:] == [57.5, 3]
+
+
+@pytest.mark.parametrize("cell", ["old", "57 apples", "-3", "1957", "5'7"])
+def test_what_is_no_age_is_refused(cell):
+    with pytest.raises(TableError, match="row 3"):
+        read_ages(pd.Series(["57", cell]), where="t")
+
+
+def test_words_for_sex_are_words_and_no_first_letters():
+    cells = ["F", "mujer", "Male", "weiblich", "hombre", "", "unknown", "W", "Mann", "Femme"]
+    assert read_sexes(pd.Series(cells), where="t").tolist() == list("FFMFM") + ["", ""] + list(
+        "FMF"
+    )
+    with pytest.raises(TableError, match=r"rows 2, 3: 0, 1\."):
+        read_sexes(pd.Series(["0", "1"]), where="t")
