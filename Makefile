@@ -5,6 +5,13 @@ CORES ?= 2
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What a user gives reaches the shell as a variable's value, whatever signs it holds.
+override PROFILE := $(value PROFILE)
+override CORES := $(value CORES)
+override DATA := $(value DATA)
+override WEIGHTS := $(value WEIGHTS)
+override EMBEDDINGS := $(value EMBEDDINGS)
+export PROFILE CORES DATA WEIGHTS EMBEDDINGS
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 .DEFAULT_GOAL := help
@@ -21,12 +28,12 @@ $(VENV)/ready: pyproject.toml constraints.txt scripts/setup.sh
 	@PYTHON="$(PYTHON)" bash scripts/setup.sh "$(VENV)"
 
 figures: setup ## Run the notebooks of PROFILE in order and fill figures/
-	@$(BIN)/python -m merlin.run check "$(PROFILE)"
-	@$(BIN)/python -m merlin.run figures "$(PROFILE)" --cores $(CORES) \
-	  --data "$(DATA)" --weights "$(WEIGHTS)" --embeddings "$(EMBEDDINGS)"
+	@$(BIN)/python -m merlin.run check "$$PROFILE"
+	@$(BIN)/python -m merlin.run figures "$$PROFILE" --cores "$$CORES" \
+	  --data="$$DATA" --weights="$$WEIGHTS" --embeddings="$$EMBEDDINGS"
 
 site: setup ## Render what PROFILE ran as a static site in site/ (open site/index.html)
-	@$(BIN)/python -m merlin.site.build "$(PROFILE)" site
+	@$(BIN)/python -m merlin.site.build "$$PROFILE" site
 
 test: setup ## Run the tests (under ten minutes on two cores)
 	@$(BIN)/python -m pytest
@@ -48,5 +55,6 @@ redraw: setup ## Redraw every figure from its committed tables, without training
 	@$(BIN)/python -m merlin.figures.redraw figures
 
 clean: ## Remove runs/ of PROFILE (results and caches); figures/ and .venv stay
-	@[ -n "$(strip $(PROFILE))" ] || { echo "Name a profile: make clean PROFILE=smoke"; exit 1; }
-	@echo "Removing runs/$(PROFILE)"; rm -rf "runs/$(PROFILE)"
+	@[[ "$$PROFILE" =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*$$ ]] || \
+	  { echo "Name a profile: make clean PROFILE=smoke"; exit 1; }
+	@echo "Removing runs/$$PROFILE"; rm -rf -- "runs/$$PROFILE"

@@ -17,8 +17,14 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get(
 PROFILE = config.get("profile", "default")
 SETTINGS = run.load_profile(PROFILE)
 BASE = f"runs/{PROFILE}"
-# What the user brings: a data set in the release's layout, weights, or embeddings of any model.
-OWN = {k: str(Path(config[k]).resolve()) for k in ("data", "weights", "embeddings") if config.get(k)}
+# What the user brings (a data set, weights, embeddings) stands in a file: no path of theirs is read as
+# YAML, a pattern or a shell's word. A tier that needs them never makes its own instead.
+if found := {"data", "weights", "embeddings"} & set(config):
+    raise WorkflowError(
+        f"{', '.join(sorted(found))}: not by --config. First: python -m merlin.run bring {PROFILE} --data …"
+    )
+OWN = run.brought(PROFILE)
+OWN_FILE = f"{BASE}/{run.OWN}"
 ARMS = list(SETTINGS["arms"])
 SWEEP = run.sweep_arms(SETTINGS)  # small pretrainings, one job each with all seeds
 READERS = [a for a in ARMS if a != "ehr"]  # arms whose text tower learnt from reports
@@ -70,12 +76,15 @@ RESULTS = [
 
 
 def source(name):
-    """The notebook and the package files that its result depends on."""
-    path = Path("notebooks") / f"{name}.ipynb"
-    return [str(path), *(str(m.relative_to(run.ROOT)) for m in run.imported_modules(path)), *DATA]
+    """The notebook and the package's modules and tables that its result depends on."""
+    path = run.NOTEBOOKS / f"{name}.ipynb"
+    return [str(p.relative_to(run.ROOT)) for p in (path, *run.depends_on(path))]
 
 
-DATA = [str(p) for p in sorted(Path("merlin").rglob("*")) if p.suffix in (".yaml", ".csv")]
+def coded(name):
+    """The cohort's diagnosis codes, and the user's map and list of phecodes: labels follow from them."""
+    own = [SETTINGS[name].get(k) for k in ("code_map", "phecodes", "rollup")]
+    return [f"{BASE}/cohort/codes.csv", *(p for p in own if p)]
 
 
 def chosen(name, arm=None):
@@ -142,9 +151,7 @@ if "data" in OWN:
         """Read a data set in the release's layout, check it, look at every volume."""
         input:
             source("01_dataset"),
-            tables=[str(p) for p in sorted(Path(OWN["data"]).iterdir()) if p.suffix in (".csv", ".xlsx")],
-            weights=OWN.get("weights", []),
-            own=[SETTINGS["01_dataset"][k] for k in ("patients", "icd") if SETTINGS["01_dataset"][k]],
+            own=OWN_FILE,
         output:
             f"{BASE}/01_dataset.ipynb",
             f"{BASE}/cohort/manifest.csv",
@@ -153,11 +160,7 @@ if "data" in OWN:
             figures("01_dataset"),
         params:
             name="01_dataset",
-            extra=lambda w, input, threads: f"-p n_workers {threads} " + " ".join(
-                f"-p {k} {shlex.quote(v)}"
-                for k, v in {"folder": OWN["data"], "weights": OWN.get("weights")}.items()
-                if v
-            ),
+            extra=lambda w, threads: f"-p n_workers {threads}",
             settings=chosen("01_dataset"),
         threads: SETTINGS["01_dataset"]["n_workers"]
         resources:
@@ -174,6 +177,7 @@ else:
         output:
             f"{BASE}/01_cohort.ipynb",
             f"{BASE}/cohort/manifest.csv",
+            f"{BASE}/cohort/codes.csv",
             f"{BASE}/results/label_extraction.csv",
             figures("01_cohort"),
         params:
@@ -211,13 +215,13 @@ if "weights" in OWN:
     rule given_weights:
         """Take weights from elsewhere in the place of pretraining's."""
         input:
-            OWN["weights"],
+            OWN_FILE,
         output:
             f"{BASE}/pretraining/main/weights.safetensors",
         resources:
             **LIGHT,
         shell:
-            "python -m merlin.cli weights {input:q} --out {output} --overwrite"
+            "python -m merlin.run take weights {PROFILE} {output}"
 
     ruleorder: given_weights > pretraining
 
@@ -227,13 +231,13 @@ if "embeddings" in OWN:
     rule given_embeddings:
         """Take embeddings from elsewhere in the place of 03_embeddings."""
         input:
-            OWN["embeddings"],
+            OWN_FILE,
         output:
             f"{BASE}/embeddings/main.npz",
         resources:
             **LIGHT,
         shell:
-            "cp {input:q} {output}"
+            "python -m merlin.run take embeddings {PROFILE} {output}"
 
     ruleorder: given_embeddings > embeddings
 
@@ -243,6 +247,7 @@ rule pretraining:
     input:
         source("02_pretraining"),
         manifest=f"{BASE}/cohort/manifest.csv",
+        codes=coded("02_pretraining"),
         start=inflated_from,
     output:
         BASE + "/02_pretraining-{arm}.ipynb",
@@ -287,6 +292,7 @@ rule embeddings:
         source("03_embeddings"),
         weights=BASE + "/pretraining/{arm}/weights.safetensors",
         manifest=f"{BASE}/cohort/manifest.csv",
+        codes=coded("03_embeddings"),
     output:
         BASE + "/03_embeddings-{arm}.ipynb",
         BASE + "/embeddings/{arm}.npz",

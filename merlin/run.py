@@ -5,8 +5,9 @@ complete and documents each key; the others extend it. A notebook asks for its s
 `settings("02_pretraining", globals())`: values come from the profile, unless the notebook's own
 parameters cell, or papermill's `-p`, gives one. Unknown names are errors that name the nearest one.
 
-`python -m merlin.run figures PROFILE` runs the workflow (as `make figures` does), `… explain FILE`
-says where an executed notebook failed, `… check PROFILE` checks a profile.
+`python -m merlin.run figures PROFILE` runs the workflow (as `make figures` does), `… bring PROFILE`
+notes which files of the user's it reads, for a workflow that is started by hand, `… explain FILE` says
+where an executed notebook failed, `… check PROFILE` checks a profile.
 """
 
 import argparse
@@ -20,11 +21,13 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -60,6 +63,7 @@ RESULT_COLUMNS = (
 # Parameters that are paths.
 PATHS = {"folder", "patients", "icd", "weights", "phecodes", "code_map", "text_folder", "lm_folder",
          "weights_2d", "totalsegmentator", "real_ct", "real_labels"}  # fmt: skip
+NAME = re.compile(r"\w[\w.-]*")  # of profiles and arms: they become file names and words of a shell
 _started = time.time()
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -88,7 +92,7 @@ def load_profile(name):
         Naming every unknown profile, section or key with its nearest real one.
     """
     path = PROFILES / f"{name}.yaml"
-    if not path.is_file():
+    if not NAME.fullmatch(str(name)) or not path.is_file():
         names = sorted(p.stem for p in PROFILES.glob("*.yaml"))
         raise ProfileError(
             f"No profile {name!r}{nearest(name, names)} Profiles are {', '.join(names)}, "
@@ -132,6 +136,8 @@ def _fill_in(full, own):
     named = {f"arms.{a}": c for a, c in full["arms"].items()} | {"sweep.base": sweep.get("base")}
     named |= {f"sweep.arms.{a}": c for a, c in (sweep.get("arms") or {}).items()}
     for where, changes in named.items():
+        if not NAME.fullmatch(where.rpartition("arms.")[2]):
+            problems.append(f"{where!r}: names of arms are letters, digits, '_', '-' and '.'")
         for key in changes or {}:
             if key not in trained:
                 problems.append(f"{where}.{key}: unknown{nearest(key, trained)}")
@@ -226,6 +232,11 @@ def settings(notebook, scope):
             + f" Its parameters are {', '.join(sorted(allowed))}."
         )
     values |= {k: v for k, v in given.items() if v is not None and k in allowed}
+    if notebook == "01_dataset" and profile["tier"] == "full" and not values["folder"]:
+        own = brought(scope["profile"])
+        values |= {
+            k: values[k] or own.get(n, "") for k, n in (("folder", "data"), ("weights",) * 2)
+        }
     if "trainings" in values and given.get("seed") is not None:
         values["trainings"] = trainings(profile | {"seed": values["seed"]}, arm)
     # Paths are written from the repository's root, or from the notebook's folder.
@@ -394,6 +405,27 @@ def file_hash(path):
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def array_hash(values):
+    """sha256 of an array's numbers."""
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def cohort_hash(manifest):
+    """Fingerprint of all that a cohort's folder says: manifest, codes, and how large each named file is.
+
+    A corrected table of codes, or a scan that was replaced under its name, is another cohort.
+    """
+    import pandas as pd
+
+    manifest = Path(manifest)
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    named = [p for c in ("volume", "label_map") if c in table for p in table[c] if p]
+    paths = [manifest.parent / p for p in named]
+    sizes = [p.stat().st_size for p in paths if p.is_file()]
+    beside = [p for p in (manifest, manifest.with_name("codes.csv")) if p.is_file()]
+    return fingerprint(named, sizes, *map(file_hash, beside))
+
+
 def fingerprint(*parts):
     """16 hex digits that change when any part (plain values) changes."""
     text = json.dumps(parts, sort_keys=True, default=_plain)
@@ -421,35 +453,65 @@ def imported_modules(path):
     return sorted(found)
 
 
+def _source(path):
+    """Python of a module, or of a notebook's code cells without their magics."""
+    if path.suffix != ".ipynb":
+        return path.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    source = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    return "\n".join(
+        line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))
+    )
+
+
 def _direct_imports(path):
-    if path.suffix == ".ipynb":
-        cells = json.loads(path.read_text())["cells"]
-        source = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-        source = "\n".join(
-            line for line in source.splitlines() if not line.lstrip().startswith(("%", "!"))
-        )
-    else:
-        source = path.read_text()
-    for node in ast.walk(ast.parse(source)):
-        names = []
+    for name in _parsed(path, path.stat().st_mtime_ns)[0]:
+        base = ROOT.joinpath(*name.split("."))
+        for file in (base.with_suffix(".py"), base / "__init__.py"):
+            if file.is_file():
+                yield file
+
+
+@cache
+def _parsed(path, _mtime_ns):
+    """Names of this package that a module or notebook imports, and the short texts in its code."""
+    names, words = [], set()
+    for node in ast.walk(ast.parse(_source(path))):
         if isinstance(node, ast.Import):
-            names = [a.name for a in node.names]
+            names += [a.name for a in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
-        for name in names:
-            if name.split(".")[0] == "merlin":
-                base = ROOT.joinpath(*name.split("."))
-                for file in (base.with_suffix(".py"), base / "__init__.py"):
-                    if file.is_file():
-                        yield file
+            names += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            words.add(node.value)
+    return [n for n in names if n.split(".")[0] == "merlin"], words
+
+
+def tables_read(paths):
+    """The package's YAML, CSV and JSON files that modules or notebooks name in their code."""
+    words = {
+        word for path in paths for word in _parsed(Path(path), Path(path).stat().st_mtime_ns)[1]
+    }
+    inside = (ROOT / "merlin").rglob("*")
+    return sorted(f for f in inside if f.suffix in (".yaml", ".csv", ".json") and f.name in words)
+
+
+def depends_on(*paths):
+    """What a result of these modules or notebooks follows from: all they import, and the tables read.
+
+    The given files themselves are not among them.
+
+    Returns
+    -------
+    list of Path, sorted
+    """
+    modules = sorted({m for path in paths for m in imported_modules(path)})
+    return [*modules, *tables_read([*paths, *modules])]
 
 
 def code_hash(*modules):
-    """Fingerprint of the named modules' sources and of all they import from this package."""
-    files = set()
-    for name in modules:
-        path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
-        files |= {path, *imported_modules(path)}
+    """Fingerprint of the named modules' sources, of all they import from this package and read in it."""
+    paths = [ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in modules]
+    files = {*paths, *depends_on(*paths)}
     return fingerprint([[str(f.relative_to(ROOT)), file_hash(f)] for f in sorted(files)])
 
 
@@ -586,6 +648,79 @@ def own_files(tier, given, *, trains=False):
     return {k: str(v) for k, v in found.items()}
 
 
+OWN = "own.json"  # in runs/<profile>/: where the user's files lie
+
+
+def bring(profile, own):
+    """Note where the user's files lie, in a file that the workflow reads.
+
+    So that no path of theirs goes through a command line, a configuration or a shell. The sizes and
+    dates of what they hold stand beside: a changed table changes the file, and reruns what reads it.
+
+    Parameters
+    ----------
+    profile : str
+    own : dict of str to str
+        From `own_files`.
+    """
+    seen, values = [], load_profile(profile)
+    places = [Path(v) for v in own.values()]
+    places += [Path(v) for k in ("patients", "icd") if (v := values["01_dataset"].get(k))]
+    for place in places:
+        held = place.iterdir() if place.is_dir() else [place]
+        files = [p for p in held if p.is_file() and (place.is_file() or p.suffix in _TABLES)]
+        seen += [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(files)]
+    text = json.dumps({"files": own, "seen": seen}, indent=1) + "\n"
+    path = folder(profile) / OWN
+    if not path.exists() or path.read_text() != text:
+        with atomic(path) as stream:
+            stream.write(text)
+
+
+_TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
+
+
+def brought(profile):
+    """What `bring` noted for a profile: `data`, `weights`, `embeddings` → path.
+
+    Raises
+    ------
+    ProfileError
+        If its tier reads the user's files and none are noted, or they are gone. Nothing is made or
+        trained in their place.
+    """
+    values, path = load_profile(profile), ROOT / "runs" / profile / OWN
+    if not NEEDS[values["tier"]]:
+        return {}
+    given = json.loads(path.read_text())["files"] if path.exists() else {}
+    return own_files(values["tier"], given, trains=trains(values))
+
+
+def trains(values):
+    """Whether a profile trains weights of its own."""
+    return "02_pretraining" in values.get("notebooks", ())
+
+
+def take(kind, profile, target):
+    """Put the user's weights or embeddings in the place where the workflow expects its own."""
+    path = brought(profile)[kind]
+    if kind == "weights":
+        command = [
+            sys.executable,
+            "-m",
+            "merlin.cli",
+            "weights",
+            path,
+            "--out",
+            target,
+            "--overwrite",
+        ]
+        return subprocess.run(command, check=False).returncode
+    with atomic(target, "wb") as stream, Path(path).open("rb") as source:
+        shutil.copyfileobj(source, stream)
+    return 0
+
+
 def cache_gb(values, own, base):
     """Disk that the model inputs of a user's own data will still take: 2 bytes a voxel."""
     if "data" not in own:
@@ -611,8 +746,7 @@ def figures(profile, cores, given=None):
     The lock ends with this process, however that ends: a killed run needs no unlocking.
     """
     values = load_profile(profile)
-    trains = "02_pretraining" in values.get("notebooks", ())
-    own = own_files(values["tier"], given or {}, trains=trains)
+    own = own_files(values["tier"], given or {}, trains=trains(values))
     base = folder(profile)
     with (base / ".lock").open("w") as lock:
         try:
@@ -620,10 +754,11 @@ def figures(profile, cores, given=None):
         except OSError:
             sys.stderr.write(f"Another run of profile {profile} is going on in runs/{profile}/.\n")
             return 1
+        if own:
+            bring(profile, own)
         began = time.time()
         command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
         command += ["--rerun-incomplete", "--config", f"profile={profile}"]
-        command += [f"{k}={v}" for k, v in own.items()]
         plan = subprocess.run(
             [*command, "--dry-run", "--quiet"],
             cwd=ROOT,
@@ -681,14 +816,14 @@ def figures(profile, cores, given=None):
 
 def _to_its_end(command, env):
     """Run Snakemake and return its code; Ctrl-C reaches it too, and it gets the time to stop its jobs."""
-    child, interrupted = subprocess.Popen(command, cwd=ROOT, env=env), False
-    while True:
-        try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            interrupted = True
-        else:
-            return 130 if interrupted else code
+    interrupted = []
+    # A handler, not an exception: that may come between any two lines. Snakemake has its own.
+    before = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
+    try:
+        code = subprocess.Popen(command, cwd=ROOT, env=env).wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return 130 if interrupted else code
 
 
 def end_with_parent():
@@ -735,24 +870,30 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m merlin.run", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("action", choices=("explain", "check", "figures"))
-    parser.add_argument("name", help="an executed notebook, or a profile")
+    parser.add_argument("action", choices=("explain", "check", "figures", "bring", "take"))
+    parser.add_argument("name", help="an executed notebook, a profile, or (take) what to take")
+    parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)  # take: profile and target
     parser.add_argument("--cores", type=int, default=2)
-    for name in ("data", "weights", "embeddings"):
+    for name in NEEDS["full"] + NEEDS["embeddings"]:
         parser.add_argument(f"--{name}", default="", help="of the full and embeddings tiers")
     args = parser.parse_args(argv)
-    if args.action == "explain":
-        sys.stderr.write(explain(args.name) + "\n")
-        return 1
+    given = {k: getattr(args, k) for k in ("data", "weights", "embeddings")}
     try:
-        if args.action == "check":
-            load_profile(args.name)
-            return 0
-        given = {k: getattr(args, k) for k in ("data", "weights", "embeddings")}
-        return figures(args.name, args.cores, given)
+        if args.action == "explain":
+            sys.stderr.write(explain(args.name) + "\n")
+            return 1
+        if args.action == "take":
+            return take(args.name, *args.more)
+        values = load_profile(args.name)
+        if args.action == "bring":
+            bring(args.name, own_files(values["tier"], given, trains=trains(values)))
+        return figures(args.name, args.cores, given) if args.action == "figures" else 0
     except ProfileError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. The same command resumes.\n")
+        return 130
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ Array axes here are (x, y, z) = (R, A, S). Nothing in this module knows about di
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from scipy import ndimage
+
+from merlin.compiled import njit
 
 # Where a voxel lies; shapes may be limited to some of these (as a bit mask of 1 << region).
 OUTSIDE, SKIN, SUBCUTANEOUS, WALL, ABDOMEN, THORAX, SPINE, FILLED = range(8)
@@ -58,7 +59,7 @@ class Torso(NamedTuple):
     arms: float  # 1 if the arms lie beside the body
 
 
-@njit(cache=True, fastmath=True)
+@njit(fastmath=True)
 def _displace(out, axis_x, axis_y, axis_z, control, origin, step):
     """Trilinear displacement of every grid point; writes warped coordinates into `out`."""
     n0, n1, n2 = control.shape[1] - 1, control.shape[2] - 1, control.shape[3] - 1
@@ -90,7 +91,7 @@ def _displace(out, axis_x, axis_y, axis_z, control, origin, step):
                 out[2, i, j, k] += axis_z[k]
 
 
-@njit(cache=True, fastmath=True)
+@njit(fastmath=True)
 def _profile(z, chest, waist, hips):
     """Half width along z: chest above +60 mm, waist at -40, hips below -140; smooth between."""
     if z > -40.0:
@@ -102,7 +103,7 @@ def _profile(z, chest, waist, hips):
     return waist + (hips - waist) * t
 
 
-@njit(cache=True, fastmath=True)
+@njit(fastmath=True)
 def _soft(hu, new, signed_distance, edge):
     """Blend `new` over `hu` where the distance to the surface is within half an edge."""
     w = 0.5 - signed_distance / edge
@@ -113,7 +114,7 @@ def _soft(hu, new, signed_distance, edge):
     return hu + (new - hu) * w
 
 
-@njit(cache=True, fastmath=True)
+@njit(fastmath=True)
 def _spine(x, y, z, hu, region, torso, loss, edge, vertebra_label):
     """HU, region and label of one voxel near the spine; `loss` is the height lost per vertebra."""
     label = 0
@@ -167,7 +168,7 @@ def _spine(x, y, z, hu, region, torso, loss, edge, vertebra_label):
     return hu, region, label
 
 
-@njit(cache=True, fastmath=True)
+@njit(fastmath=True)
 def _paint_torso(hu, label, region, warped, axis_y, mottle, torso, loss, edge, ids):
     """Fill the grid with everything that is not an organ. `ids`: lung right, lung left, vertebrae."""
     for i in range(hu.shape[0]):
@@ -296,7 +297,7 @@ class Shapes(NamedTuple):
     high: np.ndarray
 
 
-@njit(cache=True, fastmath=True)
+@njit(fastmath=True)
 def _paint_shapes(hu, label, region, warped, mottle, axes_low, spacing, shapes, edge):
     for s in range(shapes.hu.size):
         lo = np.empty(3, np.int64)

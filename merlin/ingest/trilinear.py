@@ -1,10 +1,11 @@
 """Trilinear interpolation through a full affine, compiled."""
 
 import numpy as np
-from numba import njit
+
+from merlin.compiled import njit
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def sample(source, affine, out, first, stop):
     """Fill `out[first:stop]`; beyond the outermost voxel centres the edge voxel is repeated.
 

@@ -1,1 +1,1 @@
-"""Metrics and intervals on arrays; knows NumPy, SciPy, numba and pandas only."""
+"""Metrics and intervals on arrays; knows NumPy, SciPy, numba and pandas only (and `merlin.compiled`)."""

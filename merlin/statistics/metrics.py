@@ -5,10 +5,11 @@ drawn. A column of ones gives the plain metric. Labels are 1, 0 or NaN (unknown,
 """
 
 import numpy as np
-from numba import njit
+
+from merlin.compiled import njit
 
 
-@njit(cache=True)
+@njit()
 def _auroc(order, ties, labels, weights, out):
     n, n_labels = order.shape
     n_resamples = weights.shape[1]
@@ -77,7 +78,7 @@ def _by_rank(kernel, scores, labels, weights):
     return out
 
 
-@njit(cache=True)
+@njit()
 def _average_precision(order, ties, labels, weights, out):
     n, n_labels = order.shape
     n_resamples = weights.shape[1]

@@ -47,6 +47,14 @@ def snakemake(root, *more, python=sys.executable, **env):
     )  # fmt: skip
 
 
+def bring(root, *words):
+    """Note the user's files in the copy."""
+    return subprocess.run(
+        [sys.executable, "-m", "merlin.run", "bring", *words], cwd=root, text=True, check=False,
+        capture_output=True, env=os.environ | {"PYTHONPATH": str(root)},
+    )  # fmt: skip
+
+
 def resources(said):
     """Rule → what its first listed job asks for."""
     found = {}
@@ -61,12 +69,10 @@ def test_jobs_on_slurm_ask_for_what_they_need(project, tmp_path):
     data.mkdir()
     (data / "manifest.csv").write_text("study_id\n")
     (tmp_path / "weights.safetensors").write_text("")
-    full = [
-        "--config",
-        "profile=full",
-        f"data={data}",
-        f"weights={tmp_path / 'weights.safetensors'}",
-    ]
+    brought = ["--data", str(data), "--weights", str(tmp_path / "weights.safetensors")]
+    said = bring(project, "full", *brought)
+    assert said.returncode == 0, said.stderr
+    full = ["--config", "profile=full"]
     done = snakemake(project, "-n", "--profile", "scripts/slurm", *full)
     assert done.returncode == 0, done.stderr[-3000:]
     asked = resources(done.stdout + done.stderr)
@@ -84,6 +90,55 @@ def test_jobs_on_slurm_ask_for_what_they_need(project, tmp_path):
     assert {"pretraining", "sweep", "segmentation", "claims"} <= set(asked)
     assert not any(v.get("gpu") for v in asked.values())  # phantoms need none
     assert asked["segmentation"]["mem_mb"] >= 3000
+
+
+def test_no_path_of_the_users_is_read_as_anything_else(project, tmp_path):
+    """Of any path the workflow takes the file itself; it never makes one in its place."""
+    own = tmp_path / "- a #b: 'c' \"d\" {e} $(touch x) `touch y`; \\t é 山田 [1]" / "mine.npz"
+    own.parent.mkdir()
+    own.write_bytes(b"embeddings of somebody's")
+    assert bring(project, "embeddings", "--embeddings", str(own)).returncode == 0
+    target = "runs/embeddings/embeddings/main.npz"
+    done = snakemake(project, "--cores", "1", target, "--config", "profile=embeddings")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (project / target).read_bytes() == own.read_bytes()
+    assert not list(project.glob("x")) + list(project.glob("y"))
+    own.unlink()  # gone since: nothing is made in its place
+    done = snakemake(project, "-n", "--config", "profile=embeddings")
+    assert done.returncode != 0
+    assert "not found" in done.stdout + done.stderr
+    done = snakemake(project, "-n", "--config", "profile=embeddings", f"embeddings={own.parent}")
+    assert "not by --config" in done.stdout + done.stderr
+
+
+def test_make_hands_over_what_was_given_sign_for_sign(tmp_path):
+    """Blanks, quotes, dollars and backticks of DATA and its like reach the command as they are."""
+    shutil.copy(HERE / "Makefile", tmp_path)
+    (tmp_path / "scripts").mkdir()
+    for name in ("pyproject.toml", "constraints.txt", "scripts/setup.sh"):
+        (tmp_path / name).touch()
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    fake = tmp_path / "venv" / "bin" / "python"
+    fake.write_text(
+        f'#!{sys.executable}\nimport sys\nopen("said", "a").write(repr(sys.argv) + "\\n")\n'
+    )
+    fake.chmod(0o755)
+    (tmp_path / "venv" / "ready").touch()
+    odd = "a #b: 'c' \"d\" $(touch x) `touch y` $HOME; é"
+    words = ["make", "figures", "VENV=venv", "PROFILE=full", f"DATA={odd}", f"WEIGHTS=-{odd}"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = (tmp_path / "said").read_text().splitlines()[-1]
+    assert repr(f"--data={odd}") in said
+    assert repr(f"--weights=-{odd}") in said
+    assert not (tmp_path / "x").exists()
+    for name in ("../docs", "", "a b", "-x", "a;b"):
+        done = subprocess.run(
+            ["make", "clean", "VENV=venv", f"PROFILE={name}"], cwd=tmp_path, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode != 0, name
+        assert "Removing" not in done.stdout
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ def tiny(tmp_path, monkeypatch):
             "sizes": [0.5],
         },
         "01_cohort": {"matrix": 76, "n_workers": 2},
+        "01_dataset": {"folder": "", "patients": "", "icd": "", "weights": ""},
         "02_pretraining": {"train_fraction": 1.0, "n_steps": 1200, "text": "small"},
     }
     (folder / "default.yaml").write_text(yaml.safe_dump(default))
@@ -542,6 +543,21 @@ def test_ctrl_c_lets_running_jobs_stop_and_says_so_by_its_code(tmp_path):
     assert "Traceback" not in said
 
 
+def test_ctrl_c_before_the_workflow_runs_ends_with_the_same_code(tiny, monkeypatch, capsys):
+    """In the dry run, in the check of the disk, in publishing: wherever it comes."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    for place in ("load_profile", "folder", "publish"):
+        with monkeypatch.context() as patch:
+            patch.setattr(run.subprocess, "run", lambda *a, **k: SimpleNamespace(
+                returncode=0, stdout="Nothing to be done", stderr=""))  # fmt: skip
+            patch.setattr(run, place, interrupted)
+            assert run.main(["figures", "smoke"]) == 130
+        assert "same command resumes" in capsys.readouterr().err
+
+
 def test_a_users_own_data_need_room_for_their_cache(tmp_path):
     values = {"02_pretraining": {"grid_shape": [100, 100, 100]}}
     data = tmp_path / "data"
@@ -572,6 +588,78 @@ def test_what_the_user_brings_is_held_to_what_the_tier_reads(tmp_path):
     with pytest.raises(run.ProfileError, match=r"merlin weights FILE\.pt"):
         run.own_files("full", {"data": str(tmp_path), "weights": str(tmp_path / "official.pt")})
     assert set(run.own_files("full", given | {"data": str(tmp_path)})) == {"data", "weights"}
+
+
+@pytest.mark.parametrize(
+    "name", ["a #b", "a: b", "- a", "'a' \"b\"", "{a}", "$(x) `y`;", "é 山田", "~a"]
+)
+def test_the_users_paths_come_back_as_they_were_given(tiny, tmp_path, name):
+    tiny("mine", {"tier": "embeddings"})
+    with pytest.raises(run.ProfileError, match="EMBEDDINGS=… is missing"):
+        run.brought("mine")
+    own = tmp_path / name
+    own.write_bytes(b"x")
+    run.bring("mine", run.own_files("embeddings", {"embeddings": str(own)}))
+    assert run.brought("mine") == {"embeddings": str(own)}
+    note = tmp_path / "runs" / "mine" / run.OWN
+    before = note.stat().st_mtime_ns
+    run.bring("mine", run.brought("mine"))
+    assert note.stat().st_mtime_ns == before  # nothing reruns
+    own.write_bytes(b"longer")
+    run.bring("mine", run.brought("mine"))
+    assert note.stat().st_mtime_ns != before
+    assert run.take("embeddings", "mine", tmp_path / "taken") == 0
+    assert (tmp_path / "taken").read_bytes() == b"longer"
+    assert run.brought("smoke") == {}
+
+
+def test_a_changed_code_or_scan_is_another_cohort(tmp_path):
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("study_id,volume\nA,a.nii\n")
+    marks = [run.cohort_hash(manifest)]
+    (tmp_path / "codes.csv").write_text("study_id,code\n")
+    marks.append(run.cohort_hash(manifest))
+    (tmp_path / "a.nii").write_bytes(b"1")
+    marks.append(run.cohort_hash(manifest))
+    (tmp_path / "b.nii").write_bytes(b"no part of it")
+    marks.append(run.cohort_hash(manifest))
+    assert len(set(marks)) == 3
+    assert marks[2] == marks[3]
+
+
+def test_a_table_that_code_reads_is_in_its_hash_and_others_are_not(package):
+    (package / "merlin" / "d.py").write_text("HERE = 'words.yaml'\n")
+    for name in ("words.yaml", "others.yaml"):
+        (package / "merlin" / "b" / name).write_text("a: 1\n")
+    before = run.code_hash("merlin.a")
+    (package / "merlin" / "b" / "others.yaml").write_text("a: 2\n")
+    assert run.code_hash("merlin.a") == before
+    (package / "merlin" / "b" / "words.yaml").write_text("a: 2\n")
+    assert run.code_hash("merlin.a") != before
+
+
+def test_names_of_profiles_and_arms_are_plain_words(tiny):
+    tiny("odd", {"arms": {"main": {}, "a; touch x": {}}})
+    with pytest.raises(run.ProfileError, match="names of arms"):
+        run.load_profile("odd")
+    with pytest.raises(run.ProfileError, match="No profile"):
+        run.load_profile("../profiles/smoke")
+
+
+def test_compiled_functions_work_where_nothing_may_be_kept(monkeypatch):
+    import numba
+
+    from merlin import compiled
+
+    plain = numba.njit
+
+    def refusing(*words, cache=False, **options):
+        if cache:
+            return lambda f: (_ for _ in ()).throw(RuntimeError("cannot cache function"))
+        return plain(*words, **options)
+
+    monkeypatch.setattr(compiled.numba, "njit", refusing)
+    assert compiled.njit()(lambda x: x + 1)(1) == 2
 
 
 def test_every_figure_of_a_notebook_is_shown_not_the_first_alone(tmp_path):
