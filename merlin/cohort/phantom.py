@@ -286,9 +286,9 @@ def body_of(seed, study, *, without=()):
     return _body(seed, study, tuple(without))[0]
 
 
-def scanner_grid(study, matrix):
+def scanner_grid(seed, study, matrix):
     """The voxel grid of a study on a scanner of `matrix` × `matrix` pixels."""
-    p, rng = study.patient, stream(0, study.study_id, "grid")
+    p, rng = study.patient, stream(seed, study.study_id, "grid")
     if study.site.is_spine:
         pixel = 210.0 / matrix
         n = round(330 / study.slice_mm)
@@ -323,7 +323,7 @@ def acquire(seed, study, *, matrix, grid=None, without=()):
         `anatomy.LABEL`; 0 is everything else.
     grid : render.Grid
     """
-    grid = grid or scanner_grid(study, matrix)
+    grid = grid or scanner_grid(seed, study, matrix)
     body = body_of(seed, study, without=without)
     torso, shapes, loss = anatomy.scene(body, stream(seed, study.study_id, "bowel"))
     hu, label = render.render(
