@@ -35,8 +35,8 @@ figures: setup ## Run the notebooks of PROFILE in order and fill figures/
 site: setup ## Render what PROFILE ran as a static site in site/ (open site/index.html)
 	@$(BIN)/python -m merlin.site.build "$$PROFILE" site
 
-test: setup ## Run the tests (under ten minutes on two cores)
-	@$(BIN)/python -m pytest
+test: setup ## Run the tests, CORES at a time (minutes on two)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n "$$CORES" --dist worksteal
 
 bench: setup ## Compare speed and memory with the other way, with the machine's name
 	@$(BIN)/python scripts/bench.py

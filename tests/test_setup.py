@@ -48,7 +48,7 @@ def set_up(folder, python, **env):
     path = f"{tools}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", str(SETUP), ".venv"], cwd=folder, env=outside | {"PATH": path} | env,
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 

@@ -100,7 +100,7 @@ def models(tmp_path_factory):
     folders = [str(f) for f in (OFFICIAL, Path(__file__).parent, out, texts, words)]
     done = subprocess.run(
         [sys.executable, "-c", given + SCRIPT, *folders],
-        capture_output=True, text=True, timeout=400, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return SimpleNamespace(

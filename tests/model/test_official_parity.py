@@ -87,7 +87,7 @@ def official(tmp_path_factory):
     command = [sys.executable, "-c", SCRIPT, str(OFFICIAL), str(Path(__file__).parent), str(out)]
     done = subprocess.run(
         [*command, json.dumps(DEPTHS[26]), json.dumps(SHAPES)],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return out

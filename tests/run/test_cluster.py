@@ -43,7 +43,7 @@ def project(tmp_path):
 def snakemake(root, *more, python=sys.executable, **env):
     return subprocess.run(
         [python, "-m", "snakemake", *more], cwd=root, capture_output=True, text=True,
-        timeout=300, check=False, env=os.environ | {"PYTHONPATH": str(root)} | env,
+        timeout=900, check=False, env=os.environ | {"PYTHONPATH": str(root)} | env,
     )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def test_two_processes_have_the_whole_batchs_gradients_and_train_as_one(tmp_path
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parent)}
     done = subprocess.run(
         [*command, str(script), str(tmp_path / "two")], env=env, capture_output=True, text=True,
-        timeout=300, check=False,
+        timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     loss, expected = gradients()
@@ -171,7 +171,7 @@ for case in json.loads(sys.argv[2]):
 def measured():
     """Bytes that a training step takes, by case."""
     command = [sys.executable, "-c", MEASURE, str(Path(__file__).parent), json.dumps(CASES)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return {tuple(case): n for case, n in map(json.loads, done.stdout.splitlines())}
 

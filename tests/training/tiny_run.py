@@ -23,11 +23,12 @@ IMAGE = ImageConfig(
     n_phecodes=3, embedding_size=16,
 )  # fmt: skip
 TEXT = TextConfig(kind="small", hidden_size=32, n_layers=1, max_length=32, embedding_size=16)
+N_STEPS = 12
 
 
 def config(**changes):
     base = dict(
-        n_steps=12, batch_size=4, learning_rate=3e-3, warmup_steps=2, save_every=100,
+        n_steps=N_STEPS, batch_size=4, learning_rate=3e-3, warmup_steps=2, save_every=100,
         evaluate_every=5, shift_voxels=1, noise=0.02, gain=0.05, sections_per_step=2,
     )  # fmt: skip
     return TrainingConfig(**(base | changes))
