@@ -317,19 +317,23 @@ def _verse(args):
 
 
 def _totalsegmentator(args):
+    import pandas as pd
+
     from merlin.cohort import totalsegmentator
     from merlin.run import write_csv
 
     out = Path(args.out)
     target = out / "manifest.csv"
     _refuse_existing(target, args.overwrite)
-    scans = totalsegmentator.read_folder(args.folder)
-    manifest, excluded = totalsegmentator.write_label_maps(
+    scans, incomplete = totalsegmentator.read_folder(args.folder)
+    manifest, unfit = totalsegmentator.write_label_maps(
         scans, out, min_structures=args.min_structures, n_workers=args.workers
     )
+    excluded = pd.concat([incomplete, unfit], ignore_index=True)
     if manifest.empty:
-        reason, n = next(excluded["reason"].value_counts().items())
-        raise ValueError(f"none of the {len(scans)} scans can be used; {n} of them: {reason}")
+        reasons = excluded["reason"].value_counts()
+        said = "".join(f"\n  {n} of them: {reason}" for reason, n in reasons.head(5).items())
+        raise ValueError(f"none of the {len(excluded)} scans can be used{said}")
     write_csv(out / "excluded.csv", excluded)
     write_csv(target, manifest)
     n = manifest["split"].value_counts()
