@@ -80,7 +80,6 @@ def run(
     kept = (
         out / ".unfinished" if command == "findings" else out.with_name(f".unfinished-{out.name}")
     )
-    kept.mkdir(parents=True, exist_ok=True)
     what = [file_hash(weights), assume_hu, merlin.__version__, PREPROCESS_VERSION]
     done, failed = {}, []
     for scan in tqdm(scans, desc="scans", disable=len(scans) < 4):
@@ -98,9 +97,10 @@ def run(
         _write_findings(model, facts, done, out, overwrite)
     elif done:
         _write_embeddings(model, facts, done, out, weights)
-    for path in kept.iterdir():
-        path.unlink()
-    kept.rmdir()
+    if kept.exists():
+        for path in kept.iterdir():
+            path.unlink()
+        kept.rmdir()
     if failed:
         sys.stderr.write(f"{len(failed)} of {len(scans)} scans could not be read:\n")
         sys.stderr.write("".join(f"  {error}\n" for error in failed))
@@ -124,6 +124,7 @@ def _one(scan, number, kept, what, model, facts, grid, is_drawn):
     seen = load_input(source, grid, assume_hu=what[1])
     image, logits = _encode(scan, model, seen.image)
     input_id = hashlib.sha256(seen.image.tobytes()).hexdigest()[:16]
+    kept.mkdir(parents=True, exist_ok=True)
     if picture:
         _draw_qc(picture, number, seen, facts)
     with atomic(file, "wb") as stream:

@@ -467,8 +467,8 @@ def _check_rescale(
         found = f"rescale type {', '.join(sorted(types))} instead of HU" + (kind and f" ({kind})")
     elif missing:
         found = f"{missing} of {len(slices)} slices without rescale slope and intercept"
-    elif any(s.slope == 0 for s in slices):
-        found = "a rescale slope of 0"
+    elif any(s.slope <= 0 for s in slices):
+        found = f"a rescale slope of {min(s.slope for s in slices):g}"
     else:
         return slices
     if not assume_hu:

@@ -26,8 +26,14 @@ FORMS_TOL_MM = 1.0  # how far sform and qform may place a corner apart unnoticed
 UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units: not stated, metre, mm, micrometre
 
 
-def read_nifti(path: Path) -> Volume:
+def read_nifti(path: Path, *, assume_hu: bool = False) -> Volume:
     """Read a 3D file of plain numbers, whatever they mean: `hu` holds the values as scaled.
+
+    Parameters
+    ----------
+    path : Path
+    assume_hu : bool
+        Go on where the slope is negative.
 
     Raises
     ------
@@ -38,6 +44,15 @@ def read_nifti(path: Path) -> Volume:
     shape, dtype = _shape(path, header)
     offset = _offset(path, raw, header, shape, dtype.itemsize, notes)
     slope, intercept = _scaling(path, header)
+    if slope < 0:
+        if not assume_hu:
+            raise UnreadableScan.about(
+                path,
+                found=f"a slope of {slope:g} (scl_slope), which turns air into bone",
+                expected="a positive slope",
+                mend="Correct it, or pass assume_hu (--assume-hu) if it is right",
+            )
+        notes.append(f"Taken as HU on request, although the slope is {slope:g}.")
     affine = _affine(path, header, notes)
     hu = np.frombuffer(raw, dtype, math.prod(shape), offset).reshape(shape, order="F")
     if not dtype.isnative:

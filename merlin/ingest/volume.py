@@ -280,7 +280,7 @@ def read(source: Source, *, assume_hu: bool = False, min_slices: int = MIN_SLICE
     if source.series is None:
         from merlin.ingest import nifti
 
-        volume = nifti.read_nifti(source.path)
+        volume = nifti.read_nifti(source.path, assume_hu=assume_hu)
     else:
         from merlin.ingest import dicom
 
