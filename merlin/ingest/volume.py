@@ -16,7 +16,7 @@ import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -190,7 +190,10 @@ def find_scans(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
     scans: dict[Path, None] = {}
     notes = []
     for path in map(Path, paths):
-        inside, said = _expand(path) if path.is_dir() else ([path], [])
+        inside, said = [path], []
+        with suppress(OSError):  # what cannot be looked at is refused when it is read
+            if path.is_dir():
+                inside, said = _expand(path)
         scans.update(dict.fromkeys(inside))
         notes += [f"{shown(path)}: {note}" for note in said]
     return list(scans), notes
@@ -206,8 +209,10 @@ def _expand(folder: Path) -> tuple[list[Path], list[str]]:
     holding = {parent for p in nifti for parent in p.parents}
     scans, n_other, beside = set(nifti), 0, Counter()
     for path in set(found.files) - scans:
-        home = path.parent
-        if not dicom.looks_like_dicom(path):
+        home, is_dicom = path.parent, False
+        with suppress(OSError):
+            is_dicom = dicom.looks_like_dicom(path)
+        if not is_dicom:
             n_other += 1
         elif home in holding:
             beside[home] += 1
@@ -282,9 +287,9 @@ def read(source: Source, *, assume_hu: bool = False, min_slices: int = MIN_SLICE
 
         volume = nifti.read_nifti(source.path, assume_hu=assume_hu)
     else:
-        from merlin.ingest import dicom
+        from merlin.ingest import dicom_stack
 
-        volume = dicom.read_series(source.path, source.series, assume_hu=assume_hu)
+        volume = dicom_stack.read_series(source.path, source.series, assume_hu=assume_hu)
     notes = [*volume.notes, *_check_geometry(source.path, volume, min_slices)]
     hu = _check_values(source.path, volume.hu, assume_hu, notes)
     return Volume(hu, volume.affine, tuple(notes))
@@ -396,7 +401,7 @@ def _check_values(path: Path, hu: np.ndarray, assume_hu: bool, notes: list[str])
                 expected=expected,
                 mend=f"{mend}, or pass assume_hu (--assume-hu) if it is right",
             )
-        notes.append(f"Taken as HU on request, although it is {found}.")
+        notes.append(f"Taken as HU on request, although the values look odd: {found}.")
     if low < -1100:
         notes.append(f"Values down to {low:g} (padding below air) are read as air.")
     return hu
