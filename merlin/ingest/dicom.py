@@ -228,7 +228,8 @@ def _refuse_half_copied(path: Path, files: tuple[Path, ...], found: _Look) -> in
 
 def _pattern(file: Path) -> str:
     """A file's name without its numbers: the files of one series are called alike."""
-    return re.sub(r"[0-9a-fA-F.-]+", "#", file.name)
+    name = re.sub(r"(?i)\.(part|partial|filepart|crdownload|tmp)$", "", file.name)  # of a download
+    return re.sub(r"[0-9a-fA-F.-]+", "#", name)
 
 
 def _not_a_slice(header: Dataset) -> str:

@@ -178,6 +178,15 @@ def test_a_series_whose_last_slices_are_no_slices_is_refused(tmp_path, damage, n
     assert f"{12 - n:04d}.dcm" in message
 
 
+def test_a_download_that_was_not_finished_is_a_slice_that_is_missing(tmp_path):
+    for k in range(12):
+        write_slice(tmp_path / "ct", body()[:, :, k].T, (0, 0, 3 * k))
+    last = names(tmp_path / "ct")[-1]
+    _zeros(last)
+    last.rename(last.with_name(f"{last.name}.part"))
+    assert "1 of 12 files of the series without a slice" in refusal(tmp_path / "ct")
+
+
 def test_other_empty_and_damaged_files_do_not_lose_a_series(tmp_path):
     write_series(tmp_path / "study/ct")
     scouts = write_series(tmp_path / "study/scout", SeriesInstanceUID="1.9", SeriesNumber=9)
