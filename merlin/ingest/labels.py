@@ -41,6 +41,9 @@ def label_on_grid(path, affine, shape):
     if label.min() < 0 or label.max() > 255:
         raise UnreadableScan(f"{path}: labels {label.min()} to {label.max()}; expected 0 to 255.")
     to_index = np.linalg.solve(image.affine, affine)
+    exact = np.rint(to_index)
+    if np.allclose(to_index, exact, atol=1e-4) and abs(np.linalg.det(exact)) == 1:
+        to_index = exact  # axes turned alone: rounding must not lose the outermost voxels
     return ndimage.affine_transform(
         label.astype(np.uint8), to_index[:3, :3], to_index[:3, 3], tuple(shape), order=0, cval=0
     )

@@ -290,6 +290,19 @@ def test_a_label_map_that_cannot_be_read_is_refused_too(tmp_path):
         label_on_grid(tmp_path / "b.nii", np.eye(4), (4, 4, 4))
 
 
+def test_a_label_map_comes_to_its_own_scans_grid_whole_and_unmirrored(tmp_path):
+    label = np.random.default_rng(3).integers(0, 5, (9, 8, 7)).astype(np.uint8)
+    affine = np.eye(4)
+    affine[:3, :3] = np.linalg.qr(np.random.default_rng(4).normal(size=(3, 3)))[0] * (2, 2.5, 3)
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = 8
+    for name, values, own in (("a", label, affine), ("b", label[::-1], affine @ flip)):
+        nib.save(nib.Nifti1Image(values, own), tmp_path / f"{name}.nii")
+        stored = nib.load(tmp_path / "a.nii").affine  # rounded, as a scan's is
+        found = label_on_grid(tmp_path / f"{name}.nii", stored, (9, 8, 7))
+        np.testing.assert_array_equal(found, label)
+
+
 def test_a_name_of_any_bytes_can_be_read_and_refused(tmp_path):
     good = write_nifti(tmp_path / "a.nii")
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.nii")
