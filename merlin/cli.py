@@ -13,21 +13,16 @@
     merlin check
 
 Scans are NIfTI files or DICOM folders; a folder of NIfTI files is all of its files. What is assumed
-about a scan is printed. A scan that cannot be read is reported at the end and does not stop the
-others.
+about a scan, and what of a folder is not taken, is printed. A scan that cannot be read is reported at
+the end and does not stop the others. A call that was interrupted goes on when it is repeated.
 
 Exit codes: 0 all scans done, 1 some scans could not be read, 2 nothing could be done.
 """
 
 import argparse
-import hashlib
+import io
 import sys
 from pathlib import Path
-
-PHANTOM_WARNING = (
-    "These weights were trained on synthetic phantoms. Scores on a real scan test the software; they "
-    "are not findings. Not for clinical use."
-)
 
 
 def parser():
@@ -62,7 +57,7 @@ def parser():
         command.add_argument(
             "--assume-hu",
             action="store_true",
-            help="read a scan as HU although its values look otherwise",
+            help="read a scan as HU whatever its values look like",
         )
         command.add_argument("--overwrite", action="store_true", help="replace results that exist")
     command = commands.add_parser(
@@ -165,10 +160,13 @@ def _more_commands(commands):
         help="read the VerSe dataset and its fracture grades into a manifest",
         description="Lists the scans of the unpacked VerSe parts (dataset-verse20test/ and its like) with "
         "a fracture label each: 1 if any vertebra's grade reaches --min-grade, empty without a grade. "
-        "The grades are a CSV of one row a subject, columns named like vertebrae. See docs/full_tier.md.",
+        "Patients that stand in several parts get one split. The grades are a table of one row a "
+        "subject, columns named like vertebrae. See docs/full_tier.md.",
     )
     command.add_argument("folder", metavar="FOLDER")
-    command.add_argument("--grades", required=True, help="CSV of subject and a grade per vertebra")
+    command.add_argument(
+        "--grades", required=True, help="table of subject and a grade per vertebra"
+    )
     command.add_argument("--subject", default="subject", help="its column of subjects")
     command.add_argument("--min-grade", type=int, default=1, help="Genant's; default: 1")
     command.add_argument("--out", required=True, help="folder for manifest.csv")
@@ -232,6 +230,8 @@ def _more_commands(commands):
 def main(argv=None):
     """Run the command line; returns the exit code."""
     args = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a sign loses no result
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return COMMANDS.get(args.command, _run)(args)
     except (OSError, ValueError) as error:
@@ -250,11 +250,10 @@ def _refuse_existing(target, overwrite):
 
 
 def _run(args):
-    from merlin.ingest.volume import find_scans
+    from merlin import own_scans
 
     out = Path(args.out)
-    target = out / "findings.csv" if args.command == "findings" else out
-    _refuse_existing(target, args.overwrite)
+    _refuse_existing(out / "findings.csv" if args.command == "findings" else out, args.overwrite)
     if args.command == "embed" and out.suffix != ".npz":
         raise ValueError(f"--out {out}: expected a file name that ends in .npz")
     weights = Path(args.weights) if args.weights else _last_weights()
@@ -262,21 +261,8 @@ def _run(args):
         raise FileNotFoundError(
             f"no weights at {weights}. Give a weights.safetensors, or run make figures."
         )
-    scans = find_scans(args.paths)
-    if not scans:
-        raise FileNotFoundError(
-            "no scan found in the given paths. Expected NIfTI files or DICOM folders."
-        )
-    model, facts, inputs, failed = _read(weights, scans, args.assume_hu)
-    if not inputs:
-        _report(failed, len(scans))
-        return 2
-    if args.command == "findings":
-        _write_findings(model, facts, inputs, out)
-    else:
-        _write_embeddings(model, facts, inputs, out, weights)
-    _report(failed, len(scans))
-    return 1 if failed else 0
+    how = dict(assume_hu=args.assume_hu, overwrite=args.overwrite)
+    return own_scans.run(args.command, args.paths, out, weights, **how)
 
 
 def _release(args):
@@ -308,6 +294,7 @@ def _verse(args):
     )
     write_csv(target, found.manifest)
     n = found.manifest[FRACTURE].value_counts()
+    sys.stdout.write("".join(f"{note}\n" for note in found.notes))
     sys.stdout.write(
         f"grades in {', '.join(found.grades)}; not taken: {', '.join(found.ignored) or 'none'}\n"
         f"Wrote {target}: {len(found.manifest)} scans, {n.get('1', 0)} with a fracture, "
@@ -317,19 +304,23 @@ def _verse(args):
 
 
 def _totalsegmentator(args):
+    import pandas as pd
+
     from merlin.cohort import totalsegmentator
     from merlin.run import write_csv
 
     out = Path(args.out)
     target = out / "manifest.csv"
     _refuse_existing(target, args.overwrite)
-    scans = totalsegmentator.read_folder(args.folder)
-    manifest, excluded = totalsegmentator.write_label_maps(
+    scans, incomplete = totalsegmentator.read_folder(args.folder)
+    manifest, unfit = totalsegmentator.write_label_maps(
         scans, out, min_structures=args.min_structures, n_workers=args.workers
     )
+    excluded = pd.concat([incomplete, unfit], ignore_index=True)
     if manifest.empty:
-        reason, n = next(excluded["reason"].value_counts().items())
-        raise ValueError(f"none of the {len(scans)} scans can be used; {n} of them: {reason}")
+        reasons = excluded["reason"].value_counts()
+        said = "".join(f"\n  {n} of them: {reason}" for reason, n in reasons.head(5).items())
+        raise ValueError(f"none of the {len(excluded)} scans can be used{said}")
     write_csv(out / "excluded.csv", excluded)
     write_csv(target, manifest)
     n = manifest["split"].value_counts()
@@ -669,154 +660,6 @@ def _last_weights():
     raise FileNotFoundError(
         "no trained weights in runs/. Run `make figures PROFILE=smoke` (minutes), or give --weights."
     )
-
-
-def _read(weights, scans, assume_hu):
-    """Model, its facts, {scan: ModelInput}, {scan: error}."""
-    from tqdm import tqdm
-
-    from merlin.ingest.preprocess import Grid, load_input
-    from merlin.ingest.volume import UnreadableScan
-    from merlin.training.checkpoint import load_weights
-
-    model, facts = load_weights(weights)
-    shape = facts["grid"]
-    grid = Grid(tuple(shape["spacing_mm"]), tuple(shape["shape"]), tuple(shape["hu_window"]))
-    sys.stdout.write(
-        f"Weights: {weights} ({facts['tier']} tier, profile {facts['profile']}).\n"
-        f"Model input: {grid.shape} voxels of {grid.spacing_mm} mm (R, A, S), "
-        f"HU {grid.hu_window[0]:g} to {grid.hu_window[1]:g}.\n"
-    )
-    if facts["tier"] == "phantom":
-        sys.stdout.write(PHANTOM_WARNING + "\n")
-    inputs, failed = {}, {}
-    for scan in tqdm(scans, desc="reading", disable=len(scans) < 4):
-        try:
-            inputs[scan] = load_input(scan, grid, assume_hu=assume_hu)
-        except (UnreadableScan, OSError) as error:
-            failed[scan] = error
-    for number, (scan, seen) in enumerate(inputs.items(), 1):
-        sys.stdout.write(
-            f"scan {number}: {scan}, {seen.body_fraction:.0%} of the body inside the crop\n"
-        )
-        for note in seen.notes:
-            sys.stdout.write(f"    {note}\n")
-    return model, facts, inputs, failed
-
-
-def _report(failed, n_scans):
-    if failed:
-        sys.stderr.write(f"{len(failed)} of {n_scans} scans could not be read:\n")
-        for error in failed.values():
-            sys.stderr.write(f"  {error}\n")
-
-
-def _encode(model, inputs):
-    from merlin.embeddings import encode_images, encode_texts, prompt_bank
-
-    seen = list(inputs.values())
-    image, logits = encode_images(
-        model, lambda i: seen[i].image, len(seen), batch_size=4, desc="encoding"
-    )
-    rows, version = prompt_bank()
-    prompts, _ = encode_texts(model, [r[3] for r in rows], desc="prompts")
-    return image, logits, rows, prompts, version
-
-
-def _write_findings(model, facts, inputs, out):
-    import numpy as np
-    import pandas as pd
-
-    from merlin.evaluation import zero_shot
-    from merlin.run import write_csv
-
-    image, _, rows, prompts, _ = _encode(model, inputs)
-    finding, kind, wording, _ = (np.array(c) for c in zip(*rows, strict=True))
-    use = wording == "reported"
-    scores = zero_shot.score(image, prompts[use], finding[use], kind[use])
-    table = pd.DataFrame(
-        [
-            dict(
-                scan=i + 1,
-                source=str(scan),
-                finding=name,
-                score=round(float(value), 4),
-                above_zero=int(value > 0),
-            )
-            for i, scan in enumerate(inputs)
-            for name, value in zip(scores.findings, scores.value[i], strict=True)
-        ]
-    )
-    write_csv(out / "findings.csv", table.assign(weights_tier=facts["tier"]))
-    for number, seen in enumerate(inputs.values(), 1):
-        _draw_qc(out, number, seen, facts)
-    sys.stdout.write(
-        f"Wrote {out / 'findings.csv'} and {len(inputs)} QC pictures (scan_001.png, …).\n"
-    )
-
-
-def _draw_qc(out, number, seen, facts):
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from merlin.figures import panels, style
-
-    tables = style.qc_tables(seen, number)
-    sidecar = {
-        "tier_note": "your scan as the model sees it; not for clinical use",
-        "profile": facts["profile"],
-        "seed": facts["seed"],
-        "grid_spacing_mm": facts["grid"]["spacing_mm"],
-    }
-    with mpl.rc_context(style.RC):
-        figure = panels.draw_qc(tables, sidecar)
-        style.stamp(figure, style.stamp_text(sidecar))
-        out.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out / f"scan_{number:03d}.png", dpi=200)
-
-
-def _write_embeddings(model, facts, inputs, out, weights):
-    import numpy as np
-
-    from merlin.embeddings import Embeddings, save_embeddings
-    from merlin.run import file_hash
-
-    image, logits, rows, prompts, version = _encode(model, inputs)
-    finding, kind, wording, prompt = (np.array(c) for c in zip(*rows, strict=True))
-    n, size = image.shape
-    # Ids are hashes of the model's input: paths may hold names.
-    ids = np.array([hashlib.sha256(i.image.tobytes()).hexdigest()[:16] for i in inputs.values()])
-    blank = np.full((n, size), np.nan, np.float32)
-    whole = Embeddings(
-        study_id=ids,
-        patient_id=ids,
-        site=np.full(n, "own"),
-        split=np.full(n, "test"),
-        image=image,
-        findings=blank,
-        impression=blank,
-        sections=np.full((n, 0, size), np.nan, np.float16),
-        section=np.array([], str),
-        phecode_logits=logits,
-        phecode=np.array(facts["phecodes"]),
-        prompt=prompt,
-        prompt_finding=finding,
-        prompt_kind=kind,
-        prompt_wording=wording,
-        prompt_embedding=prompts,
-        meta={
-            "model": facts["model"],
-            "checkpoint": file_hash(weights),
-            "prompts": version,
-            "tier": facts["tier"],
-        },
-    )
-    save_embeddings(out, whole)
-    sys.stdout.write(
-        f"Wrote {n} embeddings of {size} numbers to {out}; ids are hashes of the model's input:\n"
-    )
-    for scan, identity in zip(inputs, ids, strict=True):
-        sys.stdout.write(f"  {identity}  {scan}\n")
 
 
 COMMANDS = {

@@ -1,5 +1,12 @@
 """The command line on small scans with small models."""
 
+import gzip
+import io
+import os
+import sys
+import weakref
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,6 +82,126 @@ def test_one_bad_scan_is_reported_and_does_not_lose_the_others(weights, scans, t
     assert "trained on synthetic phantoms" in said.out
     assert "1 of 2 scans could not be read" in said.err
     assert "bad.nii.gz" in said.err
+
+
+@pytest.fixture
+def many(scans, tmp_path):
+    """Scans as they lie about: equal, linked, odd names, DICOM beside NIfTI, damaged ones."""
+    folder = tmp_path / "many"
+    (folder / "sub").mkdir(parents=True)
+    good = (scans / "good.nii.gz").read_bytes()
+    raw = bytearray(gzip.decompress(good))
+    raw[80:84] = np.float32(2.5).tobytes()  # pixdim of one axis alone: a contradiction
+    (folder / "a.nii.gz").write_bytes(good)
+    (folder / "b_equal.nii.gz").write_bytes(good)
+    (folder / "c_spacing.nii").write_bytes(raw)
+    (folder / "d_cut.nii.gz").write_bytes(good[: len(good) // 2])
+    Path(os.fsdecode(bytes(folder / "sub") + b"/caf\xe9\x1b.nii.gz")).write_bytes(good)
+    (folder / "._a.nii.gz").write_bytes(b"double")
+    (folder / "loop").symlink_to(folder)
+    (folder / "IM1").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 200)
+    (folder / "series").mkdir()
+    (folder / "series/IM1").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 200)
+    return folder
+
+
+def test_of_a_folder_all_that_can_be_read_is_done_and_the_rest_said(
+    many, weights, tmp_path, capsys
+):
+    out = tmp_path / "scans.npz"
+    assert cli.main(["embed", str(many), "--weights", str(weights), "--out", str(out)]) == 1
+    found = load_embeddings(out)
+    one = found.patient_id[0]
+    assert found.study_id.tolist() == [one, f"{one}-2", f"{one}-3"]  # what evaluate asks for
+    assert set(found.patient_id) == {one}
+    said = capsys.readouterr()
+    assert r"caf\xe9\x1b.nii.gz" in said.out
+    assert "1 DICOM files beside NIfTI in many/ were not read" in said.out
+    assert "1 macOS doubles left out." in said.out
+    assert "1 links to what stands elsewhere in the folder left out." in said.out
+    assert "2 scans equal another one" in said.out
+    assert "3 of 6 scans could not be read" in said.err
+    for name in ("c_spacing.nii", "d_cut.nii.gz", "series"):
+        assert f"{name}: found " in said.err
+    assert not list(tmp_path.glob(".unfinished*"))
+
+
+def test_an_interrupted_call_goes_on_and_holds_one_scan_at_a_time(
+    many, weights, tmp_path, monkeypatch
+):
+    from merlin import own_scans
+
+    read, alive = [], []
+
+    def load(source, *args, **options):
+        assert not [r for r in alive if r() is not None]
+        if len(read) == 1:
+            read.append("stopped")
+            raise KeyboardInterrupt
+        read.append(source.path.name)
+        seen = load_input(source, *args, **options)
+        alive.append(weakref.ref(seen))
+        return seen
+
+    load_input = own_scans.load_input
+    monkeypatch.setattr(own_scans, "load_input", load)
+    ask = ["findings", str(many / "a.nii.gz"), str(many / "b_equal.nii.gz"),
+           "--weights", str(weights), "--out", str(tmp_path / "out")]  # fmt: skip
+    assert cli.main(ask) == 130
+    assert not (tmp_path / "out" / "findings.csv").exists()
+    assert cli.main(ask) == 0
+    assert read == ["a.nii.gz", "stopped", "b_equal.nii.gz"]
+    resumed = (tmp_path / "out" / "findings.csv").read_bytes()
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {"findings.csv", "scan_001.png", "scan_002.png"}
+    assert cli.main([*ask[:-1], str(tmp_path / "whole")]) == 0
+    assert (tmp_path / "whole" / "findings.csv").read_bytes() == resumed
+
+
+def test_overwrite_leaves_nothing_of_the_former_call_and_all_else(many, weights, tmp_path):
+    out = tmp_path / "out"
+    two = [str(many / "a.nii.gz"), str(many / "b_equal.nii.gz")]
+    ask = ["--weights", str(weights), "--out", str(out)]
+    assert cli.main(["findings", *two, *ask]) == 0
+    (out / "scan_009.png").write_bytes(b"the user's own")
+    assert cli.main(["findings", two[0], *ask]) == 2
+    assert cli.main(["findings", two[0], *ask, "--overwrite"]) == 0
+    assert {p.name for p in out.iterdir()} == {"findings.csv", "scan_001.png", "scan_009.png"}
+    assert pd.read_csv(out / "findings.csv")["scan"].unique().tolist() == [1]
+
+
+def test_a_scan_that_cannot_be_encoded_is_refused_alone(
+    many, weights, tmp_path, monkeypatch, capsys
+):
+    from merlin.model.two_towers import TwoTowers
+
+    calls, embed = [], TwoTowers.embed_volumes
+
+    def fails_once(self, batch):
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("shape of PLANTED^NAME")
+        return embed(self, batch)
+
+    monkeypatch.setattr(TwoTowers, "embed_volumes", fails_once)
+    two = [str(many / "a.nii.gz"), str(many / "b_equal.nii.gz")]
+    out = tmp_path / "o.npz"
+    assert cli.main(["embed", *two, "--weights", str(weights), "--out", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert "a.nii.gz: found an error while it was encoded (RuntimeError)" in said
+    assert "PLANTED" not in said
+    assert len(load_embeddings(out).study_id) == 1
+
+
+def test_a_terminal_that_cannot_write_a_sign_loses_no_result(many, weights, tmp_path, monkeypatch):
+    path = many / "Bäuche.nii.gz"
+    path.write_bytes((many / "a.nii.gz").read_bytes())
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    ask = ["embed", str(path), "--weights", str(weights), "--out", str(tmp_path / "o.npz")]
+    assert cli.main(ask) == 0
+    terminal.flush()
+    assert rb"B\xe4uche" in terminal.buffer.getvalue()
 
 
 def test_results_are_not_overwritten_in_silence(weights, scans, tmp_path, capsys):

@@ -25,8 +25,11 @@ from tqdm import tqdm
 
 from merlin.cohort import anatomy
 from merlin.cohort.manifest import SPLITS
+from merlin.cohort.tables import plain, read_ages, read_ids, read_sexes, read_table
+from merlin.cohort.tree import shown
 from merlin.run import end_with_parent, fingerprint
 
+GRID_TOL_VOXEL = 0.25  # how far a mask's voxel may lie from the CT's: affines are rounded
 # Structures of several masks; all others go by their own name.
 MASKS = {
     "lung_left": ("lung_upper_lobe_left", "lung_lower_lobe_left"),
@@ -58,16 +61,19 @@ def read_folder(folder):
 
     Returns
     -------
-    DataFrame
+    scans : DataFrame
         `study_id, patient_id, split, volume, segmentations`, and `sex` and `age` where the list has
         them; splits are the dataset's own (`train`, `val`, `test`), one scan a patient.
+    excluded : DataFrame
+        `study_id, split, reason`: rows without a usable id or split, ids that stand twice, scans
+        without a CT or without masks.
 
     Raises
     ------
     FileNotFoundError
         If there is no `meta.csv`.
-    ValueError
-        Naming every scan of the list without a CT or without masks, and columns that are missing.
+    TableError
+        Naming columns that are missing, and rows whose age or sex cannot be read.
     """
     folder = Path(folder)
     source = folder / "meta.csv"
@@ -76,48 +82,52 @@ def read_folder(folder):
             f"{source} is missing. Expected the unpacked TotalSegmentator dataset: meta.csv beside "
             "folders such as s0011/."
         )
-    meta = pd.read_csv(source, sep=None, engine="python", dtype=str)
-    missing = [c for c in ("image_id", "split") if c not in meta]
-    if missing:
-        raise ValueError(f"meta.csv: no column {', '.join(missing)}; found {', '.join(meta)}")
-    problems, rows = [], []
-    meta[["image_id", "split"]] = meta[["image_id", "split"]].fillna("")
-    for row, (name, split) in enumerate(zip(meta["image_id"], meta["split"], strict=True), 2):
-        if not name or split not in SPLITS:
-            found = f"image_id {name!r}, split {split!r}"
-            problems.append(f"row {row}: {found}. Expected an id and one of {', '.join(SPLITS)}")
-            continue
-        volume, masks = folder / name / "ct.nii.gz", folder / name / "segmentations"
-        if not volume.is_file():
-            problems.append(f"row {row}: {name}/ct.nii.gz is missing")
-        elif not masks.is_dir():
-            problems.append(f"row {row}: {name}/segmentations/ is missing")
-        else:
-            rows.append((name, name, split, volume, masks))
-    if problems:
-        raise ValueError(
-            f"meta.csv: {len(problems)} of {len(meta)} scans are incomplete. Unpack the dataset again, "
-            "or remove their rows.\n  " + "\n  ".join(problems)
-        )
-    table = pd.DataFrame(
-        rows, columns=["study_id", "patient_id", "split", "volume", "segmentations"]
+    meta = read_table(source, needed=("image_id", "split"))
+    names = read_ids(meta["image_id"], where="meta.csv, column image_id")
+    table = pd.DataFrame({"study_id": names, "patient_id": names})
+    table["split"] = meta["split"].str.strip().str.lower()
+    table["volume"] = [folder / n / "ct.nii.gz" for n in names]
+    table["segmentations"] = [folder / n / "segmentations" for n in names]
+    for ours, theirs, read in (
+        ("sex", ("gender", "sex"), read_sexes),
+        ("age", ("age",), read_ages),
+    ):
+        column = next((c for c in meta if plain(c) in theirs), None)
+        if column is not None:
+            table[ours] = read(meta[column], where=f"meta.csv, column {column}")
+    if "age" in table:
+        table["age"] = table["age"].map("{:g}".format, "ignore")
+    twice = names.duplicated(keep=False)
+    reasons = pd.Series([_row_problem(r) for r in table.itertuples()], table.index, dtype=object)
+    reasons = reasons.mask(twice & (reasons == ""), "its id stands more than once")
+    is_bad = reasons != ""
+    excluded = table.loc[is_bad, ["study_id", "split"]].assign(
+        reason=[f"meta.csv, row {i + 2}: {why}" for i, why in reasons[is_bad].items()]
     )
-    if "gender" in meta:
-        first = meta["gender"].str.strip().str.upper().str[:1]
-        table["sex"] = first.where(first.isin(["F", "M"]))
-    if "age" in meta:
-        table["age"] = pd.to_numeric(meta["age"], errors="coerce").map("{:g}".format, "ignore")
-    return table
+    return table[~is_bad].reset_index(drop=True), excluded.reset_index(drop=True)
 
 
-def read_labels(segmentations, shape):
+def _row_problem(row):
+    """Why a row of the list cannot be used; empty if it can."""
+    if not row.study_id or Path(row.study_id).name != row.study_id:
+        return "no image_id that names a folder"
+    if row.split not in SPLITS:
+        return f"split {row.split!r}. Expected one of {', '.join(SPLITS)}"
+    if not row.volume.is_file():
+        return f"{row.study_id}/ct.nii.gz is missing"
+    if not row.segmentations.is_dir():
+        return f"{row.study_id}/segmentations/ is missing"
+    return ""
+
+
+def read_labels(segmentations, ct):
     """One label map of our structures from a scan's masks.
 
     Parameters
     ----------
     segmentations : path
-    shape : (3,) int
-        Of the CT.
+    ct : nibabel image
+        Whose grid the label map gets.
 
     Returns
     -------
@@ -129,22 +139,45 @@ def read_labels(segmentations, shape):
     Raises
     ------
     ValueError
-        If a mask is not as large as the CT.
+        If a mask holds no whole numbers, or does not lie on the CT's grid.
     """
-    label, annotated = np.zeros(shape, np.uint8), []
+    label, annotated = np.zeros(ct.shape, np.uint8), []
     for structure, number in anatomy.LABEL.items():
         files = [Path(segmentations) / f"{m}.nii.gz" for m in masks_of(structure)]
         files = [f for f in files if f.is_file()]
         for file in files:
-            mask = np.asanyarray(_load_whole(file).dataobj)
-            if mask.shape != tuple(shape):
-                raise ValueError(
-                    f"{file}: {mask.shape} voxels, the CT has {tuple(shape)}. Fetch the scan again."
-                )
-            label[mask > 0] = number
+            label[_mask(file, ct) > 0] = number
         if files:
             annotated.append(structure)
     return label, tuple(annotated)
+
+
+def _mask(file, ct):
+    """A mask's values along the axes of its CT: its own may be swapped or flipped, by its affine."""
+    image = _load_whole(file)
+    values = np.asanyarray(image.dataobj)
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        raise ValueError(f"{file.name}: values are not whole numbers; is this a mask?")
+    to_mask = np.linalg.solve(image.affine, ct.affine)  # index in the CT to index in the mask
+    exact = np.rint(to_mask)
+    turn = np.abs(exact[:3, :3])
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in ct.shape[:3]], [1])).reshape(4, -1)
+    index = (exact @ corners)[:3]
+    if not (
+        values.ndim == len(ct.shape) == 3
+        and (turn.sum(0) == 1).all()
+        and (turn.sum(1) == 1).all()
+        and np.abs((to_mask - exact) @ corners).max() <= GRID_TOL_VOXEL
+        and (index.min(1) == 0).all()
+        and (index.max(1) == np.array(values.shape) - 1).all()
+    ):
+        raise ValueError(
+            f"{file.name}: {'×'.join(map(str, values.shape))} voxels that do not lie on the CT's grid; "
+            f"the CT has {'×'.join(map(str, ct.shape))}. Fetch the scan again."
+        )
+    axes = turn.argmax(0)
+    values = values.transpose(axes)
+    return values[tuple(slice(None, None, int(exact[a, i])) for i, a in enumerate(axes))]
 
 
 def _load_whole(path):
@@ -179,7 +212,7 @@ def write_label_maps(scans, out, *, min_structures, n_workers=1):
         In the schema of `data_manifests/README.md`, paths relative to `out`.
     excluded : DataFrame
         `study_id, split, reason`: too few structures, no mask at all of one of ours (a label map cannot
-        say *unknown*), a file that cannot be read.
+        say *unknown*), a mask on another grid than its CT, a file that cannot be read.
     """
     out = Path(out)
     (out / "label_maps").mkdir(parents=True, exist_ok=True)
@@ -211,13 +244,13 @@ def _write_label_map(job, *, min_structures):
     try:
         files = [volume, *sorted(segmentations.iterdir())]
         there = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-        mark = fingerprint(there, anatomy.LABEL, MASKS)
+        mark = fingerprint(there, anatomy.LABEL, MASKS, "by affine")
         made = nib.load(target) if target.exists() else None
         if made is not None and made.header["descrip"].item().decode() == mark:
             label = np.asanyarray(made.dataobj)
         else:
             image = nib.load(volume)
-            label, annotated = read_labels(segmentations, image.shape)
+            label, annotated = read_labels(segmentations, image)
             unknown = [s for s in anatomy.STRUCTURES if s not in annotated]
             if unknown:
                 return f"no mask of {', '.join(unknown)}"
@@ -232,7 +265,7 @@ def _write_label_map(job, *, min_structures):
     except Exception as error:  # a damaged file raises whatever it likes
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise  # the machine's fault, not the scan's
-        return f"not readable: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return f"not readable: {type(error).__name__}: {shown(' '.join(str(error).split()))[:200]}"
     if not has_enough(label, min_structures):
         n = len(np.unique(label[label > 0]))
         return f"{n} of our structures, fewer than {min_structures}"

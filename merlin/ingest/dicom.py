@@ -1,38 +1,29 @@
-"""DICOM folders and multi-frame files: one series chosen, its geometry checked, its HU read.
+"""DICOM folders and multi-frame files: headers read, one series chosen.
 
-Headers are read without pixels to choose the series and sort its slices by position along their
-normal; file names and instance numbers decide nothing. Anything that would put a slice in the
-wrong place (gaps, uneven spacing, missing positions, several phases, mixed orientations) is
-refused with numbers. Names, identifiers, dates and descriptions never leave this module: notes
-and messages hold counts, positions, series numbers and kernels.
+Headers are read without pixels. Whatever is damaged is kept as the refusal of its file, and refuses
+the series only if it lies among its files. `merlin.ingest.dicom_stack` sorts and reads what was
+chosen. Names, identifiers, dates and descriptions never leave these modules: notes and messages hold
+counts, positions, series numbers and kernels.
 """
 
-import warnings
+import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
-from merlin.ingest.volume import (
-    FILL_HU,
-    UnreadableScan,
-    Volume,
-    connected_to_corners,
-    smallest_lossless,
-)
+from merlin.cohort.tree import Tree, shown, walk
+from merlin.ingest.dicom_pixels import damaged, read_file, refusal, short
+from merlin.ingest.volume import UnreadableScan, is_machines
 
-SPACING_TOL = 0.05  # of the spacing: how far a slice may lie from an evenly spaced grid
-SPACING_TOL_MM = 0.11  # the least tolerance, because some scanners round positions to 0.1 mm
-DRIFT_TOL_MM = 0.5  # a slice beside the straight line through first and last
 AXIAL_COSINE = 0.8  # slice normal against the body axis: gantries tilt by up to 30 degrees
 
+_CT_IMAGES = {"CT Image Storage", "Enhanced CT Image Storage"}
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "PatientName",
     "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "AcquisitionNumber",
@@ -41,13 +32,6 @@ _TAGS = [
     "RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
-# What pydicom decodes here without loss of bits; SimpleITK (GDCM) takes the rest. pydicom's own
-# attempts at 12-bit JPEG fail, and print to the terminal on the way.
-_PYDICOM_SYNTAXES = {
-    "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2",
-    "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91",
-    "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +48,6 @@ class Slice:
     intercept: float | None
     rescale_type: str
     image_type: tuple[str, ...]
-    instance: str
     acquisition: str
 
     @property
@@ -115,106 +98,154 @@ def find_series(path: Path) -> Series:
     UnreadableScan
         If there is no CT series, or images of several patients.
     """
-    headers, n_other = _headers(path)
-    notes, skipped = [], Counter()
-    kept = []
-    for file, header in headers:
-        reason = _not_a_slice(header)
-        if reason:
-            skipped[reason] += 1
-        else:
-            kept.append((file, header))
-    _refuse_several_patients(path, [h for _, h in headers])
-    if not kept:
-        what = ", ".join(f"{n} {reason}" for reason, n in sorted(skipped.items()))
-        raise UnreadableScan.about(
-            path,
-            found=what or "no DICOM file",
-            expected="a series of axial CT images",
-            mend="Pass the folder of the CT series"
-            + ("" if what else ", or the NIfTI file itself if there is one"),
-        )
-    if skipped:
-        left_out = ", ".join(f"{n} {reason}" for reason, n in sorted(skipped.items()))
-        notes.append(f"Left out: {left_out}.")
-    if n_other:
-        notes.append(f"{n_other} files that are not DICOM were ignored.")
-    studies = {str(h.get("StudyInstanceUID", "")) for _, h in kept}
+    found = _look(path)
+    _refuse_several_patients(path, found.headers)
+    if not found.slices:
+        raise _nothing(path, found)
+    notes = list(found.notes)
+    if found.skipped:
+        notes.append(f"Left out: {found.what_was_skipped}.")
+    studies = {str(_value(h, "StudyInstanceUID")) for h, _ in found.slices}
     if len(studies) > 1:
         notes.append(f"{len(studies)} studies found; one series of one of them was taken.")
-    groups: dict[str, list[tuple[Path, Dataset]]] = {}
-    for file, header in kept:
-        groups.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((file, header))
-    series = [(g[0][1], [s for f, h in g for s in _slices(path, f, h)]) for g in groups.values()]
+    groups: dict[str, tuple[Dataset, list[Slice]]] = {}
+    for header, slices in found.slices:
+        groups.setdefault(str(_value(header, "SeriesInstanceUID")), (header, []))[1].extend(slices)
+    series = list(groups.values())
     series.sort(
         key=lambda s: (
             -_n_axial(s[1]),
             -len(s[1]),
             _number(s[0]),
-            str(s[0].get("SeriesInstanceUID", "")),
+            str(_value(s[0], "SeriesInstanceUID")),
         )
     )
     if len(series) > 1:
         notes.append(_choice(series))
     if not _n_axial(series[0][1]):
         notes.append("No axial series found; the slices lie along the body.")
-    return Series(tuple(series[0][1]), tuple(notes))
+    chosen = Series(tuple(series[0][1]), ())
+    n_ignored = _refuse_half_copied(path, chosen.files, found)
+    if n_ignored:
+        notes.append(f"{n_ignored} files that are not DICOM were ignored.")
+    return replace(chosen, notes=tuple(notes))
 
 
-def _headers(path: Path) -> tuple[list[tuple[Path, Dataset]], int]:
-    """Headers of all DICOM files at `path`, and how many other files lie there."""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    headers, n_other = [], 0
-    for file in files:
-        if file.name.startswith(".") or file.name.upper() == "DICOMDIR":
+@dataclass
+class _Look:
+    """What lies at a path, file by file."""
+
+    slices: list[tuple[Dataset, list[Slice]]] = field(default_factory=list)  # by file
+    headers: list[Dataset] = field(default_factory=list)
+    skipped: Counter = field(default_factory=Counter)  # DICOM that is no CT slice, by reason
+    damaged: dict[Path, UnreadableScan] = field(default_factory=dict)
+    cut_off: list[Path] = field(default_factory=list)  # of those skipped: the header ends early
+    others: list[Path] = field(default_factory=list)  # not DICOM
+    notes: tuple[str, ...] = ()
+
+    @property
+    def what_was_skipped(self) -> str:
+        return ", ".join(f"{n} {reason}" for reason, n in sorted(self.skipped.items()))
+
+
+def _look(path: Path) -> _Look:
+    """Read the headers of all DICOM files at `path`; a bad one is kept as its refusal."""
+    tree = Tree((path,), {}, ()) if path.is_file() else walk(path)
+    found = _Look(notes=tree.notes)
+    for file in tree.files:
+        try:
+            if not looks_like_dicom(file):
+                found.others.append(file)
+                continue
+            header = read_file(path, file, stop_before_pixels=True, specific_tags=_TAGS)
+            for tag in _TAGS:  # values are read from their bytes when asked for: here, not later
+                _value(header, tag)
+            reason = _not_a_slice(header)
+            slices = [] if reason else list(_slices(path, file, header))
+        except Exception as error:
+            if is_machines(error):
+                raise
+            found.damaged[file] = (
+                error if isinstance(error, UnreadableScan) else damaged(path, file, error)
+            )
             continue
-        if not looks_like_dicom(file):
-            n_other += 1
+        found.headers.append(header)
+        if not reason:
+            found.slices.append((header, slices))
             continue
-        headers.append((file, _dcmread(path, file, stop_before_pixels=True, specific_tags=_TAGS)))
-    return headers, n_other
+        found.skipped[reason] += 1
+        if _is_cut_off(header):
+            found.cut_off.append(file)
+    return found
 
 
-def _dcmread(path: Path, file: Path, **options: Any) -> Dataset:
-    """Read a file, with or without preamble; real headers break rules pydicom warns about."""
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pydicom")
-            try:
-                return pydicom.dcmread(file, **options)
-            except InvalidDicomError:
-                return pydicom.dcmread(file, force=True, **options)
-    except (EOFError, OSError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
-        raise _refusal(
+def _is_cut_off(header: Dataset) -> bool:
+    """Whether a header ends before it says what the object is, or how large its image."""
+    sop_class = UID(str(_value(header, "SOPClassUID") or "")).name
+    is_named = sop_class and _value(header, "Modality")
+    return not is_named or (sop_class in _CT_IMAGES and not _value(header, "Rows"))
+
+
+def _nothing(path: Path, found: _Look) -> UnreadableScan:
+    """The refusal of a path without a CT slice."""
+    if len(found.damaged) == 1 and not found.skipped:
+        return next(iter(found.damaged.values()))
+    n_empty = sum(f.stat().st_size == 0 for f in found.others)
+    parts = [found.what_was_skipped] if found.skipped else []
+    parts += [f"{len(found.damaged)} damaged DICOM files"] if found.damaged else []
+    parts += [f"{n_empty} empty files"] if n_empty else []
+    return refusal(
+        path,
+        ", ".join(parts) or "neither a NIfTI file nor DICOM: no DICOM file",
+        "a series of axial CT images",
+        "Pass the folder of the CT series"
+        + ("" if parts else ", or the NIfTI file itself if there is one"),
+    )
+
+
+def _refuse_half_copied(path: Path, files: tuple[Path, ...], found: _Look) -> int:
+    """Refuse files beside the chosen series that are called alike and hold nothing to read.
+
+    A series that ends early has no gap: only such files tell. Returns how many others there are.
+    """
+    homes, alike = {f.parent for f in files}, {(f.parent, _pattern(f)) for f in files}
+    bad = [f for f in found.damaged if f.parent in homes]
+    if len(bad) == 1:
+        raise found.damaged[bad[0]]
+    bad += [f for f in (*found.cut_off, *found.others) if (f.parent, _pattern(f)) in alike]
+    if bad:
+        n_empty = sum(f.stat().st_size == 0 for f in bad)
+        raise refusal(
             path,
-            f"{_short(path, file)} with a damaged header",
-            "complete DICOM files",
-            "Copy the file again",
-        ) from error
+            f"{len(bad)} of {len(files) + len(bad)} files of the series without a slice "
+            f"({n_empty} empty, {len(bad) - n_empty} cut off, damaged or not DICOM; the first is "
+            f"{short(path, min(bad))})",
+            "whole files",
+            "Copy or export the series again",
+        )
+    return len(found.others) + len(found.damaged)
 
 
-def _refusal(path: Path, found: str, expected: str, mend: str) -> UnreadableScan:
-    return UnreadableScan.about(path, found=found, expected=expected, mend=mend)
-
-
-def _short(path: Path, file: Path) -> str:
-    return "a file" if file == path else str(file.relative_to(path))
+def _pattern(file: Path) -> str:
+    """A file's name without its numbers: the files of one series are called alike."""
+    name = re.sub(r"(?i)\.(part|partial|filepart|crdownload|tmp)$", "", file.name)  # of a download
+    return re.sub(r"[0-9a-fA-F.-]+", "#", name)
 
 
 def _not_a_slice(header: Dataset) -> str:
     """Why a DICOM object is no CT slice, worded after a count; empty if it is one."""
-    modality = str(header.get("Modality", "") or "without modality")
-    sop_class = UID(str(header.get("SOPClassUID", ""))).name
-    image_type = [str(v).upper().strip() for v in _list(header.get("ImageType"))]
+    modality = shown(str(_value(header, "Modality") or "without modality")[:16])
+    sop_class = UID(str(_value(header, "SOPClassUID") or "")).name
+    image_type = [str(v).upper().strip() for v in _list(_value(header, "ImageType"))]
     if "Secondary Capture" in sop_class:
         return "secondary captures"
     if modality != "CT":
         return f"{modality} objects"
-    if not header.get("Rows"):
+    if not _value(header, "Rows"):
         return "CT objects without an image"
     if "LOCALIZER" in image_type or "SCOUT" in image_type:
         return "localizers"
-    if int(header.get("SamplesPerPixel", 1) or 1) != 1:
+    if int(_value(header, "SamplesPerPixel") or 1) != 1:
         return "RGB colour pictures"
     return ""
 
@@ -227,23 +258,25 @@ def _list(value: Any) -> list:
 
 def _refuse_several_patients(path: Path, headers: list[Dataset]) -> None:
     patients = {
-        (str(h.get("PatientID", "") or "").strip() or str(h.get("PatientName", "") or "").strip())
+        str(_value(h, "PatientID") or "").strip() or str(_value(h, "PatientName") or "").strip()
         for h in headers
     }
     patients.discard("")
     if len(patients) > 1:
-        raise _refusal(
+        raise refusal(
             path, f"images of {len(patients)} patients", "one patient", "Pass one patient's folder"
         )
 
 
 def _number(header: Dataset) -> int:
-    return int(_value(header, "SeriesNumber") or 0)
+    number = _floats(_value(header, "SeriesNumber"), 1)
+    return 0 if number is None else int(number[0])
 
 
 def _choice(series: list[tuple[Dataset, list[Slice]]]) -> str:
     def words(header: Dataset, slices: list[Slice]) -> str:
-        kernel = "/".join(str(k) for k in _list(header.get("ConvolutionKernel"))) or "not stated"
+        kernel = "/".join(str(k) for k in _list(_value(header, "ConvolutionKernel")))
+        kernel = shown(kernel[:40]) or "not stated"
         return f"number {_number(header)} ({_n_axial(slices)} slices, kernel {kernel})"
 
     first, others = series[0], "; ".join(words(*s) for s in series[1:])
@@ -263,11 +296,11 @@ def _n_axial(slices: list[Slice]) -> int:
 
 def _slices(path: Path, file: Path, header: Dataset) -> Iterator[Slice]:
     """One slice of a plain file, or one for each frame of an enhanced multi-frame file."""
-    n_frames = int(header.get("NumberOfFrames") or 1)
-    frames = header.get("PerFrameFunctionalGroupsSequence")
-    shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    if n_frames > 1 and (not frames or len(frames) != n_frames):
-        raise _refusal(
+    n_frames = int(_value(header, "NumberOfFrames") or 1)
+    frames = _value(header, "PerFrameFunctionalGroupsSequence")
+    shared = _value(header, "SharedFunctionalGroupsSequence") or [Dataset()]
+    if n_frames < 1 or (n_frames > 1 and (not frames or len(frames) != n_frames)):
+        raise refusal(
             path,
             f"{n_frames} frames without geometry for each",
             "per-frame functional groups",
@@ -285,6 +318,8 @@ def _slices(path: Path, file: Path, header: Dataset) -> Iterator[Slice]:
         position = _floats(get("ImagePositionPatient", "PlanePositionSequence"), 3)
         orientation = _floats(get("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
         spacing = _floats(get("PixelSpacing", "PixelMeasuresSequence"), 2)
+        if spacing is not None and spacing.min() <= 0:
+            spacing = None
         transform = "PixelValueTransformationSequence"
         slope = _floats(get("RescaleSlope", transform), 1)
         intercept = _floats(get("RescaleIntercept", transform), 1)
@@ -294,13 +329,12 @@ def _slices(path: Path, file: Path, header: Dataset) -> Iterator[Slice]:
             position=position,
             orientation=None if orientation is None else orientation.reshape(2, 3),
             pixel_spacing_mm=None if spacing is None else (float(spacing[0]), float(spacing[1])),
-            shape=(int(header.Rows), int(header.get("Columns") or 0)),
+            shape=(int(_value(header, "Rows")), int(_value(header, "Columns") or 0)),
             slope=None if slope is None else float(slope[0]),
             intercept=None if intercept is None else float(intercept[0]),
             rescale_type=str(get("RescaleType", transform) or "").strip().upper(),
-            image_type=tuple(str(v) for v in _list(header.get("ImageType"))),
-            instance=str(header.get("SOPInstanceUID", "")),
-            acquisition=str(header.get("AcquisitionNumber", "") or ""),
+            image_type=tuple(str(v) for v in _list(_value(header, "ImageType"))),
+            acquisition=str(_value(header, "AcquisitionNumber") or ""),
         )
 
 
@@ -319,317 +353,3 @@ def _floats(value: Any, n: int) -> np.ndarray | None:
     except (TypeError, ValueError):
         return None
     return numbers if len(numbers) == n and np.isfinite(numbers).all() else None
-
-
-def read_series(path: Path, series: Series, *, assume_hu: bool = False) -> Volume:
-    """Sort, check and read a chosen series.
-
-    Parameters
-    ----------
-    path : Path
-        As the user gave it, for messages.
-    series : Series
-    assume_hu : bool
-        Go on where a rescale is missing or its type is not HU.
-
-    Returns
-    -------
-    Volume
-        Axes: along a row, down a column, from slice to slice.
-
-    Raises
-    ------
-    UnreadableScan
-    """
-    notes = list(series.notes)
-    slices = list(series.slices)
-    _check_headers(path, slices)
-    slices = _check_rescale(path, slices, notes, assume_hu)
-    pixels = _Pixels(path)
-    slices = _drop_duplicates(path, slices, pixels, notes)
-    affine = _affine(path, slices)
-    stack = np.stack([pixels.hu(s) for s in slices])  # (k, rows, columns)
-    if pixels.is_monochrome1:
-        notes.append("Stored for inverted display (MONOCHROME1); the HU are not inverted.")
-    if pixels.n_padding:
-        notes.append("Declared padding above air was read as air.")
-    return Volume(stack.transpose(2, 1, 0), affine, tuple(notes))
-
-
-def _check_headers(path: Path, slices: list[Slice]) -> None:
-    """Refuse missing geometry, mixed orientation, and mixed size or pixel spacing."""
-    n = len(slices)
-    for name, attribute in (
-        ("position (ImagePositionPatient)", "position"),
-        ("orientation (ImageOrientationPatient)", "orientation"),
-        ("pixel spacing (PixelSpacing)", "pixel_spacing_mm"),
-    ):
-        missing = sum(getattr(s, attribute) is None for s in slices)
-        if missing:
-            raise _refusal(
-                path,
-                f"{missing} of {n} slices without {name}",
-                "it in every slice",
-                "Export the original axial series",
-            )
-    lengths = np.array([np.linalg.norm(s.orientation, axis=1) for s in slices])
-    skew = np.array([abs(np.dot(*s.orientation)) for s in slices])
-    if np.abs(lengths - 1).max() > 0.01 or skew.max() > 0.01:
-        raise _refusal(
-            path,
-            "row and column directions that are not perpendicular unit vectors",
-            "a valid ImageOrientationPatient",
-            "Export the series again",
-        )
-    first = slices[0].orientation
-    same = [np.abs(s.orientation - first).max() < 1e-2 for s in slices]
-    if not all(same):
-        raise _refusal(
-            path,
-            f"mixed orientations in one series ({sum(same)} slices one way, "
-            f"{n - sum(same)} another)",
-            "parallel slices",
-            "Export one stack as its own series",
-        )
-    for what, values in (
-        ("sizes", Counter(f"{s.shape[1]}×{s.shape[0]}" for s in slices)),
-        (
-            "pixel spacings",
-            Counter("×".join(f"{v:.4g}" for v in s.pixel_spacing_mm) for s in slices),
-        ),
-    ):
-        if len(values) > 1:
-            counts = ", ".join(f"{v} in {k} slices" for v, k in values.items())
-            raise _refusal(
-                path,
-                f"mixed {what} in one series ({counts})",
-                "one for all slices",
-                "Export one stack as its own series",
-            )
-
-
-def _check_rescale(
-    path: Path, slices: list[Slice], notes: list[str], assume_hu: bool
-) -> list[Slice]:
-    """Refuse values that are not HU by their header; each slice keeps its own rescale."""
-    types = {s.rescale_type for s in slices} - {"HU", ""}
-    # "US" means unspecified. Plain CT says it for HU too; enhanced CT must say HU if it is HU.
-    if all(s.frame is None for s in slices):
-        types -= {"US"}
-    missing = sum(s.slope is None or s.intercept is None for s in slices)
-    if types:
-        kind = "/".join(slices[0].image_type[2:])
-        found = f"rescale type {', '.join(sorted(types))} instead of HU" + (kind and f" ({kind})")
-    elif missing:
-        found = f"{missing} of {len(slices)} slices without rescale slope and intercept"
-    elif any(s.slope == 0 for s in slices):
-        found = "a rescale slope of 0"
-    else:
-        return slices
-    if not assume_hu:
-        raise _refusal(
-            path,
-            found,
-            "CT in Hounsfield units",
-            "Pass the original CT series, or pass assume_hu (--assume-hu) if it is right",
-        )
-    notes.append(f"Taken as HU on request, although there is {found}.")
-    return [
-        replace(
-            s,
-            slope=s.slope if s.slope else 1.0,
-            intercept=0.0 if s.intercept is None else s.intercept,
-        )
-        for s in slices
-    ]
-
-
-def _drop_duplicates(
-    path: Path, slices: list[Slice], pixels: "_Pixels", notes: list[str]
-) -> list[Slice]:
-    """Slices sorted by depth, one at each position; identical copies go, different ones refuse."""
-    depth = {id(s): float(s.position @ slices[0].normal) for s in slices}
-    slices = sorted(slices, key=lambda s: (depth[id(s)], str(s.path)))
-    kept, n_copies, n_conflicts = slices[:1], 0, 0
-    for s in slices[1:]:
-        if depth[id(s)] - depth[id(kept[-1])] > 0.01:
-            kept.append(s)
-        elif np.array_equal(pixels.hu(s), pixels.hu(kept[-1])):
-            n_copies += 1
-        else:
-            n_conflicts += 1
-    if n_conflicts:
-        n_acquisitions = len({s.acquisition for s in slices})
-        raise _refusal(
-            path,
-            f"{len(slices)} images at {len(kept)} positions, {n_conflicts} of them different "
-            f"from another at the same place ({n_acquisitions} acquisition numbers)",
-            "one image at each position",
-            "Pass one phase or reconstruction at a time",
-        )
-    if n_copies:
-        notes.append(f"{n_copies} identical copies of slices were dropped.")
-    return kept
-
-
-def _affine(path: Path, slices: list[Slice]) -> np.ndarray:
-    """Affine in RAS+ mm of slices sorted by depth; refuses gaps, uneven and drifting stacks."""
-    if len(slices) < 2:
-        raise _refusal(
-            path, "1 slice", "a series", "Pass the folder that holds all slices of the series"
-        )
-    first = slices[0]
-    positions = np.array([s.position for s in slices])  # (n, 3) LPS
-    depth = positions @ first.normal
-    gaps = np.diff(depth)
-    _refuse_uneven(path, depth, gaps)
-    step = (positions[-1] - positions[0]) / (len(slices) - 1)
-    line = positions[0] + _fraction(depth)[:, None] * (positions[-1] - positions[0])
-    drift = np.linalg.norm(positions - line, axis=1).max()
-    if drift > DRIFT_TOL_MM:
-        raise _refusal(
-            path,
-            f"slices shifted by up to {drift:.1f} mm beside each other",
-            "a stack along a straight line",
-            "Export the original axial series",
-        )
-    row_mm, column_mm = first.pixel_spacing_mm
-    along_row, along_column = (d / np.linalg.norm(d) for d in first.orientation)
-    affine = np.eye(4)
-    affine[:3] = np.column_stack([along_row * column_mm, along_column * row_mm, step, positions[0]])
-    affine[:2] *= -1  # LPS to RAS
-    return affine
-
-
-def _fraction(depth: np.ndarray) -> np.ndarray:
-    """Depths as 0 at the first slice and 1 at the last."""
-    return (depth - depth[0]) / (depth[-1] - depth[0])
-
-
-def _refuse_uneven(path: Path, depth: np.ndarray, gaps: np.ndarray) -> None:
-    """Refuse missing slices, by position, and any other uneven spacing, by its numbers."""
-    usual = float(np.median(gaps))
-    tolerance = max(SPACING_TOL * usual, SPACING_TOL_MM)
-    if np.abs(depth - np.linspace(depth[0], depth[-1], len(depth))).max() <= tolerance:
-        return
-    wrong = np.flatnonzero(np.abs(gaps - usual) > tolerance)
-    multiples = gaps[wrong] / usual
-    n_missing = np.rint(multiples).astype(int) - 1
-    is_gap = (n_missing >= 1) & (np.abs(gaps[wrong] - (n_missing + 1) * usual) <= 2 * tolerance)
-    if len(wrong) and is_gap.all() and n_missing.sum() <= len(depth):
-        places = "; ".join(
-            f"{k} between {depth[i]:.1f} and {depth[i + 1]:.1f} mm"
-            for i, k in zip(wrong[:5], n_missing, strict=False)
-        )
-        raise _refusal(
-            path,
-            f"{n_missing.sum()} missing slices: {places} (positions along the slice normal; "
-            f"the others are {usual:.2f} mm apart)",
-            "a stack without gaps",
-            "Copy the missing files again",
-        )
-    sizes = Counter(f"{g:.2f}" for g in gaps)
-    common = ", ".join(f"{k} × {g} mm" for g, k in sizes.most_common(5))
-    raise _refusal(
-        path,
-        f"uneven slice spacing (gaps: {common}; positions {depth[0]:.1f} to {depth[-1]:.1f} mm)",
-        f"even spacing within {tolerance:.2f} mm",
-        "Export each evenly spaced part by itself",
-    )
-
-
-class _Pixels:
-    """Decodes slices to HU; a multi-frame file is decoded once."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.is_monochrome1 = False
-        self.n_padding = 0
-        self._last: tuple[Path, Dataset, np.ndarray, bool] | None = None
-
-    def hu(self, s: Slice) -> np.ndarray:
-        """HU of one slice, (rows, columns) int16 or float32, by its own slope and intercept."""
-        if self._last is None or self._last[0] != s.path:
-            self._last = (s.path, *self._decode(s))
-        _, header, stored, is_rescaled = self._last
-        values = stored if s.frame is None or stored.ndim == 2 else stored[s.frame]
-        if values.shape != s.shape:
-            raise _refusal(
-                self.path,
-                f"{_short(self.path, s.path)} with pixels {values.shape}",
-                f"{s.shape} as its header says",
-                "Export the series again",
-            )
-        hu = values if is_rescaled else _rescale(values, s.slope, s.intercept)
-        self.is_monochrome1 |= header.get("PhotometricInterpretation") == "MONOCHROME1"
-        padding = header.get("PixelPaddingValue")
-        if isinstance(padding, int) and padding * s.slope + s.intercept > -900:
-            is_padding = connected_to_corners(np.isclose(hu, padding * s.slope + s.intercept))
-            if is_padding.any():
-                self.n_padding += 1
-                hu = np.where(is_padding, FILL_HU, hu)
-        return smallest_lossless(hu)
-
-    def _decode(self, s: Slice) -> tuple[Dataset, np.ndarray, bool]:
-        """Header, pixels, and whether the pixels are HU already."""
-        ds = _dcmread(self.path, s.path)
-        where = _short(self.path, s.path)
-        if "PixelData" not in ds:
-            raise _refusal(self.path, f"{where} without pixel data", "images", "Export it again")
-        syntax = _syntax(ds)
-        if syntax in _PYDICOM_SYNTAXES:
-            try:
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", module="pydicom")
-                    return ds, ds.pixel_array, False
-            except (ValueError, RuntimeError, AttributeError) as error:
-                raise _refusal(
-                    self.path,
-                    f"{where} with truncated or damaged pixel data ({syntax.name})",
-                    "complete images",
-                    "Copy or export the file again",
-                ) from error
-        return ds, self._decode_with_itk(s, where, syntax), True
-
-    def _decode_with_itk(self, s: Slice, where: str, syntax: UID) -> np.ndarray:
-        import SimpleITK as sitk  # 0.5 s, for the rarer syntaxes only
-
-        mend = "Transcode it to Explicit VR Little Endian (for example with gdcmconv --raw)"
-        if s.frame is None:  # ITK takes one rescale for a file; frames may have their own
-            reader = sitk.ImageFileReader()
-            reader.SetImageIO("GDCMImageIO")
-            reader.SetFileName(str(s.path))
-            try:
-                values = sitk.GetArrayFromImage(reader.Execute())
-            except RuntimeError:
-                values = np.zeros(0)
-            if values.size == s.shape[0] * s.shape[1]:
-                return values.reshape(s.shape)
-        raise _refusal(
-            self.path,
-            f"{where} in transfer syntax {syntax.name} ({syntax}), which can't be decoded",
-            "raw, RLE, JPEG, JPEG-LS or JPEG 2000",
-            mend,
-        )
-
-
-def _syntax(ds: Dataset) -> UID:
-    """Transfer syntax; for a file without header, the one its bytes were read by."""
-    if getattr(ds, "file_meta", None) is None:
-        ds.file_meta = FileMetaDataset()
-    if "TransferSyntaxUID" not in ds.file_meta:
-        is_implicit, is_little = ds.original_encoding
-        ds.file_meta.TransferSyntaxUID = (
-            ImplicitVRLittleEndian
-            if is_implicit
-            else ExplicitVRLittleEndian
-            if is_little
-            else ExplicitVRBigEndian
-        )
-    return ds.file_meta.TransferSyntaxUID
-
-
-def _rescale(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
-    if float(slope).is_integer() and float(intercept).is_integer():
-        return stored.astype(np.int32) * int(slope) + int(intercept)
-    return stored * slope + intercept

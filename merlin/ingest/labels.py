@@ -1,13 +1,15 @@
 """Label maps and whole scans on the model's grid, for segmentation."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from merlin.ingest.nifti import read_nifti
 from merlin.ingest.preprocess import preprocess
-from merlin.ingest.volume import UnreadableScan
+from merlin.ingest.volume import UnreadableScan, refusing
 
 
 def label_on_grid(path, affine, shape):
@@ -29,18 +31,19 @@ def label_on_grid(path, affine, shape):
     Raises
     ------
     UnreadableScan
-        If the map is not 3D or holds values that are not whole numbers from 0 to 255.
+        If the map cannot be read, or holds values that are not whole numbers from 0 to 255.
     """
-    image = nib.load(path)
-    label = np.asanyarray(image.dataobj)
-    if label.ndim != 3:
-        raise UnreadableScan(f"{path}: {label.ndim} axes; a label map has 3.")
-    if label.dtype.kind == "f":
-        if not np.array_equal(label, np.rint(label)):
-            raise UnreadableScan(f"{path}: values are not whole numbers; is this a label map?")
+    with refusing(path):
+        image = read_nifti(Path(path))
+    label = image.hu
+    if label.dtype.kind == "f":  # whole numbers of 16 bits come as such
+        raise UnreadableScan(f"{path}: values are not whole numbers; is this a label map?")
     if label.min() < 0 or label.max() > 255:
         raise UnreadableScan(f"{path}: labels {label.min()} to {label.max()}; expected 0 to 255.")
     to_index = np.linalg.solve(image.affine, affine)
+    exact = np.rint(to_index)
+    if np.allclose(to_index, exact, atol=1e-4) and abs(np.linalg.det(exact)) == 1:
+        to_index = exact  # axes turned alone: rounding must not lose the outermost voxels
     return ndimage.affine_transform(
         label.astype(np.uint8), to_index[:3, :3], to_index[:3, 3], tuple(shape), order=0, cval=0
     )

@@ -24,7 +24,7 @@ import safetensors.numpy
 from nibabel.orientations import inv_ornt_aff, io_orientation
 from safetensors import SafetensorError, safe_open
 
-from merlin.ingest.volume import Volume, content_digest, locate, read
+from merlin.ingest.volume import Source, Volume, content_digest, locate, read, refusing
 
 PREPROCESS_VERSION = 1  # part of every cache key: raise it when an output changes
 TOLERANCE = 1e-6  # largest difference from the MONAI chain, in units of the 0..1 image: 0.002 HU
@@ -95,7 +95,7 @@ DEFAULT_GRID = Grid()
 
 
 def load_input(
-    path: str | Path,
+    path: str | Path | Source,
     grid: Grid = DEFAULT_GRID,
     *,
     cache_dir: str | Path | None = None,
@@ -108,8 +108,8 @@ def load_input(
 
     Parameters
     ----------
-    path : path
-        See `merlin.ingest.volume.load_volume`.
+    path : path or Source
+        See `merlin.ingest.volume.load_volume`; or what `locate` found there.
     grid : Grid
     cache_dir : path, optional
         Made if absent. Entries are named by a hash of the files' content, the grid,
@@ -128,17 +128,21 @@ def load_input(
     UnreadableScan, FileNotFoundError
         As `merlin.ingest.volume.load_volume`.
     """
-    source = locate(path)
-    if cache_dir is None:
-        return preprocess(read(source, assume_hu=assume_hu), grid)
-    entry = Path(cache_dir) / f"{_cache_key(content_digest(source), grid, assume_hu)}.safetensors"
+    name = path.path if isinstance(path, Source) else path
+    with refusing(name):
+        source = path if isinstance(path, Source) else locate(path)
+        if cache_dir is None:
+            return preprocess(read(source, assume_hu=assume_hu), grid)
+        digest = content_digest(source)
+    entry = Path(cache_dir) / f"{_cache_key(digest, grid, assume_hu)}.safetensors"
     is_damaged = False
     if entry.exists():
         try:
             return _read_entry(entry)
         except (SafetensorError, ValueError, KeyError, TypeError, zlib.error):
             is_damaged = True
-    result = preprocess(read(source, assume_hu=assume_hu), grid)
+    with refusing(name):
+        result = preprocess(read(source, assume_hu=assume_hu), grid)
     result = _write_entry(entry, result, grid)
     if is_damaged:
         note = "The cache entry of this scan was damaged and has been rebuilt."

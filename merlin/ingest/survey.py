@@ -6,7 +6,6 @@ reason, and every later denominator can count it. A killed survey resumes with w
 memory does not grow with the number of studies.
 """
 
-import errno
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -18,14 +17,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from merlin.cohort.tree import shown, walk
+from merlin.ingest.nifti import read_geometry
 from merlin.ingest.preprocess import Grid, load_input
+from merlin.ingest.volume import UnreadableScan, refusing
 from merlin.run import end_with_parent
 
 COLUMNS = (
     "study_id", "status", "reason", "orientation", "spacing_r_mm", "spacing_a_mm", "spacing_s_mm",
     "n_slices", "body_fraction", "body_hu", "air_fraction", "notes",
 )  # fmt: skip
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 OUTLIER_MAD = 6.0  # robust deviations from the median at which a study's body HU is an outlier
 
 
@@ -40,11 +41,7 @@ def look_at(study, *, grid, cache_dir):
     try:
         seen = load_input(path, grid, cache_dir=cache_dir)
         header = _header(path)
-    except MemoryError:
-        raise
-    except Exception as error:
-        if getattr(error, "errno", None) in NO_ROOM:
-            raise  # the machine's fault, not the study's
+    except (UnreadableScan, FileNotFoundError) as error:  # all else is the machine's fault
         return row | dict(status="quarantined", reason=_without_names(str(error), path, study_id))
     low, high = grid.hu_window
     hu = seen.image * (high - low) + low
@@ -61,10 +58,12 @@ def look_at(study, *, grid, cache_dir):
 def _without_names(text, path, study_id):
     """An error's words without the study's path and the files' names in it: they may name a person."""
     path = Path(path)
-    inside = list(path.rglob("*")) if path.is_dir() else []
+    inside = walk(path).files
     names = {str(p.relative_to(path)) for p in inside} | {p.name for p in inside}
-    for name in (str(path), path.name, *sorted(names, key=len, reverse=True)):
-        text = text.replace(name, study_id if name in (str(path), path.name) else "a file")
+    for own in (str(path), path.name):
+        text = text.replace(shown(own), study_id).replace(own, study_id)
+    for name in sorted(names, key=len, reverse=True):
+        text = text.replace(shown(name), "a file").replace(name, "a file")
     return " ".join(text.split())[:300]
 
 
@@ -73,14 +72,15 @@ def _header(path):
     if not str(path).endswith((".nii", ".nii.gz")):
         return {}
     try:
-        image = nib.load(path)
-    except nib.filebasedimages.ImageFileError:  # misnamed, though readable
+        with refusing(path):
+            affine, shape = read_geometry(Path(path))
+    except UnreadableScan:  # misnamed, though readable
         return {}
-    axes = nib.orientations.io_orientation(image.affine)[:, 0]
-    zooms = nib.affines.voxel_sizes(image.affine)
+    axes = nib.orientations.io_orientation(affine)[:, 0]
+    zooms = nib.affines.voxel_sizes(affine)
     r, a, s = (round(float(zooms[np.flatnonzero(axes == k)[0]]), 3) for k in range(3))
-    codes = "".join(nib.aff2axcodes(image.affine))
-    n = image.shape[int(np.flatnonzero(axes == 2)[0])]
+    codes = "".join(nib.aff2axcodes(affine))
+    n = shape[int(np.flatnonzero(axes == 2)[0])]
     return dict(orientation=codes, spacing_r_mm=r, spacing_a_mm=a, spacing_s_mm=s, n_slices=n)
 
 

@@ -3,17 +3,20 @@
 Axis order, for the whole package: oriented arrays are (R, A, S), that is the index grows from the
 patient's left to right, posterior to anterior, inferior to superior; batches are (B, 1, R, A, S).
 A `Volume` keeps its stored axes (i, j, k) and an affine from voxel index to RAS+ millimetres;
-`merlin.ingest.preprocess` orients it. DICOM folders are read by `merlin.ingest.dicom`.
+`merlin.ingest.preprocess` orients it. Files are read by `merlin.ingest.nifti` and
+`merlin.ingest.dicom`.
 
 A file tag decides where there is one (DICOM). NIfTI has none, so values are judged by their
 statistics: CT reaches about −1000 HU (air) and has soft tissue around 0..100 HU. These checks
 catch exports that went wrong. They do not show that a scan is fit for a diagnosis.
 """
 
-import gzip
+import errno
 import hashlib
-import zlib
-from collections.abc import Iterable
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +26,8 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from merlin.cohort.tree import shown, walk
+
 if TYPE_CHECKING:
     from merlin.ingest.dicom import Series
 
@@ -31,13 +36,14 @@ SPACING_RANGE_MM = (0.1, 20.0)  # beyond these a header is wrong: clinical CT ha
 MAX_EXTENT_MM = 2500.0  # a whole-body scan of a tall patient has 2000 mm
 MAX_SHEAR_DEG = 35.0  # scanners tilt by at most 30 degrees
 SMALL_EXTENT_MM = (200.0, 60.0)  # in plane, and along S: less is no whole abdomen
-FORMS_TOL_MM = 1.0  # how far sform and qform may place a corner apart unnoticed
+MAX_ORIGIN_MM = 1e5  # a voxel lies within 100 m of the scanner
 AIR_HU = -500.0  # some of any CT lies below: air, lung or padding
 PADDING_HU = -1500.0  # at or below lies only padding: -2000, -2048, -3024
 FILL_HU = -1024  # what padding becomes
 IMPLAUSIBLE_HU = 32767.0  # extended CT scales stay below
 SAMPLE_PER_AXIS = 80  # voxels an axis that the statistics look at
-UNITS_MM = {1: 1000.0, 3: 0.001}  # NIfTI xyzt_units: metre, micrometre; all others are read as mm
+OFFSETS = tuple(s << k for k in range(10, 16) for s in (1, -1))  # what writers add to HU
+MACHINES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # no scan's fault
 
 _EXPORT = "Export it again in HU, without windowing"
 _OTHER_FORMATS = (  # (first bytes, what it is, mend)
@@ -59,7 +65,38 @@ class UnreadableScan(ValueError):
     @classmethod
     def about(cls, name: str | Path, *, found: str, expected: str, mend: str) -> "UnreadableScan":
         """Word the message `NAME: found …. Expected …. Mend: ….`; NAME is a path, never a tag."""
-        return cls(f"{name}: found {found}. Expected {expected}. Mend: {mend}.")
+        return cls(f"{shown(name)}: found {found}. Expected {expected}. Mend: {mend}.")
+
+
+def is_machines(error: BaseException) -> bool:
+    """Whether an error is the machine's: no memory, a full disk, too many open files."""
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) in MACHINES
+
+
+@contextmanager
+def refusing(path: str | Path) -> Iterator[None]:
+    """Turn whatever a library raises on one scan into its `UnreadableScan`, with the kind alone.
+
+    What is the machine's fault (no memory, a full disk), and a path that does not exist, pass.
+    Libraries' own text stays inside: it quotes headers. So do their warnings.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (UnreadableScan, FileNotFoundError):
+        raise
+    except Exception as error:
+        if is_machines(error):
+            raise
+        number = getattr(error, "errno", None)
+        said = type(error).__name__ + (f", {errno.errorcode.get(number, number)}" if number else "")
+        raise UnreadableScan.about(
+            path,
+            found=f"a file that is damaged or may not be read ({said})",
+            expected="a NIfTI file or DICOM",
+            mend="Look at its rights, and copy or export it again",
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,8 +149,9 @@ def load_volume(
     path : path
         The content decides, not the ending: a misnamed file is read and noted.
     assume_hu : bool
-        Go on with a note where values look windowed, rescaled or otherwise unlike HU. Constant
-        or non-finite values, MR and wrong dimensions are refused all the same.
+        Go on with a note where values look windowed, rescaled, like MR or otherwise unlike HU.
+        Constant or non-finite values, wrong dimensions, and DICOM that says it is no CT are refused
+        all the same.
     min_slices : int
         Fewest voxels accepted on any axis.
 
@@ -127,14 +165,16 @@ def load_volume(
         Message: path as given, what was found, what was expected, how to mend it.
     FileNotFoundError
     """
-    return read(locate(path), assume_hu=assume_hu, min_slices=min_slices)
+    with refusing(path):
+        return read(locate(path), assume_hu=assume_hu, min_slices=min_slices)
 
 
-def find_scans(paths: Iterable[str | Path]) -> list[Path]:
+def find_scans(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
     """Expand files and folders to scans, for a command line.
 
     A file is a scan. A folder holding NIfTI files, itself or further down, expands to them and
-    to its DICOM subfolders; a folder with DICOM alone is one scan.
+    to its DICOM subfolders; any other folder is one scan. DICOM that lies beside NIfTI is not
+    taken. Paths that hold no scan come back as they are: reading them says why.
 
     Parameters
     ----------
@@ -142,54 +182,67 @@ def find_scans(paths: Iterable[str | Path]) -> list[Path]:
 
     Returns
     -------
-    list of Path
+    scans : list of Path
         In the order given; sorted within a folder; each once.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a path does not exist, or a folder holds no scan.
+    notes : list of str
+        What a folder holds and was not taken.
     """
-    found: dict[Path, None] = {}
+    scans: dict[Path, None] = {}
+    notes = []
     for path in map(Path, paths):
-        _require(path)
-        scans = _expand(path) if path.is_dir() else [path]
-        if not scans:
-            raise FileNotFoundError(
-                f"{path}: neither a NIfTI file (.nii, .nii.gz) nor DICOM in this folder"
-            )
-        found.update(dict.fromkeys(scans))
-    return list(found)
+        inside, said = [path], []
+        with suppress(OSError):  # what cannot be looked at is refused when it is read
+            if path.is_dir():
+                inside, said = _expand(path)
+        scans.update(dict.fromkeys(inside))
+        notes += [f"{shown(path)}: {note}" for note in said]
+    return list(scans), notes
 
 
-def _expand(folder: Path) -> list[Path]:
+def _expand(folder: Path) -> tuple[list[Path], list[str]]:
     from merlin.ingest import dicom
 
-    inside = sorted(p for p in folder.rglob("*") if not p.name.startswith("."))
-    if not any(p.is_file() and _is_nifti_name(p) for p in inside):
-        return [folder] if any(p.is_file() and dicom.looks_like_dicom(p) for p in inside) else []
-    children = [p for p in inside if p.parent == folder]
-    scans = [p for p in children if p.is_file() and _is_nifti_name(p)]
-    return scans + [s for p in children if p.is_dir() for s in _expand(p)]
+    found = walk(folder)
+    nifti = [p for p in found.files if _is_nifti_name(p)]
+    if not nifti:
+        return [folder], []  # the reader of the folder says what it left out
+    holding = {parent for p in nifti for parent in p.parents}
+    scans, n_other, beside = set(nifti), 0, Counter()
+    for path in set(found.files) - scans:
+        home, is_dicom = path.parent, False
+        with suppress(OSError):
+            is_dicom = dicom.looks_like_dicom(path)
+        if not is_dicom:
+            n_other += 1
+        elif home in holding:
+            beside[home] += 1
+        else:
+            while home.parent not in holding:
+                home = home.parent
+            scans.add(home)
+    notes = [
+        f"{n} DICOM files beside NIfTI in {shown(home.relative_to(folder.parent))}/ were not read: "
+        "give them a folder of their own."
+        for home, n in sorted(beside.items())
+    ]
+    if n_other:
+        notes.append(f"{n_other} files that are neither NIfTI nor DICOM were ignored.")
+    return sorted(scans), [*notes, *found.notes]
 
 
 def _is_nifti_name(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def _require(path: Path) -> None:
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-
-
 def locate(path: str | Path) -> Source:
     """Find out what `path` is, reading headers only; raises as `load_volume` does."""
     path = Path(path)
-    _require(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{shown(path)}: no such file or folder")
     if path.is_file():
         with path.open("rb") as file:
             start = file.read(512)
-        _refuse_other_formats(path, start)
+        refuse_other_formats(path, start)
     from merlin.ingest import dicom  # here, as that module builds on this one
 
     if path.is_file() and not dicom.looks_like_dicom(path):
@@ -198,7 +251,8 @@ def locate(path: str | Path) -> Source:
     return Source(path, series.files, series)
 
 
-def _refuse_other_formats(path: Path, start: bytes) -> None:
+def refuse_other_formats(path: Path, start: bytes) -> None:
+    """Name what a file is instead, by its first bytes."""
     expected = "a NIfTI file or DICOM"
     if not start:
         raise UnreadableScan.about(
@@ -229,11 +283,13 @@ def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
 def read(source: Source, *, assume_hu: bool = False, min_slices: int = MIN_SLICES) -> Volume:
     """Read the voxels of a located source; see `load_volume`."""
     if source.series is None:
-        volume = _read_nifti(source.path)
-    else:
-        from merlin.ingest import dicom
+        from merlin.ingest import nifti
 
-        volume = dicom.read_series(source.path, source.series, assume_hu=assume_hu)
+        volume = nifti.read_nifti(source.path, assume_hu=assume_hu)
+    else:
+        from merlin.ingest import dicom_stack
+
+        volume = dicom_stack.read_series(source.path, source.series, assume_hu=assume_hu)
     notes = [*volume.notes, *_check_geometry(source.path, volume, min_slices)]
     hu = _check_values(source.path, volume.hu, assume_hu, notes)
     return Volume(hu, volume.affine, tuple(notes))
@@ -256,175 +312,8 @@ def smallest_lossless(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32, copy=False)
 
 
-def _read_nifti(path: Path) -> Volume:
-    raw, notes = _nifti_bytes(path)
-    header = _nifti_header(path, raw)
-    shape = _nifti_shape(path, header)
-    dtype = header.get_data_dtype()
-    offset, n = int(header["vox_offset"]), int(np.prod(shape))
-    if len(raw) < offset + n * dtype.itemsize:
-        raise UnreadableScan.about(
-            path,
-            found=f"{max(len(raw) - offset, 0)} bytes of voxels",
-            expected=f"{n * dtype.itemsize} for {'×'.join(map(str, shape))} {dtype.name}",
-            mend="The file is truncated; copy or download it again",
-        )
-    stored = np.frombuffer(raw, dtype, n, offset).reshape(shape, order="F")
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    hu = stored if dtype.isnative else stored.astype(dtype.newbyteorder("="))
-    if (
-        np.isfinite(slope)
-        and slope != 0
-        and np.isfinite(intercept)
-        and (slope, intercept) != (1, 0)
-    ):
-        is_integer = dtype.kind in "iu" and slope.is_integer() and intercept.is_integer()
-        hu = hu * np.array(slope, "i8" if is_integer else "f8")
-        hu += np.array(intercept, hu.dtype)
-    affine, more = _nifti_affine(path, header)
-    return Volume(smallest_lossless(hu), affine, (*notes, *more))
-
-
-def _nifti_bytes(path: Path) -> tuple[bytes, list[str]]:
-    """Read the file, unpacked if it is gzip whatever the ending says."""
-    raw, notes = path.read_bytes(), []
-    is_gzip = raw[:2] == b"\x1f\x8b"
-    if is_gzip:
-        try:
-            raw = _unpack(raw)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise UnreadableScan.about(
-                path,
-                found=f"gzip data that end early or are damaged ({error})",
-                expected="a complete .nii.gz",
-                mend="Copy or download it again",
-            ) from error
-        _refuse_other_formats(path, raw[:512])
-    if is_gzip != path.name.lower().endswith(".gz"):
-        notes.append(f"The file is {'' if is_gzip else 'not '}gzip-compressed, unlike its name.")
-    return raw, notes
-
-
-def _unpack(packed: bytes) -> bytes:
-    """Unpack gzip in one go: faster than a stream, because the size stands at the end."""
-    size = int.from_bytes(packed[-4:], "little")
-    inflate = zlib.decompressobj(wbits=31)
-    raw = inflate.decompress(packed, min(size, 1000 * len(packed)) + 1)
-    if inflate.eof and not inflate.unused_data:
-        return raw
-    return gzip.decompress(packed)  # several members, padding, or truncated: raises if so
-
-
-def _nifti_header(path: Path, raw: bytes) -> nib.Nifti1Header:
-    for size, magic, kind in ((348, b"n+1\0", nib.Nifti1Header), (540, b"n+2\0", nib.Nifti2Header)):
-        at = 344 if size == 348 else 4
-        if int(size) in (int.from_bytes(raw[:4], order) for order in ("little", "big")):
-            if raw[at : at + 3] in (b"ni1", b"ni2"):
-                found, mend = "the header of a .hdr/.img pair", "Save it as one .nii.gz"
-            elif raw[at : at + 4] != magic:
-                found, mend = "an Analyze header without orientation", "Save it as NIfTI"
-            elif len(raw) < size:
-                found, mend = f"{len(raw)} bytes, a truncated header", "Download it again"
-            else:
-                return kind(raw[:size], check=False)
-            raise UnreadableScan.about(path, found=found, expected="NIfTI", mend=mend)
-    raise UnreadableScan.about(
-        path,
-        found=f"{len(raw)} bytes that are neither NIfTI nor DICOM",
-        expected="a NIfTI file (.nii, .nii.gz) or DICOM",
-        mend="Check what the file is; it may be misnamed or damaged",
-    )
-
-
-def _nifti_shape(path: Path, header: nib.Nifti1Header) -> tuple[int, ...]:
-    """Shape without trailing single axes; refuses colour, 2D and several time points."""
-    expected, mend = "one 3D volume of plain numbers", "Export the CT volume itself as 3D NIfTI"
-    n_dim = int(header["dim"][0])
-    shape = tuple(int(n) for n in header["dim"][1 : n_dim + 1]) if 1 <= n_dim <= 7 else ()
-    text = "×".join(map(str, shape))
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    try:
-        dtype = header.get_data_dtype()
-    except nib.spatialimages.HeaderDataError:
-        dtype = np.dtype("V")
-    if dtype.kind == "V" or dtype.kind == "c":
-        what = {128: "RGB colour", 2304: "RGBA colour"}.get(int(header["datatype"]))
-        found = what or f"data type {int(header['datatype'])}, which is no plain number"
-    elif not shape or min(shape) < 1:
-        found = f"an impossible shape ({text or n_dim})"
-    elif len(shape) < 3 or 1 in shape:
-        found = f"a 2D image ({text})"
-    elif len(shape) > 3:
-        found = f"{np.prod(shape[3:])} volumes in one file ({text}), several time points"
-        mend = "Split it and pass the volume (phase) you want"
-    else:
-        return shape
-    raise UnreadableScan.about(path, found=found, expected=expected, mend=mend)
-
-
-def _nifti_affine(path: Path, header: nib.Nifti1Header) -> tuple[np.ndarray, list[str]]:
-    """Affine in mm from sform, else qform; refuses what is absent or contradictory."""
-    notes: list[str] = []
-    zooms = np.asarray(header["pixdim"][1:4], float)
-
-    def refuse(found: str, mend: str) -> UnreadableScan:
-        return UnreadableScan.about(
-            path, found=found, expected="one clear orientation and spacing in mm", mend=mend
-        )
-
-    if not (np.isfinite(zooms).all() and (zooms > 0).all()):
-        raise refuse(f"voxel size pixdim {_triple(zooms)}", "Write the true spacing to the header")
-    sform = header.get_sform() if int(header["sform_code"]) > 0 else None
-    try:
-        qform = header.get_qform() if int(header["qform_code"]) > 0 else None
-    except ValueError as error:
-        raise refuse("a qform that is no rotation", "Repair it from the source") from error
-    if sform is None and qform is None:
-        raise refuse(
-            "no orientation (sform_code and qform_code are 0)",
-            "Convert the DICOM again, or write the affine if you know it",
-        )
-    affine = np.array(qform if sform is None else sform, float)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise refuse("an affine without volume (zero or non-finite columns)", "Repair the header")
-    norms = np.linalg.norm(affine[:3, :3], axis=0)
-    if np.any(np.abs(norms / zooms - 1) > 0.05):
-        raise refuse(
-            f"spacing {_triple(norms)} in the sform but {_triple(zooms)} in pixdim",
-            "Find out which is true and make them agree",
-        )
-    if sform is not None and qform is not None:
-        codes = "".join(nib.aff2axcodes(sform)), "".join(nib.aff2axcodes(qform))
-        if codes[0] != codes[1]:
-            raise refuse(
-                f"a contradiction: sform says {codes[0]}, qform says {codes[1]}",
-                "Find out which is true and set the other's code to 0",
-            )
-        apart = _corners_apart_mm(sform, qform, header["dim"][1:4])
-        if apart > FORMS_TOL_MM:
-            notes.append(f"sform and qform lie up to {apart:.1f} mm apart; the sform was used.")
-    return affine, notes + _to_mm(affine, header)
-
-
-def _corners_apart_mm(one: np.ndarray, other: np.ndarray, shape: np.ndarray) -> float:
-    """Largest distance between where two affines place the same corner."""
-    corners = np.array(np.meshgrid(*[(0, int(n) - 1) for n in shape])).reshape(3, -1)
-    difference = (one - other)[:3]
-    return float(np.linalg.norm(difference[:, :3] @ corners + difference[:, 3:], axis=0).max())
-
-
-def _to_mm(affine: np.ndarray, header: nib.Nifti1Header) -> list[str]:
-    """Scale `affine` in place if the header states another unit of length."""
-    scale = UNITS_MM.get(int(header["xyzt_units"]) & 7, 1.0)
-    if scale == 1.0:
-        return []
-    affine[:3] *= scale
-    unit = "metres" if scale > 1 else "micrometres"
-    return [f"The header gives lengths in {unit}; they were converted to mm."]
-
-
-def _triple(values: np.ndarray) -> str:
+def triple(values: np.ndarray) -> str:
+    """Three lengths as messages write them."""
     return " × ".join(f"{v:.4g}" for v in values)
 
 
@@ -446,9 +335,16 @@ def _check_geometry(path: Path, volume: Volume, min_slices: int) -> list[str]:
     if spacing.min() < low or spacing.max() > high or extent.max() > MAX_EXTENT_MM:
         raise UnreadableScan.about(
             path,
-            found=f"voxels of {_triple(spacing)} mm, an extent of {_triple(extent)} mm",
+            found=f"voxels of {triple(spacing)} mm, an extent of {triple(extent)} mm",
             expected=f"voxels of {low}..{high} mm and an extent up to {MAX_EXTENT_MM:.0f} mm",
             mend="Correct the spacing or its unit (xyzt_units) in the header",
+        )
+    if not np.abs(volume.affine[:3, 3]).max() <= MAX_ORIGIN_MM:
+        raise UnreadableScan.about(
+            path,
+            found=f"an origin {np.abs(volume.affine[:3, 3]).max():.3g} mm away",
+            expected=f"one within {MAX_ORIGIN_MM:g} mm",
+            mend="Correct the affine in the header, or convert the scan again",
         )
     if shear > MAX_SHEAR_DEG:
         raise UnreadableScan.about(
@@ -497,16 +393,15 @@ def _check_values(path: Path, hu: np.ndarray, assume_hu: bool, notes: list[str])
         hu = _air_for_padding(hu, sample, notes)
     oddity = _oddity(sample, low, high)
     if oddity is not None:
-        found, mend, is_mr = oddity
-        if is_mr or not assume_hu:
-            way_out = "" if is_mr else ", or pass assume_hu (--assume-hu) if it is right"
+        found, mend = _constant_offset(sample) or oddity
+        if not assume_hu:
             raise UnreadableScan.about(
                 path,
                 found=f"smallest value {low:g}, largest {high:g}: {found}",
                 expected=expected,
-                mend=mend + way_out,
+                mend=f"{mend}, or pass assume_hu (--assume-hu) if it is right",
             )
-        notes.append(f"Taken as HU on request, although it is {found}.")
+        notes.append(f"Taken as HU on request, although the values look odd: {found}.")
     if low < -1100:
         notes.append(f"Values down to {low:g} (padding below air) are read as air.")
     return hu
@@ -535,33 +430,49 @@ def connected_to_corners(mask: np.ndarray) -> np.ndarray:
     return np.isin(labels, reached[reached > 0])
 
 
-def _oddity(v: np.ndarray, low: float, high: float) -> tuple[str, str, bool] | None:
-    """Say what a sample of values looks like instead of HU, the mend, and whether it is MR."""
+def _constant_offset(v: np.ndarray) -> tuple[str, str] | None:
+    """A number that turns a sample of values into HU: air near -1000, and most else near 0."""
+    for offset in OFFSETS:
+        hu = v - float(offset)
+        hu = hu[hu > -1100]  # padding is lower; a wrong offset leaves little
+        tissue = hu[hu > AIR_HU]
+        if (
+            len(hu) > 0.2 * len(v)
+            and len(tissue) > 0.02 * len(v)
+            and np.mean(abs(tissue) < 200) > 0.6
+            and hu.min() < -900
+        ):
+            if offset < 0:
+                return f"like HU rescaled twice, {-offset} below HU", f"Add {-offset}"
+            known = ", as in CT-RATE's first release" if offset == 8192 else ""
+            return f"like raw values, {offset} above HU{known}", f"Subtract {offset}"
+    return None
+
+
+def _oddity(v: np.ndarray, low: float, high: float) -> tuple[str, str] | None:
+    """Say what a sample of values looks like instead of HU, and the mend."""
     if high > IMPLAUSIBLE_HU:
-        return "beyond any HU, like signed numbers saved as unsigned", _EXPORT, False
+        return "beyond any HU, like signed numbers saved as unsigned", _EXPORT
     v = v[v > PADDING_HU]
     if len(v) and v.min() > AIR_HU:
         return _oddity_without_air(v, float(v.min()), high)
     if np.count_nonzero((v > -250) & (v < 350)) < 0.005 * len(v) or not len(v):
-        return "no soft tissue, like HU rescaled twice or a wrong intercept", _EXPORT, False
+        return "no soft tissue, like HU rescaled twice or a wrong intercept", _EXPORT
     if high < 350 and np.mean(v >= high) > 0.001 and len(np.unique(v)) > 64:
-        return f"cut off at {high:g}, like a windowed image", _EXPORT, False
+        return f"cut off at {high:g}, like a windowed image", _EXPORT
     return None
 
 
-def _oddity_without_air(v: np.ndarray, low: float, high: float) -> tuple[str, str, bool]:
+def _oddity_without_air(v: np.ndarray, low: float, high: float) -> tuple[str, str]:
     is_whole = v.dtype.kind in "iu" or np.array_equal(v, np.rint(v))
     if high - low <= 30 and not is_whole:
-        return "normalised to a small range", _EXPORT, False
+        return "normalised to a small range", _EXPORT
     if low >= 0 and is_whole and high <= 150 and len(np.unique(v)) <= 150:
-        return "few whole numbers, like a label map", "Pass the CT, not its segmentation", False
+        return "few whole numbers, like a label map", "Pass the CT, not its segmentation"
     if low >= 0 and high <= 255:
-        return "rescaled to 8 bit", _EXPORT, False
-    bright = v[v > 500]
-    if low > -100 and len(bright) > 0.02 * len(v) and np.mean(abs(bright - 1024.0) < 200) > 0.6:
-        return "like raw values, 1024 above HU", "Apply the rescale intercept (-1024)", False
+        return "rescaled to 8 bit", _EXPORT
     if np.mean(v <= low) > 0.01 and np.mean(v >= high) > 0.001:
-        return f"cut off at {low:g} and {high:g}, like a windowed image", _EXPORT, False
-    if np.percentile(v, 95) > 300:
-        return "no air at -1000, and values spread as in MR", "Pass a CT scan", True
-    return "no air at -1000, like MR or a piece cut from inside the body", _EXPORT, False
+        return f"cut off at {low:g} and {high:g}, like a windowed image", _EXPORT
+    if low > -150 and np.percentile(v, 95) > 300:
+        return "no air at -1000, and values spread as in MR", "Pass a CT scan"
+    return "no air at -1000, like a piece cut from inside the body, or MR", "Pass the whole scan"

@@ -31,14 +31,16 @@ def save(path, array):
 
 
 def test_scans_come_with_the_datasets_splits(dataset):
-    table = totalsegmentator.read_folder(dataset)
+    table, excluded = totalsegmentator.read_folder(dataset)
+    assert excluded.empty
     assert table["study_id"].tolist() == ["s0011", "s0058"]
     assert table["split"].tolist() == ["test", "train"]
 
 
 def test_masks_become_one_label_map_and_unknown_is_not_absent(dataset):
     masks = dataset / "s0011" / "segmentations"
-    label, annotated = totalsegmentator.read_labels(masks, (6, 6, 6))
+    ct = nib.load(dataset / "s0011" / "ct.nii.gz")
+    label, annotated = totalsegmentator.read_labels(masks, ct)
     assert (label[0] == anatomy.LABEL["liver"]).all()
     assert (label[2:4] == anatomy.LABEL["vertebrae"]).all()
     assert set(annotated) == {"liver", "spleen", "vertebrae"}
@@ -46,13 +48,28 @@ def test_masks_become_one_label_map_and_unknown_is_not_absent(dataset):
     assert not totalsegmentator.has_enough(label, 4)
 
 
-def test_every_incomplete_scan_is_named_with_its_row(dataset):
+def test_an_incomplete_scan_is_excluded_with_its_row_and_loses_no_other(dataset):
+    (dataset / "meta.csv").write_text(
+        "image_id;split\ns0011;test\n;train\ns0058;training\ns0060;val\n../s0011;val\n"
+        "s0061;train\ns0061;test\n"
+    )
+    for name in ("s0060", "s0061"):
+        (dataset / name).mkdir()
+        save(dataset / name / "ct.nii.gz", np.zeros((6, 6, 6), np.int16))
+    (dataset / "s0061" / "segmentations").mkdir()
+    scans, excluded = totalsegmentator.read_folder(dataset)
+    assert scans["study_id"].tolist() == ["s0011"]
+    assert excluded["reason"].tolist() == [
+        "meta.csv, row 3: no image_id that names a folder",
+        "meta.csv, row 4: split 'training'. Expected one of train, val, test",
+        "meta.csv, row 5: s0060/segmentations/ is missing",
+        "meta.csv, row 6: no image_id that names a folder",
+        "meta.csv, row 7: its id stands more than once",
+        "meta.csv, row 8: its id stands more than once",
+    ]
     (dataset / "s0011" / "ct.nii.gz").unlink()
-    (dataset / "s0058" / "segmentations").rename(dataset / "s0058" / "moved")
-    with pytest.raises(ValueError, match=r"2 of 2 scans are incomplete") as caught:
-        totalsegmentator.read_folder(dataset)
-    assert "row 2: s0011/ct.nii.gz is missing" in str(caught.value)
-    assert "row 3: s0058/segmentations/ is missing" in str(caught.value)
+    _, excluded = totalsegmentator.read_folder(dataset)
+    assert "row 2: s0011/ct.nii.gz is missing" in excluded["reason"][0]
 
 
 def test_missing_list_and_columns_are_said(dataset, tmp_path):
@@ -63,10 +80,48 @@ def test_missing_list_and_columns_are_said(dataset, tmp_path):
         totalsegmentator.read_folder(dataset)
 
 
-def test_mask_of_another_size_is_refused(dataset):
-    save(dataset / "s0011" / "segmentations" / "liver.nii.gz", np.zeros((5, 6, 6), np.uint8))
-    with pytest.raises(ValueError, match="the CT has"):
-        totalsegmentator.read_labels(dataset / "s0011" / "segmentations", (6, 6, 6))
+TURNED = [
+    np.diag([-1.0, 1, 1, 1]) + np.eye(4, k=3) * 6,
+    np.array([[0, 0, 1.0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]),
+    np.array([[0, -1.0, 0, 6], [0, 0, -1, 4], [1, 0, 0, 0], [0, 0, 0, 1]]),
+    np.eye(4) + 1e-6,
+]
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_a_mask_with_other_axes_is_brought_to_its_ct_by_its_affine(dataset, turn):
+    """The mask's voxel (i, j, k) lies at TURNED @ (i, j, k) in the CT; the CT's axes are odd too."""
+    affine = np.array([[0, -2.0, 0, 7], [1.5, 0, 0, -30], [0, 0, 3, 12], [0, 0, 0, 1]])
+    rng = np.random.default_rng(0)
+    truth = rng.random((7, 5, 6)) < 0.4
+    ct = nib.Nifti1Image(np.zeros(truth.shape, np.int16), affine)
+    to_ct = np.rint(TURNED[turn])
+    shape = [truth.shape[a] for a in np.abs(to_ct[:3, :3]).argmax(0)]
+    index = (to_ct @ np.concatenate([np.indices(shape).reshape(3, -1), np.ones((1, 210))]))[:3]
+    mask = truth[tuple(index.astype(int))].reshape(shape).astype(np.uint8)
+    masks = dataset / "s0011" / "segmentations"
+    nib.save(nib.Nifti1Image(mask, affine @ TURNED[turn]), masks / "stomach.nii.gz")
+    for other in ("liver", "spleen", "vertebrae_L1", "vertebrae_T12"):
+        (masks / f"{other}.nii.gz").unlink()
+    label, annotated = totalsegmentator.read_labels(masks, ct)
+    assert annotated == ("stomach",)
+    np.testing.assert_array_equal(label == anatomy.LABEL["stomach"], truth)
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine"),
+    [
+        ((5, 6, 6), np.eye(4)),
+        ((6, 6, 6), np.eye(4) + np.eye(4, k=3)),  # a voxel away
+        ((3, 6, 6), np.diag([2.0, 1, 1, 1])),
+        ((6, 6, 6), np.array([[0.9, 0.5, 0, 0], [-0.5, 0.9, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])),
+    ],
+)
+def test_mask_on_another_grid_is_refused(dataset, shape, affine):
+    masks = dataset / "s0011" / "segmentations"
+    nib.save(nib.Nifti1Image(np.zeros(shape, np.uint8), affine), masks / "liver.nii.gz")
+    with pytest.raises(ValueError, match="the CT has 6×6×6"):
+        totalsegmentator.read_labels(masks, nib.load(dataset / "s0011" / "ct.nii.gz"))
 
 
 def test_command_writes_a_cohort_and_says_which_scans_it_left_out(dataset, tmp_path, capsys):
@@ -100,7 +155,7 @@ def test_command_writes_a_cohort_and_says_which_scans_it_left_out(dataset, tmp_p
     assert cli.main(ask) == 2  # nothing is overwritten silently
     made = (out / "label_maps" / "s0011.nii.gz").stat().st_mtime_ns
     assert cli.main([*ask[:-1], "4", "--overwrite", "--workers", "1"]) == 2
-    assert "none of the 3 scans can be used; 1 of them: " in capsys.readouterr().err
+    assert "none of the 3 scans can be used\n  1 of them: " in capsys.readouterr().err
     assert (out / "label_maps" / "s0011.nii.gz").stat().st_mtime_ns == made
     liver = np.zeros((6, 6, 6), np.uint8)
     liver[[0, 5]] = 1
@@ -108,11 +163,3 @@ def test_command_writes_a_cohort_and_says_which_scans_it_left_out(dataset, tmp_p
     assert cli.main([*ask, "--overwrite", "--workers", "1"]) == 0  # another mask, another map
     again = nib.load(out / "label_maps" / "s0011.nii.gz")
     assert (np.asanyarray(again.dataobj)[5] == anatomy.LABEL["liver"]).all()
-
-
-def test_rows_without_id_or_split_are_named(dataset):
-    (dataset / "meta.csv").write_text("image_id;split\ns0011;test\n;train\ns0058;training\n")
-    with pytest.raises(ValueError, match=r"2 of 3 scans are incomplete") as caught:
-        totalsegmentator.read_folder(dataset)
-    assert "row 3: image_id '', split 'train'" in str(caught.value)
-    assert "row 4: image_id 's0058', split 'training'" in str(caught.value)

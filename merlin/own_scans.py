@@ -1,0 +1,264 @@
+"""`merlin findings` and `merlin embed`: a user's scans, each read, encoded and let go.
+
+Memory holds one scan at a time. What is encoded waits in a folder `.unfinished…` beside the results,
+named by the content of scan and weights, until all scans are done: the same call after an
+interruption goes on there. A scan that cannot be read or encoded is reported at the end and loses
+no other.
+"""
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+import merlin
+from merlin.cohort.tree import shown
+from merlin.embeddings import Embeddings, encode_prompts, save_embeddings
+from merlin.ingest.preprocess import PREPROCESS_VERSION, Grid, load_input
+from merlin.ingest.volume import (
+    UnreadableScan,
+    content_digest,
+    find_scans,
+    is_machines,
+    locate,
+    refusing,
+)
+from merlin.run import atomic, file_hash, fingerprint, write_csv
+from merlin.training.checkpoint import load_weights
+
+PHANTOM_WARNING = (
+    "These weights were trained on synthetic phantoms. Scores on a real scan test the software; they "
+    "are not findings. Not for clinical use."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One scan as it is kept until the results are written.
+
+    Attributes
+    ----------
+    image : (D,) float32
+    logits : (n_phecodes,) float32
+    input_id : str
+        Hash of the model's input: paths may hold names.
+    body_fraction : float
+    notes : tuple of str
+    picture : Path or None
+        QC picture, where one is wanted.
+    """
+
+    image: np.ndarray
+    logits: np.ndarray
+    input_id: str
+    body_fraction: float
+    notes: tuple[str, ...]
+    picture: Path | None
+
+
+def run(
+    command: str, paths: list[str], out: Path, weights: Path, *, assume_hu: bool, overwrite: bool
+) -> int:
+    """Do `findings` or `embed`; returns the exit code."""
+    model, facts = load_weights(weights)
+    shape = facts["grid"]
+    grid = Grid(tuple(shape["spacing_mm"]), tuple(shape["shape"]), tuple(shape["hu_window"]))
+    sys.stdout.write(
+        f"Weights: {shown(weights)} ({facts['tier']} tier, profile {facts['profile']}).\n"
+        f"Model input: {grid.shape} voxels of {grid.spacing_mm} mm (R, A, S), "
+        f"HU {grid.hu_window[0]:g} to {grid.hu_window[1]:g}.\n"
+    )
+    if facts["tier"] == "phantom":
+        sys.stdout.write(PHANTOM_WARNING + "\n")
+    scans, notes = find_scans(paths)
+    sys.stdout.write("".join(f"{note}\n" for note in notes))
+    kept = (
+        out / ".unfinished" if command == "findings" else out.with_name(f".unfinished-{out.name}")
+    )
+    what = [file_hash(weights), assume_hu, merlin.__version__, PREPROCESS_VERSION]
+    done, failed = {}, []
+    for scan in tqdm(scans, desc="scans", disable=len(scans) < 4):
+        try:
+            one = _one(scan, len(done) + 1, kept, what, model, facts, grid, command == "findings")
+        except (UnreadableScan, FileNotFoundError) as error:
+            failed.append(str(error))
+            continue
+        done[scan] = one
+        said = [
+            f"scan {len(done)}: {shown(scan)}, {one.body_fraction:.0%} of the body inside the crop"
+        ]
+        tqdm.write("\n    ".join([*said, *map(shown, one.notes)]))
+    if done and command == "findings":
+        _write_findings(model, facts, done, out, overwrite)
+    elif done:
+        _write_embeddings(model, facts, done, out, weights)
+    if kept.exists():
+        for path in kept.iterdir():
+            path.unlink()
+        kept.rmdir()
+    if failed:
+        sys.stderr.write(f"{len(failed)} of {len(scans)} scans could not be read:\n")
+        sys.stderr.write("".join(f"  {error}\n" for error in failed))
+    return 2 if not done else 1 if failed else 0
+
+
+def _one(scan, number, kept, what, model, facts, grid, is_drawn):
+    """Read and encode one scan, or take what an interrupted call has kept of it."""
+    with refusing(scan):
+        source = locate(scan)
+        digest = content_digest(source)
+    key = fingerprint(digest, number, *what)  # the number stands in the picture
+    picture = kept / f"{key}.png" if is_drawn else None
+    file = kept / f"{key}.npz"
+    if file.exists() and (picture is None or picture.exists()):
+        with np.load(file, allow_pickle=False) as found:
+            return Encoded(
+                found["image"], found["logits"], str(found["input_id"]),
+                float(found["body_fraction"]), tuple(map(str, found["notes"])), picture,
+            )  # fmt: skip
+    seen = load_input(source, grid, assume_hu=what[1])
+    image, logits = _encode(scan, model, seen.image)
+    input_id = hashlib.sha256(seen.image.tobytes()).hexdigest()[:16]
+    kept.mkdir(parents=True, exist_ok=True)
+    if picture:
+        _draw_qc(picture, number, seen, facts)
+    with atomic(file, "wb") as stream:
+        np.savez(
+            stream, image=image, logits=logits, input_id=np.array(input_id),
+            body_fraction=seen.body_fraction, notes=np.array(seen.notes, str),
+        )  # fmt: skip
+    return Encoded(image, logits, input_id, seen.body_fraction, seen.notes, picture)
+
+
+def _encode(scan, model, image):
+    """Embedding and phecode logits of one model input; a failure is the scan's refusal."""
+    expected, mend = "an image that the model takes", "Look at the scan; leave it out if it is odd"
+    try:
+        with torch.inference_mode():
+            embedding, logits, _ = model.embed_volumes(torch.from_numpy(image)[None, None])
+    except Exception as error:
+        if is_machines(error):
+            raise
+        found = f"an error while it was encoded ({type(error).__name__})"
+        raise UnreadableScan.about(scan, found=found, expected=expected, mend=mend) from error
+    if not torch.isfinite(embedding).all():
+        found = "an embedding that is not finite"
+        raise UnreadableScan.about(scan, found=found, expected=expected, mend=mend)
+    return embedding[0].numpy(), logits[0].numpy()
+
+
+def _write_findings(model, facts, done, out, overwrite):
+    from merlin.evaluation import zero_shot
+
+    image = np.stack([one.image for one in done.values()])
+    prompts, _ = encode_prompts(model)
+    use = prompts["prompt_wording"] == "reported"
+    scores = zero_shot.score(
+        image, *(prompts[k][use] for k in ("prompt_embedding", "prompt_finding", "prompt_kind"))
+    )
+    table = pd.DataFrame(
+        [
+            dict(
+                scan=i + 1,
+                source=shown(scan),
+                finding=name,
+                score=round(float(value), 4),
+                above_zero=int(value > 0),
+            )
+            for i, scan in enumerate(done)
+            for name, value in zip(scores.findings, scores.value[i], strict=True)
+        ]
+    )
+    target = out / "findings.csv"
+    if overwrite:
+        _remove_former(target)
+    write_csv(target, table.assign(weights_tier=facts["tier"]))
+    for number, one in enumerate(done.values(), 1):
+        one.picture.replace(_picture(out, number))
+    sys.stdout.write(f"Wrote {target} and {len(done)} QC pictures (scan_001.png, …).\n")
+
+
+def _picture(out, number):
+    return out / f"scan_{number:03d}.png"
+
+
+def _remove_former(target):
+    """Remove a former call's table and the pictures it lists, and nothing else."""
+    if not target.exists():
+        return
+    try:
+        numbers = pd.read_csv(target)["scan"].unique()
+        pictures = [_picture(target.parent, int(n)) for n in numbers]
+    except (ValueError, KeyError):  # no table of ours
+        pictures = []
+    for path in (*pictures, target):
+        path.unlink(missing_ok=True)
+
+
+def _draw_qc(path, number, seen, facts):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from merlin.figures import panels, style
+
+    tables = style.qc_tables(seen, number)
+    sidecar = {
+        "tier_note": "your scan as the model sees it; not for clinical use",
+        "profile": facts["profile"],
+        "seed": facts["seed"],
+        "grid_spacing_mm": facts["grid"]["spacing_mm"],
+    }
+    with mpl.rc_context(style.RC):
+        figure = panels.draw_qc(tables, sidecar)
+        style.stamp(figure, style.stamp_text(sidecar))
+        figure.savefig(path, dpi=200)
+    plt.close(figure)
+
+
+def _write_embeddings(model, facts, done, out, weights):
+    prompts, version = encode_prompts(model)
+    image = np.stack([one.image for one in done.values()])
+    n, size = image.shape
+    patient = [one.input_id for one in done.values()]
+    ids, n_alike = [], {}
+    for one in patient:  # equal scans: one patient, several studies
+        n_alike[one] = n_alike.get(one, 0) + 1
+        ids.append(one if n_alike[one] == 1 else f"{one}-{n_alike[one]}")
+    blank = np.full((n, size), np.nan, np.float32)
+    whole = Embeddings(
+        study_id=np.array(ids),
+        patient_id=np.array(patient),
+        site=np.full(n, "own"),
+        split=np.full(n, "test"),
+        image=image,
+        findings=blank,
+        impression=blank,
+        sections=np.full((n, 0, size), np.nan, np.float16),
+        section=np.array([], str),
+        phecode_logits=np.stack([one.logits for one in done.values()]),
+        phecode=np.array(facts["phecodes"]),
+        **prompts,
+        meta={
+            "model": facts["model"],
+            "checkpoint": file_hash(weights),
+            "prompts": version,
+            "tier": facts["tier"],
+        },
+    )
+    save_embeddings(out, whole)
+    sys.stdout.write(
+        f"Wrote {n} embeddings of {size} numbers to {shown(out)}; ids are hashes of the model's input:\n"
+    )
+    for scan, identity in zip(done, ids, strict=True):
+        sys.stdout.write(f"  {identity}  {shown(scan)}\n")
+    if n > len(n_alike):
+        sys.stdout.write(
+            f"{n - len(n_alike)} scans equal another one: they count as its patient's, with ids in -2, ….\n"
+        )
