@@ -135,8 +135,9 @@ def test_every_disagreement_is_named_with_both_numbers(tmp_path, whole):
     assert {line.strip() for line in str(caught.value).splitlines()[1:]} == {
         "split: 1 rows, expected 3 as study_id",
         "prompt_embedding: 1 rows, expected 2 as prompt",
-        "image: values that are not finite",
-        "study_id: the same study more than once",
+        "image: values that are not finite in row 0. Encode them again, or leave the rows out of "
+        "every array.",
+        "study_id: the same study more than once, rows 0, 2. Keep one.",
     }
 
 
