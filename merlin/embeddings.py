@@ -385,9 +385,7 @@ def _name_unknown_patients(found):
     own = np.array([f"{s} (unknown)" if s in taken else s for s in study])
     found["patient_id"] = np.where(blank, own, patient)
     n = blank.sum()
-    return [
-        f"patient_id: empty for {n} of {len(blank)} studies; each counts as a patient of its own"
-    ]
+    return [f"patient_id: empty for {n} of {len(blank)} studies, each a patient of its own"]
 
 
 def prompt_bank(path=PROMPTS):

@@ -52,7 +52,7 @@ def evaluate(
     Parameters
     ----------
     scores : (n_studies, n_phecodes) float
-        Logits or probabilities.
+        Logits or probabilities. Where one is not finite, its label is left out and counted.
     labels : (n_studies, n_phecodes) float
         1, 0 or NaN.
     patient_ids : (n_studies,) str
@@ -70,6 +70,8 @@ def evaluate(
         Macro `auroc` and `auprc`, for paired differences.
     """
     weights = results.resampling(patient_ids, n_resamples, seed=seed)
+    bad = ~np.isfinite(scores)
+    scores, labels = np.where(bad, 0.0, scores), np.where(bad, np.nan, labels)
     n_positive, n_negative = (labels == 1).sum(0), (labels == 0).sum(0)
     enough = np.minimum(n_positive, n_negative) >= min_positive
     chapters = np.array([chapter(p) for p in phecodes])
@@ -79,6 +81,7 @@ def evaluate(
         if enough.any():
             found[enough] = measure(scores[:, enough], labels[:, enough], weights)
         for j, phecode in enumerate(phecodes):
+            masked = f"{bad[:, j].sum()} scores not finite, left out" if bad[:, j].any() else ""
             few = f"{n_positive[j]} positive and {n_negative[j]} negative; {min_positive} needed"
             rows.append(
                 results.row(
@@ -89,7 +92,7 @@ def evaluate(
                     patient_ids=patient_ids,
                     n_positive=n_positive[j],
                     is_ok=bool(enough[j]),
-                    reason="" if enough[j] else few,
+                    reason="; ".join(t for t in ("" if enough[j] else few, masked) if t),
                     chapter=chapters[j],
                 )
             )

@@ -7,7 +7,8 @@ holds at most k − 1 of them with the hypergeometric probability. What one draw
 would have given is kept beside it (`pool_low`, `pool_high`): that is how far a paper's single draw
 can lie off, and it is another uncertainty than that of which patients were in the test set.
 
-Candidates whose report is word for word the query's are never counted as wrong.
+Candidates whose report is word for word the query's are never counted as wrong. Candidates that are
+exactly as near as the partner come before it or after it at random, in expectation.
 """
 
 import numpy as np
@@ -123,6 +124,8 @@ def evaluate(
 ):
     """Recall in both directions for every pool size and the whole split.
 
+    Pools of fewer than two are a ValueError.
+
     Parameters
     ----------
     image, text : (n, D) float
@@ -143,6 +146,8 @@ def evaluate(
         the patients that ask; the candidates stay.
     resampled : dict of (label, pool, k) to (1 + n_resamples,) float
     """
+    if min(pools, default=2) < 2:
+        raise ValueError(f"pools must hold two candidates or more; got {min(pools)}")
     has_text = np.isfinite(text).all(1)
     image, text, group = image[has_text], text[has_text], np.asarray(texts_group)[has_text]
     patients, n = np.asarray(patient_ids)[has_text], int(has_text.sum())
