@@ -126,7 +126,7 @@ def _evaluate_parser(commands):
         description="Zero-shot findings, phenotypes and retrieval on the studies that all files have "
         "in common, paired on the same patients. Writes results.csv, paired.csv and "
         "comparison.png. Any encoder enters as an .npz, any classifier as a table of probabilities or "
-        "logits (.csv, .parquet): see docs/embeddings.md. Labels come from the first file that has "
+        "logits (.csv, .xlsx, .parquet): see docs/embeddings.md. Labels come from the first file that has "
         "them. A file that cannot be read is named and the others are judged. Exit code 1 if a file was "
         "refused, 2 if all were.",
     )
@@ -134,7 +134,7 @@ def _evaluate_parser(commands):
         "paths",
         nargs="+",
         metavar="FILE",
-        help=".npz, .csv or .parquet; the first is the reference",
+        help=".npz, .csv, .xlsx or .parquet; the first is the reference",
     )
     command.add_argument("--out", required=True, help="folder for the results")
     command.add_argument("--names", nargs="+", help="of the models; default: the file names")
@@ -559,7 +559,7 @@ def _read_judged(path, args, threshold):
         options = dict(uncertain=args.uncertain, mask_nan=args.mask_nan, threshold=threshold)
         return scores.read_scores(path, labels=args.labels, id_column=args.id, **options)
     if path.suffix != ".npz":
-        raise ValueError(f"{path.name}: expected .npz, .csv or .parquet")
+        raise ValueError(f"{path.name}: expected .npz, or a table ({', '.join(scores.SUFFIXES)})")
     return load_embeddings(path)
 
 

@@ -1,6 +1,6 @@
 """Tables of scores → what `off_shelf` judges: probabilities or logits per study and finding.
 
-For whoever has no embeddings: any classifier's output as CSV or parquet. One row a study with a column
+For whoever has no embeddings: any classifier's output as CSV, workbook or parquet. One row a study with a column
 a finding (`Pleural Effusion`, or `prob_…`, `logit_…`, `score_…`), or one row a study and finding
 (`study_id, finding, score`). Labels stand beside (`label_…`, or `label` in the long form) or in a table
 of their own: 1, 0, empty, and −1 by a rule that the caller names.
@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-SUFFIXES = (".csv", ".parquet")
+from merlin.cohort.tables import TableError, read_ids, read_table, some_rows, why_apart
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".parquet")
 UNCERTAIN = {"missing": np.nan, "positive": 1.0, "negative": 0.0}
 ABOUT = ("patient_id", "site", "split")  # of a study; from the labels' table where scores lack them
 KINDS = ("prob_", "logit_", "score_")
@@ -57,7 +59,7 @@ def read_scores(
     Parameters
     ----------
     path, labels : path
-        CSV or parquet; `labels` by the same ids.
+        As `read_table` reads them; `labels` by the same ids.
     id_column : str
         Its name in both tables.
     uncertain : {"missing", "positive", "negative", "refuse"}
@@ -77,16 +79,15 @@ def read_scores(
         Naming everything that is wrong at once, with rows (1 is the header) and columns.
     """
     path, notes = Path(path), []
-    table = _read(path, id_column)
-    beside = table if labels is None else _read(Path(labels), id_column)
+    table = _read(path, id_column, notes)
+    beside = table if labels is None else _read(Path(labels), id_column, notes)
     stated, problems = _labels(beside, id_column, uncertain, notes, alone=labels is not None)
     if labels is not None:
         known = set(beside[id_column])
         n_lost = int((~table[id_column].isin(known)).sum())
         if n_lost == len(table):
-            raise ValueError(
-                f"{path.name}, {Path(labels).name}: no {id_column} is in both. Spell ids alike, zeros too."
-            )
+            why = why_apart(table[id_column], known) or "spell them alike"
+            raise ValueError(f"{path.name}, {Path(labels).name}: no {id_column} is in both: {why}.")
         n_more = len(known - set(table[id_column]))
         if n_lost or n_more:
             notes.append(
@@ -114,38 +115,28 @@ def read_scores(
     )
 
 
-def _read(path, id_column):
+def _read(path, id_column, notes):
     """A table as text, one row a study; empty cells are ''."""
     try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-            table = table.reset_index() if table.index.name else table
-            table = table.astype(object).where(table.notna(), "").astype(str)
-        else:
-            # Without a header first: pandas would rename a column that stands twice.
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, header=None)
-            table = table[1:].set_axis(table.iloc[0].tolist(), axis=1).reset_index(drop=True)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path.name}: cannot be read as {path.suffix[1:]} ({error})") from error
-    table.columns = table.columns.astype(str).str.strip()
-    twice = sorted(set(table.columns[table.columns.duplicated()]))
-    if twice:
-        raise ValueError(f"{path.name}: column {', '.join(twice)} stands more than once. Keep one.")
-    if id_column not in table:
-        found = ", ".join(table.columns[:8])
-        raise ValueError(
-            f"{path.name}: no column {id_column}; found {found}. Name the studies' column with --id."
-        )
-    table[id_column] = table[id_column].str.strip()
+        table = read_table(path, needed=(id_column,))
+    except TableError as error:
+        hint = " Name the studies' column with --id." if "no column" in str(error) else ""
+        raise TableError(f"{error}{hint}") from None
+    notes += table.attrs["notes"]
+    if table.attrs["decimal_comma"]:
+        is_comma = table.apply(lambda c: c.str.fullmatch(r"\s*[-+]?\d*,\d+\s*"))
+        table = table.mask(is_comma, table.apply(lambda c: c.str.replace(",", ".")))
+    table[id_column] = read_ids(table[id_column], where=f"{path.name}, column {id_column}")
     keys = [id_column, *(("finding",) if "finding" in table else ())]
     for bad, what in (
         (table[keys].apply(_is_blank).any(axis=1), "empty"),
         (table.duplicated(keys, keep=False), "more than once"),
     ):
         if bad.any():
-            raise ValueError(f"{path.name}: {' and '.join(keys)} {what} in {_rows(bad)}")
+            rows = some_rows(table.index[bad])
+            raise TableError(f"{path.name}: {' and '.join(keys)} {what} in {rows}")
     if table.empty:
-        raise ValueError(f"{path.name}: a header and no rows")
+        raise TableError(f"{path.name}: a header and no rows")
     return _widened(table, id_column) if "finding" in table else table
 
 
@@ -162,12 +153,6 @@ def _is_blank(column):
     return column.str.strip().str.lower().isin(BLANK)
 
 
-def _rows(mask):
-    rows = np.flatnonzero(mask) + 2
-    more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
-    return f"row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:8]))}{more}"
-
-
 def _numbers(table, problems):
     """Columns as numbers, blanks as NaN; cells that are neither go to `problems`."""
     out = table.apply(pd.to_numeric, errors="coerce")
@@ -176,7 +161,7 @@ def _numbers(table, problems):
         if bad.any():
             found = ", ".join(dict.fromkeys(table.loc[bad, name].str[:20].head(3)))
             problems.append(
-                f"{_rows(bad)}, column {name}: {found}. Expected a number with a decimal point, or empty."
+                f"{some_rows(out.index[bad])}, column {name}: {found}. Expected a number with a decimal point, or empty."
             )
     return out.astype(float)
 
@@ -201,7 +186,9 @@ def _labels(table, id_column, uncertain, notes, *, alone):
         odd = stated[name].notna() & ~stated[name].isin((0, 1, -1))
         if odd.any():
             found = ", ".join(f"{v:g}" for v in stated.loc[odd, name].unique()[:5])
-            problems.append(f"{_rows(odd)}, label of {name}: {found}. Expected 1, 0, empty or −1.")
+            problems.append(
+                f"{some_rows(stated.index[odd])}, label of {name}: {found}. Expected 1, 0, empty or −1."
+            )
     return stated, problems
 
 
@@ -321,4 +308,6 @@ def _mixed_patients(about):
     mixed = about.groupby(["site", "patient_id"])["split"].transform("nunique") > 1
     if not mixed.any():
         return []
-    return [f"{_rows(mixed)}: the same patient is in several splits. One patient, one split."]
+    return [
+        f"{some_rows(about.index[mixed])}: the same patient is in several splits. One patient, one split."
+    ]

@@ -186,7 +186,8 @@ WRITER_COLOUR = {
 REPORT_METRICS = {
     "clinical_f1": "clinical F1 (micro)",
     "clinical_f1_macro": "clinical F1 (macro)",
-    "bleu": "BLEU",
+    "bleu": "BLEU (13a)",
+    "bleu4_coco": "BLEU-4 (COCO)",
     "rouge2": "ROUGE-2",
     "bertscore": "BERTScore",
 }
