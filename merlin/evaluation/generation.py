@@ -69,19 +69,15 @@ def bleu(counts, weights, *, smooth=True):
     counts : (n, 10) float
     weights : (n, n_resamples) int
     smooth : bool
-        sacrebleu's default ('exp'); without it, pycocoevalcap's formula: next to nothing where no
-        four words in a row are shared.
+        sacrebleu's default ('exp'); without it, pycocoevalcap's formula: 0 where no four words in a
+        row are shared (it prints about 1e-4 there, from a constant against division by zero).
     """
     total = counts.T @ weights.astype(float)  # (10, n_resamples)
     hits, tries, own, other = total[:4], total[4:8], total[8], total[9]
-    if not smooth:
-        # Its `tiny` and `small`, so that equal inputs give equal digits.
-        ratio = (own + 1e-15) / (other + 1e-9)
-        value = np.prod((hits + 1e-15) / (tries + 1e-9), axis=0) ** 0.25
-        return value * np.where(ratio < 1, np.exp(1 - 1 / np.minimum(ratio, 1)), 1.0)
     # 'exp' smoothing: an order without hits counts as 1/2, 1/4, … of a hit.
-    missed = np.cumsum((hits == 0) & (tries > 0), axis=0)
-    hits = np.where(hits == 0, 0.5**missed, hits)
+    if smooth:
+        missed = np.cumsum((hits == 0) & (tries > 0), axis=0)
+        hits = np.where(hits == 0, 0.5**missed, hits)
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(hits / tries).mean(0)
         brevity = np.where(own < other, np.exp(1 - other / own), 1.0)

@@ -161,7 +161,7 @@ def _numbers(table, problems):
         if bad.any():
             found = ", ".join(dict.fromkeys(table.loc[bad, name].str[:20].head(3)))
             problems.append(
-                f"{some_rows(out.index[bad])}, column {name}: {found}. Expected a number with a decimal point, or empty."
+                f"{some_rows(out.index[bad])}, column {name}: {found}. Expected a number as 0.73, or empty."
             )
     return out.astype(float)
 
