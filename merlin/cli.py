@@ -510,9 +510,9 @@ def _evaluate(args):
         raise ValueError(f"--pools {min(args.pools)}: a pool holds two candidates or more")
     if min(args.resamples, args.min_positive) < 1:
         raise ValueError("--resamples and --min-positive: expected 1 or more")
-    is_number = args.threshold not in ("auto", "validation")
+    rules = {"auto": None, "validation": float("nan")}
     try:
-        threshold = float(args.threshold) if is_number else None
+        threshold = rules[args.threshold] if args.threshold in rules else float(args.threshold)
     except ValueError:
         raise ValueError(f"--threshold {args.threshold}: a number, or validation") from None
     files, refused = {}, []
@@ -707,6 +707,8 @@ def _draw_comparison(table, files, args, out):
     import matplotlib as mpl
 
     mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
     from merlin.figures import off_shelf, style
 
     tiers = sorted({str(e.meta.get("tier", "unknown")) for e in files.values()})
@@ -722,6 +724,7 @@ def _draw_comparison(table, files, args, out):
         figure = off_shelf.draw_comparison({"": table}, facts)
         style.stamp(figure, style.stamp_text(facts))
         figure.savefig(out / "comparison.png", dpi=200)
+        plt.close(figure)
 
 
 def _last_weights():

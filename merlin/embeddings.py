@@ -216,7 +216,7 @@ def load_embeddings(path):
                 found[name] = value.reshape([lengths[a] for a in axes])
                 if name == "meta":
                     found[name] = _meta(value)
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 faulty[name] = str(error)
     problems = [f"{n}: {text}" for n, text in faulty.items()]
     problems += _id_problems(found) + _vector_problems(found) + _name_problems(found)
@@ -255,7 +255,10 @@ def _shape_problems(shapes, unreadable):
 
 
 def _meta(text):
-    meta = json.loads(str(text.ravel()[0])) if text.size == 1 else None
+    try:
+        meta = json.loads(str(text.ravel()[0])) if text.size == 1 else None
+    except (ValueError, RecursionError):
+        meta = None
     if not isinstance(meta, dict):
         raise ValueError("not a JSON object. Save np.array(json.dumps({'model': …, 'tier': …})).")
     return meta

@@ -309,7 +309,7 @@ def _findings(e, rows, patients, judged_by, name, options, pools, min_positive):
         return _nothing(task, "the file has no prompts", len(rows))
     known, labels = judged_by["finding"]
     scores, limits = _scores(e, rows)
-    use = [f for f in scores.findings if f in known]
+    use = [f for f in known if f in scores.findings]  # one order for all: draws go by position
     if not use:
         few = [", ".join(list(names)[:5]) or "none" for names in (scores.findings, known)]
         reason = f"presence scores for {few[0]}; labels for {few[1]}: no finding is in both"

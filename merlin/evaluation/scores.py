@@ -67,7 +67,7 @@ def read_scores(
     mask_nan : bool
         Leave out the labels of scores that are NaN or missing, and count them, instead of refusing.
     threshold : float, optional
-        Default: 0.5 where all scores lie in [0, 1], 0 where some are negative.
+        Default: 0.5 where all scores lie in [0, 1], 0 where some are negative. NaN for none yet.
 
     Returns
     -------
@@ -254,7 +254,8 @@ def _thresholds(score, kinds, asked, notes):
     if score.empty:
         return np.empty(0), []
     if asked is not None:
-        notes.append(f"called present above {asked:g}, as asked")
+        if not np.isnan(asked):
+            notes.append(f"called present above {asked:g}, as asked")
         return np.full(score.shape[1], float(asked)), []
     kinds = np.array(kinds)
     low, high = score.min().min(), score.max().max()
