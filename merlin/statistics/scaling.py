@@ -129,6 +129,13 @@ def _best(law, x, values, weight, in_logs, n_starts):
             return weight * (model - values)
         return weight * (np.log(np.maximum(model, 1e-12)) - np.log(values))
 
+    def jacobian(p):
+        sign = 1 if law == "power" else -1
+        grown = sign * x ** (sign * p[1])
+        slopes = [grown, sign * p[0] * grown * np.log(x), np.ones(len(x))][: len(p)]
+        scale = np.maximum(_value(law, p, x), 1e-12) if in_logs else 1.0
+        return (weight / scale * np.array(slopes)).T
+
     top = max(values.max(), 1e-9)
     rises = np.polyfit(np.log(x), values, 1)[0] >= 0
     (low, high), best = B_BOUNDS[law], None
@@ -138,7 +145,7 @@ def _best(law, x, values, weight, in_logs, n_starts):
         else:
             start = (0.3 * top, b, 1.3 * top) if rises else (-0.3 * top, b, 0.7 * values.min())
             bounds = (-np.inf, low, -np.inf), (np.inf, high, np.inf)
-        found = least_squares(residual, start, bounds=bounds, x_scale="jac", max_nfev=200)
+        found = least_squares(residual, start, jacobian, bounds=bounds, x_scale="jac", max_nfev=200)
         if best is None or found.cost < best.cost:
             best = found
     return best
