@@ -51,6 +51,7 @@ NAMED_BY = {"n": "study_id", "m": "prompt", "p": "phecode", "f": "finding", "k":
 REQUIRED = ("study_id", "patient_id", "site", "split", "image")
 UNIT = ("image", "findings", "impression", "prompt_embedding")  # sums of sentences are not
 TEXTS = ("findings", "impression", "findings_sentences", "impression_sentences")
+SPLITS = ("train", "val", "test")
 MISSING = "missing"
 BLANK = ("", "nan", "none", "<na>", "nat", "null")  # how pandas and others write a missing text
 
@@ -142,7 +143,9 @@ class Embeddings:
     @property
     def is_synthetic(self):
         """Whether the file says that its studies are phantoms."""
-        return self.meta.get("tier") == "phantom" or "synthetic" in self.meta.get("tier_note", "")
+        return self.meta.get("tier") == "phantom" or "synthetic" in str(
+            self.meta.get("tier_note", "")
+        )
 
     def counts(self, rows):
         """Numbers for a figure's footer: patients (or that they are unknown), test studies, those left out."""
@@ -225,8 +228,14 @@ def load_embeddings(path):
             f"{path.name}: not a whole embeddings file (docs/embeddings.md; rows count from 0)\n  "
             + "\n  ".join(problems)
         )
-    notes = _zeros_to_missing(found) + _normalise(found) + _name_unknown_patients(found)
-    meta = found.pop("meta") | ({"notes": notes} if notes else {})
+    notes = (
+        _odd_splits(found)
+        + _zeros_to_missing(found)
+        + _normalise(found)
+        + _name_unknown_patients(found)
+    )
+    meta = {k: v for k, v in found.pop("meta").items() if k != "notes"}
+    meta |= {"notes": notes} if notes else {}
     return Embeddings(**found, meta=meta)
 
 
@@ -347,6 +356,12 @@ def _name_problems(found):
             "judged. Spell the same finding alike in both arrays."
         )
     return problems
+
+
+def _odd_splits(found):
+    names, n = np.unique(found["split"], return_counts=True)
+    odd = [f"{name} {k}" for name, k in zip(names, n, strict=True) if name not in SPLITS]
+    return [f"split: other names than train, val and test: {', '.join(odd)}"] if odd else []
 
 
 def _zeros_to_missing(found):

@@ -125,6 +125,11 @@ def evaluate(
         the findings and phecodes that both have.
     """
     rows = common_rows(files, site=site, split=split)
+    n_asked = len(
+        common_rows(dict([next(iter(files.items()))]), site=site, split=split).popitem()[1]
+    )
+    n = len(next(iter(rows.values())))
+    missed = [f"{n} of the first file's {n_asked} studies are in all files"] if n < n_asked else []
     judged_by = _labels(files, rows)
     if threshold == "validation":
         judged_by["validation"] = _validation(files)
@@ -136,7 +141,7 @@ def evaluate(
         try:
             made, kept = judge({name: e}, rows, **options)
             drawn |= kept
-            tables.append(_with_notes(made, e, rows[name]))
+            tables.append(_with_notes(made, e, rows[name], missed))
         except Exception as error:  # noqa: BLE001 - one file's fault must not cost the others
             reason = f"{REFUSED}{type(error).__name__}: {error}"
             for task in ("zero-shot findings", "phenotypes", "retrieval"):
@@ -162,9 +167,9 @@ def evaluate(
     return pd.concat(tables, ignore_index=True), pd.DataFrame(gaps, columns=columns)
 
 
-def _with_notes(table, e, rows):
+def _with_notes(table, e, rows, more):
     """Add to macro and retrieval rows what was changed in reading, and that an encoder collapsed."""
-    notes = list(e.meta.get("notes", ()))
+    notes = [*e.meta.get("notes", ()), *more]
     share = 0.0 if isinstance(e, ScoreTable) else one_direction(e.image[rows])
     if share > COLLAPSED:
         notes.append(

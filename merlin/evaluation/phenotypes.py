@@ -82,6 +82,8 @@ def evaluate(
             found[enough] = measure(scores[:, enough], labels[:, enough], weights)
         for j, phecode in enumerate(phecodes):
             masked = f"{bad[:, j].sum()} scores not finite, left out" if bad[:, j].any() else ""
+            if enough[j] and np.ptp(scores[~np.isnan(labels[:, j]), j]) == 0:
+                masked = "; ".join(t for t in (masked, "the same score for every study") if t)
             few = f"{n_positive[j]} positive and {n_negative[j]} negative; {min_positive} needed"
             rows.append(
                 results.row(

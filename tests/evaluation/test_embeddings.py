@@ -305,6 +305,14 @@ def test_no_more_is_made_than_a_file_holds(tmp_path, whole):
     assert load_embeddings(tmp_path / "good.npz").image.shape == (3, 4)
 
 
+def test_other_names_of_splits_are_told(tmp_path, whole):
+    path = tmp_path / "e.npz"
+    save_embeddings(path, replace(whole, split=np.array(["dev", "dev", "test"])))
+    assert load_embeddings(path).meta["notes"] == [
+        "split: other names than train, val and test: dev 2"
+    ]
+
+
 def test_missing_test_studies_are_refused_with_the_splits_there_are(whole):
     with pytest.raises(ValueError, match="no study of split test; found train 2, val 1 studies"):
         replace(whole, split=np.array(["train", "train", "val"])).judged()

@@ -312,7 +312,7 @@ def test_findings_that_only_one_side_knows_are_counted_and_named(tmp_path):
     e = make(1, finding=np.array(["ascites", "Renal cyst"]), finding_labels=labels)
     found = results_of(tmp_path, ("m", e))
     said = found.loc[("m", "macro", "auroc"), "reason"].iloc[0]
-    assert said == "1 labelled findings without scores: Renal cyst"
+    assert said == "1 labelled findings without scores: Renal cyst"  # and nothing else
     other = make(1, finding=np.array(["Ascites"]))
     none = make(2, **blanks("labels"))
     table, _ = off_shelf.evaluate({"labels": replace(other, prompt_finding=other.prompt_finding), "m": none},
