@@ -211,7 +211,7 @@ def load_embeddings(path):
         shapes = {n: shape for n, (_, shape, _) in headers.items()}
         faulty |= _shape_problems(shapes, faulty)
         lengths = _lengths(shapes)
-        is_whole = {"study_id", "image"} <= shapes.keys() and MISSING not in faulty.values()
+        is_whole = not {"study_id", "image"} & faulty.keys() and MISSING not in faulty.values()
         for name in headers.keys() - faulty.keys() if is_whole else ():
             axes, kind = ARRAYS.get(name, ("", str))
             try:
@@ -244,8 +244,10 @@ def _shape_problems(shapes, unreadable):
     prompts = [n for n, (axes, _) in ARRAYS.items() if "m" in axes]
     needed = [*REQUIRED, *(prompts if set(prompts) & set(shapes) else ()), "meta"]
     problems = {n: MISSING for n in needed if n not in shapes and n not in unreadable}
-    if problems:
+    if problems or {"study_id", "image"} & unreadable.keys():
         return problems
+    if len(shapes["image"]) < 2 and shapes["study_id"][:1] != (1,):
+        return {"image": f"shape {shapes['image']}, expected (n, D) with n as study_id"}
     lengths = _lengths(shapes)
     if not lengths["n"]:
         problems["study_id"] = "no studies"

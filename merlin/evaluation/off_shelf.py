@@ -124,10 +124,8 @@ def evaluate(
         `task, metric, model, other, value, low, high`: first file minus each other one, macros over
         the findings and phecodes that both have.
     """
+    files, n_asked, refused = _that_meet(files, site=site, split=split)
     rows = common_rows(files, site=site, split=split)
-    n_asked = len(
-        common_rows(dict([next(iter(files.items()))]), site=site, split=split).popitem()[1]
-    )
     n = len(next(iter(rows.values())))
     missed = [f"{n} of the first file's {n_asked} studies are in all files"] if n < n_asked else []
     judged_by = _labels(files, rows)
@@ -143,12 +141,11 @@ def evaluate(
             drawn |= kept
             tables.append(_with_notes(made, e, rows[name], missed))
         except Exception as error:  # noqa: BLE001 - one file's fault must not cost the others
-            reason = f"{REFUSED}{type(error).__name__}: {error}"
-            for task in ("zero-shot findings", "phenotypes", "retrieval"):
-                row = results.missing("macro", "auroc", reason, n_studies=len(rows[name]))
-                tables.append(
-                    pd.DataFrame([dict(task=task, **row, model=name, split=options["split"])])
-                )
+            refused[name] = f"{type(error).__name__}: {error}"
+    for name, reason in refused.items():
+        for task in ("zero-shot findings", "phenotypes", "retrieval"):
+            made, _ = _nothing(task, f"{REFUSED}{reason}", 0)
+            tables.append(made.assign(model=name, split=options["split"]))
     first, *others = [n for n in files if any(key[0] == n for key in drawn)] or [None]
     gaps = []
     for other in others:
@@ -167,10 +164,27 @@ def evaluate(
     return pd.concat(tables, ignore_index=True), pd.DataFrame(gaps, columns=columns)
 
 
+def _that_meet(files, **asked):
+    """Files that can be put beside the first, its number of studies, and why others cannot."""
+    name, first = next(iter(files.items()))
+    n_asked = len(common_rows({name: first}, **asked)[name])
+    met, refused = {name: first}, {}
+    for other, e in files.items():
+        try:
+            common_rows({name: first, other: e}, **asked)
+            met[other] = e
+        except ValueError as error:
+            refused[other] = str(error)
+    if len(met) == 1 and refused:
+        common_rows(files, **asked)  # nothing is left to compare: its message is the error
+    return met, n_asked, refused
+
+
 def _with_notes(table, e, rows, more):
     """Add to macro and retrieval rows what was changed in reading, and that an encoder collapsed."""
     notes = [*e.meta.get("notes", ()), *more]
-    share = 0.0 if isinstance(e, ScoreTable) else one_direction(e.image[rows])
+    can_be = not isinstance(e, ScoreTable) and len(rows) > 2
+    share = one_direction(e.image[rows]) if can_be else 0.0
     if share > COLLAPSED:
         notes.append(
             f"collapsed encoder: {100 * share:.3f}% of the images' squared length is in one direction, so "

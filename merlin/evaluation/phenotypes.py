@@ -35,6 +35,13 @@ CHAPTERS = (
 ABOVE = (0.8, 0.85, 0.9)  # the paper counts phenotypes above the last two
 
 
+SAME = "the same score for every study"
+
+
+def _joined(*reasons):
+    return "; ".join(r for r in reasons if r)
+
+
 def chapter(phecode):
     """Chapter of a phecode by number, as `571.5` → digestive; `other` for names that are no number."""
     try:
@@ -80,10 +87,12 @@ def evaluate(
         found = np.full((len(phecodes), weights.shape[1]), np.nan)
         if enough.any():
             found[enough] = measure(scores[:, enough], labels[:, enough], weights)
+        constant = [
+            bool(ok) and np.ptp(s[~np.isnan(y)]) == 0
+            for ok, s, y in zip(enough, scores.T, labels.T, strict=True)
+        ]
         for j, phecode in enumerate(phecodes):
             masked = f"{bad[:, j].sum()} scores not finite, left out" if bad[:, j].any() else ""
-            if enough[j] and np.ptp(scores[~np.isnan(labels[:, j]), j]) == 0:
-                masked = "; ".join(t for t in (masked, "the same score for every study") if t)
             few = f"{n_positive[j]} positive and {n_negative[j]} negative; {min_positive} needed"
             rows.append(
                 results.row(
@@ -94,7 +103,7 @@ def evaluate(
                     patient_ids=patient_ids,
                     n_positive=n_positive[j],
                     is_ok=bool(enough[j]),
-                    reason="; ".join(t for t in ("" if enough[j] else few, masked) if t),
+                    reason=_joined("" if enough[j] else few, masked, SAME if constant[j] else ""),
                     chapter=chapters[j],
                 )
             )
@@ -102,6 +111,7 @@ def evaluate(
             known=np.ones(len(labels), bool), patient_ids=patient_ids, is_ok=bool(enough.any())
         )
         left_out = f"{int((~enough).sum())} of {len(enough)} phecodes not evaluated"
+        same = f"{sum(constant)} of {len(enough)} phecodes: {SAME}" if any(constant) else ""
         resampled[metric] = bootstrap.macro(found)
         rows.append(
             results.row(
@@ -109,7 +119,7 @@ def evaluate(
                 metric,
                 resampled[metric],
                 n_positive=enough.sum(),
-                reason="" if enough.all() else left_out,
+                reason=_joined("" if enough.all() else left_out, same),
                 **overall,
             )
         )

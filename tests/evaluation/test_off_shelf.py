@@ -67,6 +67,20 @@ def test_files_are_judged_on_common_studies_whatever_their_order():
     np.testing.assert_allclose(paired[["value", "low", "high"]], 0, atol=1e-12)  # the same encoder
 
 
+def test_a_file_that_meets_no_other_is_refused_and_the_rest_compared():
+    other = make(2, study_id=np.array([f"x{i}" for i in range(80)]))
+    stolen = make(2, patient_id=np.full(80, "p0"))
+    files = {"a": make(1), "other": other, "b": make(2), "stolen": stolen}
+    table, paired = off_shelf.evaluate(files, **OPTIONS)
+    reason = table.drop_duplicates("model").set_index("model")["reason"]
+    assert reason["other"].startswith("refused: the files have no study of site any, split test")
+    assert reason["stolen"].startswith(
+        "refused: patient_id differs from the first file's for stolen"
+    )
+    assert set(paired["other"]) == {"b"}
+    assert set(table[table["status"] == "ok"]["model"]) == {"a", "b"}
+
+
 def test_better_encoder_wins_pair_by_pair():
     table, paired = off_shelf.evaluate({"good": make(1), "bad": make(2, noise=3.0)}, **OPTIONS)
     gap = paired.set_index(["task", "metric"]).loc[
