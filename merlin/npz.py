@@ -9,7 +9,9 @@ import math
 import pickletools
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +19,7 @@ MAX_DEFLATE = 1032  # no deflated byte becomes more
 
 
 @contextmanager
-def opened(path):
+def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """The file as an archive; whatever is wrong with it as a whole is a ValueError that names it."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -29,7 +31,7 @@ def opened(path):
         ) from error
 
 
-def headers(archive, names):
+def headers(archive: zipfile.ZipFile, names: Iterable[str]) -> tuple[dict, dict[str, str]]:
     """Shape and type of some arrays.
 
     Returns
@@ -66,7 +68,9 @@ def _header(stream):
     return shape, dtype
 
 
-def read(archive, info, shape, dtype, kind):
+def read(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, shape: tuple, dtype: np.dtype, kind: type
+) -> np.ndarray:
     """One array as text, or as numbers of a type.
 
     Parameters

@@ -12,6 +12,7 @@ punctuation). Rows carry a signature. F1 is of stated findings, the positive cla
 """
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -85,7 +86,7 @@ def bleu(counts, weights, *, smooth=True):
     return np.where((tries > 0).all(0) & (own > 0) & (total[0] > 0), value, 0.0)
 
 
-def plain_words(texts):
+def plain_words(texts: Iterable[str]) -> list[str]:
     """Texts in lower case without punctuation, as radiology papers clean them before BLEU.
 
     Points, slashes and hyphens inside a word or number stay: `1.5`, `12/3`, `well-defined`.

@@ -75,7 +75,7 @@ def common_rows(files, *, site=None, split=None):
     return rows
 
 
-def owners(files, rows):
+def owners(files: dict, rows: dict[str, np.ndarray]) -> np.ndarray:
     """(n,) str: the patient of each common study, by the first file that knows it."""
     out, is_known = None, None
     for name, e in files.items():
@@ -195,7 +195,7 @@ def _with_notes(table, e, rows, more):
     return table.assign(reason=np.where(told, said, table["reason"]))
 
 
-def one_direction(vectors):
+def one_direction(vectors: np.ndarray) -> float:
     """Share of the squared length of (n, D) vectors that lies along their principal direction."""
     x = np.asarray(vectors, float)
     along = x[0]

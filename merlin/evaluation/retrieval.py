@@ -22,7 +22,9 @@ POOLS = (32, 64, 128)
 RANKS = (1, 8)
 
 
-def rank_counts(query, candidate, group, *, chunk=512):
+def rank_counts(
+    query: np.ndarray, candidate: np.ndarray, group: np.ndarray, *, chunk: int = 512
+) -> tuple[np.ndarray, np.ndarray]:
     """How many candidates beat each query's own partner, and how many tie with it.
 
     Parameters

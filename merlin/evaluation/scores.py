@@ -52,8 +52,14 @@ class ScoreTable:
 
 
 def read_scores(
-    path, *, labels=None, id_column="study_id", uncertain="missing", mask_nan=False, threshold=None
-):
+    path: str | Path,
+    *,
+    labels: str | Path | None = None,
+    id_column: str = "study_id",
+    uncertain: str = "missing",
+    mask_nan: bool = False,
+    threshold: float | None = None,
+) -> ScoreTable:
     """Read a table of scores.
 
     Parameters

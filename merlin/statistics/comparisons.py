@@ -45,7 +45,7 @@ class DeLong:
         half = stats.norm.ppf((1 + confidence) / 2) * error
         return gap, gap - half, gap + half, float(2 * stats.norm.sf(abs(gap) / error))
 
-    def reason(self, one=0, other=None):
+    def reason(self, one: int = 0, other: int | None = None) -> str:
         """Why an AUROC, or a difference of two, has no interval and no p; empty where it has.
 
         At 0 and 1 every pair is ranked alike, so the data show no variance; that is not certainty.
