@@ -2,7 +2,7 @@
 
     merlin findings scan.nii.gz dicom_folder --out results
     merlin embed scans/ --out scans.npz
-    merlin evaluate main.npz mine.npz --out comparison
+    merlin evaluate main.npz mine.npz probabilities.csv --out comparison
     merlin five-year runs/full/cohort/manifest.csv --weights five_year.safetensors --out five_year
     merlin release merlinabdominalctdataset --out my_cohort
     merlin phantom --layout merlin --out look_alike
@@ -60,26 +60,7 @@ def parser():
             help="read a scan as HU whatever its values look like",
         )
         command.add_argument("--overwrite", action="store_true", help="replace results that exist")
-    command = commands.add_parser(
-        "evaluate",
-        help="judge embeddings files side by side",
-        description="Zero-shot findings, phenotypes and retrieval on the studies that all files have "
-        "in common, paired on the same patients. Writes results.csv, paired.csv and "
-        "comparison.png. Any encoder enters as a file: see docs/embeddings.md. Labels "
-        "come from the first file that has them.",
-    )
-    command.add_argument(
-        "paths", nargs="+", metavar="EMBEDDINGS", help=".npz; the first is the reference"
-    )
-    command.add_argument("--out", required=True, help="folder for the results")
-    command.add_argument("--names", nargs="+", help="of the models; default: the file names")
-    command.add_argument("--site", help="only studies of this site")
-    command.add_argument("--split", default="test", help="only this split; 'all' takes every study")
-    command.add_argument("--pools", nargs="+", type=int, default=[32, 64, 128], metavar="N")
-    command.add_argument("--min-positive", type=int, default=20, help="studies a phecode needs")
-    command.add_argument("--resamples", type=int, default=1000, help="of patients")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    _evaluate_parser(commands)
     command = commands.add_parser(
         "five-year",
         help="judge a fine-tuned five-year model on a cohort's labels",
@@ -131,6 +112,46 @@ def parser():
     command.add_argument("--studies", type=int, help="only the first so many")
     _more_commands(commands)
     return top
+
+
+def _evaluate_parser(commands):
+    command = commands.add_parser(
+        "evaluate",
+        help="judge embeddings files and tables of scores side by side",
+        description="Zero-shot findings, phenotypes and retrieval on the studies that all files have "
+        "in common, paired on the same patients. Writes results.csv, paired.csv and "
+        "comparison.png. Any encoder enters as an .npz, any classifier as a table of probabilities or "
+        "logits (.csv, .xlsx, .parquet): see docs/embeddings.md. Labels come from the first file that has "
+        "them. A file that cannot be read is named and the others are judged. Exit code 1 if a file was "
+        "refused, 2 if all were.",
+    )
+    command.add_argument(
+        "paths",
+        nargs="+",
+        metavar="FILE",
+        help=".npz, .csv, .xlsx or .parquet; the first is the reference",
+    )
+    command.add_argument("--out", required=True, help="folder for the results")
+    command.add_argument("--names", nargs="+", help="of the models; default: the file names")
+    command.add_argument("--site", help="only studies of this site")
+    command.add_argument("--split", default="test", help="only this split; 'all' takes every study")
+    command.add_argument(
+        "--threshold", default="auto", metavar="T",
+        help="above which a finding is called: a number (for tables of scores), or 'validation' "
+        "(best F1 on split val); default: 0, and 0.5 for tables of probabilities",
+    )  # fmt: skip
+    command.add_argument("--labels", help="table of labels for the tables of scores, by study")
+    command.add_argument("--id", default="study_id", help="column of the studies in tables")
+    command.add_argument(
+        "--uncertain", default="missing", choices=["missing", "positive", "negative", "refuse"],
+        help="what a label of -1 means in tables; default: missing, and counted",
+    )  # fmt: skip
+    command.add_argument("--mask-nan", action="store_true", help="leave out scores that are NaN")
+    command.add_argument("--pools", nargs="+", type=int, default=[32, 64, 128], metavar="N")
+    command.add_argument("--min-positive", type=int, default=20, help="studies a phecode needs")
+    command.add_argument("--resamples", type=int, default=1000, help="of patients")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--overwrite", action="store_true", help="replace results that exist")
 
 
 def _more_commands(commands):
@@ -467,46 +488,90 @@ def _check(args):
 
 
 def _evaluate(args):
-    from merlin.embeddings import load_embeddings
     from merlin.run import write_csv
 
     out = Path(args.out)
     target = out / "results.csv"
     _refuse_existing(target, args.overwrite)
     paths = [Path(p) for p in args.paths]
-    absent = [str(p) for p in paths if not p.is_file()]
-    if absent:
-        raise FileNotFoundError(f"no embeddings file at {', '.join(absent)}")
     names = args.names or _distinct_names(paths)
     if len(names) != len(paths) or len(set(names)) != len(names):
         raise ValueError(f"--names: {len(names)} for {len(paths)} files; each needs one of its own")
-    files, problems = {}, []
+    if min(args.pools) < 2:
+        raise ValueError(f"--pools {min(args.pools)}: a pool holds two candidates or more")
+    if min(args.resamples, args.min_positive) < 1:
+        raise ValueError("--resamples and --min-positive: expected 1 or more")
+    rules = {"auto": None, "validation": float("nan")}
+    try:
+        threshold = rules[args.threshold] if args.threshold in rules else float(args.threshold)
+    except ValueError:
+        raise ValueError(f"--threshold {args.threshold}: a number, or validation") from None
+    files, refused = {}, []
     for name, path in zip(names, paths, strict=True):
         try:
-            files[name] = load_embeddings(path)
-        except (ValueError, OSError, KeyError) as error:
-            problems.append(str(error))
-    if problems:
-        raise ValueError("; ".join(problems))
+            files[name] = _read_judged(path, args, threshold)
+        except Exception as error:  # noqa: BLE001 - one file's fault must not cost the others
+            kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+            refused.append(f"{name} is refused: {kind}{error}")
+    if not files:
+        raise ValueError("no file can be judged\n" + "\n".join(refused))
+    for text in refused:
+        sys.stderr.write(f"merlin evaluate: {text}\n")
 
     from merlin.evaluation import off_shelf
 
     split = None if args.split == "all" else args.split
     options = dict(site=args.site, split=split, pools=args.pools, min_positive=args.min_positive)
+    options |= dict(threshold="validation" if args.threshold == "validation" else None)
     table, paired = off_shelf.evaluate(files, **options, n_resamples=args.resamples, seed=args.seed)
+    if not table["status"].eq("ok").any():
+        said = dict.fromkeys(f"  {r.model}: {r.task}: {r.reason}" for r in table.itertuples())
+        raise ValueError("nothing can be judged\n" + "\n".join(said))
     write_csv(target, table)
     write_csv(out / "paired.csv", paired)
     _draw_comparison(table, files, args, out)
-    for row in table[table["label"] == "macro"].itertuples():
-        said = (
-            f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" if row.status == "ok" else row.reason
-        )
-        sys.stdout.write(f"{row.model}: {row.task}, {row.metric}: {said}\n")
+    _tell(table, files)
     n, units = len(table), int(table["n_patients"].max())
     sys.stdout.write(
         f"Wrote {target} ({n} rows, {units} {_unit(files)} in common) and comparison.png.\n"
     )
-    return 0
+    failed = table["reason"].str.startswith(off_shelf.REFUSED)
+    return 1 if refused or failed.any() else 0
+
+
+def _read_judged(path, args, threshold):
+    """An embeddings file, or a table of scores."""
+    from merlin.embeddings import load_embeddings
+    from merlin.evaluation import scores
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}")
+    if path.suffix in scores.SUFFIXES:
+        options = dict(uncertain=args.uncertain, mask_nan=args.mask_nan, threshold=threshold)
+        return scores.read_scores(path, labels=args.labels, id_column=args.id, **options)
+    if path.suffix != ".npz":
+        raise ValueError(f"{path.name}: expected .npz, or a table ({', '.join(scores.SUFFIXES)})")
+    return load_embeddings(path)
+
+
+MEANT = {"f1": "f1 (of the positive class, macro over findings)",
+         "f1_balanced": "f1_balanced (of the positive class, on class-balanced draws, macro)"}  # fmt: skip
+
+
+def _tell(table, files):
+    """Print what reading changed, and one line for each macro value; no remark twice."""
+    told = {name: set(e.meta.get("notes", ())) for name, e in files.items()}
+    for name, e in files.items():
+        for note in e.meta.get("notes", ()):
+            sys.stdout.write(f"{name}: {note}\n")
+    for row in table[table["label"].eq("macro") | table["metric"].eq("recall")].itertuples():
+        said = [f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"]
+        if row.status != "ok":
+            said = ["not evaluated"]
+        said += [t for t in row.reason.split("; ") if t and t not in told[row.model]]
+        told[row.model] |= set(said[1:])
+        metric = MEANT.get(row.metric, row.metric)
+        sys.stdout.write(f"{row.model}: {row.task}, {metric}: {'; '.join(said)}\n")
 
 
 def _unit(files):
@@ -633,6 +698,8 @@ def _draw_comparison(table, files, args, out):
     import matplotlib as mpl
 
     mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
     from merlin.figures import off_shelf, style
 
     tiers = sorted({str(e.meta.get("tier", "unknown")) for e in files.values()})
@@ -648,6 +715,7 @@ def _draw_comparison(table, files, args, out):
         figure = off_shelf.draw_comparison({"": table}, facts)
         style.stamp(figure, style.stamp_text(facts))
         figure.savefig(out / "comparison.png", dpi=200)
+        plt.close(figure)
 
 
 def _last_weights():

@@ -7,17 +7,53 @@ checkpoint; no evaluation encodes again.
 
 import io
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import yaml
 from tqdm import tqdm
 
+from merlin import npz
 from merlin.run import atomic, counts, unit
 
 SCHEMA = 1
 PROMPTS = Path(__file__).parent / "evaluation" / "prompts.yaml"
+
+# The file's arrays: axes and type. An axis is as long as the array that names it: n studies, m
+# prompts, p phecodes, f findings, k sections; D is the image's. Only REQUIRED ones must be there, and
+# all about prompts or none.
+ARRAYS = {
+    "study_id": ("n", str),
+    "patient_id": ("n", str),
+    "site": ("n", str),
+    "split": ("n", str),
+    "image": ("nD", np.float32),
+    "findings": ("nD", np.float32),
+    "impression": ("nD", np.float32),
+    "findings_sentences": ("nD", np.float32),
+    "impression_sentences": ("nD", np.float32),
+    "section": ("k", str),
+    "sections": ("nkD", np.float16),
+    "phecode": ("p", str),
+    "phecode_logits": ("np", np.float32),
+    "phecode_labels": ("np", np.float32),
+    "prompt": ("m", str),
+    "prompt_finding": ("m", str),
+    "prompt_kind": ("m", str),
+    "prompt_wording": ("m", str),
+    "prompt_embedding": ("mD", np.float32),
+    "finding": ("f", str),
+    "finding_labels": ("nf", np.float32),
+    "text_group": ("n", np.int64),
+}
+NAMED_BY = {"n": "study_id", "m": "prompt", "p": "phecode", "f": "finding", "k": "section"}
+REQUIRED = ("study_id", "patient_id", "site", "split", "image")
+UNIT = ("image", "findings", "impression", "prompt_embedding")  # sums of sentences are not
+TEXTS = ("findings", "impression", "findings_sentences", "impression_sentences")
+SPLITS = ("train", "val", "test")
+MISSING = "missing"
+BLANK = ("", "nan", "none", "<na>", "nat", "null")  # how pandas and others write a missing text
 
 
 @dataclass(frozen=True)
@@ -46,7 +82,8 @@ class Embeddings:
     text_group : (n,) int64
         Equal numbers mean word-for-word equal findings texts.
     meta : dict
-        `model`, `checkpoint` (sha256), `inputs`, `tier` and whatever else the writer records.
+        `model`, `checkpoint` (sha256), `inputs`, `tier` and whatever else the writer records;
+        `notes` lists what reading changed.
     """
 
     study_id: np.ndarray
@@ -54,17 +91,17 @@ class Embeddings:
     site: np.ndarray
     split: np.ndarray
     image: np.ndarray
-    findings: np.ndarray
-    impression: np.ndarray
-    sections: np.ndarray
-    section: np.ndarray
-    phecode_logits: np.ndarray
-    phecode: np.ndarray
-    prompt: np.ndarray
-    prompt_finding: np.ndarray
-    prompt_kind: np.ndarray
-    prompt_wording: np.ndarray
-    prompt_embedding: np.ndarray
+    findings: np.ndarray = None
+    impression: np.ndarray = None
+    sections: np.ndarray = None
+    section: np.ndarray = None
+    phecode_logits: np.ndarray = None
+    phecode: np.ndarray = None
+    prompt: np.ndarray = None
+    prompt_finding: np.ndarray = None
+    prompt_kind: np.ndarray = None
+    prompt_wording: np.ndarray = None
+    prompt_embedding: np.ndarray = None
     findings_sentences: np.ndarray = None
     impression_sentences: np.ndarray = None
     finding: np.ndarray = None
@@ -74,13 +111,11 @@ class Embeddings:
     meta: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        """Fill in the optional arrays that were not given."""
-        for name, value in _blank(len(self.study_id), self.image.shape[1]).items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-        if len(self.phecode) and not self.phecode_labels.shape[1]:
-            shape = (len(self.study_id), len(self.phecode))
-            object.__setattr__(self, "phecode_labels", np.full(shape, np.nan, np.float32))
+        """Fill in the arrays that were not given."""
+        given = {n: np.shape(v) for n in ARRAYS if (v := getattr(self, n)) is not None}
+        lengths = _lengths(given)
+        for name in ARRAYS.keys() - given.keys():
+            object.__setattr__(self, name, _blank(name, lengths))
 
     def rows(self, *, site=None, split=None):
         """Positions of the studies of a site and split."""
@@ -94,7 +129,11 @@ class Embeddings:
     def judged(self):
         """Positions of the test studies that are judged: internal ones, or all where no site is so called."""
         rows = self.rows(site="internal", split="test")
-        return rows if len(rows) else self.rows(split="test")
+        rows = rows if len(rows) else self.rows(split="test")
+        if not len(rows):
+            found = ", ".join(f"{s} {(self.split == s).sum()}" for s in np.unique(self.split))
+            raise ValueError(f"no study of split test; found {found} studies (docs/embeddings.md)")
+        return rows
 
     @property
     def unit(self):
@@ -104,7 +143,9 @@ class Embeddings:
     @property
     def is_synthetic(self):
         """Whether the file says that its studies are phantoms."""
-        return self.meta.get("tier") == "phantom" or "synthetic" in self.meta.get("tier_note", "")
+        return self.meta.get("tier") == "phantom" or "synthetic" in str(
+            self.meta.get("tier_note", "")
+        )
 
     def counts(self, rows):
         """Numbers for a figure's footer: patients (or that they are unknown), test studies, those left out."""
@@ -122,32 +163,25 @@ class Embeddings:
         return out
 
 
-def _blank(n, size):
-    """What stands for the optional arrays of a file that lacks them."""
-    return {
-        "findings": np.full((n, size), np.nan, np.float32),
-        "impression": np.full((n, size), np.nan, np.float32),
-        "findings_sentences": np.full((n, size), np.nan, np.float32),
-        "impression_sentences": np.full((n, size), np.nan, np.float32),
-        "section": np.array([], str),
-        "sections": np.full((n, 0, size), np.nan, np.float16),
-        "phecode": np.array([], str),
-        "phecode_logits": np.zeros((n, 0), np.float32),
-        "phecode_labels": np.zeros((n, 0), np.float32),
-        "finding": np.array([], str),
-        "finding_labels": np.zeros((n, 0), np.float32),
-        "text_group": np.arange(n),
-    }
+def _lengths(shapes):
+    """Length of each axis, from the shapes of the arrays that name it; no array, no length."""
+    lengths = {a: shapes[name][0] if shapes.get(name) else 0 for a, name in NAMED_BY.items()}
+    return lengths | {"D": shapes["image"][-1] if shapes.get("image") else 0}
 
 
-_ARRAYS = tuple(f.name for f in fields(Embeddings) if f.name != "meta")
-_OPTIONAL = tuple(_blank(0, 1))
+def _blank(name, lengths):
+    """What stands for an array that is not there."""
+    axes, kind = ARRAYS[name]
+    shape = tuple(lengths[a] for a in axes)
+    if kind is np.int64:
+        return np.arange(*shape)
+    return np.full(shape, "" if kind is str else np.nan, "U1" if kind is str else kind)
 
 
 def save_embeddings(path, embeddings):
     """Write an embeddings file atomically."""
     buffer = io.BytesIO()
-    arrays = {name: getattr(embeddings, name) for name in _ARRAYS}
+    arrays = {name: getattr(embeddings, name) for name in ARRAYS}
     for name, value in arrays.items():
         if value.dtype == object:
             arrays[name] = value.astype(str)
@@ -158,74 +192,220 @@ def save_embeddings(path, embeddings):
 
 
 def load_embeddings(path):
-    """Read an embeddings file; no pickles, no torch.
+    """Read an embeddings file; nothing in it is run, no torch.
+
+    Ids may be bytes, integers or text kept as objects. Rows that are not of unit length are
+    normalised, patients without an id become unknown ones (their study alone), zero rows of texts
+    become missing texts: `meta["notes"]` says how many.
 
     Raises
     ------
     ValueError
-        Naming every array that is missing or whose length disagrees.
+        Naming everything that is wrong at once: array, rows (counted from 0), what was found, what
+        was expected and how to mend it.
     """
     path = Path(path)
-    with np.load(path, allow_pickle=False) as file:
-        found = {name: file[name] for name in file.files}
-    missing = [n for n in (*_ARRAYS, "meta") if n not in found and n not in _OPTIONAL]
-    problems = [f"{n}: missing" for n in missing]
-    if not problems and found["image"].ndim != 2:
-        problems.append(f"image: shape {found['image'].shape}, expected (n, D)")
-    if not problems:
-        n, m = len(found["study_id"]), len(found["prompt"])
-        size = found["image"].shape[1]
-        for name, value in _blank(n, size).items():
-            if name != "phecode_labels":
-                found.setdefault(name, value)
-        n_codes = len(found["phecode"])
-        found.setdefault("phecode_labels", np.full((n, n_codes), np.nan, np.float32))
-        by_study = (
-            "patient_id",
-            "site",
-            "split",
-            "image",
-            "findings",
-            "impression",
-            "findings_sentences",
-            "impression_sentences",
-            "sections",
-            "phecode_logits",
-            "phecode_labels",
-            "finding_labels",
-            "text_group",
-        )
-        by_prompt = ("prompt_finding", "prompt_kind", "prompt_wording", "prompt_embedding")
-        problems += [
-            f"{k}: {len(found[k])} rows, expected {n} as study_id"
-            for k in by_study
-            if len(found[k]) != n
-        ]
-        problems += [
-            f"{k}: {len(found[k])} rows, expected {m} as prompt"
-            for k in by_prompt
-            if len(found[k]) != m
-        ]
-        texts = ("findings", "impression", "findings_sentences", "impression_sentences")
-        wide = [("prompt_embedding", size), *((t, size) for t in texts)]
-        wide += [("sections", len(found["section"])), ("phecode_logits", n_codes)]
-        wide += [("phecode_labels", n_codes), ("finding_labels", len(found["finding"]))]
-        problems += [
-            f"{k}: {found[k].shape[1]} columns, expected {w}"
-            for k, w in wide
-            if found[k].ndim < 2 or found[k].shape[1] != w
-        ]
-        if not np.isfinite(found["image"]).all():
-            problems.append("image: values that are not finite")
-        if len(np.unique(found["study_id"])) != n:
-            problems.append("study_id: the same study more than once")
+    found = {}
+    with npz.opened(path) as archive:
+        headers, faulty = npz.headers(archive, (*ARRAYS, "meta"))
+        shapes = {n: shape for n, (_, shape, _) in headers.items()}
+        faulty |= _shape_problems(shapes, faulty)
+        lengths = _lengths(shapes)
+        is_whole = not {"study_id", "image"} & faulty.keys() and MISSING not in faulty.values()
+        for name in headers.keys() - faulty.keys() if is_whole else ():
+            axes, kind = ARRAYS.get(name, ("", str))
+            try:
+                value = npz.read(archive, *headers[name], kind)
+                found[name] = value.reshape([lengths[a] for a in axes])
+                if name == "meta":
+                    found[name] = _meta(value)
+            except ValueError as error:
+                faulty[name] = str(error)
+    problems = [f"{n}: {text}" for n, text in faulty.items()]
+    problems += _id_problems(found) + _vector_problems(found) + _name_problems(found)
     if problems:
         raise ValueError(
-            f"{path.name}: not a whole embeddings file (docs/embeddings.md)\n  "
+            f"{path.name}: not a whole embeddings file (docs/embeddings.md; rows count from 0)\n  "
             + "\n  ".join(problems)
         )
-    meta = json.loads(str(found.pop("meta")))
-    return Embeddings(**{k: found[k] for k in _ARRAYS}, meta=meta)
+    notes = (
+        _odd_splits(found)
+        + _zeros_to_missing(found)
+        + _normalise(found)
+        + _name_unknown_patients(found)
+    )
+    meta = {k: v for k, v in found.pop("meta").items() if k != "notes"}
+    meta |= {"notes": notes} if notes else {}
+    return Embeddings(**found, meta=meta)
+
+
+def _shape_problems(shapes, unreadable):
+    """Arrays that are missing, and those whose lengths disagree with what names their axes."""
+    prompts = [n for n, (axes, _) in ARRAYS.items() if "m" in axes]
+    needed = [*REQUIRED, *(prompts if set(prompts) & set(shapes) else ()), "meta"]
+    problems = {n: MISSING for n in needed if n not in shapes and n not in unreadable}
+    if problems or {"study_id", "image"} & unreadable.keys():
+        return problems
+    if len(shapes["image"]) < 2 and shapes["study_id"][:1] != (1,):
+        return {"image": f"shape {shapes['image']}, expected (n, D) with n as study_id"}
+    lengths = _lengths(shapes)
+    if not lengths["n"]:
+        problems["study_id"] = "no studies"
+    for name, (axes, _) in ARRAYS.items():
+        shape, want = shapes.get(name), tuple(lengths[a] for a in axes)
+        # An axis of length one may be missing, or one too many, as in (n, 1, D).
+        if shape is None or [x for x in shape if x != 1] == [x for x in want if x != 1]:
+            continue
+        if len(shape) == len(want) and shape[0] != want[0]:
+            by = NAMED_BY[axes[0]]
+            problems[name] = f"{shape[0]} rows, expected {want[0]} as {by}"
+        else:
+            by = ", ".join(NAMED_BY.get(a, "image") for a in axes)
+            problems[name] = f"shape {shape}, expected {want} as {by}"
+    return problems
+
+
+def _meta(text):
+    try:
+        meta = json.loads(str(text.ravel()[0])) if text.size == 1 else None
+    except (ValueError, RecursionError):
+        meta = None
+    if not isinstance(meta, dict):
+        raise ValueError("not a JSON object. Save np.array(json.dumps({'model': …, 'tier': …})).")
+    return meta
+
+
+def _rows(mask):
+    """`rows 3, 8 and 12 more` of a mask."""
+    rows = np.flatnonzero(mask)
+    more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+    return f"row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:8]))}{more}"
+
+
+def _is_blank(texts):
+    return np.isin(np.char.lower(np.char.strip(texts)), BLANK)
+
+
+def _id_problems(found):
+    """Studies without a name or named twice, splits that are empty, patients in several splits."""
+    problems = []
+    for name in ("study_id", "split", "prompt_finding", "prompt_kind", "finding", "phecode"):
+        blank = _is_blank(found.get(name, np.empty(0, str)))
+        if blank.any():
+            problems.append(f"{name}: empty in {_rows(blank)}. Each needs one.")
+    for name in ("study_id", "finding", "phecode"):
+        texts = found.get(name, np.empty(0, str))
+        _, where, count = np.unique(texts, return_inverse=True, return_counts=True)
+        if (count > 1).any():
+            what = "study" if name == "study_id" else name
+            problems.append(
+                f"{name}: the same {what} more than once, {_rows(count[where] > 1)}. Keep one."
+            )
+    if {"patient_id", "site", "split"} <= found.keys():
+        whose = list(zip(found["site"], found["patient_id"], strict=True))
+        splits = {}
+        for who, split in zip(whose, found["split"], strict=True):
+            splits.setdefault(who, set()).add(split)
+        mixed = np.array([len(splits[who]) > 1 for who in whose]) & ~_is_blank(found["patient_id"])
+        if mixed.any():
+            problems.append(
+                f"patient_id: the same patient is in several splits, {_rows(mixed)}. One patient, one split."
+            )
+    return problems
+
+
+def _vector_problems(found):
+    """Vectors without a direction, values that are not finite, labels that are not 0, 1 or NaN."""
+    problems = []
+    again = "Encode them again, or leave the rows out of every array."
+    for name in ("image", "prompt_embedding", *TEXTS):
+        if name not in found:
+            continue
+        known = np.isfinite(found[name])
+        bad, mend = ~known.all(1), again
+        if name in TEXTS:
+            bad &= ~np.isnan(found[name]).all(1)
+            mend = "A missing text is NaN throughout."
+        elif (zero := (found[name] == 0).all(1)).any():
+            problems.append(f"{name}: nothing but zeros in {_rows(zero)}. {again}")
+        if bad.any():
+            problems.append(f"{name}: values that are not finite in {_rows(bad)}. {mend}")
+    for name in ("finding_labels", "phecode_labels"):
+        odd = found.get(name, np.empty((0, 0)))
+        is_odd = ~np.isin(odd, (0, 1)) & ~np.isnan(odd)
+        if is_odd.any():
+            values = ", ".join(f"{v:g}" for v in np.unique(odd[is_odd])[:5])
+            problems.append(
+                f"{name}: {values} in {is_odd.sum()} cells, {_rows(is_odd.any(1))}. Expected 1, 0, or NaN "
+                "for unknown; decide what other values mean, as np.where(labels < 0, np.nan, labels)."
+            )
+    return problems
+
+
+def _name_problems(found):
+    """Kinds of prompts that are neither, and prompts about none of the findings that are labelled."""
+    problems = []
+    kinds = found.get("prompt_kind", np.empty(0, str))
+    odd = ~np.isin(kinds, ("present", "absent")) & ~_is_blank(kinds)
+    if odd.any():
+        values = ", ".join(np.unique(kinds[odd])[:5])
+        problems.append(f"prompt_kind: {values} in {_rows(odd)}. Expected present or absent.")
+    asked, known = (np.unique(found.get(n, [])) for n in ("prompt_finding", "finding"))
+    if len(asked) and len(known) and not np.isin(asked, known).any():
+        few = lambda names: ", ".join(map(str, names[:5])) + (" …" if len(names) > 5 else "")  # noqa: E731
+        problems.append(
+            f"prompt_finding: {few(asked)}; finding: {few(known)}. No name is in both, so no prompt can be "
+            "judged. Spell the same finding alike in both arrays."
+        )
+    return problems
+
+
+def _odd_splits(found):
+    names, n = np.unique(found["split"], return_counts=True)
+    odd = [f"{name} {k}" for name, k in zip(names, n, strict=True) if name not in SPLITS]
+    return [f"split: other names than train, val and test: {', '.join(odd)}"] if odd else []
+
+
+def _zeros_to_missing(found):
+    """A text of nothing but zeros has no direction: it counts as missing. Says how many."""
+    notes = []
+    for name in TEXTS:
+        nothing = (found.get(name, np.ones((0, 1))) == 0).all(1)
+        if nothing.any():
+            found[name][nothing] = np.nan
+            notes.append(f"{name}: {nothing.sum()} rows are zero and count as missing texts")
+    return notes
+
+
+def _normalise(found):
+    """Bring vectors to unit length in place; says how many were not. Equal bits where they were."""
+    notes = []
+    for name in UNIT:
+        if name not in found:
+            continue
+        length = np.linalg.norm(found[name].astype(float), axis=1)
+        off = np.abs(length - 1) > 1e-3
+        if off.any():
+            low, high = length[off].min(), length[off].max()
+            found[name][off] = found[name][off] / length[off, None]
+            notes.append(
+                f"{name}: {off.sum()} of {len(off)} rows were not of unit length ({low:.3g} to "
+                f"{high:.3g}) and were normalised"
+            )
+    return notes
+
+
+def _name_unknown_patients(found):
+    """Give a study without a patient one of its own, called as the study; says how many."""
+    patient, study = found["patient_id"], found["study_id"]
+    blank = _is_blank(patient)
+    if not blank.any():
+        return []
+    taken = set(patient[~blank])
+    own = np.array([f"{s} (unknown)" if s in taken else s for s in study])
+    found["patient_id"] = np.where(blank, own, patient)
+    n = blank.sum()
+    return [f"patient_id: empty for {n} of {len(blank)} studies, each a patient of its own"]
 
 
 def prompt_bank(path=PROMPTS):
@@ -394,12 +574,10 @@ def encode_for_headlines(model, studies, volumes, labels, phecodes, *, device="c
     image, logits = encode_images(model, volumes, len(studies), batch_size=32, device=device)
     texts = studies["findings"].fillna("")
     prompts, version = encode_prompts(model, device=device)
-    blank = _blank(len(studies), image.shape[1])
     return Embeddings(
         **{c: studies[c].to_numpy(str) for c in ("study_id", "patient_id", "site", "split")},
         image=image,
         findings=encode_texts(model, texts, device=device, desc="findings")[0],
-        **{n: blank[n] for n in ("impression", "sections", "section")},
         findings_sentences=encode_sentences(
             model, texts, device=device, desc="findings, by sentence"
         ),

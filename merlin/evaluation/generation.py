@@ -4,7 +4,15 @@ Wording metrics reward stock phrases: a report that calls everything normal shar
 with most reports. The clinical F1 asks instead which findings both texts state, read by our
 extractor (`cohort.extract`); "everything normal" scores zero there. Every metric comes with patient
 intervals, from per-study counts where the metric is of the whole corpus (BLEU, micro F1).
+
+Wording is compared without headings: those of `join_sections` stand in both texts and would count as
+shared words. Two BLEUs, since papers rarely say which: sacrebleu's (tokeniser 13a, case and
+punctuation kept), and the one that radiology papers print (pycocoevalcap's, lower case, without
+punctuation). Rows carry a signature. F1 is of stated findings, the positive class.
 """
+
+import re
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -28,44 +36,49 @@ def most_frequent(sections):
     return np.array(out, object)
 
 
-def join_sections(sections, names):
-    """(n,) str: full reports in the layout that the extractor and the metrics read."""
+def join_sections(sections, names=None):
+    """(n,) str: full reports; with `names`, each section behind its heading, as the extractor reads them."""
+    headings = [f"{n[0].upper()}{n[1:]}: " for n in names] if names is not None else None
     return np.array(
         [
-            " ".join(f"{n[0].upper()}{n[1:]}: {t}" for n, t in zip(names, row, strict=True) if t)
+            " ".join(f"{h}{t}" for h, t in zip(headings or [""] * len(row), row, strict=True) if t)
             for row in sections
         ],
         object,
     )
 
 
-def bleu_counts(generated, reference):
+def bleu_counts(generated, reference, *, tokenize="13a"):
     """Per-text n-gram counts of sacrebleu: (n, 10) hits 1..4, totals 1..4, lengths; and its signature."""
     from sacrebleu.metrics import BLEU
 
-    bleu = BLEU(effective_order=True)
+    bleu = BLEU(effective_order=True, tokenize=tokenize)
     rows = []
     for g, r in zip(generated, reference, strict=True):
         score = bleu.sentence_score(g, [r])
         rows.append([*score.counts, *score.totals, score.sys_len, score.ref_len])
-    corpus = BLEU()
+    corpus = BLEU(tokenize=tokenize)
     corpus.corpus_score(list(generated[:1]), [list(reference[:1])])
     return np.array(rows, float), str(corpus.get_signature())
 
 
-def bleu(counts, weights):
-    """Corpus BLEU in [0, 1] of each resample, from `bleu_counts`; sacrebleu's default smoothing.
+def bleu(counts, weights, *, smooth=True):
+    """Corpus BLEU in [0, 1] of each resample, from `bleu_counts`.
 
     Parameters
     ----------
     counts : (n, 10) float
     weights : (n, n_resamples) int
+    smooth : bool
+        sacrebleu's default ('exp'); without it, pycocoevalcap's formula: 0 where no four words in a
+        row are shared (it prints about 1e-4 there, from a constant against division by zero).
     """
     total = counts.T @ weights.astype(float)  # (10, n_resamples)
     hits, tries, own, other = total[:4], total[4:8], total[8], total[9]
     # 'exp' smoothing: an order without hits counts as 1/2, 1/4, … of a hit.
-    missed = np.cumsum((hits == 0) & (tries > 0), axis=0)
-    hits = np.where(hits == 0, 0.5**missed, hits)
+    if smooth:
+        missed = np.cumsum((hits == 0) & (tries > 0), axis=0)
+        hits = np.where(hits == 0, 0.5**missed, hits)
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(hits / tries).mean(0)
         brevity = np.where(own < other, np.exp(1 - other / own), 1.0)
@@ -73,8 +86,20 @@ def bleu(counts, weights):
     return np.where((tries > 0).all(0) & (own > 0) & (total[0] > 0), value, 0.0)
 
 
+def plain_words(texts: Iterable[str]) -> list[str]:
+    """Texts in lower case without punctuation, as radiology papers clean them before BLEU.
+
+    Points, slashes and hyphens inside a word or number stay: `1.5`, `12/3`, `well-defined`.
+    """
+    return [" ".join(re.findall(r"[^\W_]+(?:[.,/'-][^\W_]+)*", t.lower())) for t in texts]
+
+
+COCO = "BLEU-4 by pycocoevalcap's formula, no smoothing, lower case, without punctuation"
+ROUGE = "ROUGE-2 F1 of rouge-score, Porter's stemmer, lower case, mean over studies"
+
+
 def rouge2(generated, reference):
-    """(n,) float: ROUGE-2 F1 of rouge-score, with its stemmer."""
+    """(n,) float: ROUGE-2 F1 of rouge-score, with Porter's stemmer."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rouge2"], use_stemmer=True)
@@ -168,7 +193,8 @@ def evaluate(
     Returns
     -------
     table : DataFrame
-        Common schema; `label` is a section or `full report`. BLEU rows carry sacrebleu's signature.
+        Common schema; `label` is a section or `full report`. `bleu` is sacrebleu's, `bleu4_coco` the
+        one of radiology papers; rows of both and of `rouge2` say how they were made in `signature`.
     resampled : dict of (label, metric) to (1 + n_resamples,) float
     """
     weights = results.resampling(patient_ids, n_resamples, seed=seed)
@@ -180,18 +206,23 @@ def evaluate(
         rows.append(results.row(label, metric, found, **common, **more))
 
     parts = {n: (generated[:, i], reference[:, i]) for i, n in enumerate(names)}
-    parts["full report"] = (join_sections(generated, names), join_sections(reference, names))
+    parts["full report"] = (join_sections(generated), join_sections(reference))
+    kinds = ("bleu", "bleu4_coco", "rouge2", "clinical_f1")
     for label, (made, true) in parts.items():
         known = np.array([bool(t) for t in true])
         if not known.any():
             reason = f"empty in all {len(true)} reference reports"
-            rows += [results.missing(label, m, reason) for m in ("bleu", "rouge2", "clinical_f1")]
+            rows += [results.missing(label, m, reason) for m in kinds]
             continue
         w, n = weights[known], int(known.sum())
         counts, signature = bleu_counts(made[known], true[known])
         add(label, "bleu", bleu(counts, w), known, n, signature=signature)
+        counts, _ = bleu_counts(*map(plain_words, (made[known], true[known])), tokenize="none")
+        add(label, "bleu4_coco", bleu(counts, w, smooth=False), known, n, signature=COCO)
         mean = rouge2(made[known], true[known]) @ w.astype(float) / np.maximum(w.sum(0), 1)
-        add(label, "rouge2", mean, known, n)
+        add(label, "rouge2", mean, known, n, signature=ROUGE)
+        if label == "full report":  # the extractor reads headings
+            made, true = join_sections(generated, names), join_sections(reference, names)
         said = stated(made, sexes)[known]
         truth = stated(true, sexes)[known]
         if truth.any():

@@ -35,6 +35,13 @@ CHAPTERS = (
 ABOVE = (0.8, 0.85, 0.9)  # the paper counts phenotypes above the last two
 
 
+SAME = "the same score for every study"
+
+
+def _joined(*reasons):
+    return "; ".join(r for r in reasons if r)
+
+
 def chapter(phecode):
     """Chapter of a phecode by number, as `571.5` → digestive; `other` for names that are no number."""
     try:
@@ -52,7 +59,7 @@ def evaluate(
     Parameters
     ----------
     scores : (n_studies, n_phecodes) float
-        Logits or probabilities.
+        Logits or probabilities. Where one is not finite, its label is left out and counted.
     labels : (n_studies, n_phecodes) float
         1, 0 or NaN.
     patient_ids : (n_studies,) str
@@ -70,6 +77,8 @@ def evaluate(
         Macro `auroc` and `auprc`, for paired differences.
     """
     weights = results.resampling(patient_ids, n_resamples, seed=seed)
+    bad = ~np.isfinite(scores)
+    scores, labels = np.where(bad, 0.0, scores), np.where(bad, np.nan, labels)
     n_positive, n_negative = (labels == 1).sum(0), (labels == 0).sum(0)
     enough = np.minimum(n_positive, n_negative) >= min_positive
     chapters = np.array([chapter(p) for p in phecodes])
@@ -78,7 +87,12 @@ def evaluate(
         found = np.full((len(phecodes), weights.shape[1]), np.nan)
         if enough.any():
             found[enough] = measure(scores[:, enough], labels[:, enough], weights)
+        constant = [
+            bool(ok) and np.ptp(s[~np.isnan(y)]) == 0
+            for ok, s, y in zip(enough, scores.T, labels.T, strict=True)
+        ]
         for j, phecode in enumerate(phecodes):
+            masked = f"{bad[:, j].sum()} scores not finite, left out" if bad[:, j].any() else ""
             few = f"{n_positive[j]} positive and {n_negative[j]} negative; {min_positive} needed"
             rows.append(
                 results.row(
@@ -89,7 +103,7 @@ def evaluate(
                     patient_ids=patient_ids,
                     n_positive=n_positive[j],
                     is_ok=bool(enough[j]),
-                    reason="" if enough[j] else few,
+                    reason=_joined("" if enough[j] else few, masked, SAME if constant[j] else ""),
                     chapter=chapters[j],
                 )
             )
@@ -97,6 +111,7 @@ def evaluate(
             known=np.ones(len(labels), bool), patient_ids=patient_ids, is_ok=bool(enough.any())
         )
         left_out = f"{int((~enough).sum())} of {len(enough)} phecodes not evaluated"
+        same = f"{sum(constant)} of {len(enough)} phecodes: {SAME}" if any(constant) else ""
         resampled[metric] = bootstrap.macro(found)
         rows.append(
             results.row(
@@ -104,7 +119,7 @@ def evaluate(
                 metric,
                 resampled[metric],
                 n_positive=enough.sum(),
-                reason="" if enough.all() else left_out,
+                reason=_joined("" if enough.all() else left_out, same),
                 **overall,
             )
         )

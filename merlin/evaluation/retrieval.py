@@ -7,12 +7,14 @@ holds at most k − 1 of them with the hypergeometric probability. What one draw
 would have given is kept beside it (`pool_low`, `pool_high`): that is how far a paper's single draw
 can lie off, and it is another uncertainty than that of which patients were in the test set.
 
-Candidates whose report is word for word the query's are never counted as wrong.
+Candidates whose report is word for word the query's are never counted as wrong. Candidates that are
+exactly as near as the partner come before it or after it at random, in expectation.
 """
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+from threadpoolctl import threadpool_limits
 
 from merlin.evaluation import results
 
@@ -20,8 +22,10 @@ POOLS = (32, 64, 128)
 RANKS = (1, 8)
 
 
-def better_counts(query, candidate, group, *, chunk=512):
-    """How many candidates beat each query's own partner.
+def rank_counts(
+    query: np.ndarray, candidate: np.ndarray, group: np.ndarray, *, chunk: int = 512
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many candidates beat each query's own partner, and how many tie with it.
 
     Parameters
     ----------
@@ -34,39 +38,52 @@ def better_counts(query, candidate, group, *, chunk=512):
 
     Returns
     -------
-    (n,) int
-        A candidate that ties with the partner counts half, rounded up.
+    better, ties : (n,) int
     """
     query, candidate = np.asarray(query, np.float32), np.asarray(candidate, np.float32)
     group = np.asarray(group)
-    out = np.empty(len(query), int)
+    out = np.empty((2, len(query)), int)
     for start in range(0, len(query), chunk):
         part = slice(start, start + chunk)
         near = query[part] @ candidate.T
         # Read off the same product: a separate dot product may differ in the last bit.
         own = near[np.arange(len(near)), np.arange(start, start + len(near))][:, None]
-        out[part] = _better(near, own, group[part, None] != group[None])
-    return out
+        out[:, part] = _beats(near, own, group[part, None] != group[None])
+    return out[0], out[1]
 
 
-def _better(near, own, other):
-    beats, ties = ((near > own) & other).sum(-1), ((near == own) & other).sum(-1)
-    return beats + -(-ties // 2)
+def better_counts(query, candidate, group, *, chunk=512):
+    """As `rank_counts`, in one number: a candidate that ties counts half, rounded up."""
+    better, ties = rank_counts(query, candidate, group, chunk=chunk)
+    return better + -(-ties // 2)
 
 
-def expected_recall(better, n, pool, k):
+def _beats(near, own, other):
+    return ((near > own) & other).sum(-1), ((near == own) & other).sum(-1)
+
+
+def expected_recall(better, n, pool, k, *, ties=0):
     """Probability that a random pool of `pool` of `n` candidates has the partner among its top k.
 
     Parameters
     ----------
     better : (n_queries,) int
         Candidates, of the n − 1 others, that lie nearer.
+    ties : (n_queries,) int, optional
+        Candidates that lie equally near. Their order is drawn, so each number of them that come
+        first, 0 to `ties`, is as likely: an encoder that tells nothing apart has chance.
 
     Returns
     -------
     (n_queries,) float
     """
-    return stats.hypergeom.cdf(k - 1, n - 1, better, pool - 1)
+    better, ties = np.broadcast_arrays(better, ties)
+    if not ties.any():
+        return stats.hypergeom.cdf(k - 1, n - 1, better, pool - 1)
+    each = stats.hypergeom.cdf(k - 1, n - 1, np.arange(n), pool - 1)
+    total = np.concatenate([[0.0], np.cumsum(each)])
+    mean = (total[better + ties + 1] - total[better]) / (ties + 1)
+    return np.where(ties == 0, each[better], mean)
 
 
 def drawn_recall(query, candidate, group, pool, ranks, *, n_draws, seed):
@@ -82,10 +99,13 @@ def drawn_recall(query, candidate, group, pool, ranks, *, n_draws, seed):
     for d in range(n_draws):
         order = np.random.default_rng([seed, 6, d]).permutation(n)[: n // pool * pool]
         parts = order.reshape(-1, pool)
-        near = query[parts] @ candidate[parts].transpose(0, 2, 1)  # (pools, pool, pool)
+        # One product a pool is too small to share: threads would wait for each other at each.
+        with threadpool_limits(1, "blas"):
+            near = query[parts] @ candidate[parts].transpose(0, 2, 1)  # (pools, pool, pool)
         own = np.diagonal(near, axis1=1, axis2=2)[..., None]
-        better = _better(near, own, group[parts][:, :, None] != group[parts][:, None])
-        out[:, d] = [(better < k).mean() for k in ranks]
+        better, ties = _beats(near, own, group[parts][:, :, None] != group[parts][:, None])
+        # Among `ties + 1` equals the partner is each as likely.
+        out[:, d] = [np.clip((k - better) / (ties + 1), 0, 1).mean() for k in ranks]
     return out
 
 
@@ -105,6 +125,8 @@ def evaluate(
     seed,
 ):
     """Recall in both directions for every pool size and the whole split.
+
+    Pools of fewer than two are a ValueError.
 
     Parameters
     ----------
@@ -126,6 +148,8 @@ def evaluate(
         the patients that ask; the candidates stay.
     resampled : dict of (label, pool, k) to (1 + n_resamples,) float
     """
+    if min(pools, default=2) < 2:
+        raise ValueError(f"pools must hold two candidates or more; got {min(pools)}")
     has_text = np.isfinite(text).all(1)
     image, text, group = image[has_text], text[has_text], np.asarray(texts_group)[has_text]
     patients, n = np.asarray(patient_ids)[has_text], int(has_text.sum())
@@ -143,7 +167,7 @@ def evaluate(
     _, where, count = np.unique(group, return_inverse=True, return_counts=True)
     duplicate_rate = float((count[where] > 1).mean())
     for label, (query, candidate) in directions.items():
-        better = better_counts(query, candidate, group)
+        better, ties = rank_counts(query, candidate, group)
         for pool, size in sizes:
             drawn = {}
             if pool < n:
@@ -158,7 +182,7 @@ def evaluate(
                     reason = f"a pool of {pool} is larger than the {n} studies with a text"
                     rows.append(results.missing(label, name, reason, n_studies=n, **more))
                     continue
-                each = expected_recall(better, n, pool, k)
+                each = expected_recall(better, n, pool, k, ties=ties)
                 found = each @ weights / weights.sum(0)
                 resampled[label, "all" if size == "all" else pool, k] = found
                 rows.append(

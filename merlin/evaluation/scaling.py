@@ -92,32 +92,47 @@ def table(found, *, n_studies, n_patients, max_size, targets=(0.7, 0.8, 0.9)):
             rows.append(results.missing(name, "exponent", s.reason, model="power", **counts))
             continue
         for law, (plain, resampled) in s.fits.items():
-            b = np.quantile([f.b for f in resampled], [0.025, 0.975])
             what = "exponent" if law == "power" else "exponent of the offset law"
-            values = {what: (plain.b, *b)}
+            values = {what: _exponent(plain, resampled)}
             if law in s.errors:
-                values["error at the held-out size"] = (s.errors[law], np.nan, np.nan)
+                values["error at the held-out size"] = (s.errors[law], np.nan, np.nan, "")
             if law == s.law:
                 for target in targets:
-                    size = [f.size_for(target) for f in resampled]
-                    ends = np.quantile(size, [0.025, 0.975], method="nearest")
-                    values[f"studies for {target}"] = (plain.size_for(target), *ends)
-            for metric, (value, low, high) in values.items():
-                row = results.missing(name, metric, "", model=law, **counts)
+                    values[f"studies for {target}"] = _reached(plain, resampled, target, max_size)
+            for metric, (value, low, high, reason) in values.items():
+                row = results.missing(name, metric, reason, model=law, **counts)
                 ok = np.isfinite(value)
-                reason = "" if ok else "the law never reaches it"
-                if ok and metric.startswith("studies for"):
-                    far = "beyond twice the data" if value > 2 * max_size else ""
-                    open_ended = "some refits never reach it" if not np.isfinite(high) else ""
-                    reason = "; ".join(t for t in (far, open_ended) if t)
                 row |= dict(
-                    value=value if ok else np.nan, low=low, high=high, reason=reason,
-                    status="ok" if ok else "not evaluated", is_chosen=law == s.law,
-                )  # fmt: skip
-                rows.append(row)
+                    value=value if ok else np.nan, low=low, high=high, is_chosen=law == s.law
+                )
+                rows.append(row | dict(status="ok" if ok else "not evaluated"))
     made = pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan)
     made.insert(0, "task", "scaling")
     return made
+
+
+def _exponent(plain, resampled):
+    """Value, low, high, reason; nothing where the fit's bound was found instead of an exponent."""
+    n_bound = sum(bool(f.at_bound) for f in resampled)
+    low, high = np.quantile([f.b for f in resampled], [0.025, 0.975])
+    if plain.at_bound:
+        return np.nan, np.nan, np.nan, f"at bound: {plain.at_bound} ends the fit's range"
+    if n_bound > 0.05 * len(resampled):
+        reason = f"no interval: {n_bound} of {len(resampled)} refits are at a bound"
+        return plain.b, np.nan, np.nan, reason
+    return plain.b, low, high, ""
+
+
+def _reached(plain, resampled, target, max_size):
+    """Size at which a rising law reaches a target: value, low, high, reason."""
+    size = [f.size_for(target) if f.rises else np.inf for f in (plain, *resampled)]
+    value, low, high = size[0], *np.quantile(size[1:], [0.025, 0.975], method="nearest")
+    if not np.isfinite(value):
+        return value, low, high, "the law never reaches it"
+    far = "beyond twice the data" if value > 2 * max_size else ""
+    open_ended = "some refits never reach it" if not np.isfinite(high) else ""
+    bound = "the law's exponent is at a bound" if plain.at_bound else ""
+    return value, low, high, "; ".join(t for t in (far, open_ended, bound) if t)
 
 
 def curves(found, sizes):

@@ -146,9 +146,9 @@ def retrieved(e, test, *, pools=(32, 64, 128), headline=64, n_resamples, n_draws
         found = each @ w / w.sum(0)
         rows.append(_row("retrieval", factor, option, found, len(each), 1, is_default, reason))
 
-    better = retrieval.better_counts(image, text, group)
+    better, ties = retrieval.rank_counts(image, text, group)
     sizes = sorted(p for p in {*pools, headline} if p <= n)
-    recall = {p: retrieval.expected_recall(better, n, p, 1) for p in sizes}
+    recall = {p: retrieval.expected_recall(better, n, p, 1, ties=ties) for p in sizes}
     default = recall[headline]
     add("protocol", "ours, as stated", default, is_default=True)
     for p in sizes:
@@ -163,19 +163,20 @@ def retrieved(e, test, *, pools=(32, 64, 128), headline=64, n_resamples, n_draws
     ):
         known = np.isfinite(vectors).all(1)
         if known.sum() >= headline:
-            b = retrieval.better_counts(image[known], vectors[known], groups[known])
-            each = retrieval.expected_recall(b, int(known.sum()), headline, 1)
+            b, t = retrieval.rank_counts(image[known], vectors[known], groups[known])
+            each = retrieval.expected_recall(b, int(known.sum()), headline, 1, ties=t)
             w = weights[known]
             add("query text", name, each, w, is_default=name == "sum of sentences")
     add("last, partial pool", "left out", default, is_default=True)
     rest = n % headline
     if rest > 1:
-        small = retrieval.expected_recall(better, n, rest, 1)
+        small = retrieval.expected_recall(better, n, rest, 1, ties=ties)
         mixed = (default * (n - rest) + small * rest) / n
         add("last, partial pool", "counted", mixed, reason=f"one pool holds {rest} only")
-    alone = retrieval.better_counts(image, text, np.arange(n))
+    alone, equal = retrieval.rank_counts(image, text, np.arange(n))
+    wrong = retrieval.expected_recall(alone, n, headline, 1, ties=equal)
     add("equal reports", "credited", default, is_default=True)
-    add("equal reports", "counted wrong", retrieval.expected_recall(alone, n, headline, 1))
+    add("equal reports", "counted wrong", wrong)
     add("pools", "all (exact)", default, is_default=True)
     options = dict(n_draws=n_draws, seed=seed)
     drawn = retrieval.drawn_recall(image, text, group, headline, (1,), **options)[0]

@@ -6,7 +6,8 @@ is `mean_similarity` with threshold zero; what else is in use in the field is av
 because the order of averaging changes scores (peers: trap 33).
 
 Labels are 1, 0 and NaN; findings that a report does not mention are left out of its metrics. A
-finding with one class only is reported as not evaluated.
+finding with one class only is reported as not evaluated. Every F1 here is of the positive class, and
+its macro average the plain mean over findings; the weighted one of other papers is another number.
 """
 
 from dataclasses import dataclass
@@ -35,7 +36,15 @@ class Scores:
     value: np.ndarray
 
 
-def score(image, prompt_embedding, prompt_finding, prompt_kind, *, scoring="mean_similarity"):
+def score(
+    image,
+    prompt_embedding,
+    prompt_finding,
+    prompt_kind,
+    *,
+    scoring="mean_similarity",
+    absence_optional=False,
+):
     """Presence minus absence similarity per study and finding.
 
     Parameters
@@ -48,6 +57,9 @@ def score(image, prompt_embedding, prompt_finding, prompt_kind, *, scoring="mean
     scoring : {"mean_similarity", "normalised_mean", "raw_mean"}
         Average the similarities (the paper's authors); average unit prompt embeddings and normalise
         again (CheXzero); average them and normalise once (BioViL).
+    absence_optional : bool
+        A finding without absence prompts scores by presence similarity alone: it can be ranked, but
+        zero is no threshold for it.
 
     Returns
     -------
@@ -64,16 +76,18 @@ def score(image, prompt_embedding, prompt_finding, prompt_kind, *, scoring="mean
     missing = [
         f"{n} ({kind})"
         for n in names
-        for kind in ("present", "absent")
+        for kind in (("present",) if absence_optional else ("present", "absent"))
         if not ((prompt_finding == n) & (prompt_kind == kind)).any()
     ]
     if missing:
         raise ValueError(f"no prompts for {', '.join(missing)}")
     value = np.empty((len(image), len(names)))
     for j, name in enumerate(names):
-        side = {}
+        side = {"absent": 0.0}
         for kind in ("present", "absent"):
             prompts = prompt_embedding[(prompt_finding == name) & (prompt_kind == kind)]
+            if not len(prompts):
+                continue
             if scoring == "normalised_mean":
                 prompts = prompts / np.linalg.norm(prompts, axis=1, keepdims=True)
             if scoring != "mean_similarity":
@@ -118,7 +132,7 @@ def balanced_draw(labels, *, seed):
 def evaluate(
     scores, labels, patient_ids, *, model, split, thresholds=0.0, n_resamples=1000, n_draws=10, seed
 ):
-    """AUROC, F1 and class-balanced F1 per finding and their macro averages, with intervals.
+    """AUROC, F1 (of the positive class) and class-balanced F1 per finding, and macro, with intervals.
 
     Parameters
     ----------
@@ -130,6 +144,7 @@ def evaluate(
         For the table.
     thresholds : float or (n_findings,) float
         A study is called positive above it: 0 is the paper's rule, or thresholds from validation.
+        NaN where there is none: that finding has no F1.
     n_resamples : int
         Of patients.
     n_draws : int
@@ -162,11 +177,15 @@ def evaluate(
     }
     rows, resampled = [], {}
     n_known, n_positive = (~np.isnan(labels)).sum(0), (labels == 1).sum(0)
-    left_out = f"{len(both) - sum(both)} of {len(both)} findings not evaluated"
     for metric, found in values.items():
-        found = np.where(np.array(both)[:, None], found, np.nan)
+        ok = np.array(both)
+        if metric != "auroc":
+            ok = ok & ~np.isnan(thresholds)
+        found = np.where(ok[:, None], found, np.nan)
         for j, name in enumerate(scores.findings):
-            one_class = f"one class only: {n_positive[j]} positive of {n_known[j]} labelled"
+            reason = f"one class only: {n_positive[j]} positive of {n_known[j]} labelled"
+            if both[j]:
+                reason = "" if ok[j] else "no threshold to call it by"
             rows.append(
                 row(
                     name,
@@ -175,11 +194,12 @@ def evaluate(
                     known=~np.isnan(labels[:, j]),
                     patient_ids=patient_ids,
                     n_positive=n_positive[j],
-                    is_ok=both[j],
-                    reason="" if both[j] else one_class,
+                    is_ok=bool(ok[j]),
+                    reason=reason,
                 )
             )
         resampled[metric] = bootstrap.macro(found)
+        left_out = f"{int((~ok).sum())} of {len(ok)} findings not evaluated"
         rows.append(
             row(
                 "macro",
@@ -187,9 +207,9 @@ def evaluate(
                 resampled[metric],
                 known=~np.isnan(labels).all(1),
                 patient_ids=patient_ids,
-                n_positive=sum(both),
-                is_ok=any(both),
-                reason="" if all(both) else left_out,
+                n_positive=ok.sum(),
+                is_ok=bool(ok.any()),
+                reason="" if ok.all() else left_out,
             )
         )
     table = pd.DataFrame(rows)

@@ -186,7 +186,8 @@ WRITER_COLOUR = {
 REPORT_METRICS = {
     "clinical_f1": "clinical F1 (micro)",
     "clinical_f1_macro": "clinical F1 (macro)",
-    "bleu": "BLEU",
+    "bleu": "BLEU (13a)",
+    "bleu4_coco": "BLEU-4 (COCO)",
     "rouge2": "ROUGE-2",
     "bertscore": "BERTScore",
 }
@@ -222,7 +223,7 @@ def draw_report_generation(tables, facts):
     shown = [m for m in models if m != "normal"]
     forest_by_model(axes["section"], f1, sections, shown, **options)
     axes["section"].set_xlim(0, 1)
-    axes["section"].set_xlabel("clinical F1 by section")
+    axes["section"].set_xlabel("clinical F1 (micro) by section")
     each = f1[f1["label"].str.startswith("finding: ") & (f1["status"] == "ok")]
     mine = each[each["model"] == "writer"].sort_values("value", ascending=False)
     labels = mine["label"].tolist()

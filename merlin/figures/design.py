@@ -214,7 +214,7 @@ def draw_sensitivity(tables, facts):
         ax.set_ylim(max(position) + 0.7, -0.8)
         ax.set_xlim(0, 1)
         what = (
-            "macro F1, zero-shot findings"
+            "macro F1 of the positive class, zero-shot"
             if task.startswith("zero")
             else "recall@1, image to findings"
         )

@@ -406,7 +406,8 @@ def draw_comparison(tables, facts):
 def _short(row):
     if row.task == "retrieval":
         return f"{row.label}\n{row.metric}"
-    return f"{row.task}\nmacro {row.metric.upper()}"
+    positive = " (positive class)" if row.metric == "f1" else ""
+    return f"{row.task}\nmacro {row.metric.upper()}{positive}"
 
 
 FIGURES = {

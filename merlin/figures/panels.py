@@ -430,7 +430,7 @@ def _draw_macro(ax, table):
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set_xlim(0, 1)
-    ax.set_xlabel("macro over findings")
+    ax.set_xlabel("macro over findings; F1 of the positive class")
     ax.legend(
         loc="lower left",
         bbox_to_anchor=(0.04, 0.99),
@@ -510,7 +510,7 @@ def _draw_radar(ax, table):
     ax.grid(linewidth=0.3)
     ax.spines["polar"].set_linewidth(0.4)
     ax.tick_params(pad=-1)
-    ax.set_xlabel("F1; numbers as in panel e")
+    ax.set_xlabel("F1 of the positive class; numbers as in e")
     ax.legend(loc="lower left", bbox_to_anchor=(1.12, -0.1), fontsize=5, borderaxespad=0)
 
 
@@ -574,7 +574,7 @@ def _draw_f1(ax, table):
     ax.set_yticks(range(len(order)), range(1, len(order) + 1), fontsize=5)
     ax.set_ylim(len(order) - 0.4, -0.8)
     ax.set_xlim(0, 1)
-    ax.set_xlabel("F1")
+    ax.set_xlabel("F1 (positive class)", fontsize=6)
     ax.legend(
         loc="lower left",
         bbox_to_anchor=(0.06, 0.995),

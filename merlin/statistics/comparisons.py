@@ -27,21 +27,43 @@ class DeLong:
     covariance: np.ndarray
 
     def interval(self, model=0, *, confidence=0.95):
-        """Normal interval of one AUROC, cut to [0, 1]."""
+        """Normal interval of one AUROC, cut to [0, 1]; NaN where `reason` says why there is none."""
+        if self.reason(model):
+            return np.nan, np.nan
         half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(self.covariance[model, model])
         return float(max(self.auroc[model] - half, 0)), float(min(self.auroc[model] + half, 1))
 
     def difference(self, one=0, other=1, *, confidence=0.95):
         """`one` minus `other`: value, low, high, two-sided p.
 
-        p is NaN where the two rank all pairs alike, since the variance of their difference is zero.
+        All but the value are NaN where `reason` says why.
         """
-        c = self.covariance
         gap = float(self.auroc[one] - self.auroc[other])
-        error = np.sqrt(max(c[one, one] + c[other, other] - 2 * c[one, other], 0.0))
+        if self.reason(one, other):
+            return gap, np.nan, np.nan, np.nan
+        error = np.sqrt(self._variance(one, other))
         half = stats.norm.ppf((1 + confidence) / 2) * error
-        p = float(2 * stats.norm.sf(abs(gap) / error)) if error > 0 else np.nan
-        return gap, gap - half, gap + half, p
+        return gap, gap - half, gap + half, float(2 * stats.norm.sf(abs(gap) / error))
+
+    def reason(self, one: int = 0, other: int | None = None) -> str:
+        """Why an AUROC, or a difference of two, has no interval and no p; empty where it has.
+
+        At 0 and 1 every pair is ranked alike, so the data show no variance; that is not certainty.
+        """
+        at_end = [m for m in (one, other) if m is not None and self.auroc[m] in (0.0, 1.0)]
+        if at_end:
+            values = " and ".join(f"{self.auroc[m]:g}" for m in at_end)
+            return f"AUROC {values}: all pairs ranked alike, DeLong's variance is zero"
+        if self._variance(one, other) > 1e-12:
+            return ""
+        what = "the AUROC" if other is None else "the difference: both models rank all pairs alike"
+        return f"DeLong's variance is zero for {what}"
+
+    def _variance(self, one, other):
+        c = self.covariance
+        if other is None:
+            return c[one, one]
+        return c[one, one] + c[other, other] - 2 * c[one, other]
 
 
 def delong(scores, labels, patient_ids=None):
@@ -65,7 +87,8 @@ def delong(scores, labels, patient_ids=None):
     Raises
     ------
     ValueError
-        If a class has fewer than two studies, or a score is not finite.
+        If a class has fewer than two studies (or patients, where they are given), or a score is not
+        finite.
     """
     scores = np.asarray(scores, float)
     scores = scores[:, None] if scores.ndim == 1 else scores
@@ -96,9 +119,13 @@ def delong(scores, labels, patient_ids=None):
         by_patient.append(total)
     pos, neg = by_patient
     with_pos, with_neg = (len(np.unique(w)) for w in (who[positive], who[~positive]))
+    if min(with_pos, with_neg) < 2:
+        raise ValueError(
+            f"DeLong needs two patients of each class; got {with_pos} positive, {with_neg} negative"
+        )
     covariance = (
-        pos.T @ pos * with_pos / max(with_pos - 1, 1) / m**2
-        + neg.T @ neg * with_neg / max(with_neg - 1, 1) / n**2
+        pos.T @ pos * with_pos / (with_pos - 1) / m**2
+        + neg.T @ neg * with_neg / (with_neg - 1) / n**2
         + (pos.T @ neg + neg.T @ pos) * n_patients / (n_patients - 1) / (m * n)
     )
     return DeLong(auroc, covariance)
@@ -121,9 +148,16 @@ def permutation_test(one, other, labels, patient_ids, *, n_permutations=2000, se
     -------
     difference, p : float
         p is two-sided and counts the observed order, so it is never zero.
+
+    Raises
+    ------
+    ValueError
+        If the labels hold one class only.
     """
     labels = np.asarray(labels, float)
     known = ~np.isnan(labels)
+    if len(np.unique(labels[known])) < 2:
+        raise ValueError("a permutation test of AUROC needs both classes")
     one, other = (stats.rankdata(np.asarray(s, float)[known]) for s in (one, other))
     _, patient = np.unique(np.asarray(patient_ids)[known], return_inverse=True)
     rng = np.random.default_rng([seed, 21])

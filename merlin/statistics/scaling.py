@@ -1,8 +1,10 @@
 """Power laws of a metric against the size of its training set.
 
-Two laws: `power`, a·Dᵇ, the paper's; and `offset`, c − a·D⁻ᵇ, which saturates at c. Both are fitted by
-bounded non-linear least squares from several starts, points weighted by a variance where one is given,
-and chosen by how well they foretell the largest size from the smaller ones.
+Two laws: `power`, a·Dᵇ, the paper's; and `offset`, c − a·D⁻ᵇ, which levels off at c. Both may rise or
+fall (a loss has b < 0, or a < 0 in `offset`). Residuals are of logarithms, so that a quantity which spans
+decades is not fitted by its largest points alone; of the values themselves where one is not positive.
+Points are weighted by a variance where one is given. Laws are chosen by how well they foretell the
+largest size from the smaller ones.
 """
 
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 LAWS = ("power", "offset")
+B_BOUNDS = {"power": (-3.0, 3.0), "offset": (1e-3, 3.0)}  # of iterative fits
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,11 @@ class Fit:
     ----------
     law : str
     a, b, c : float
-        `c` is NaN for `power`. A positive b means growth for both.
+        `c` is NaN for `power`.
     cost : float
         Weighted sum of squares.
+    at_bound : str
+        Which bound of the fit an exponent lies on; it is then no estimate. Empty where it is one.
     """
 
     law: str
@@ -31,19 +36,23 @@ class Fit:
     b: float
     c: float
     cost: float
+    at_bound: str = ""
 
     def __call__(self, size):
         """Metric at a size."""
         size = np.asarray(size, float)
         return _value(self.law, (self.a, self.b, self.c), size)
 
+    @property
+    def rises(self):
+        """Whether more data raise the metric."""
+        return self.a * self.b > 0
+
     def size_for(self, target):
-        """Size at which the law reaches a target; inf where it never does, or beyond all numbers."""
-        if self.b <= 0 or self.a <= 0:
+        """Size at which the law takes a value, rising or falling; inf where it never does."""
+        ratio = target / self.a if self.law == "power" else self.a / (self.c - target or np.nan)
+        if not ratio > 0 or self.b == 0:
             return float("inf")
-        if self.law == "offset" and target >= self.c:
-            return float("inf")
-        ratio = target / self.a if self.law == "power" else self.a / (self.c - target)
         with np.errstate(over="ignore"):  # a law that is nearly flat
             return float(np.power(ratio, 1 / self.b))
 
@@ -64,8 +73,8 @@ def fit(sizes, values, law="power", *, variance=None, n_starts=12):
     values : (n,) float
     law : {"power", "offset"}
     variance : (n,) float, optional
-        Of each value; equal where not given. Values below a tenth of the mean count as that: two
-        seeds may agree by luck.
+        Of each value; without it, each has the same share of itself as error. Values below a tenth
+        of the mean variance count as that: two seeds may agree by luck.
     n_starts : int
 
     Returns
@@ -87,30 +96,59 @@ def fit(sizes, values, law="power", *, variance=None, n_starts=12):
         )
     if (sizes <= 0).any():
         raise ValueError("sizes must be positive")
+    in_logs = bool((values > 0).all())
     weight = np.ones(len(sizes))
     if variance is not None:
         variance = np.asarray(variance, float)
         weight = 1 / np.sqrt(np.maximum(variance, max(0.1 * variance.mean(), 1e-12)))
+        weight = weight * values if in_logs else weight  # the error of a logarithm
     middle = np.exp(np.log(sizes).mean())
     x = sizes / middle  # near one, where the parameters do not trade against each other
-    top = max(values.max(), 1e-9)
-
-    def residual(p):
-        return weight * (_value(law, p, x) - values)
-
-    best = None
-    for b in np.geomspace(0.01, 2.0, n_starts):
-        if law == "power":
-            start, low, high = (top, b), (1e-9, -3.0), (np.inf, 3.0)
-        else:
-            start = (0.3 * top, b, 1.3 * top)
-            low, high = (-np.inf, 1e-3, -np.inf), (np.inf, 3.0, np.inf)
-        found = least_squares(residual, start, bounds=(low, high), x_scale="jac", max_nfev=200)
-        if best is None or found.cost < best.cost:
-            best = found
+    if law == "power" and in_logs:
+        columns = np.stack([np.ones(len(x)), np.log(x)], axis=1)
+        p, *_ = np.linalg.lstsq(weight[:, None] * columns, weight * np.log(values))
+        cost = ((weight * (columns @ p - np.log(values))) ** 2).sum()
+        a = np.exp(p[0] - p[1] * np.log(middle))
+        return Fit(law, float(a), float(p[1]), np.nan, float(cost))
+    best = _best(law, x, values, weight, in_logs, n_starts)
     p = list(best.x) + [np.nan] * (3 - n_parameters)
     a = p[0] * middle ** (-p[1] if law == "power" else p[1])
-    return Fit(law, float(a), float(p[1]), float(p[2]), float(2 * best.cost))
+    low, high = B_BOUNDS[law]
+    near = 1e-3 * (high - low)
+    bound = low if p[1] < low + near else high if p[1] > high - near else None
+    said = "" if bound is None else f"exponent {bound:g}"
+    return Fit(law, float(a), float(p[1]), float(p[2]), float(2 * best.cost), said)
+
+
+def _best(law, x, values, weight, in_logs, n_starts):
+    """The least squares of several starts."""
+
+    def residual(p):
+        model = _value(law, p, x)
+        if not in_logs:
+            return weight * (model - values)
+        return weight * (np.log(np.maximum(model, 1e-12)) - np.log(values))
+
+    def jacobian(p):
+        sign = 1 if law == "power" else -1
+        grown = sign * x ** (sign * p[1])
+        slopes = [grown, sign * p[0] * grown * np.log(x), np.ones(len(x))][: len(p)]
+        scale = np.maximum(_value(law, p, x), 1e-12) if in_logs else 1.0
+        return (weight / scale * np.array(slopes)).T
+
+    top = max(values.max(), 1e-9)
+    rises = np.polyfit(np.log(x), values, 1)[0] >= 0
+    (low, high), best = B_BOUNDS[law], None
+    for b in np.geomspace(0.01, 2.0, n_starts):
+        if law == "power":
+            start, bounds = (top, b if rises else -b), ((1e-9, low), (np.inf, high))
+        else:
+            start = (0.3 * top, b, 1.3 * top) if rises else (-0.3 * top, b, 0.7 * values.min())
+            bounds = (-np.inf, low, -np.inf), (np.inf, high, np.inf)
+        found = least_squares(residual, start, jacobian, bounds=bounds, x_scale="jac", max_nfev=200)
+        if best is None or found.cost < best.cost:
+            best = found
+    return best
 
 
 def choose(sizes, values, *, variance=None):

@@ -157,6 +157,30 @@ def test_scaling_table_tells_exponents_and_says_why_there_is_none():
     assert (curve["low"] <= curve["high"]).all()
 
 
+def test_an_exponent_at_a_bound_is_not_reported_as_one():
+    sizes = np.array([100, 200, 400, 800.0, 1600])
+    rng = np.random.default_rng(1)
+    step = np.array([0.2, 0.6, 0.6, 0.6, 0.6])
+    runs = [v + rng.normal(scale=1e-4, size=(2, 1)) + np.zeros((2, 31)) for v in step]
+    found = {"F1": scaling.evaluate(sizes, runs, metric="F1", n_fits=10, seed=1)}
+    table = scaling.table(found, n_studies=50, n_patients=40, max_size=1600)
+    row = table[table["metric"] == "exponent of the offset law"].iloc[0]
+    assert (row["status"], row["reason"]) == (
+        "not evaluated",
+        "at bound: exponent 3 ends the fit's range",
+    )
+    assert row[["value", "low", "high"]].isna().all()
+
+
+def test_a_falling_score_reaches_no_higher_one_with_more_data():
+    sizes = np.array([100, 200, 400, 800.0])
+    runs = [0.9 * s**-0.05 + np.zeros((2, 21)) for s in sizes]
+    found = {"F1": scaling.evaluate(sizes, runs, metric="F1", n_fits=10, seed=1)}
+    table = scaling.table(found, n_studies=50, n_patients=40, max_size=800)
+    row = table[table["metric"] == "studies for 0.8"].iloc[0]
+    assert (row["status"], row["reason"]) == ("not evaluated", "the law never reaches it")
+
+
 # Ledger
 
 

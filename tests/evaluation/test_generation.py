@@ -1,5 +1,8 @@
 """Report metrics: the reference libraries' numbers, baselines, cases by rule."""
 
+import math
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -58,6 +61,71 @@ def test_bleu_smooths_orders_without_a_hit_as_sacrebleu_does():
     counts, _ = generation.bleu_counts(made, true)
     found = generation.bleu(counts, ones(1))[0]
     assert found == pytest.approx(corpus_bleu(made, [true]).score / 100, abs=1e-9)
+
+
+def pycocoevalcap_bleu4(generated, reference):
+    """BLEU-4 as `pycocoevalcap/bleu/bleu_scorer.py` computes it, for one reference each."""
+    correct, guess, testlen, reflen = [0] * 4, [0] * 4, 0, 0
+    for g, r in zip(generated, reference, strict=True):
+        g, r = g.split(), r.split()
+        testlen, reflen = testlen + len(g), reflen + len(r)
+        for k in range(4):
+            ours, theirs = (
+                Counter(tuple(t[i : i + k + 1]) for i in range(len(t) - k)) for t in (g, r)
+            )
+            guess[k] += max(0, len(g) - k)
+            correct[k] += sum(min(n, theirs[gram]) for gram, n in ours.items())
+    bleu = 1.0
+    for k in range(4):
+        bleu *= (correct[k] + 1e-15) / (guess[k] + 1e-9)
+    ratio = (testlen + 1e-15) / (reflen + 1e-9)
+    return bleu**0.25 * (math.exp(1 - 1 / ratio) if ratio < 1 else 1)
+
+
+def test_the_bleu_of_radiology_papers_is_pycocoevalcaps():
+    from nltk.translate.bleu_score import corpus_bleu
+
+    true = ["the liver is normal in size and contour", "no free fluid in the pelvis is seen today"]
+    made = ["the liver is normal in size", "no free fluid is seen in the pelvis"]
+    counts, signature = generation.bleu_counts(made, true, tokenize="none")
+    assert "tok:none" in signature
+    found = generation.bleu(counts, ones(2), smooth=False)[0]
+    assert found == pytest.approx(pycocoevalcap_bleu4(made, true), abs=1e-8)
+    words = [t.split() for t in made], [[t.split()] for t in true]
+    assert found == pytest.approx(corpus_bleu(words[1], words[0]), abs=1e-12)
+    both = np.array([[1, 2], [1, 0]], np.uint8)  # in a resample, the first twice
+    again = generation.bleu(counts, both, smooth=False)[1]
+    assert again == pytest.approx(pycocoevalcap_bleu4(made[:1] * 2, true[:1] * 2), abs=1e-8)
+    apart, _ = generation.bleu_counts(["no ascites"], ["large spleen seen"], tokenize="none")
+    assert generation.bleu(apart, ones(1), smooth=False)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Liver: Normal.", "liver normal"),
+        ("A 1.5 x 2.0 cm cyst (12/3), well-defined; no growth?", "a 1.5 x 2.0 cm cyst 12/3 well-defined no growth"),
+        ("Ménière's disease - none...", "ménière's disease none"),
+        ("1,500 ml", "1,500 ml"),
+        ("...", ""),
+    ],
+)  # fmt: skip
+def test_words_without_punctuation(text, words):
+    assert generation.plain_words([text]) == [words]
+
+
+def test_headings_of_ours_earn_nothing_in_whole_reports():
+    """Texts without a common word shared every heading."""
+    made = np.array([["alpha beta gamma delta", "epsilon zeta eta theta", ""]] * 4, object)
+    true = np.array([["one two three four five", "six seven eight nine ten", ""]] * 4, object)
+    table, _ = evaluate(made, true)
+    full = table[table["label"] == "full report"].set_index("metric")["value"]
+    assert full[["bleu", "bleu4_coco", "rouge2"]].eq(0).all()
+    found, _ = evaluate(GENERATED)
+    signature = found[found["label"] == "full report"].set_index("metric")["signature"]
+    assert "tok:13a" in signature["bleu"]
+    assert "pycocoevalcap" in signature["bleu4_coco"]
+    assert "stemmer" in signature["rouge2"]
 
 
 def test_rouge_equals_rouge_score():

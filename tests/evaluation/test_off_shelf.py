@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -64,6 +65,20 @@ def test_files_are_judged_on_common_studies_whatever_their_order():
     assert set(table.loc[table["status"] == "ok", "n_studies"]) <= {60}
     assert set(table["task"]) == {"zero-shot findings", "phenotypes", "retrieval"}
     np.testing.assert_allclose(paired[["value", "low", "high"]], 0, atol=1e-12)  # the same encoder
+
+
+def test_a_file_that_meets_no_other_is_refused_and_the_rest_compared():
+    other = make(2, study_id=np.array([f"x{i}" for i in range(80)]))
+    stolen = make(2, patient_id=np.full(80, "p0"))
+    files = {"a": make(1), "other": other, "b": make(2), "stolen": stolen}
+    table, paired = off_shelf.evaluate(files, **OPTIONS)
+    reason = table.drop_duplicates("model").set_index("model")["reason"]
+    assert reason["other"].startswith("refused: the files have no study of site any, split test")
+    assert reason["stolen"].startswith(
+        "refused: patient_id differs from the first file's for stolen"
+    )
+    assert set(paired["other"]) == {"b"}
+    assert set(table[table["status"] == "ok"]["model"]) == {"a", "b"}
 
 
 def test_better_encoder_wins_pair_by_pair():
@@ -183,3 +198,168 @@ def test_differences_are_over_the_findings_that_both_files_have():
     alone = table[(table["label"] == "ascites") & (table["metric"] == "auroc")].set_index("model")
     assert gap == pytest.approx(alone.loc["both", "value"] - alone.loc["one", "value"])
     assert abs(gap) < 0.1
+
+
+def results_of(tmp_path, *files, code=0, **options):
+    """Save files, judge them by the command line, and return its table."""
+    paths = []
+    for name, e in files:
+        save_embeddings(tmp_path / f"{name}.npz", e)
+        paths.append(str(tmp_path / f"{name}.npz"))
+    ask = ["evaluate", *paths, "--out", str(tmp_path / "out"), "--resamples", "20", "--pools", "8"]
+    ask += [w for k, v in options.items() for w in (f"--{k}", str(v))]
+    assert cli.main([*ask, "--min-positive", "5", "--overwrite"]) == code
+    return pd.read_csv(tmp_path / "out" / "results.csv").set_index(["model", "label", "metric"])
+
+
+def test_one_bad_file_is_named_and_the_others_are_judged(tmp_path, capsys):
+    """Cut short, without images, a bug of ours: each is a refusal with its kind."""
+    for name in ("cut", "bare", "odd"):
+        save_embeddings(tmp_path / f"{name}.npz", make(1))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:5000])
+    np.savez(tmp_path / "bare.npz", study_id=np.arange(3))
+    (tmp_path / "odd.npz").rename(tmp_path / "odd.pt")
+    save_embeddings(tmp_path / "good.npz", make(1))
+    names = ("cut.npz", "bare.npz", "odd.pt", "absent.npz", "good.npz")
+    ask = ["evaluate", *(str(tmp_path / n) for n in names), "--out", str(tmp_path / "out")]
+    assert cli.main([*ask, "--resamples", "20", "--pools", "8", "--min-positive", "5"]) == 1
+    said = capsys.readouterr()
+    for words in ("cut is refused: cut.npz: not a whole .npz", "bare is refused", "image: missing",
+                  "odd is refused: odd.pt: expected .npz", "absent is refused: no file"):  # fmt: skip
+        assert words in said.err
+    assert "good: zero-shot findings, auroc" in said.out
+    assert set(pd.read_csv(tmp_path / "out" / "results.csv")["model"]) == {"good"}
+
+
+def test_a_file_that_fails_in_judging_costs_nothing_to_the_others(tmp_path, monkeypatch, capsys):
+    judge = off_shelf.judge
+
+    def sometimes(files, *args, **options):
+        if "broken" in files:
+            raise KeyError("no such thing")
+        return judge(files, *args, **options)
+
+    monkeypatch.setattr(off_shelf, "judge", sometimes)
+    files = [(n, make(i)) for i, n in enumerate(("broken", "good", "other"))]
+    found = results_of(tmp_path, *files, code=1)
+    assert "KeyError" in found.loc[("broken", "macro", "auroc"), "reason"].iloc[0]
+    assert found.loc[("good", "macro", "auroc"), "status"].iloc[0] == "ok"
+    paired = pd.read_csv(tmp_path / "out" / "paired.csv")
+    assert set(zip(paired["model"], paired["other"], strict=True)) == {("good", "other")}
+
+
+def blanks(*names):
+    """Nothing where a file has no prompts, no texts or no phecodes."""
+    prompts = ("prompt", "prompt_finding", "prompt_kind", "prompt_wording", "prompt_embedding")
+    gone = {"prompts": prompts, "texts": ("findings",), "labels": ("finding", "finding_labels")}
+    gone["phecodes"] = ("phecode", "phecode_logits", "phecode_labels")
+    return {array: None for n in names for array in gone[n]}
+
+
+def test_an_encoder_is_judged_on_what_it_has(tmp_path, capsys):
+    one_side = make(1)
+    presence = {n: getattr(one_side, n)[:1] for n in blanks("prompts")}
+    found = results_of(
+        tmp_path, ("all", make(1)), ("no_prompts", make(1, **blanks("prompts"))),
+        ("presence", make(1, **presence)), ("phecodes", make(1, **blanks("prompts", "texts", "labels"))),
+        ("texts", make(1, **blanks("prompts", "phecodes"))),
+    )  # fmt: skip
+    ok = found["status"] == "ok"
+    recall = "recall@1 of 8"
+    for model in ("no_prompts", "phecodes", "texts"):
+        row = found.loc[[(model, "macro", "auroc")]].iloc[0]
+        assert (row["status"], row["reason"]) == ("not evaluated", "the file has no prompts")
+    for model in ("all", "no_prompts", "presence", "texts"):
+        assert ok[model, "image to findings", recall].item()
+    assert ok["phecodes", "250.2", "auprc"].item()
+    assert "0 of 80 studies have a text" in found.loc["phecodes"]["reason"].to_list()
+    assert ok["presence", "ascites", "auroc"].item()
+    row = found.loc[[("presence", "ascites", "f1")]].iloc[0]
+    assert (row["status"], row["reason"]) == ("not evaluated", "no threshold to call it by")
+    alone = results_of(tmp_path, ("phecodes", make(1, **blanks("prompts", "texts", "labels"))))
+    assert (alone["status"] == "ok").any()
+
+
+def test_presence_prompts_alone_are_called_at_a_threshold_from_validation(tmp_path):
+    split = np.repeat(["val", "test"], 40)
+    one_side = {n: getattr(make(1), n)[:1] for n in blanks("prompts")}
+    found = results_of(tmp_path, ("m", make(1, split=split, **one_side)), threshold="validation")
+    assert found.loc[("m", "ascites", "f1"), "value"].item() > 0.9
+
+
+@pytest.mark.parametrize("pools", [0, 1, -5])
+def test_pools_of_nobody_are_refused_and_too_large_ones_said(tmp_path, capsys, pools):
+    save_embeddings(tmp_path / "m.npz", make(1))
+    ask = ["evaluate", str(tmp_path / "m.npz"), "--out", str(tmp_path / "out")]
+    assert cli.main([*ask, "--pools", "8", str(pools)]) == 2
+    assert f"--pools {pools}: a pool holds two candidates" in capsys.readouterr().err
+    assert cli.main([*ask, "--pools", "8", "500", "--resamples", "20"]) == 0
+    found = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert found[found["pool"] == 500]["reason"].str.contains("larger than the 80 studies").all()
+
+
+def test_splits_and_sites_are_listed_where_the_asked_one_is_missing():
+    e = make(1, split=np.repeat(["train", "val"], 40))
+    with pytest.raises(ValueError, match="no study of split test; found train 40, val 40"):
+        off_shelf.common_rows({"a": e}, split="test")
+    with pytest.raises(ValueError, match=r"no study of site ours; found internal 80\. .*--site"):
+        off_shelf.common_rows({"a": e}, site="ours")
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-6, 1e-4])
+def test_a_collapsed_encoder_is_told_so(tmp_path, capsys, noise):
+    image = np.eye(12)[:1] + noise * np.random.default_rng(0).normal(size=(80, 12))
+    found = results_of(tmp_path, ("good", make(1)), ("flat", make(1, image=unit(image))))
+    reasons = found["reason"].fillna("")
+    assert reasons["flat", "macro", "auroc"].str.contains("collapsed encoder").any()
+    assert not reasons["good"].str.contains("collapsed").any()
+    assert "flat: zero-shot findings, auroc" in capsys.readouterr().out
+    if noise == 0:
+        assert found.loc[("flat", "ascites", "auroc"), "value"].item() == 0.5
+        assert "same score for every study" in reasons["flat", "ascites", "auroc"]
+        recall = found.loc["flat"].xs("recall@1 of 8", level="metric")
+        np.testing.assert_allclose(recall["value"], 1 / 8, rtol=1e-6)
+
+
+def test_findings_that_only_one_side_knows_are_counted_and_named(tmp_path):
+    labels = np.repeat(make(1).finding_labels, 2, axis=1)
+    e = make(1, finding=np.array(["ascites", "Renal cyst"]), finding_labels=labels)
+    found = results_of(tmp_path, ("m", e))
+    said = found.loc[("m", "macro", "auroc"), "reason"].iloc[0]
+    assert said == "1 labelled findings without scores: Renal cyst"  # and nothing else
+    other = make(1, finding=np.array(["Ascites"]))
+    none = make(2, **blanks("labels"))
+    table, _ = off_shelf.evaluate({"labels": replace(other, prompt_finding=other.prompt_finding), "m": none},
+                                  **OPTIONS)  # fmt: skip
+    row = table[(table["model"] == "m") & (table["task"] == "zero-shot findings")].iloc[0]
+    assert row["reason"] == "presence scores for ascites; labels for Ascites: no finding is in both"
+
+
+def test_unknown_patients_disagree_with_nobody():
+    known, unknown = make(1), make(2)
+    unknown = replace(unknown, patient_id=unknown.study_id)
+    for files in ({"a": known, "b": unknown}, {"b": unknown, "a": known}):
+        rows = off_shelf.common_rows(files)
+        assert (off_shelf.owners(files, rows) == known.patient_id).all()
+
+
+def test_outputs_that_are_not_finite_are_left_out_and_counted():
+    logits = make(1).phecode_logits.copy()
+    logits[:3] = np.nan
+    table, _ = off_shelf.evaluate({"m": make(1, phecode_logits=logits)}, **OPTIONS)
+    row = table[(table["label"] == "250.2") & (table["metric"] == "auroc")].iloc[0]
+    assert (row["n_studies"], row["reason"]) == (77, "3 scores not finite, left out")
+
+
+def test_embeddings_and_scores_are_paired_on_their_findings(tmp_path):
+    e = make(1)
+    save_embeddings(tmp_path / "e.npz", e)
+    rng = np.random.default_rng(2)
+    scores = pd.DataFrame({"study_id": e.study_id, "ascites": rng.normal(size=80)})
+    scores.to_csv(tmp_path / "chance.csv", index=False)
+    files = [str(tmp_path / n) for n in ("e.npz", "chance.csv")]
+    ask = ["evaluate", *files, "--out", str(tmp_path / "out"), "--resamples", "50", "--pools", "8"]
+    assert cli.main([*ask, "--min-positive", "5"]) == 0
+    paired = pd.read_csv(tmp_path / "out" / "paired.csv").set_index("metric")
+    assert list(paired["task"]) == ["zero-shot findings"] * 3
+    assert paired.loc["auroc", "low"] > 0.2

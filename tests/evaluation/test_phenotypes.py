@@ -44,6 +44,18 @@ def test_values_are_scikit_learns_and_the_macro_is_their_mean(made):
     assert values["macro", "n above 0.8"] == sum(a > 0.8 for a in kept)
 
 
+def test_scores_that_are_not_finite_take_their_labels_along(made):
+    scores, labels, patients = made
+    gaps = scores.copy()
+    gaps[20:25, 0], gaps[25, 0] = np.nan, np.inf
+    without = labels.copy()
+    without[20:26, 0] = np.nan
+    table, _ = evaluate(gaps, labels, patients)
+    expected, _ = evaluate(scores, without, patients)
+    pd.testing.assert_frame_equal(table.drop(columns="reason"), expected.drop(columns="reason"))
+    assert table.iloc[0]["reason"] == "6 scores not finite, left out"
+
+
 def test_rare_phecode_stays_in_the_table_with_reason_and_count(made):
     table, _ = evaluate(*made)
     row = table[(table["label"] == "8") & (table["metric"] == "auroc")].iloc[0]

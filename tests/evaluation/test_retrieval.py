@@ -123,3 +123,44 @@ def test_a_pool_as_large_as_the_set_keeps_its_own_name(pair):
     assert {f"recall@1 of {len(pair[0])}", "recall@1 of all", "recall@1 of 8"} <= names
     one = table[table["label"] == table["label"].iloc[0]].set_index("metric")["value"]
     assert one["recall@1 of all"] == one[f"recall@1 of {len(pair[0])}"]
+
+
+def slow_expectation(better, ties, n, pool, k):
+    """Every order of the tied ones, every pool: the mean of hits."""
+    each = [
+        retrieval.expected_recall(np.array([better + j]), n, pool, k)[0] for j in range(ties + 1)
+    ]
+    return np.mean(each)
+
+
+@pytest.mark.parametrize(("better", "ties"), [(0, 0), (0, 3), (2, 4), (5, 5), (0, 10), (10, 0)])
+def test_tied_candidates_share_their_ranks(better, ties):
+    for pool, k in ((4, 1), (4, 3), (11, 1), (11, 8)):
+        found = retrieval.expected_recall(
+            np.array([better, 0]), 11, pool, k, ties=np.array([ties, 0])
+        )
+        assert found[0] == pytest.approx(slow_expectation(better, ties, 11, pool, k), abs=1e-12)
+        assert found[1] == retrieval.expected_recall(np.array([0]), 11, pool, k)[0]
+
+
+@pytest.mark.parametrize("kind", ["images", "texts", "both"])
+def test_a_constant_encoder_has_chance_in_expectation_and_in_drawn_pools(pair, kind):
+    """It had 1e-24 where chance is 0.016: ties counted as beaten."""
+    image, text = (a.copy() for a in pair)
+    for name, vectors in (("images", image), ("texts", text)):
+        if kind in (name, "both"):
+            vectors[:] = vectors[0]
+    table, _ = evaluate(image, text, pools=(8, 20), ranks=(1, 5))
+    ok = table[table["status"] == "ok"]
+    # One product's last bit may differ between columns, so that a few ties are broken.
+    np.testing.assert_allclose(ok["value"], ok["chance"], rtol=0.25)
+    exact = np.ones((60, 4), np.float32)
+    table, _ = evaluate(exact, exact, pools=(8, 20), ranks=(1, 5))
+    for column in ("value", "low", "high", "pool_low", "pool_high"):
+        np.testing.assert_allclose(table[column], table["chance"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("pool", [0, 1, -3])
+def test_a_pool_of_nobody_is_refused(pair, pool):
+    with pytest.raises(ValueError, match=f"pools must hold two candidates or more; got {pool}"):
+        evaluate(*pair, pools=(8, pool))

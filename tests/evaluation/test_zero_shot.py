@@ -131,6 +131,24 @@ def test_thresholds_per_finding_move_f1_and_not_auroc(case):
     assert (moved.xs("auroc", level=1).value == plain.xs("auroc", level=1).value)[:2].all()
 
 
+def test_a_finding_without_threshold_has_no_f1_and_macro_says_so(case):
+    plain, _ = evaluate(*case)
+    table, _ = evaluate(*case, thresholds=np.array([0.0, np.nan, np.nan]))
+    row = table.loc[("ascites", "f1")]
+    assert (row.status, row.reason) == ("not evaluated", "no threshold to call it by")
+    assert table.value["macro", "f1"] == plain.value["cyst", "f1"]
+    assert table.reason["macro", "f1"] == "2 of 3 findings not evaluated"
+    assert table.value["macro", "auroc"] == plain.value["macro", "auroc"]
+
+
+def test_presence_prompts_alone_rank():
+    image = np.array([[1.0, 0.0], [0.0, 1.0]])
+    alone = zero_shot.score(image, UNIT[:2], FINDING[:2], KIND[:2], absence_optional=True)
+    np.testing.assert_allclose(alone.value, [[0.5], [0.5]])
+    with pytest.raises(ValueError, match=r"no prompts for cyst \(present\)"):
+        zero_shot.score(image, UNIT[2:], FINDING[2:], KIND[2:], absence_optional=True)
+
+
 def test_masking_a_label_changes_only_its_finding(case):
     scores, labels, patients = case
     masked = labels.copy()

@@ -73,6 +73,50 @@ def test_delong_refuses_one_class():
         comparisons.delong(np.arange(5.0), np.array([1.0, 0, 0, 0, 0]))
 
 
+@pytest.mark.parametrize(
+    ("scores", "value", "why"),
+    [
+        ([1, 2, 3, 4, 5, 6], 1.0, "AUROC 1: all pairs ranked alike"),
+        ([6, 5, 4, 3, 2, 1], 0.0, "AUROC 0: all pairs ranked alike"),
+        ([1, 1, 1, 1, 1, 1], 0.5, "variance is zero for the AUROC"),
+        ([0, 1, 0, 1, 0, 1], None, ""),
+    ],
+)
+def test_delong_at_the_edges_says_so(scores, value, why):
+    """Not an interval of no width, which would claim certainty."""
+    found = comparisons.delong(np.array(scores, float), np.array([0.0, 0, 0, 1, 1, 1]))
+    assert why in found.reason()
+    assert (found.reason() == "") == (value is None)
+    if value is not None:
+        assert found.auroc[0] == value
+        assert np.isnan(found.interval()).all()
+    else:
+        low, high = found.interval()
+        assert low < found.auroc[0] < high
+
+
+def test_delongs_difference_says_why_there_is_none():
+    labels = np.array([0.0, 0, 0, 1, 1, 1])
+    perfect, fair = np.arange(6.0), np.array([0.0, 2, 4, 1, 5, 3])
+    found = comparisons.delong(np.stack([perfect, fair, fair**3], 1), labels)
+    assert found.difference(1, 2)[0] == 0
+    assert np.isnan(found.difference(1, 2)[1:]).all()
+    assert "rank all pairs alike" in found.reason(1, 2)
+    assert "AUROC 1" in found.reason(0, 1)
+    assert np.isnan(found.difference(0, 1)[3])  # never a p of 0
+    assert found.difference(0, 1)[0] > 0
+
+
+def test_one_class_or_one_patient_of_a_class_is_refused():
+    labels = np.array([0.0, 0, 0, 1, 1, 1])
+    with pytest.raises(ValueError, match="two patients of each class; got 1 positive, 3 negative"):
+        comparisons.delong(np.arange(6.0), labels, np.array([1, 2, 3, 4, 4, 4]))
+    with pytest.raises(ValueError, match="needs both classes"):
+        comparisons.permutation_test(
+            np.arange(6.0), np.arange(6.0), np.zeros(6), np.arange(6), n_permutations=9, seed=1
+        )
+
+
 def test_permutation_p_is_uniform_for_equal_models_and_small_for_unequal_ones():
     rng = np.random.default_rng(4)
     p_equal = []

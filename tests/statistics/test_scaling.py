@@ -60,3 +60,54 @@ def test_a_flat_law_reaches_nothing_and_does_not_overflow():
     flat = scaling.Fit("offset", 0.5, 0.001, 0.9, 0.0)
     assert flat.size_for(0.899) == float("inf")
     assert scaling.Fit("power", 0.5, 1e-4, np.nan, 0.0).size_for(0.9) == float("inf")
+    assert scaling.Fit("offset", 0.5, 0.5, 0.9, 0.0).size_for(0.9) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("law", "values"),
+    [
+        ("power", 8.0 * SIZES**-0.3),  # an error that falls to nothing
+        ("offset", 1.7 + 400 * SIZES**-0.35),  # a loss that levels off, as Chinchilla's
+        ("power", 0.3 * SIZES**0.1),
+        ("offset", 0.9 - 2.0 * SIZES**-0.5),
+    ],
+)
+def test_sizes_are_found_on_rising_and_falling_laws(law, values):
+    found = scaling.fit(SIZES, values, law)
+    assert found.rises == (values[-1] > values[0])
+    for size, value in zip(SIZES, values, strict=True):
+        assert found.size_for(value) == pytest.approx(size, rel=0.05)
+    if law == "offset":
+        beyond = found.c + (0.1 if found.rises else -0.1)
+        assert found.size_for(beyond) == float("inf")
+    assert found.size_for(-1.0) == float("inf") or law == "offset"
+
+
+def test_a_quantity_that_spans_decades_is_fitted_in_all_of_them():
+    """Compute and best model size of Hoffmann et al. 2022, Table 3: N ∝ C^0.50, over six decades."""
+    compute = [1.92e19, 1.21e20, 1.23e22, 5.76e23, 3.85e24, 9.90e24, 3.43e25, 1.27e26, 1.30e28]
+    size = np.array([0.4e9, 1e9, 10e9, 67e9, 175e9, 280e9, 520e9, 1e12, 10e12])
+    assert scaling.fit(compute, size).b == pytest.approx(0.50, abs=0.005)
+    off = size.copy()
+    off[-1] *= 3  # the largest alone does not decide
+    assert scaling.fit(compute, off).b == pytest.approx(0.50, abs=0.03)
+
+
+def test_values_that_are_not_positive_are_fitted_as_they_are():
+    found = scaling.fit(SIZES, np.array([0.0, 0.1, 0.2, 0.3, 0.4]))
+    assert np.isfinite([found.a, found.b]).all()
+    assert found(1600) == pytest.approx(0.4, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        0.1 + 0.02 * np.log(SIZES),  # no ceiling in sight: b falls to its lower bound
+        np.array([0.2, 0.6, 0.6, 0.6, 0.6]),  # a step: b rises to its upper one
+        3.0 - 0.3 * np.log(SIZES),
+    ],
+)
+def test_an_exponent_on_its_bound_says_so(values):
+    found = scaling.fit(SIZES, values, "offset")
+    assert found.at_bound in ("exponent 0.001", "exponent 3")
+    assert scaling.fit(SIZES, 0.9 - 2.0 * SIZES**-0.5, "offset").at_bound == ""

@@ -1,0 +1,139 @@
+"""Plain arrays out of an .npz that somebody else wrote, without trusting it.
+
+Headers are read first: shape and type of each wanted array, against what its member really holds, so
+that nothing is made for a claim. Other arrays are not touched and nothing is unpickled: text that was
+saved as Python objects (a column of a table often is) is read off the pickle's opcodes.
+"""
+
+import math
+import pickletools
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+MAX_DEFLATE = 1032  # no deflated byte becomes more
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The file as an archive; whatever is wrong with it as a whole is a ValueError that names it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(
+            f"{path.name}: not a whole .npz file ({error}). A copy may have broken off: copy it again, "
+            "or write it again with np.savez."
+        ) from error
+
+
+def headers(archive: zipfile.ZipFile, names: Iterable[str]) -> tuple[dict, dict[str, str]]:
+    """Shape and type of some arrays.
+
+    Returns
+    -------
+    found : dict of str to (ZipInfo, shape, dtype)
+        Names that the file lacks are not in it.
+    problems : dict of str to str
+        What is wrong with a header.
+    """
+    members = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
+    found, problems = {}, {}
+    for name in names:
+        if name not in members:
+            continue
+        info = members[name]
+        try:
+            with archive.open(info) as stream:
+                shape, dtype = _header(stream)
+                n_bytes = info.file_size - stream.tell()
+            is_held = dtype.hasobject or math.prod(shape) * dtype.itemsize == n_bytes
+            can_be = n_bytes <= MAX_DEFLATE * info.compress_size
+            if min(shape, default=0) < 0 or not is_held or not can_be:
+                raise ValueError(f"claims {shape} of {dtype} in {n_bytes} bytes")
+            found[name] = info, shape, dtype
+        except (ValueError, RecursionError, MemoryError) as error:
+            problems[name] = f"cannot be read ({error}). Write the file again with np.savez."
+    return found, problems
+
+
+def _header(stream):
+    form = np.lib.format
+    old = form.read_magic(stream)[0] == 1
+    shape, _, dtype = (form.read_array_header_1_0 if old else form.read_array_header_2_0)(stream)
+    return shape, dtype
+
+
+def read(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, shape: tuple, dtype: np.dtype, kind: type
+) -> np.ndarray:
+    """One array as text, or as numbers of a type.
+
+    Parameters
+    ----------
+    archive, info, shape, dtype
+        From `headers`.
+    kind : type
+        `str` also reads bytes (UTF-8), numbers and objects that are text; NaN and None become empty.
+    """
+    if dtype.hasobject:
+        if kind is not str:
+            raise ValueError(f"{_PICKLE} Save it with .astype(np.{kind.__name__}).")
+        with archive.open(info) as stream:
+            _header(stream)
+            return np.array(_pickled_texts(stream.read(), math.prod(shape)), str).reshape(shape)
+    with archive.open(info) as stream:
+        value = np.lib.format.read_array(stream, allow_pickle=False)
+    if kind is not str:
+        if value.dtype.kind not in ("iu" if kind is np.int64 else "fiub"):
+            raise ValueError(f"{value.dtype}. Save numbers: .astype(np.{kind.__name__}).")
+        with np.errstate(over="ignore"):  # what overflows becomes infinite, and is found there
+            return value.astype(kind)
+    if value.dtype.kind == "S":
+        return np.char.decode(value, "utf-8")
+    if value.dtype.kind == "f":
+        return np.array([_plain(x) for x in value.ravel()], str).reshape(value.shape)
+    if value.dtype.kind not in "Uiu":
+        raise ValueError(f"{value.dtype}. Save text: np.array(…, dtype=str).")
+    return value.astype(str)
+
+
+_PICKLE = "Python objects (a pickle); they are never unpickled, allow_pickle stays off."
+
+
+def _plain(value):
+    """Text of one value as people write it: 7.0 is 7, NaN and None are empty."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return value if isinstance(value, str) else np.format_float_positional(value, trim="-")
+
+
+def _pickled_texts(raw, n):
+    """Texts of a pickled array of objects, read off its opcodes: nothing in it is ever run.
+
+    `pickletools` only takes a pickle apart. After the array's own head comes a list: strings,
+    numbers and None are taken from it, anything else is refused.
+    """
+    items, memo, last, inside, name = [], {}, None, False, ""
+    for op, arg, _ in pickletools.genops(raw):
+        name = op.name
+        if name == "MEMOIZE" or "PUT" in name:
+            memo[len(memo) if name == "MEMOIZE" else arg] = last
+        elif not inside:
+            inside, last = name == "EMPTY_LIST", None
+        elif name in ("MARK", "APPEND", "APPENDS", "FRAME"):
+            continue
+        else:
+            last = memo.get(arg) if "GET" in name else arg
+            if not (name == "NONE" or isinstance(last, str | bytes | int | float)):
+                break
+            items.append(last)
+    if len(items) != n or not name.startswith("TUPLE"):
+        raise ValueError(f"{_PICKLE} Save text: np.array(…, dtype=str).")
+    return [_plain(x) for x in items]
