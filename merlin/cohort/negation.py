@@ -65,7 +65,8 @@ _NEW_NOUN = _pattern(r",\s*(?:the|a|an|left|right|bilateral|both|[\w-]+ (?:lobe|
 _GOES_ON = _pattern(r"^[^.;:]*?,?\s*\b(?:or|nor)\b")
 _STANDS = _pattern(
     r"^\W*(?:is|are|was|were)?\s*(?:also |again |now |still )?"
-    r"(?:present|noted|evident|persists?|persistent|remains?|continues?|again seen|unchanged|stable)\b"
+    r"(?:present|noted|evident|persists?|persistent|remains?|continues?|again seen|unchanged|stable|"
+    r"without|but)\b"
 )
 _THAT_WAS = _pattern(  # "the effusion (that was) seen on the prior scan": no verb of the sentence
     r"\b(?:that|which) (?:was|were|had been|has been|have been)\b|\b(?:noted|reported|seen|described|"
@@ -239,7 +240,7 @@ def _is_over(between, after):
         return False
     if _NEW_NOUN.match(between[last:]) and not _GOES_ON.match(after):
         return True
-    return bool(_STANDS.match(after)) and " or " not in between
+    return bool(_STANDS.match(after))
 
 
 def _from_right(sentence, start, end, triggers):
