@@ -43,6 +43,7 @@ TIER_NOTES = {
     "full": "full tier",
 }
 LOOK_FIRST = ("summary", "zero_shot_findings", "dataset_audit")  # the first of these that was made
+MINED = "MINED_LABELS.txt"  # in a cohort's folder: what its captions say of labels from text
 SYNTHETIC = "SYNTHETIC.txt"  # in a data folder: its studies are phantoms, whatever tier reads them
 TIER_WORDS = {"phantom": "synthetic", "embeddings": "given", "full": "internal"}  # in captions
 RESULT_COLUMNS = (
@@ -383,6 +384,16 @@ def mark_synthetic(folder_):
         stream.write("These studies are computer-made phantoms: no person's data.\n")
 
 
+def mark_mined(folder_, note):
+    """Let every caption on a cohort's labels say how they were mined; an empty note unsays it."""
+    path = Path(folder_) / MINED
+    if not note:
+        path.unlink(missing_ok=True)
+        return
+    with atomic(path) as stream:
+        stream.write(note + "\n")
+
+
 def left_out(base):
     """For a figure's footer: test studies of a data set that no notebook after `01_dataset` sees."""
     import pandas as pd
@@ -534,12 +545,12 @@ def provenance(settings_, inputs=(), **facts):
     **facts
         Whatever else belongs beside it, as n and the kind of interval.
     """
+    cohort = folder(settings_.profile) / "cohort"
+    mined = f"; {(cohort / MINED).read_text().strip()}" if (cohort / MINED).exists() else ""
     packages = ("torch", "numpy", "scipy", "pandas", "monai", "transformers", "matplotlib")
     return {
         "tier": settings_.tier,
-        "tier_note": tier_note(
-            settings_, (folder(settings_.profile) / "cohort" / SYNTHETIC).exists()
-        ),
+        "tier_note": tier_note(settings_, (cohort / SYNTHETIC).exists()) + mined,
         "profile": settings_.profile,
         "seed": settings_.seed,
         # Of a user's own paths the name only: the rest is about their machine.

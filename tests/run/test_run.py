@@ -361,6 +361,19 @@ def test_fingerprint_ignores_key_order_only():
     assert run.fingerprint(np.arange(3)) != run.fingerprint(np.arange(4))
 
 
+def test_captions_say_how_labels_were_mined(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "folder", lambda profile: tmp_path)
+    settings = run.settings("01_cohort", {"profile": "smoke"})
+    (tmp_path / "cohort").mkdir()
+    plain = run.provenance(settings)["tier_note"]
+    run.mark_mined(tmp_path / "cohort", "labels mined from text: precision 0.98")
+    assert (
+        run.provenance(settings)["tier_note"] == f"{plain}; labels mined from text: precision 0.98"
+    )
+    run.mark_mined(tmp_path / "cohort", "")
+    assert run.provenance(settings)["tier_note"] == plain
+
+
 def test_provenance_says_where_a_figure_came_from(tmp_path):
     path = tmp_path / "in.csv"
     path.write_text("a\n")
