@@ -172,7 +172,7 @@ def test_misnamed_gzip_is_read_and_noted(tmp_path):
 def test_gzip_of_several_members_is_read(tmp_path):
     raw = write_nifti(tmp_path / "a.nii").read_bytes()
     path = tmp_path / "b.nii.gz"
-    path.write_bytes(gzip.compress(raw[:500]) + gzip.compress(raw[500:]))
+    path.write_bytes(gzip.compress(raw[:500], mtime=0) + gzip.compress(raw[500:]))
     np.testing.assert_array_equal(load_volume(path).hu, body())
 
 
@@ -221,11 +221,11 @@ def _raw_bytes(content):
         (b"", "an empty file"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a git-LFS pointer"),
         (b"<!DOCTYPE html><html>Sign in</html>", "an HTML or XML page"),
-        (gzip.compress(b"<html>Sign in</html>"), "an HTML or XML page"),
+        (gzip.compress(b"<html>Sign in</html>", mtime=0), "an HTML or XML page"),
         (b"PK\x03\x04rest", "a ZIP archive"),
         (b"NRRD0004\n", "an NRRD file"),
         (b"something else", "14 bytes that are neither NIfTI nor DICOM"),
-        (gzip.compress(bytes(5000))[:-9], "gzip data that end early"),
+        (gzip.compress(bytes(5000), mtime=0)[:-9], "gzip data that end early"),
     ],
 )
 def test_files_that_are_no_scan_are_named(tmp_path, content, found):
