@@ -8,9 +8,11 @@ once; ages and dates are quoted in messages, names and ids never.
 """
 
 import csv
+import gzip
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 DELIMITERS = ",;\t|"
+MOST_BYTES = 1 << 30  # of a table, unzipped
 csv.field_size_limit(16 << 20)  # a report may be long; a page of 16 MB is none
 
 
@@ -52,7 +55,7 @@ def read_table(path: str | Path, *, needed: Iterable[str] = ()) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no table at {path}")
-    raw, notes = path.read_bytes(), []
+    raw, notes = _unzipped(path), []
     if raw[:4] == b"PAR1":
         rows, sep = _parquet_rows(path, raw), ","
     elif raw[:2] == b"PK":
@@ -67,6 +70,23 @@ def read_table(path: str | Path, *, needed: Iterable[str] = ()) -> pd.DataFrame:
     table = _renamed(path, table, tuple(needed), notes)
     table.attrs.update(notes=tuple(notes), decimal_comma=sep == ";")
     return table
+
+
+def _unzipped(path: Path) -> bytes:
+    """A file's bytes, gunzipped where it is gzipped."""
+    with path.open("rb") as stream:
+        if stream.read(2) != b"\x1f\x8b":
+            return path.read_bytes()
+    try:
+        with gzip.open(path) as stream:
+            raw = stream.read(MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise TableError(f"{path.name}: not a whole gzip file ({type(error).__name__}).") from None
+    if len(raw) > MOST_BYTES:
+        raise TableError(
+            f"{path.name}: more than {MOST_BYTES >> 20:,} MB unzipped; no table of ours."
+        )
+    return raw
 
 
 def _decoded(path: Path, raw: bytes, notes: list[str]) -> str:
@@ -123,8 +143,17 @@ def _workbook_rows(path: Path, raw: bytes) -> list[list[str]]:
         return str(value)
 
     try:
+        n_bytes = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(raw)).infolist())
+        if n_bytes > MOST_BYTES:
+            raise TableError(f"{path.name}: {n_bytes >> 20:,} MB unzipped; no table of ours.")
         book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
-        return [[text(v) for v in row] for row in book.worksheets[0].iter_rows(values_only=True)]
+        sheet = book.worksheets[0]
+        sheet.reset_dimensions()  # as large as its cells, whatever it says of itself
+        rows = [[text(v) for v in row] for row in sheet.iter_rows(values_only=True)]
+        width = next((len(row) for row in rows if any(row)), 0)
+        return [row + [""] * (width - len(row)) for row in rows]  # empty cells may not be written
+    except TableError:
+        raise
     except (
         KeyError,
         ValueError,
@@ -161,18 +190,21 @@ def _framed(path: Path, rows: list[list[str]], notes: list[str]) -> pd.DataFrame
     header = [" ".join(h.replace("\ufeff", "").split()) for h in header]
     while header and not header[-1]:
         header.pop()
-    width, problems, index, cells = len(header), [], [], []
+    width, problems, index, cells, n_escaped = len(header), [], [], [], 0
     for i, row in filled[1:]:
         extra = [c for c in row[width:] if c.strip()]
         if extra or (len(row) < width and len(row) < len(rows[start])):
             problems.append(i - start + 1)
         index.append(i - start - 1)
         cells.append([_cell(c) for c in (row + [""] * width)[:width]])
+        n_escaped += any("_x00" in c for c in row)
     if problems:
         raise TableError(
             f"{path.name}: {some_rows(np.array(problems) - 2)}: not as many cells as the header has "
             f"({width}). Quote texts that hold the delimiter or a line break."
         )
+    if n_escaped:
+        notes.append(f"{n_escaped:,} rows hold Excel's _x000D_: read as a line break.")
     table = pd.DataFrame(cells, columns=header, index=index, dtype=object)
     if not len(table):
         table = pd.DataFrame(columns=header, dtype=object)
@@ -187,9 +219,11 @@ def _framed(path: Path, rows: list[list[str]], notes: list[str]) -> pd.DataFrame
 
 
 def _cell(text: str) -> str:
-    """A cell with Excel's escapes of line breaks (`_x000D_`) undone."""
+    """A cell with Excel's escapes of control characters (`_x000D_`, a line break) undone."""
     if "_x00" in text:
-        text = re.sub(r"_x000D_\n?", "\n", text, flags=re.IGNORECASE).replace("_x000A_", "\n")
+        text = re.sub(r"_x000D_\n?|_x000A_", "\n", text, flags=re.IGNORECASE)
+        text = re.sub(r"_x00[01][0-9A-F]_", " ", text, flags=re.IGNORECASE)
+        text = re.sub(r"_x005F_", "_", text, flags=re.IGNORECASE)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
