@@ -15,7 +15,7 @@ from merlin.cohort.ehr import DISEASES
 from merlin.cohort.extract import label_table
 from merlin.cohort.findings import NAMES
 from merlin.cohort.manifest import FIVE_YEAR, LABELS, SPLITS, ManifestError, load_manifest
-from merlin.cohort.phecodes import phecode_labels, phecode_matrix, read_code_map
+from merlin.cohort.phecodes import map_codes, phecode_labels, read_code_map
 from merlin.cohort.tables import read_table, why_apart
 
 TABLES = (release.REPORTS, release.FINDINGS, release.FIVE_YEARS, release.METADATA, "manifest.csv",
@@ -196,7 +196,7 @@ def check_codes(codes, study_ids, code_map=""):
         return [*notes, "No code_map is set: phecodes cannot be made of these codes."], unmapped
     known = read_code_map(code_map)
     phecode_labels(codes, study_ids, known, [])  # refuses a map that knows too few
-    mapped = phecode_matrix(codes, study_ids, known, [])
+    mapped = map_codes(codes, study_ids, known, [])
     return [*notes, *mapped.notes], mapped.unmapped
 
 

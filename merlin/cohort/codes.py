@@ -25,9 +25,9 @@ NO_CODES = pd.DataFrame(columns=["patient_id", "study_id", "date", "vocabulary",
 _ALSO = {
     "vocabulary": (
         "vocabulary_id", "vocab", "code_system", "coding_system", "code_type", "dx_type", "icd_version",
-        "icd_type", "flag",
+        "icd_type",
     ),
-    "code": ("icd_code", "icd", "concept_code", "source_code", "diagnosis_code", "dx_code", "dx"),
+    "code": ("icd_code", "concept_code", "source_code", "diagnosis_code", "dx_code", "dx"),
     "phecode": ("phecode_id",),
     "date": ("code_date", "diagnosis_date", "condition_start_date", "contact_date"),
     "patient_id": ("patient", "mrn", "person_id", "subject_id"),
@@ -100,6 +100,10 @@ def doubtful_icd9(codes: pd.Series) -> pd.Series:
 
 def coded(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """A table of codes with our names of columns, from their common ones and the published maps'."""
+    notes = list(table.attrs["notes"])
+    if {"ICD", "flag"} <= set(table):  # PheTK's map, whose 10 is the CM edition
+        table = table.rename(columns={"ICD": "code", "flag": "vocabulary"})
+        table["vocabulary"] = table["vocabulary"].replace({"10": "ICD10CM"})
     match = {}
     for ours, others in _ALSO.items():
         for wanted in (ours, *others):

@@ -19,6 +19,7 @@ from merlin.cohort.findings import FINDINGS
 from merlin.cohort.phantom import stream
 from merlin.cohort.phecodes import (  # noqa: F401
     DATA,
+    map_codes,
     normalise_phecode,
     parents,
     phecode_labels,

@@ -103,7 +103,8 @@ def read_code_map(path: str | Path) -> dict[tuple[str, str], tuple[str, ...]]:
             f"{path.name}: no code of ICD9CM, ICD10CM or ICD10; found {', '.join(names) or 'no rows'}."
         )
     old = table["code"][table["vocabulary"] == "ICD9CM"]
-    if (bad := doubtful_icd9(old) != "").any():
+    # What is left of two signs is no other code.
+    if (bad := (doubtful_icd9(old) != "") & (old.map(plain_icd).str.len() > 2)).any():
         raise TableError(
             f"{path.name}: {some_rows(old.index[bad])}, column code: {', '.join(old[bad].unique()[:5])}: "
             "a spreadsheet took the zeros of ICD-9 codes. Use the map as it was published."
@@ -209,7 +210,7 @@ class Mapped:
         return tuple(said)
 
 
-def phecode_matrix(
+def map_codes(
     codes: pd.DataFrame, study_ids, code_map: dict, phecodes, *, rollup: str = "map"
 ) -> Mapped:
     """Phecode labels of studies from the codes of their encounters.
@@ -259,6 +260,14 @@ def phecode_matrix(
     return Mapped(labels, is_found, len(codes), table, n_by_other, n_lost)
 
 
+def phecode_matrix(
+    codes: pd.DataFrame, study_ids, code_map: dict, phecodes, *, rollup: str = "map"
+) -> tuple[np.ndarray, int]:
+    """`labels` and `n_unmapped` of `map_codes`."""
+    mapped = map_codes(codes, study_ids, code_map, phecodes, rollup=rollup)
+    return mapped.labels, mapped.n_unmapped
+
+
 def _by_capitals(code_map: dict) -> dict:
     """(vocabulary, code in capitals) → phecodes; none where codes that differ in case disagree."""
     found = {}
@@ -287,7 +296,7 @@ def phecode_labels(
     rollup: str = "map",
     least_mapped: float = LEAST_MAPPED,
 ) -> np.ndarray:
-    """`phecode_matrix` with NaN where nothing is known.
+    """Labels of `map_codes` with NaN where nothing is known.
 
     Parameters
     ----------
@@ -315,7 +324,7 @@ def phecode_labels(
     if not len(codes):
         return labels
     owners = codes["study_id"].dropna()
-    mapped = phecode_matrix(codes, study_ids, code_map, phecodes, rollup=rollup)
+    mapped = map_codes(codes, study_ids, code_map, phecodes, rollup=rollup)
     if not mapped.n_codes and (why := why_apart(owners.astype(str), map(str, study_ids))):
         raise ValueError(f"codes: no study_id is one of the manifest's: {why}.")
     if mapped.n_codes - mapped.n_unmapped < least_mapped * mapped.n_codes:

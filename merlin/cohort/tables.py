@@ -259,6 +259,15 @@ def some_rows(index: Iterable[int], most: int = 8) -> str:
     return f"row{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:most]))}{more}"
 
 
+def _filled(values: pd.Series) -> pd.Series:
+    """Cells as text, empty where they hold a word for nothing."""
+    text = values.fillna("").astype(str).str.strip()
+    return text.where(~text.str.casefold().isin(_NOTHING), "")
+
+
+_NOTHING = {"na", "n/a", "nan", "nat", "none", "null", "unknown", "unk", "-", "--", "?", "."}
+
+
 def read_ids(values: pd.Series, *, where: str) -> pd.Series:
     """Ids without blanks around them, and without the `.0` of a spreadsheet's numbers.
 
@@ -326,7 +335,7 @@ def read_dates(values: pd.Series, *, where: str, order: str = "") -> pd.Series:
     """
     if order not in ("", "ymd", "dmy", "mdy"):
         raise TableError(f"{where}: order of dates {order!r}. Expected ymd, dmy or mdy.")
-    text = values.fillna("").astype(str).str.strip().str.replace(_TIME, "", regex=True)
+    text = _filled(values).str.replace(_TIME, "", regex=True)
     text = text.str.replace(",", "", regex=False)
     filled = text[text != ""]
     distinct = sorted(set(filled))
@@ -395,7 +404,7 @@ def read_ages(values: pd.Series, *, where: str) -> pd.Series:
         With the rows of ages that are none, or lie outside 0 to 130 years.
     """
     out, odd = {}, []
-    for i, text in values.fillna("").astype(str).str.strip().items():
+    for i, text in _filled(values).items():
         match = _AGE.fullmatch(text.lstrip("><≥≤ "))
         if text and not match:
             odd.append(i)
@@ -411,6 +420,30 @@ def read_ages(values: pd.Series, *, where: str) -> pd.Series:
             f"{where}: {some_rows(odd)}: {found}. Expected years as 57, or with a unit as 18 months."
         )
     return pd.Series(out, index=values.index, dtype=float)
+
+
+def read_lengths_mm(values: pd.Series, *, where: str) -> pd.Series:
+    """Lengths in mm, from numbers with or without a unit (`5`, `1,25`, `5.0 mm`, `0.5cm`).
+
+    Returns
+    -------
+    Series of float, NaN where empty
+
+    Raises
+    ------
+    TableError
+        With the rows of cells that are none.
+    """
+    text = _filled(values)
+    parts = text.str.extract(r"^(\d{1,3}(?:[.,]\d+)?)\s*(mm|cm)?\.?$", flags=re.IGNORECASE)
+    odd = parts[0].isna() & (text != "")
+    if odd.any():
+        found = ", ".join(sorted(set(text[odd]))[:5])
+        raise TableError(
+            f"{where}: {some_rows(text.index[odd])}: {found[:80]}. Expected millimetres, as 5.0."
+        )
+    number = parts[0].str.replace(",", ".").astype(float)
+    return number.where(parts[1].str.lower() != "cm", number * 10)
 
 
 _FEMALE = "f female w woman weiblich frau girl femme féminin feminin femenino mujer feminino mulher " \
