@@ -73,7 +73,7 @@ _PROSE = re.compile(
     r"(?:on|of|upon|from|by|is|was|are|were|along|at|in|into|to|for|that|which|and|or|with|over|due)\b",
     re.IGNORECASE,
 )
-_FINDINGS_HEAD = re.compile(r"(?:^|(?<=[.\n]))\s*findings\s*:", re.IGNORECASE)
+_FINDINGS_HEAD = re.compile(r"(?:^|(?<=[.\n]))[^\S\n]*findings\s*:", re.IGNORECASE)
 _TECHNICAL = re.compile(
     r"\b(history|reason for exam|technique|comparison|exam|indication|clinical information)\s*:",
     re.IGNORECASE,
@@ -95,8 +95,14 @@ def split_impression(text):
         if joined := _JOINED.match(rest):
             rest = rest[joined.end() :]
         said = re.sub(rf"^(?:{_DECOR}|[-–—.;:\s])+", "", rest, flags=re.IGNORECASE)
-        findings = _BEFORE.sub("", text[: mark.start()]).strip()
-        if below := _FINDINGS_HEAD.search(said):
+        near = max(0, mark.start() - 300)
+        findings = (text[:near] + _BEFORE.sub("", text[near : mark.start()])).strip()
+        below = _FINDINGS_HEAD.search(said)
+        if (
+            below
+            and len(said) - below.end() > len(findings)
+            and not _FINDINGS_HEAD.search(findings)
+        ):
             findings = f"{findings}\n{said[below.end() :].strip()}".strip()
             said = said[: below.start()]
         return findings, said.strip()
@@ -105,21 +111,21 @@ def split_impression(text):
 
 def _is_heading(text, mark):
     """Whether a word for *impression* heads what follows."""
-    word, before = mark[1], _BEFORE.sub("", text[: mark.start()])
-    line = text[: mark.start()].rpartition("\n")[2]
-    after = text[mark.end() :]
+    near = text[max(0, mark.start() - 300) : mark.start()]
+    word, before, line = mark[1], _BEFORE.sub("", near), near.rpartition("\n")[2]
+    after = text[mark.end() : mark.end() + 300]
     after = after[_AFTER.match(after).end() :]
     begins_line = not _BEFORE.sub("", line).strip()
     begins = not before or before[-1] in ".:;!?)"
-    if _NO_HEAD.search(before) and not (begins_line and word[0].isupper() and line != text):
+    if _NO_HEAD.search(before) and not (begins_line and word[0].isupper() and line != near):
         return False
     is_capital, is_impression = word[0].isupper(), word.lower().startswith("impression")
     if _JOINED.match(after):
         return begins or begins_line or (is_impression and after[0] == ":")
     if not after or after[0] == "\n":  # alone on its line, or at the line's end
-        return begins or begins_line and is_capital
+        return begins or (begins_line and is_capital)
     if re.match(r"[-–—.;](?:\s|$)", after) or re.match(r"\d{1,2}\s?[.)]", after):
-        return begins or begins_line and is_capital
+        return begins or (begins_line and is_capital)
     if _PROSE.match(after) or not (is_impression or word.isupper()):
         return False
     if re.match(r"[A-Z\d(]", after) and is_capital and (begins or begins_line):

@@ -140,7 +140,8 @@ def read_phenotypes(path: str | Path = DATA / "phantom_phecodes.csv") -> pd.Data
         raise TableError(
             f"{Path(path).name}: found {', '.join(table)}. Expected two columns: phecode, name."
         )
-    table = table.iloc[:, :2].set_axis(["phecode", "phenotype"], axis=1).reset_index(drop=True)
+    table = table.iloc[:, :2].set_axis(["phecode", "phenotype"], axis=1).astype("str")
+    table = table.reset_index(drop=True)
     table["phecode"] = table["phecode"].map(normalise_phecode)
     return table
 

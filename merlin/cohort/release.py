@@ -143,7 +143,7 @@ def read_release(folder, *, columns=None, patients=None, dates=""):
     owners = None if patients is None else _owners(tables[patients], dates, problems)
     for name, ids in (
         (FINDINGS, labels.index), (FIVE_YEARS, diseases.index), (METADATA, about.index),
-        (VOLUMES, volumes), (patients, () if owners is None else owners.index),
+        (VOLUMES, volumes), (Path(patients or "").name, () if owners is None else owners.index),
     ):  # fmt: skip
         if why := why_apart(manifest["study_id"], ids):
             problems.append(f"{name}: no study id is one of {REPORTS}: {why}.")
@@ -215,9 +215,9 @@ def _read(path, needed, columns, problems, audit):
     try:
         table = read_table(path)
     except FileNotFoundError:
-        problems.append(
-            f"{name}: not found. Expected it beside {VOLUMES}/, as the download has it."
-        )
+        of_release = name in (REPORTS, FINDINGS, FIVE_YEARS, METADATA)
+        where = f" Expected it beside {VOLUMES}/, as the download has it." if of_release else ""
+        problems.append(f"{name}: not found.{where}")
         return None
     except TableError as error:
         problems.append(str(error))

@@ -214,7 +214,9 @@ def _framed(path: Path, rows: list[list[str]], notes: list[str]) -> pd.DataFrame
         table = table.iloc[:, [i for i, h in enumerate(header) if h]]
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
-        raise TableError(f"{path.name}: column {', '.join(twice)} stands more than once. Keep one.")
+        raise TableError(
+            f"{path.name}: column {', '.join(twice)}: stands more than once. Keep one."
+        )
     return table
 
 

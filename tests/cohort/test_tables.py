@@ -68,7 +68,7 @@ def test_parquet_is_read_too(tmp_path):
         (b"a,b\n1,\x81\xff\n", "line 2 holds bytes of no text"),
         (b"a,b\n1,2,3\n4,5\n6,7,8\n", "rows 2, 4: not as many cells"),
         (b'a,b\n1,"open\n2,3\n', "unexpected end of data"),
-        (b"a,a\n1,2\n", "column a stands more than once"),
+        (b"a,a\n1,2\n", "column a: stands more than once"),
         (b"b,c\n1,2\n", "no column a. Found b, c"),
         (b"PAR1 and no more", "parquet"),
     ],
