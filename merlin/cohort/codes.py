@@ -198,7 +198,7 @@ def read_codes(path: str | Path, *, owner: str = "study_id", dates: str = "") ->
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise TableError(f"{path.name}: {count}\n  " + "\n  ".join(problems))
     extra = ["accession"] if "accession" in table else []
-    out = table.reindex(columns=[*NO_CODES.columns, *extra]).fillna("").astype("str")
+    out = table.reindex(columns=[*NO_CODES.columns, *extra], fill_value="").fillna("").astype("str")
     out["code"] = out["code"].str.strip()
     out.attrs.update(notes=tuple(notes))
     return out

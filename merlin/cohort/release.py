@@ -139,8 +139,9 @@ def read_release(folder, *, columns=None, patients=None, dates=""):
     codes = tuple("0123")
     diseases = _codes(tables[FIVE_YEARS], FIVE_YEARS, DISEASES, codes, columns, problems, audit)
     diseases = diseases.add_prefix("five_year_")
-    about = _metadata(tables[METADATA], problems, audit)
-    owners = None if patients is None else _owners(tables[patients], dates, problems)
+    of_metadata = []
+    about = _metadata(tables[METADATA], problems, of_metadata)
+    owners = None if patients is None else _owners(tables[patients], patients, dates, problems)
     for name, ids in (
         (FINDINGS, labels.index), (FIVE_YEARS, diseases.index), (METADATA, about.index),
         (VOLUMES, volumes), (Path(patients or "").name, () if owners is None else owners.index),
@@ -164,6 +165,7 @@ def read_release(folder, *, columns=None, patients=None, dates=""):
     outside = manifest["study_id"].isin(diseases.index) & (manifest["split"] != "test")
     said = "the documentation says none"
     name_studies(audit, "5-year labels outside the test split", manifest["study_id"][outside], said)
+    audit += of_metadata
     bare = ~manifest["study_id"].isin(about.index)
     name_studies(audit, "studies without metadata", manifest["study_id"][bare], METADATA)
     manifest = manifest.join(about, on="study_id")
@@ -411,7 +413,7 @@ def _metadata(table, problems, audit):
     return out
 
 
-def _owners(table, dates, problems):
+def _owners(table, path, dates, problems):
     """Patient and, where there is one, date by study."""
     table = table[(table["study_id"] != "") & (table["patient_id"] != "")]
     owners = table.groupby("study_id")["patient_id"].nunique()
@@ -420,7 +422,8 @@ def _owners(table, dates, problems):
         problems.append(f"{int((owners > 1).sum())} studies have several patients: {said}")
     if "date" in table:
         try:
-            date = read_dates(table["date"], where="patients, column date", order=dates)
+            where = f"{Path(path).name}, column date"
+            date = read_dates(table["date"], where=where, order=dates)
             table = table.assign(date=date.dt.strftime("%Y-%m-%d"))
         except TableError as error:
             problems.append(str(error))
