@@ -308,7 +308,7 @@ def phecode_labels(
     rollup : {"map", "paper"}
         As in `parents`.
     least_mapped : float
-        Share of the codes that the map has to know.
+        Share of the table's codes that the map has to know.
 
     Returns
     -------
@@ -328,10 +328,11 @@ def phecode_labels(
     mapped = map_codes(codes, study_ids, code_map, phecodes, rollup=rollup)
     if not mapped.n_codes and (why := why_apart(owners.astype(str), map(str, study_ids))):
         raise ValueError(f"codes: no study_id is one of the manifest's: {why}.")
-    if mapped.n_codes - mapped.n_unmapped < least_mapped * mapped.n_codes:
+    table = map_codes(codes, owners.unique(), code_map, [])  # the same for any part of the studies
+    if table.n_codes - table.n_unmapped < least_mapped * table.n_codes:
         raise ValueError(
             f"codes and code map do not belong together: fewer than {least_mapped:.0%} of the codes are "
-            f"in the map. {' '.join(mapped.notes)} The map has "
+            f"in the map. {' '.join(table.notes)} The map has "
             f"{', '.join(sorted({kind for kind, _ in code_map}))}."
         )
     has_codes = np.isin(study_ids, owners)

@@ -59,12 +59,14 @@ def read_table(path: str | Path, *, needed: Iterable[str] = ()) -> pd.DataFrame:
     if raw[:4] == b"PAR1":
         rows, sep = _parquet_rows(path, raw), ","
     elif raw[:2] == b"PK":
-        rows, sep = _workbook_rows(path, raw), ","
+        rows, sep = _workbook_rows(path, raw, notes), ","
     elif raw[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
         raise TableError(f"{path.name}: an old Excel workbook (.xls). Save it as .xlsx or as CSV.")
     else:
         text = _decoded(path, raw, notes)
-        sep = _delimiter(text)
+        said = re.match(r'"?sep=(.)"?(?=\n)', text, re.IGNORECASE)  # Excel's own first line
+        text = text[said.end() :] if said else text
+        sep = said[1] if said else _delimiter(text)
         rows = _csv_rows(path, text, sep)
     table = _framed(path, rows, notes)
     table = _renamed(path, table, tuple(needed), notes)
@@ -95,7 +97,16 @@ def _decoded(path: Path, raw: bytes, notes: list[str]) -> str:
     name = next((n for mark, n in marks.items() if raw.startswith(mark)), "utf-8")
     try:
         text = raw.decode(name)
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        whole = raw.decode(name, "replace")
+        n_bad = whole.count("\ufffd")
+        if (
+            sum(c > "\x7f" for c in whole) > 2 * n_bad
+        ):  # mostly UTF-8: another reading spoils the rest
+            raise TableError(
+                f"{path.name}: line {line} holds bytes that are not UTF-8, as the others are. Mend it."
+            ) from None
         try:
             text = raw.decode("cp1252")
         except UnicodeDecodeError as error:
@@ -129,7 +140,7 @@ def _csv_rows(path: Path, text: str, sep: str) -> list[list[str]]:
     return rows
 
 
-def _workbook_rows(path: Path, raw: bytes) -> list[list[str]]:
+def _workbook_rows(path: Path, raw: bytes, notes: list[str]) -> list[list[str]]:
     """Rows of a workbook's first sheet; whole numbers without a point, days without a time."""
     import openpyxl
 
@@ -148,6 +159,8 @@ def _workbook_rows(path: Path, raw: bytes) -> list[list[str]]:
             raise TableError(f"{path.name}: {n_bytes >> 20:,} MB unzipped; no table of ours.")
         book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
         sheet = book.worksheets[0]
+        if len(book.worksheets) > 1:
+            notes.append(f"The first of {len(book.worksheets)} sheets was read.")
         sheet.reset_dimensions()  # as large as its cells, whatever it says of itself
         rows = [[text(v) for v in row] for row in sheet.iter_rows(values_only=True)]
         width = next((len(row) for row in rows if any(row)), 0)
@@ -267,7 +280,21 @@ def _filled(values: pd.Series) -> pd.Series:
     return text.where(~text.str.casefold().isin(_NOTHING), "")
 
 
-_NOTHING = {"na", "n/a", "nan", "nat", "none", "null", "unknown", "unk", "-", "--", "?", "."}
+_NOTHING = {
+    "na",
+    "n/a",
+    "nan",
+    "nat",
+    "none",
+    "null",
+    "#n/a",
+    "unknown",
+    "unk",
+    "-",
+    "--",
+    "?",
+    ".",
+}
 
 
 def read_ids(values: pd.Series, *, where: str) -> pd.Series:
@@ -278,7 +305,8 @@ def read_ids(values: pd.Series, *, where: str) -> pd.Series:
     TableError
         With the rows of ids that a spreadsheet rounded (`1.23E+11`): their digits are lost.
     """
-    text = values.str.strip()
+    # ="007" and '007 are how spreadsheets are kept from taking ids for numbers.
+    text = values.str.strip().str.replace(r"""^(?:="(.*)"|'(\d.*))$""", r"\1\2", regex=True)
     lost = text.str.fullmatch(r"\d(?:[.,]\d+)?[eE]\+?\d+")
     if lost.any():
         raise TableError(
@@ -341,7 +369,7 @@ def read_dates(values: pd.Series, *, where: str, order: str = "") -> pd.Series:
     text = text.str.replace(",", "", regex=False)
     filled = text[text != ""]
     distinct = sorted(set(filled))
-    kinds = (order, "words") if order else tuple(FORMATS)
+    kinds = (order, "ymd", "words") if order else tuple(FORMATS)
     fits = {
         name: {t: day for t in distinct if (day := _day(t, name)) is not None}
         for kind in kinds

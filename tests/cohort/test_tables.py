@@ -255,3 +255,34 @@ def test_excels_escapes_are_undone_and_counted(tmp_path):
     table = read_table(tmp_path / "t.csv")
     assert table["a"].tolist() == ["one\ntwo", " tab", "plain_text"]
     assert table.attrs["notes"] == ("2 rows hold Excel's _x000D_: read as a line break.",)
+
+
+def test_excels_line_of_its_separator_is_no_header(tmp_path):
+    (tmp_path / "t.csv").write_text('sep=;\na;b\n"1,2;3";4\n')
+    table = read_table(tmp_path / "t.csv")
+    assert table.to_numpy().tolist() == [["1,2;3", "4"]]
+    assert (table.index + 2).tolist() == [2]
+
+
+def test_a_damaged_byte_does_not_spoil_the_umlauts_of_a_whole_file(tmp_path):
+    text = "a,b\nLeber groß,ä\nMilz groß,ö\n".encode()
+    (tmp_path / "t.csv").write_bytes(text + b"x\xe4,1\n")
+    with pytest.raises(TableError, match="line 4 holds bytes that are not UTF-8"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_only_the_first_sheet_is_read_and_that_is_said(tmp_path):
+    with pd.ExcelWriter(tmp_path / "t.xlsx") as book:
+        pd.DataFrame({"a": [1]}).to_excel(book, sheet_name="one", index=False)
+        pd.DataFrame({"b": [1]}).to_excel(book, sheet_name="two", index=False)
+    assert read_table(tmp_path / "t.xlsx").attrs["notes"] == ("The first of 2 sheets was read.",)
+
+
+def test_ids_that_were_kept_from_becoming_numbers_are_ids():
+    cells = pd.Series(['="007"', "'008", "O'Neil", "AC-1"])
+    assert read_ids(cells, where="t").tolist() == ["007", "008", "O'Neil", "AC-1"]
+
+
+def test_an_order_of_day_and_month_does_not_matter_to_years_first():
+    cells = pd.Series(["2015-04-05", "2016-12-31"])
+    assert read_dates(cells, where="t", order="dmy")[0].isoformat().startswith("2015-04-05")
