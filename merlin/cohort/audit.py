@@ -176,7 +176,10 @@ def check_codes(codes, study_ids, code_map=""):
     ValueError
         If no code is of a study of the manifest, or the map knows too few of them.
     """
-    notes, unmapped = list(codes.attrs.get("notes", ())), pd.DataFrame(columns=["code", "n"])
+    notes, unmapped = (
+        list(codes.attrs.get("notes", ())),
+        pd.DataFrame(columns=["vocabulary", "code", "n"]),
+    )
     owners = codes["study_id"][codes["study_id"] != ""]
     if owners.empty:
         return notes, unmapped
