@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from merlin.cohort.tables import (
+    Number,
     TableError,
     plain,
     read_dates,
@@ -19,6 +20,7 @@ from merlin.cohort.tables import (
     read_table,
     some_rows,
 )
+from merlin.cohort.tree import shown
 
 NO_CODES = pd.DataFrame(columns=["patient_id", "study_id", "date", "vocabulary", "code"], dtype=str)
 # What a column may be called, beside our own name for it; compared without case and signs.
@@ -86,9 +88,10 @@ def doubtful_icd9(codes: pd.Series) -> pd.Series:
     is_eaten = is_dotted & (n_whole != 3) | is_bare & (n_whole < 3) | was_number
     distinct = text[is_bare].unique()
     has_no_zeros = not any(t.startswith("0") for t in distinct)
+    are_numbers = any(isinstance(c, Number) for c in codes[is_bare])
     # One code in thirteen of the vocabulary begins with 0.
     lost = (is_bare & (n_whole < 3)).any() or (
-        len(distinct) >= 100 and has_no_zeros and not is_dotted.any()
+        (are_numbers or len(distinct) >= 100) and has_no_zeros and not is_dotted.any()
     )
     # Five signs are whole; four beside dotted codes may be 188.2 or 018.82.
     is_either = is_bare & (n_whole < 5) & lost | is_bare & (n_whole == 4) & is_dotted.any()
@@ -169,9 +172,8 @@ def read_codes(path: str | Path, *, owner: str = "study_id", dates: str = "") ->
     known = {v: vocabulary(v) for v in name.unique()}
     other = name.map(known).isna() & (name != "")
     if other.any():
-        found = ", ".join(
-            f"{v[:30]} ({n:,})" for v, n in name[other].value_counts().head(5).items()
-        )
+        counts = name[other].value_counts().head(5)
+        found = ", ".join(f"{shown(v[:30])} ({n:,})" for v, n in counts.items())
         notes.append(f"{other.sum():,} rows of vocabularies other than ICD left out: {found}.")
     problems = _empty_cells(table, owner)
     if len(table) and other.all():

@@ -16,6 +16,7 @@ import pandas as pd
 
 from merlin.cohort.codes import coded, doubtful_icd9, plain_icd, vocabulary
 from merlin.cohort.tables import TableError, read_table, some_rows, why_apart
+from merlin.cohort.tree import shown
 
 DATA = Path(__file__).parent / "data"
 LEAST_MAPPED = 0.5  # of the codes; with fewer, map and codes do not belong together
@@ -192,7 +193,7 @@ class Mapped:
         said = []
         if len(self.unmapped):
             names = [
-                f"{r.code[:20]} ({r.vocabulary}, {r.n:,})"
+                f"{shown(r.code[:20])} ({r.vocabulary}, {r.n:,})"
                 for r in self.unmapped.head(5).itertuples()
             ]
             said.append(

@@ -44,6 +44,7 @@ METADATA = "metadata.csv"
 COLUMNS = {
     "study_id": ("study id", "accession", "id", "study"),
     "findings": ("findings", "report"),
+    "impression": ("impression", "impressions"),
     "split": ("split", "merlin split"),
     "age": ("age", "patient age"),
     "sex": ("gender", "sex"),
@@ -292,8 +293,10 @@ def _reports(table, problems, audit):
     escaped = table["findings"].str.contains("&lt;|&gt;|&amp;")
     name_studies(audit, "reports with escaped characters", ids[escaped], "unescaped")
     parts = text.map(split_impression)
-    table["findings"], table["impression"] = parts.str[0], parts.str[1]
-    name_studies(audit, "reports with an impression inside", ids[table["impression"] != ""], "cut")
+    own = table["impression"].str.strip() if "impression" in table else ""  # in a column of its own
+    table["findings"] = parts.str[0]
+    table["impression"] = parts.str[1].where(parts.str[1] != "", own)
+    name_studies(audit, "reports with an impression inside", ids[parts.str[1] != ""], "cut")
     name_studies(audit, "reports without findings", ids[table["findings"] == ""], "kept, no text")
     split = table["split"].str.strip().str.lower().replace(SPLIT_WORDS)
     odd = ~split.isin(["train", "val", "test"])

@@ -29,6 +29,12 @@ class TableError(ValueError):
     """A table that cannot be read for certain; the message lists every problem with its rows."""
 
 
+class Number(str):
+    """Text of a cell that its file holds as a number: zeros at its front are lost."""
+
+    __slots__ = ()
+
+
 def read_table(path: str | Path, *, needed: Iterable[str] = ()) -> pd.DataFrame:
     """Read a table as text.
 
@@ -43,8 +49,9 @@ def read_table(path: str | Path, *, needed: Iterable[str] = ()) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        All cells text, empty ones `""`; the index is the spreadsheet's row less 2. `attrs["notes"]`
-        says what was assumed or left out, `attrs["decimal_comma"]` whether `;` separates cells.
+        All cells text (`Number` where a workbook or parquet holds numbers), empty ones `""`; the index
+        is the spreadsheet's row less 2. `attrs["notes"]` says what was assumed or left out,
+        `attrs["decimal_comma"]` whether `;` separates cells.
 
     Raises
     ------
@@ -148,7 +155,9 @@ def _workbook_rows(path: Path, raw: bytes, notes: list[str]) -> list[list[str]]:
         if value is None:
             return ""
         if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-            return str(int(value))
+            return Number(int(value))
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return Number(value)
         if isinstance(value, datetime):
             return str(value).removesuffix(" 00:00:00")
         return str(value)
@@ -191,7 +200,8 @@ def _parquet_rows(path: Path, raw: bytes) -> list[list[str]]:
             f"{path.name}: not a whole parquet file ({type(error).__name__})."
         ) from None
     cells = table.astype(object).where(table.notna(), "")
-    return [list(map(str, table.columns)), *([str(v) for v in row] for row in cells.to_numpy())]
+    text = lambda v: (Number if isinstance(v, int | float) else str)(v)  # noqa: E731
+    return [list(map(str, table.columns)), *([text(v) for v in row] for row in cells.to_numpy())]
 
 
 def _framed(path: Path, rows: list[list[str]], notes: list[str]) -> pd.DataFrame:
@@ -235,6 +245,8 @@ def _framed(path: Path, rows: list[list[str]], notes: list[str]) -> pd.DataFrame
 
 def _cell(text: str) -> str:
     """A cell with Excel's escapes of control characters (`_x000D_`, a line break) undone."""
+    if isinstance(text, Number):
+        return text
     if "_x00" in text:
         text = re.sub(r"_x000D_\n?|_x000A_", "\n", text, flags=re.IGNORECASE)
         text = re.sub(r"_x00[01][0-9A-F]_", " ", text, flags=re.IGNORECASE)

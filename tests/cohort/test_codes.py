@@ -246,3 +246,17 @@ def test_rollup_follows_the_maps_exceptions_and_the_papers_rule_by_name(code_map
     row = [("a", "ICD10CM", "R16.0")]
     assert positive(code_map, row, ["573", "573.3"])[0] == {"a": ["573.3"]}
     assert positive(code_map, row, ["573", "573.3"], rollup="paper")[0] == {"a": ["573", "573.3"]}
+
+
+def test_a_workbook_that_took_codes_for_numbers_is_refused(tmp_path):
+    table = pd.DataFrame({"study_id": ["a", "b"], "vocabulary": "ICD9CM", "code": [4019, 389]})
+    table.to_excel(tmp_path / "codes.xlsx", index=False)
+    with pytest.raises(TableError, match=r"rows 2, 3, column code: 4019, 389: no dot, and zeros"):
+        ehr.read_codes(tmp_path / "codes.xlsx")
+    table.assign(code=["4019", "389"]).to_excel(tmp_path / "codes.xlsx", index=False)
+    assert ehr.read_codes(tmp_path / "codes.xlsx")["code"].tolist() == ["4019", "389"]
+    table.assign(code=[401.9, 496]).to_excel(tmp_path / "codes.xlsx", index=False)
+    assert ehr.read_codes(tmp_path / "codes.xlsx")["code"].tolist() == ["401.9", "496"]
+    table.assign(code=[8.45, 496]).to_parquet(tmp_path / "codes.parquet", index=False)
+    with pytest.raises(TableError, match=r"row 2, column code: 8\.45: not three digits"):
+        ehr.read_codes(tmp_path / "codes.parquet")

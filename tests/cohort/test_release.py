@@ -412,3 +412,15 @@ def test_ids_that_lost_their_zeros_are_said_to_have(tmp_path):
         path.rename(path.with_name(path.name.lstrip("0")))
     with pytest.raises(ManifestError, match=r"merlin_data: no study id .* zeros at the front"):
         release.read_release(folder)
+
+
+def test_an_impression_in_a_column_of_its_own_is_taken(written):
+    _, folder = written
+    reports = pd.read_excel(folder / release.REPORTS, dtype=str, keep_default_na=False)
+    reports.loc[1:, "Findings"] = "Liver: Normal."
+    reports.assign(Impression="Own.").to_excel(folder / release.REPORTS, index=False)
+    found = release.read_release(folder)
+    said = found.manifest.set_index("study_id")["impression"]
+    assert said["AC0000"] == "1. Lesion 0."  # what stands in the report itself
+    assert (said.drop("AC0000") == "Own.").all()
+    assert counts(found)["reports with an impression inside"] == 1
