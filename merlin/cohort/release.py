@@ -427,7 +427,8 @@ def _owners(table, path, dates, problems):
         try:
             where = f"{Path(path).name}, column date"
             date = read_dates(table["date"], where=where, order=dates)
-            table = table.assign(date=date.dt.strftime("%Y-%m-%d"))
+            is_word = date.isna() & (table["date"] != "")  # as "NA"
+            table = table.assign(date=date.dt.strftime("%Y-%m-%d"), has_no_date=is_word)
         except TableError as error:
             problems.append(str(error))
     return table.drop_duplicates("study_id").set_index("study_id")
@@ -446,6 +447,7 @@ def _patients(manifest, gone, table, path, audit):
     audit.append(("patients", owner.nunique(), Path(path).name))
     manifest = manifest.assign(patient_id=owner[: len(manifest)])
     if "date" in table:
+        name_studies(audit, "dates that are none", table.index[table["has_no_date"]], "left empty")
         manifest["date"] = manifest["study_id"].map(table["date"])
     mixed = manifest.groupby("patient_id")["split"].transform("nunique") > 1
     # What is judged must not have been learned from: the later split keeps the patient.

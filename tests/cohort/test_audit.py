@@ -186,13 +186,14 @@ def test_studies_with_odd_owners_metadata_and_files_are_named_too(written, tmp_p
     about.to_csv(folder / release.METADATA, index=False)
     (folder / release.VOLUMES / f"{ids[7]}.nii.gz").unlink()
     owners = table[["study_id", "patient_id", "date"]].copy()
-    owners.loc[1, ["patient_id", "date"]] = [owners.loc[0, "patient_id"], ""]  # train and val
+    owners.loc[1, ["patient_id", "date"]] = [owners.loc[0, "patient_id"], "n/a"]  # train and val
     owners[owners["study_id"] != ids[5]].to_csv(tmp_path / "owners.csv", index=False)
     found = release.read_release(folder, patients=tmp_path / "owners.csv")
     named = found.odd.groupby("what")["study_id"].agg(list)
     assert named["studies with several files"] == [ids[4]]
     assert named["age unknown"] == named["sex not F or M"] == [ids[2]]
     assert named["patients in several splits"] == ids[:2]
+    assert named["dates that are none"] == [ids[1]]
     assert named["studies without patient"] == [ids[5]]
     n = found.audit.set_index("what")["n"]
     assert n["patients in several splits"] == 1
