@@ -336,11 +336,11 @@ def phecode_labels(
             f"in the map. {' '.join(table.notes)} The map has "
             f"{', '.join(sorted({kind for kind, _ in code_map}))}."
         )
-    has_codes = np.isin(study_ids, owners)
+    has_codes = pd.Index(study_ids).isin(owners)  # np.isin takes minutes for 20,000 texts
     is_known = np.repeat((mapped.is_found | ~has_codes)[:, None], len(phecodes), axis=1)
     if uncoded == "unknown":
         direct = {p for group in code_map.values() for p in group}
         given = direct | {q for p in direct for q in parents(p, rollup)}
-        is_known &= has_codes[:, None] & np.isin(phecodes, list(given))
+        is_known &= has_codes[:, None] & pd.Index(phecodes).isin(given)
     labels[is_known] = mapped.labels[is_known]
     return labels
