@@ -336,3 +336,11 @@ def test_phantom_icd_agrees_with_the_published_maps():
     own = ehr.read_code_map(ehr.DATA / "phantom_icd.csv")
     wrong = {k: (v, maps.get(k)) for k, v in own.items() if not set(v) <= maps.get(k, set())}
     assert wrong == {}
+
+
+@needs_phecode
+def test_rollup_by_the_map_equals_the_published_table():
+    table = pd.read_csv(PHECODE / "phewas_r_rollup_map.csv.gz", dtype=str)
+    table = table.map(ehr.normalise_phecode).groupby("code")["phecode_unrolled"].agg(set)
+    mine = {c: {c, *ehr.parents(c, "map")} & set(table.index) for c in table.index}
+    assert mine == table.to_dict()
