@@ -83,7 +83,7 @@ def source(name):
 
 def coded(name):
     """The cohort's diagnosis codes, and the user's map and list of phecodes: labels follow from them."""
-    own = [SETTINGS[name].get(k) for k in ("code_map", "phecodes", "rollup")]
+    own = [SETTINGS[name].get(k) for k in ("code_map", "phecodes")]
     return [f"{BASE}/cohort/codes.csv", *(p for p in own if p)]
 
 
@@ -152,6 +152,7 @@ if "data" in OWN:
         input:
             source("01_dataset"),
             own=OWN_FILE,
+            map=SETTINGS["03_embeddings"]["code_map"] or [],
         output:
             f"{BASE}/01_dataset.ipynb",
             f"{BASE}/cohort/manifest.csv",

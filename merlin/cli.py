@@ -87,13 +87,17 @@ def parser():
         help="read the Merlin Abdominal CT Dataset into a manifest, with an audit",
         description="Reads the data release's folder and writes manifest.csv (the schema of "
         "data_manifests/README.md) and audit.csv: counts, how columns were matched, and everything "
-        "odd with how it was taken. Unknown label codes and missing files are refused, all at once.",
+        "odd with how it was taken. What is not understood and missing files are refused, all at once.",
     )
     command.add_argument("folder", metavar="FOLDER", help="merlinabdominalctdataset/")
     command.add_argument("--out", required=True, help="folder for manifest.csv and audit.csv")
     command.add_argument(
-        "--patients", help="CSV of study id, patient id and, if known, date; the release has none"
+        "--patients", help="table of study id, patient id and, if known, date; the release has none"
     )
+    command.add_argument(
+        "--dates", choices=["ymd", "dmy", "mdy"], default="",
+        help="order of day and month in that table, where its dates do not tell",
+    )  # fmt: skip
     command.add_argument(
         "--column", nargs=2, action="append", default=[], metavar=("OURS", "THEIRS"),
         help="where a column has another name, as --column findings Text",
@@ -293,7 +297,9 @@ def _release(args):
     out = Path(args.out)
     target = out / "manifest.csv"
     _refuse_existing(target, args.overwrite)
-    found = read_release(args.folder, columns=dict(args.column), patients=args.patients)
+    found = read_release(
+        args.folder, columns=dict(args.column), patients=args.patients, dates=args.dates
+    )
     write_csv(out / "audit.csv", found.audit)
     write_csv(out / "odd.csv", found.odd)
     write_csv(out / "left_out.csv", found.lost)

@@ -506,7 +506,7 @@ def encode_sentences(model, texts, *, device="cpu", desc="sentences"):
     return np.stack([part.sum(0) if len(part) else nothing for part in parts])
 
 
-def study_labels(studies, codes, code_map, phecodes, *, uncoded="absent"):
+def study_labels(studies, codes, code_map, phecodes, *, uncoded="absent", rollup="map"):
     """What embeddings will be judged by: findings that reports state, phecodes, equal texts.
 
     Parameters
@@ -519,6 +519,7 @@ def study_labels(studies, codes, code_map, phecodes, *, uncoded="absent"):
         From `ehr.read_code_map`.
     phecodes : sequence of str
     uncoded : {"absent", "unknown"}
+    rollup : {"map", "paper"}
         As in `ehr.phecode_labels`.
 
     Returns
@@ -526,7 +527,7 @@ def study_labels(studies, codes, code_map, phecodes, *, uncoded="absent"):
     dict
         `finding`, `finding_labels`, `phecode_labels` and `text_group` of an `Embeddings`.
     """
-    from merlin.cohort.ehr import phecode_labels
+    from merlin.cohort.phecodes import phecode_labels
 
     stated = [c for c in studies if c.startswith("label_") and c != "label_map"]
     ids = studies["study_id"].to_numpy(str)
@@ -534,7 +535,9 @@ def study_labels(studies, codes, code_map, phecodes, *, uncoded="absent"):
     return dict(
         finding=np.array([c.removeprefix("label_") for c in stated]),
         finding_labels=studies[stated].to_numpy(np.float32),
-        phecode_labels=phecode_labels(codes, ids, code_map, phecodes, uncoded=uncoded),
+        phecode_labels=phecode_labels(
+            codes, ids, code_map, phecodes, uncoded=uncoded, rollup=rollup
+        ),
         text_group=text_group,
     )
 

@@ -15,6 +15,8 @@ from merlin.cohort.ehr import DISEASES
 from merlin.cohort.extract import label_table
 from merlin.cohort.findings import NAMES
 from merlin.cohort.manifest import FIVE_YEAR, LABELS, SPLITS, ManifestError, load_manifest
+from merlin.cohort.phecodes import map_codes, phecode_labels, read_code_map
+from merlin.cohort.tables import read_table, why_apart
 
 TABLES = (release.REPORTS, release.FINDINGS, release.FIVE_YEARS, release.METADATA, "manifest.csv",
           "codes.csv")  # fmt: skip
@@ -81,7 +83,7 @@ def read_data(folder, *, columns=None, patients=None):
     lost = pd.DataFrame(columns=["study_id", "split", "reason"])
     for name in ("left_out.csv", "quarantine.csv"):  # of the command that wrote the manifest
         if path.with_name(name).is_file():
-            before = pd.read_csv(path.with_name(name), dtype=str, keep_default_na=False)
+            before = read_table(path.with_name(name))
             before = before.reindex(columns=list(lost), fill_value="").drop_duplicates("study_id")
             known = [*table["study_id"], *lost["study_id"], ""]  # "": files of no study
             before = before[~before["study_id"].isin(known)]
@@ -149,6 +151,56 @@ def label_disagreements(manifest):
         for i, j in np.argwhere(absent | present)
     ]
     return by_finding, pd.DataFrame(named, columns=["study_id", "what", "detail"])
+
+
+def check_codes(codes, study_ids, code_map=""):
+    """What is to be said of diagnosis codes, before anything slow begins.
+
+    Parameters
+    ----------
+    codes : DataFrame
+        From `codes.read_codes`.
+    study_ids : sequence of str
+        Of the manifest.
+    code_map : path, optional
+        What labels will be made with.
+
+    Returns
+    -------
+    notes : list of str
+    unmapped : DataFrame
+        `vocabulary, code, n`: the manifest's codes that the map does not know.
+
+    Raises
+    ------
+    ValueError
+        If no code is of a study of the manifest, or the map knows too few of them.
+    """
+    notes, unmapped = (
+        list(codes.attrs.get("notes", ())),
+        pd.DataFrame(columns=["vocabulary", "code", "n"]),
+    )
+    owners = codes["study_id"][codes["study_id"] != ""]
+    if owners.empty:
+        return notes, unmapped
+    away = ~owners.isin(set(study_ids))
+    if away.all():
+        why = why_apart(owners, study_ids)
+        raise ValueError(
+            f"codes: none of their {owners.nunique():,} study ids is one of the "
+            f"{len(study_ids):,} in the manifest{f': {why}' if why else ''}."
+        )
+    if away.any():
+        notes.append(
+            f"{int(away.sum()):,} codes are of {owners[away].nunique():,} studies that are not in the "
+            "manifest."
+        )
+    if not code_map:
+        return [*notes, "No code_map is set: phecodes cannot be made of these codes."], unmapped
+    known = read_code_map(code_map)
+    phecode_labels(codes, study_ids, known, [])  # refuses a map that knows too few
+    mapped = map_codes(codes, study_ids, known, [])
+    return [*notes, *mapped.notes], mapped.unmapped
 
 
 def denominators(manifest, *, n_coded=0, n_left_out=0):

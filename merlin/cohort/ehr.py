@@ -1,26 +1,34 @@
-"""Dated diagnosis codes for phantom patients, and ICD → phecode for anybody's.
+"""Dated diagnosis codes for phantom patients.
 
 A patient has conditions with onsets: some long before the scan, some years after it. Visits happen
 until the patient is lost to follow-up; a visit records each active condition with some chance, and
 sometimes one that is not there. The scan's own encounter also codes what the scan showed, with a
 sensitivity and a false rate below: codes are weak labels, as in a hospital.
 
-Phecodes follow the PheWAS map 1.2: codes are text, a positive child makes its parents positive, and
-a parent that the list of phenotypes lacks is skipped (paper_facts §2.6).
+Anybody's codes are read by `codes`, and become phecodes by `phecodes`; their names are here too.
 """
 
-import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from merlin.cohort.codes import NO_CODES, plain_icd, read_codes, vocabulary  # noqa: F401
 from merlin.cohort.findings import FINDINGS
 from merlin.cohort.phantom import stream
+from merlin.cohort.phecodes import (  # noqa: F401
+    DATA,
+    map_codes,
+    normalise_phecode,
+    parents,
+    phecode_labels,
+    phecode_matrix,
+    read_code_map,
+    read_phenotypes,
+    unnamed_phenotypes,
+)
 
-DATA = Path(__file__).parent / "data"
 SENSITIVITY = 0.85  # of the encounter's codes for what the scan shows
 FALSE_RATE = 0.01
 RECORDED = 0.75  # chance that a visit codes an active condition
@@ -128,9 +136,9 @@ def write_codes(seed, patient, studies):
     def record(day, condition, study_id=""):
         # US hospitals changed from ICD-9 to ICD-10 on 1 October 2015.
         date = start + pd.Timedelta(days=int(day))
-        vocabulary = "ICD9CM" if date < pd.Timestamp("2015-10-01") else "ICD10"
-        codes = phantom_icd().get((condition, vocabulary)) or phantom_icd()[condition, "ICD9CM"]
-        known = vocabulary if (condition, vocabulary) in phantom_icd() else "ICD9CM"
+        kind = "ICD9CM" if date < pd.Timestamp("2015-10-01") else "ICD10"
+        codes = phantom_icd().get((condition, kind)) or phantom_icd()[condition, "ICD9CM"]
+        known = kind if (condition, kind) in phantom_icd() else "ICD9CM"
         rows.append((patient.patient_id, study_id, date, known, str(rng.choice(codes))))
 
     scans = {s.days: s for s in studies}
@@ -179,203 +187,4 @@ def disease_labels(onset_days, end_days, scan_days):
             labels[column] = 1
         else:
             labels[column] = 0 if followed >= HORIZON_DAYS else 3
-    return labels
-
-
-def normalise_phecode(text):
-    """One spelling for a phecode: `008.50`, `8.5` and `8.50` all become `8.5`.
-
-    Raises
-    ------
-    ValueError
-        If the text is not digits with at most two decimals.
-    """
-    text = str(text).strip()
-    match = re.fullmatch(r"0*(\d{1,4})(?:\.(\d{1,2}))?", text)
-    if not match:
-        raise ValueError(
-            f"{text!r} is not a phecode. Expected digits with at most two decimals, as 250.2"
-        )
-    whole, decimals = match.group(1), (match.group(2) or "").rstrip("0")
-    return f"{whole}.{decimals}" if decimals else whole
-
-
-def parents(phecode):
-    """`250.22` → (`250.2`, `250`)."""
-    found = []
-    while "." in phecode:
-        phecode = phecode[:-1].rstrip(".")
-        found.append(phecode)
-    return tuple(found)
-
-
-def read_code_map(path):
-    """Read an ICD → phecode map.
-
-    Parameters
-    ----------
-    path : path to CSV
-        Columns `vocabulary`, `code`, `phecode`; `code` and `phecode` are read as text. Rows without
-        a phecode are dropped.
-
-    Returns
-    -------
-    dict
-        (vocabulary, ICD code without dot, upper case) → tuple of phecodes.
-    """
-    table = pd.read_csv(path, dtype=str)
-    missing = {"vocabulary", "code", "phecode"} - set(table.columns)
-    if missing:
-        raise ValueError(
-            f"{path}: no column {', '.join(sorted(missing))}; found {', '.join(table.columns)}. "
-            "Rename the columns of your map to vocabulary, code and phecode."
-        )
-    table = table.dropna(subset=["code", "phecode"])
-    mapping = {}
-    for vocabulary, code, phecode in table[["vocabulary", "code", "phecode"]].itertuples(
-        index=False
-    ):
-        key = (vocabulary, plain_icd(code))
-        mapping[key] = (*mapping.get(key, ()), normalise_phecode(phecode))
-    return {key: tuple(dict.fromkeys(value)) for key, value in mapping.items()}
-
-
-NO_CODES = pd.DataFrame(columns=["patient_id", "study_id", "date", "vocabulary", "code"], dtype=str)
-
-
-def read_codes(path):
-    """A hospital's own table of diagnosis codes, checked.
-
-    Parameters
-    ----------
-    path : path to CSV
-        `study_id, vocabulary, code` (and any of `patient_id, date`), all read as text; `vocabulary`
-        as the code map has it (`ICD9CM`, `ICD10`).
-
-    Returns
-    -------
-    DataFrame
-        Columns of `NO_CODES`.
-
-    Raises
-    ------
-    ValueError
-        With every problem: missing columns, empty cells, vocabularies of another name, by row.
-    """
-    path = Path(path)
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    needed = ("study_id", "vocabulary", "code")
-    problems = [f"column {c}: missing. Found {', '.join(table)}." for c in needed if c not in table]
-    if not problems:
-        rows = lambda bad: ", ".join(str(i + 2) for i in table.index[bad][:8])  # noqa: E731
-        owner = table["patient_id"] if "patient_id" in table else pd.Series("", table.index)
-        for column in needed:
-            bad = table[column].str.strip() == ""
-            if column == "study_id":  # a code between scans belongs to its patient
-                bad &= owner.str.strip() == ""
-            if bad.any():
-                problems.append(f"rows {rows(bad)}, column {column}: empty. Every code needs it.")
-        if (bad := ~table["vocabulary"].isin(["ICD9CM", "ICD10", ""])).any():
-            found = ", ".join(sorted(set(table["vocabulary"][bad]))[:5])
-            problems.append(
-                f"rows {rows(bad)}, column vocabulary: {found}. Expected ICD9CM or ICD10."
-            )
-    if problems:
-        raise ValueError(f"{path.name}: {len(problems)} problems\n  " + "\n  ".join(problems))
-    return table.reindex(columns=NO_CODES.columns)
-
-
-def plain_icd(code):
-    """ICD code without its dot and in capitals: what differs between hospitals' exports."""
-    return str(code).strip().upper().replace(".", "")
-
-
-def read_phenotypes(path=DATA / "phantom_phecodes.csv"):
-    """Phecodes in the order of the model's outputs, with their names.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `phecode` (text, normalised) and `phenotype`.
-    """
-    table = pd.read_csv(path, dtype=str)
-    if table.shape[1] < 2:
-        raise ValueError(
-            f"{Path(path).name}: found {', '.join(table)}. Expected two columns: phecode, name."
-        )
-    table = table.iloc[:, :2].set_axis(["phecode", "phenotype"], axis=1)
-    table["phecode"] = table["phecode"].map(normalise_phecode)
-    return table
-
-
-def unnamed_phenotypes(n=1692):
-    """Outputs of a phecode head that no code trains, by number; as many as the paper's by default.
-
-    So a model that learnt from reports alone has the released one's shape, and the authors' code loads it.
-    """
-    return pd.DataFrame({"phecode": [f"output {i}" for i in range(n)], "phenotype": ""})
-
-
-def phecode_matrix(codes, study_ids, code_map, phecodes):
-    """Phecode labels of studies from the codes of their encounters.
-
-    Parameters
-    ----------
-    codes : DataFrame
-        `study_id, vocabulary, code`.
-    study_ids : sequence of str
-    code_map : dict
-        From `read_code_map`.
-    phecodes : sequence of str
-        Columns of the result, normalised.
-
-    Returns
-    -------
-    labels : (n_studies, n_phecodes) uint8
-        1 where a code or one of its children was recorded.
-    n_unmapped : int
-        Codes that the map does not know.
-    """
-    row = {s: i for i, s in enumerate(study_ids)}
-    column = {p: j for j, p in enumerate(phecodes)}
-    labels = np.zeros((len(row), len(column)), np.uint8)
-    n_unmapped = 0
-    for study, vocabulary, code in codes[["study_id", "vocabulary", "code"]].itertuples(
-        index=False
-    ):
-        if study not in row:
-            continue
-        mapped = code_map.get((vocabulary, plain_icd(code)), ())
-        n_unmapped += not mapped
-        for phecode in mapped:
-            for p in (phecode, *parents(phecode)):
-                if p in column:
-                    labels[row[study], column[p]] = 1
-    return labels, n_unmapped
-
-
-def phecode_labels(codes, study_ids, code_map, phecodes, *, uncoded="absent"):
-    """`phecode_matrix` with NaN where nothing is known.
-
-    Parameters
-    ----------
-    uncoded : {"absent", "unknown"}
-        What a study without any code has: no disease (phantoms, whose coders see every study), or
-        nothing known. Phecodes that the map never gives are unknown then, too.
-
-    Returns
-    -------
-    (n_studies, n_phecodes) float32
-        1, 0 or NaN; all NaN where there are no codes at all, which is not the same as no disease.
-    """
-    labels = np.full((len(study_ids), len(phecodes)), np.nan, np.float32)
-    if len(codes):
-        coded, _ = phecode_matrix(codes, study_ids, code_map, phecodes)
-        is_known = np.ones(labels.shape, bool)
-        if uncoded == "unknown":
-            direct = {p for group in code_map.values() for p in group}
-            given = direct | {q for p in direct for q in parents(p)}
-            is_known = np.isin(study_ids, codes["study_id"].dropna())[:, None]
-            is_known = is_known & np.isin(phecodes, list(given))
-        labels[is_known] = coded[is_known]
     return labels

@@ -17,6 +17,7 @@ import numpy as np
 import yaml
 
 from merlin.cohort.findings import FINDINGS, NAMES
+from merlin.cohort.impression import split_impression
 from merlin.cohort.negation import statement, with_words
 from merlin.cohort.reports import FINDINGS_OF, SECTIONS
 
@@ -74,10 +75,6 @@ NORMAL_DENIES = {
 _SECTION_OF_HEADING = {h: s for s, names in HEADINGS.items() for h in names}
 _ORGANS = "|".join(re.escape(h) for h in sorted(_SECTION_OF_HEADING, key=len, reverse=True))
 _HEADING = re.compile(rf"(?:^|(?<=[.\n;:!?])|(?<=\s))\s*({_ORGANS})\s*:", re.IGNORECASE)
-# In capitals also without a colon, where a sentence or line begins.
-_IMPRESSION = re.compile(
-    r"\b(?i:impressions?)\s*:|(?:^|(?<=\n)|(?<=[.!?:]\s)|(?<=[.!?:]))\s*IMPRESSIONS?\b(?=\s)"
-)
 _TECHNICAL = re.compile(
     r"\b(?:(?:clinical |past |medical |family )*history|reason for (?:exam\w*|study|visit|referral)|technique|"
     r"comparisons?(?: exam\w*| stud(?:y|ies))?|exam(?:ination)?|(?:clinical )?indications?(?: for \w+)?|"
@@ -88,12 +85,6 @@ _RESULTS = re.compile(
     r"\b(?:findings?|full results?|results?|discussion|report|ct (?:of the )?(?:abdomen|pelvis|chest)[\w ]*)\s*:",
     re.IGNORECASE,
 )
-
-
-def split_impression(text):
-    """(findings, impression) of a report; the impression is empty where there is none."""
-    parts = _IMPRESSION.split(text, maxsplit=1)
-    return parts[0].strip(), parts[1].strip() if len(parts) > 1 else ""
 
 
 def _without_technical(text):

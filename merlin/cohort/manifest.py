@@ -8,11 +8,11 @@ mend it; values of the patient columns are never printed.
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pandera.pandas as pa
 
 from merlin.cohort.ehr import DISEASES
 from merlin.cohort.findings import NAMES
+from merlin.cohort.tables import TableError, read_ids, read_table, some_rows
 
 LABELS = tuple(f"label_{name}" for name in NAMES)
 FIVE_YEAR = tuple(f"five_year_{name}" for name in DISEASES)
@@ -124,19 +124,11 @@ def _column_problems(table):
     return problems
 
 
-def _rows(index):
-    numbers = sorted({int(i) + 2 for i in index})
-    shown = ", ".join(map(str, numbers[:8])) + (
-        f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
-    )
-    return f"row{'s' if len(numbers) > 1 else ''} {shown}"
-
-
 def _cell_problems(failures):
     problems = []
     failures = failures[failures["index"].notna()]
     for (column, check), rows in failures.groupby(["column", "check"], sort=False):
-        where = f"{_rows(rows['index'])}, column {column}"
+        where = f"{some_rows(rows['index'])}, column {column}"
         if check == "not_nullable":
             problems.append(f"{where}: empty. Every study needs it.")
         else:
@@ -151,7 +143,7 @@ def _row_problems(table):
         twice = table.index[table["study_id"].duplicated(keep=False) & table["study_id"].notna()]
         if len(twice):
             problems.append(
-                f"{_rows(twice)}, column study_id: the same study more than once. "
+                f"{some_rows(twice)}, column study_id: the same study more than once. "
                 "One row a study; keep the final report."
             )
     if {"patient_id", "split"} <= set(table.columns):
@@ -159,7 +151,7 @@ def _row_problems(table):
         mixed = table.index[n_splits > 1]
         if len(mixed):
             problems.append(
-                f"{_rows(mixed)}, column patient_id: the same patient is in several splits. "
+                f"{some_rows(mixed)}, column patient_id: the same patient is in several splits. "
                 "One patient, one split."
             )
     return problems
@@ -176,7 +168,7 @@ def _file_problems(table, folder):
         if missing:
             first = table[column][missing[0]]
             problems.append(
-                f"{_rows(missing)}, column {column}: file not found: {first} "
+                f"{some_rows(missing)}, column {column}: file not found: {first} "
                 "(paths are relative to the manifest)."
             )
     return problems
@@ -187,7 +179,8 @@ def load_manifest(path, *, check_files=True):
 
     Parameters
     ----------
-    path : path to CSV
+    path : path
+        A table as `tables.read_table` takes it.
     check_files : bool
         Also look for every volume.
 
@@ -204,25 +197,21 @@ def load_manifest(path, *, check_files=True):
     """
     path = Path(path)
     try:
-        # Read without a header first: pandas would rename a column that stands twice.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, header=None)
-    except pd.errors.EmptyDataError:
-        raise ManifestError(
-            f"{path.name}: the file is empty. Expected a header and one row a study."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ManifestError(
-            f"{path.name}: not UTF-8 ({error.reason}). Save it as CSV, UTF-8."
-        ) from None
-    table = (
-        table[1:]
-        .set_axis(table.iloc[0].tolist(), axis=1)
-        .reset_index(drop=True)
-        .replace("", np.nan)
-    )
+        table = read_table(path)
+        for column in {"study_id", "patient_id"} & set(table):
+            table[column] = read_ids(table[column], where=f"{path.name}, column {column}")
+    except TableError as error:
+        raise ManifestError(str(error)) from None
+    for column in {*LABELS, *FIVE_YEAR} & set(table):  # as a data frame writes them
+        table[column] = table[column].str.replace(r"^(\d)\.0$", r"\1", regex=True)
+    for column in {"age", "slice_mm"} & set(table):
+        if table.attrs["decimal_comma"]:
+            table[column] = table[column].str.replace(",", ".")
+    table = table.replace("", np.nan).astype("str")
     if table.empty:
         raise ManifestError(f"{path.name}: a header and no rows. Expected one row a study.")
     check_manifest(table, name=path.name, folder=path.parent if check_files else None)
+    table = table.reset_index(drop=True)
     for column in (*LABELS, *FIVE_YEAR, "age", "slice_mm"):
         if column in table:
             table[column] = table[column].astype(float)

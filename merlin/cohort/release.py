@@ -18,9 +18,21 @@ import numpy as np
 import pandas as pd
 
 from merlin.cohort.ehr import DISEASES
-from merlin.cohort.extract import split_impression
 from merlin.cohort.findings import NAMES
+from merlin.cohort.impression import split_impression
 from merlin.cohort.manifest import ManifestError
+from merlin.cohort.tables import (
+    TableError,
+    plain,
+    read_ages,
+    read_dates,
+    read_ids,
+    read_lengths_mm,
+    read_sexes,
+    read_table,
+    why_apart,
+)
+from merlin.cohort.tree import walk
 from merlin.run import mark_synthetic
 
 VOLUMES = "merlin_data"
@@ -32,6 +44,7 @@ METADATA = "metadata.csv"
 COLUMNS = {
     "study_id": ("study id", "accession", "id", "study"),
     "findings": ("findings", "report"),
+    "impression": ("impression", "impressions"),
     "split": ("split", "merlin split"),
     "age": ("age", "patient age"),
     "sex": ("gender", "sex"),
@@ -42,6 +55,13 @@ COLUMNS = {
     "date": ("date", "study date", "scan date"),
 }
 DELETED = "<DELETED>"
+SPLIT_WORDS = {
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "training": "train",
+    "testing": "test",
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +90,7 @@ class Release:
     odd: pd.DataFrame
 
 
-def read_release(folder, *, columns=None, patients=None):
+def read_release(folder, *, columns=None, patients=None, dates=""):
     """Read the data release.
 
     Parameters
@@ -80,7 +100,9 @@ def read_release(folder, *, columns=None, patients=None):
     columns : dict of str to str, optional
         Our name → the file's, where `COLUMNS` does not match.
     patients : path, optional
-        CSV with study id, patient id and, if known, date.
+        Table of study id, patient id and, if known, date.
+    dates : {"", "ymd", "dmy", "mdy"}
+        Order of day and month in that table, where its dates do not tell.
 
     Returns
     -------
@@ -89,7 +111,7 @@ def read_release(folder, *, columns=None, patients=None):
     Raises
     ------
     ManifestError
-        With every missing file, unmatched column and unknown code at once.
+        With every missing file, unmatched column and cell that is not understood at once.
     """
     folder, columns = Path(folder), columns or {}
     audit, problems = [], []
@@ -100,14 +122,15 @@ def read_release(folder, *, columns=None, patients=None):
         (FIVE_YEARS, ("study_id",)),
         (METADATA, ("study_id",)),
     ):
-        found = _read(folder, name, problems)
+        found = _read(folder / name, fields, columns, problems, audit)
         if found is not None:
-            tables[name] = _renamed(found, name, fields, columns, problems, audit)
+            tables[name] = found
+    if patients is not None:
+        fields = ("study_id", "patient_id")
+        tables[patients] = _read(Path(patients), fields, columns, problems, audit)
     volumes = _volumes(folder / VOLUMES, problems, audit)
-    own = [] if patients is None else list(pd.read_csv(patients, nrows=0))
-    _check_overrides(
-        columns, [*own, *(c for t in tables.values() for c in t.attrs["columns"])], problems
-    )
+    there = [c for t in tables.values() if t is not None for c in t.attrs["columns"]]
+    _check_overrides(columns, there, problems)
     if problems:
         raise _error(folder, problems)
 
@@ -117,6 +140,15 @@ def read_release(folder, *, columns=None, patients=None):
     codes = tuple("0123")
     diseases = _codes(tables[FIVE_YEARS], FIVE_YEARS, DISEASES, codes, columns, problems, audit)
     diseases = diseases.add_prefix("five_year_")
+    of_metadata = []
+    about = _metadata(tables[METADATA], problems, of_metadata)
+    owners = None if patients is None else _owners(tables[patients], patients, dates, problems)
+    for name, ids in (
+        (FINDINGS, labels.index), (FIVE_YEARS, diseases.index), (METADATA, about.index),
+        (VOLUMES, volumes), (Path(patients or "").name, () if owners is None else owners.index),
+    ):  # fmt: skip
+        if why := why_apart(manifest["study_id"], ids):
+            problems.append(f"{name}: no study id is one of {REPORTS}: {why}.")
     if problems:
         raise _error(folder, problems)
     for name, part, what in (
@@ -134,13 +166,15 @@ def read_release(folder, *, columns=None, patients=None):
     outside = manifest["study_id"].isin(diseases.index) & (manifest["split"] != "test")
     said = "the documentation says none"
     name_studies(audit, "5-year labels outside the test split", manifest["study_id"][outside], said)
-    about = _metadata(tables[METADATA], audit)
+    audit += of_metadata
     bare = ~manifest["study_id"].isin(about.index)
     name_studies(audit, "studies without metadata", manifest["study_id"][bare], METADATA)
     manifest = manifest.join(about, on="study_id")
     manifest["volume"] = manifest["study_id"].map(volumes)
     lost = manifest["volume"].isna()
-    name_studies(audit, "studies without volume", manifest["study_id"][lost], "left out")
+    why = why_apart(manifest["study_id"][lost], set(volumes) - set(manifest["study_id"]))
+    said = f"left out; from names of other volumes {why}" if why else "left out"
+    name_studies(audit, "studies without volume", manifest["study_id"][lost], said)
     gone = manifest.loc[lost, ["study_id", "split"]].assign(reason="no volume")
     manifest = manifest[~lost].reset_index(drop=True)
     if manifest.empty:
@@ -148,7 +182,7 @@ def read_release(folder, *, columns=None, patients=None):
             folder, [f"{VOLUMES}: no study of {REPORTS} has a volume. Expected ID.nii.gz."]
         )
     has_patients, before = patients is not None, manifest
-    manifest = _patients(manifest, gone["study_id"], patients, columns, audit)
+    manifest = _patients(manifest, gone["study_id"], owners, patients, audit)
     moved = before.loc[~before["study_id"].isin(manifest["study_id"]), ["study_id", "split"]]
     gone = pd.concat([gone, moved.assign(reason="its patient is in a later split too")])
     audit.append(("studies", len(manifest), "in the manifest"))
@@ -178,20 +212,29 @@ def _error(folder, problems):
     return ManifestError(f"{folder}: {count}\n  " + "\n  ".join(problems))
 
 
-def _read(folder, name, problems):
-    path = folder / name
-    if not path.is_file():
-        problems.append(
-            f"{name}: not found. Expected it beside {VOLUMES}/, as the download has it."
-        )
+def _read(path, needed, columns, problems, audit):
+    """A table with our names of columns and ids as text; None where it cannot be read."""
+    name = path.name
+    try:
+        table = read_table(path)
+    except FileNotFoundError:
+        of_release = name in (REPORTS, FINDINGS, FIVE_YEARS, METADATA)
+        where = f" Expected it beside {VOLUMES}/, as the download has it." if of_release else ""
+        problems.append(f"{name}: not found.{where}")
         return None
-    read = pd.read_excel if path.suffix == ".xlsx" else pd.read_csv
-    # As text: ids may look like numbers, and codes must not become 1.0.
-    return read(path, dtype=str, keep_default_na=False)
-
-
-def _plain(name):
-    return "".join(c for c in str(name).lower() if c.isalnum())
+    except TableError as error:
+        problems.append(str(error))
+        return None
+    audit += [(f"{name}: remarks", 1, note) for note in table.attrs["notes"]]
+    found = list(table)
+    table = _renamed(table, name, needed, columns, problems, audit)
+    for column in {"study_id", "patient_id"} & set(table):
+        try:
+            table[column] = read_ids(table[column], where=f"{name}, column {column}")
+        except TableError as error:
+            problems.append(str(error))
+    table.attrs["columns"] = found  # as the file has them
+    return table
 
 
 def _renamed(table, name, needed, columns, problems, audit):
@@ -199,9 +242,9 @@ def _renamed(table, name, needed, columns, problems, audit):
     match = {}
     for ours, names in COLUMNS.items():
         wanted = [columns[ours], *names] if ours in columns else names
-        found = [c for c in table if _plain(c) in {_plain(w) for w in wanted}]
+        found = [c for c in table if plain(c) in {plain(w) for w in wanted}]
         if ours in columns and len(found) > 1:  # the caller's word decides, in files that have it
-            found = [c for c in found if _plain(c) == _plain(columns[ours])] or found
+            found = [c for c in found if plain(c) == plain(columns[ours])] or found
         if len(found) == 1:
             match[found[0]] = ours
         elif len(found) > 1:
@@ -212,9 +255,7 @@ def _renamed(table, name, needed, columns, problems, audit):
                 f"{', '.join(wanted)}. Say which: columns={{'{ours}': …}}."
             )
     audit += [(f"{name}: column", 1, f"{theirs} read as {ours}") for theirs, ours in match.items()]
-    renamed = table.rename(columns=match)
-    renamed.attrs["columns"] = list(map(str, table))  # as the file has them
-    return renamed
+    return table.rename(columns=match)
 
 
 def _volumes(folder, problems, audit):
@@ -223,7 +264,9 @@ def _volumes(folder, problems, audit):
         problems.append(f"{VOLUMES}/: not found. Expected a folder of ID.nii.gz files.")
         return {}
     paths, twice = {}, []
-    for path in sorted(p for p in folder.rglob("*") if p.name.endswith((".nii", ".nii.gz"))):
+    tree = walk(folder)
+    audit += [(f"{VOLUMES}: remarks", 1, note) for note in tree.notes]
+    for path in (p for p in tree.files if p.name.lower().endswith((".nii", ".nii.gz"))):
         study = path.name.split(".")[0]
         if study in paths:
             twice.append(study)
@@ -238,7 +281,10 @@ def _volumes(folder, problems, audit):
 
 def _reports(table, problems, audit):
     """One row a study: final report, cut at the impression, escapes undone."""
-    table = table[table["study_id"] != ""].copy()
+    nobodys = table["study_id"] == ""
+    if nobodys.any():
+        audit.append(("reports without a study id", int(nobodys.sum()), "left out"))
+    table = table[~nobodys].copy()
     text = table["findings"].map(html.unescape).str.strip()
     ids = table["study_id"]
     name_studies(
@@ -247,10 +293,12 @@ def _reports(table, problems, audit):
     escaped = table["findings"].str.contains("&lt;|&gt;|&amp;")
     name_studies(audit, "reports with escaped characters", ids[escaped], "unescaped")
     parts = text.map(split_impression)
-    table["findings"], table["impression"] = parts.str[0], parts.str[1]
-    name_studies(audit, "reports with an impression inside", ids[table["impression"] != ""], "cut")
+    own = table["impression"].str.strip() if "impression" in table else ""  # in a column of its own
+    table["findings"] = parts.str[0]
+    table["impression"] = parts.str[1].where(parts.str[1] != "", own)
+    name_studies(audit, "reports with an impression inside", ids[parts.str[1] != ""], "cut")
     name_studies(audit, "reports without findings", ids[table["findings"] == ""], "kept, no text")
-    split = table["split"].str.strip().str.lower().replace({"valid": "val", "validation": "val"})
+    split = table["split"].str.strip().str.lower().replace(SPLIT_WORDS)
     odd = ~split.isin(["train", "val", "test"])
     if odd.any():
         rows = ", ".join(str(i + 2) for i in table.index[odd][:8])
@@ -274,7 +322,7 @@ def _reports(table, problems, audit):
 def _check_overrides(columns, there, problems):
     """An override that matches nothing is a mistake, not a wish."""
     known = (*COLUMNS, *NAMES, *DISEASES)
-    there = {_plain(c) for c in there}
+    there = {plain(c) for c in there}
     for ours, theirs in columns.items():
         if ours not in known:
             near = get_close_matches(ours, known, 1)
@@ -282,7 +330,7 @@ def _check_overrides(columns, there, problems):
                 f"; did you mean {near[0]}?" if near else f"; expected one of {', '.join(COLUMNS)}"
             )
             problems.append(f"columns: no column of ours is called {ours}{hint}")
-        elif _plain(theirs) not in there:
+        elif plain(theirs) not in there:
             problems.append(f"columns: {ours} is said to be {theirs}, which no table has.")
 
 
@@ -297,8 +345,8 @@ def shared_reports(table):
 
 def _codes(table, name, wanted, codes, columns, problems, audit):
     """Label columns by study; unknown codes are refused, all of them named."""
-    by_plain = {_plain(c): c for c in table}
-    theirs = {w: by_plain.get(_plain(columns.get(w, w))) for w in wanted}
+    by_plain = {plain(c): c for c in table}
+    theirs = {w: by_plain.get(plain(columns.get(w, w))) for w in wanted}
     missing = [w for w, column in theirs.items() if column is None]
     if missing:
         said = f"{name}: no columns {', '.join(missing)}. Say which: columns={{'{missing[0]}': …}}."
@@ -311,7 +359,8 @@ def _codes(table, name, wanted, codes, columns, problems, audit):
     ]
     part = table[["study_id", *theirs.values()]]
     part = part.set_axis(["study_id", *wanted], axis=1)
-    values = part[list(wanted)].apply(lambda c: c.str.strip().str.replace(r"\.0+$", "", regex=True))
+    number = lambda c: c.str.strip().str.replace(r"[.,]0+$", "", regex=True).str.replace("−", "-")  # noqa: E731
+    values = part[list(wanted)].apply(number)
     for column in wanted:
         odd = ~values[column].isin([*codes, ""])
         if odd.any():
@@ -332,7 +381,8 @@ def _codes(table, name, wanted, codes, columns, problems, audit):
     return values
 
 
-def _metadata(table, audit):
+def _metadata(table, problems, audit):
+    """Demographics and acquisition by study."""
     again = table["study_id"].duplicated()
     if again.any():
         name_studies(
@@ -341,53 +391,64 @@ def _metadata(table, audit):
     for name in ("sex", "age", "slice_mm", "phase", "manufacturer"):
         if name not in table:
             audit.append((f"{METADATA}: column", 1, f"none for {name}: not known of any study"))
-    table = table.drop_duplicates("study_id").set_index("study_id")
-    out = pd.DataFrame(index=table.index)
-    if "sex" in table:
-        first = table["sex"].str.strip().str.upper().str[:1]
-        out["sex"] = first.where(first.isin(["F", "M"]))
-        name_studies(audit, "sex not F or M", out.index[out["sex"].isna()], "left empty")
-    for name in ("age", "slice_mm"):
-        if name in table:
-            number = pd.to_numeric(table[name].str.extract(r"(\d+(?:\.\d+)?)")[0], errors="coerce")
-            out[name] = number.map(lambda x: f"{x:g}", na_action="ignore")
-            name_studies(audit, f"{name} unknown", number.index[number.isna()], "left empty")
+    table = table[~again]
+    out = pd.DataFrame(index=pd.Index(table["study_id"], name="study_id"))
+    read = {"sex": read_sexes, "age": read_ages, "slice_mm": read_lengths_mm}
+    for name in (n for n in read if n in table):
+        try:
+            values = read[name](table[name], where=f"{METADATA}, column {name}")
+        except TableError as error:
+            problems.append(str(error))
+            continue
+        if name == "sex":
+            out["sex"] = values.where(values != "").to_numpy()
+            name_studies(audit, "sex not F or M", out.index[out["sex"].isna()], "left empty")
+            continue
+        out[name] = values.map(lambda x: f"{x:g}", na_action="ignore").to_numpy()
+        name_studies(audit, f"{name} unknown", out.index[out[name].isna()], "left empty")
+        if (in_units := table[name].str.contains(r"[A-Za-z]") & values.notna()).any():
+            ids = table["study_id"][in_units]
+            name_studies(audit, f"{name} with a unit", ids, "read in that unit")
     for name in ("phase", "manufacturer"):
         if name in table:
-            out[name] = table[name].replace("", np.nan)
+            out[name] = table[name].replace("", np.nan).to_numpy()
     audit.append(("studies with metadata", len(out), METADATA))
     return out
 
 
-def _patients(manifest, gone, path, columns, audit):
-    """Owners of the studies, one split a patient; those of `gone`, without a volume, are counted."""
-    if path is None:
-        audit.append(("patients", 0, "unknown: each study is resampled as a patient of its own"))
-        return manifest.assign(patient_id=manifest["study_id"])
-    problems = []
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    name = Path(path).name
-    table = _renamed(table, name, ("study_id", "patient_id"), columns, problems, audit)
-    if problems:
-        raise _error(path, problems)
+def _owners(table, path, dates, problems):
+    """Patient and, where there is one, date by study."""
     table = table[(table["study_id"] != "") & (table["patient_id"] != "")]
     owners = table.groupby("study_id")["patient_id"].nunique()
     if (owners > 1).any():
         said = ", ".join(owners.index[owners > 1][:8])
-        raise _error(path, [f"{int((owners > 1).sum())} studies have several patients: {said}"])
-    table = table.drop_duplicates("study_id").set_index("study_id")
+        problems.append(f"{int((owners > 1).sum())} studies have several patients: {said}")
+    if "date" in table:
+        try:
+            where = f"{Path(path).name}, column date"
+            date = read_dates(table["date"], where=where, order=dates)
+            is_word = date.isna() & (table["date"] != "")  # as "NA"
+            table = table.assign(date=date.dt.strftime("%Y-%m-%d"), has_no_date=is_word)
+        except TableError as error:
+            problems.append(str(error))
+    return table.drop_duplicates("study_id").set_index("study_id")
+
+
+def _patients(manifest, gone, table, path, audit):
+    """Owners of the studies, one split a patient; those of `gone`, without a volume, are counted."""
+    if table is None:
+        audit.append(("patients", 0, "unknown: each study is resampled as a patient of its own"))
+        return manifest.assign(patient_id=manifest["study_id"])
     everyone = pd.concat([manifest["study_id"], gone])
     lost = everyone[~everyone.isin(table.index)]
     if len(lost):
         name_studies(audit, "studies without patient", lost, "each its own patient")
     owner = everyone.map(table["patient_id"]).fillna(everyone)
-    audit.append(("patients", owner.nunique(), name))
+    audit.append(("patients", owner.nunique(), Path(path).name))
     manifest = manifest.assign(patient_id=owner[: len(manifest)])
     if "date" in table:
-        date = pd.to_datetime(table["date"], format="mixed", errors="coerce")
-        none = table.index[date.isna() & table["date"].ne("")]
-        name_studies(audit, "dates that are none", none, "left empty")
-        manifest["date"] = manifest["study_id"].map(date.dt.strftime("%Y-%m-%d"))
+        name_studies(audit, "dates that are none", table.index[table["has_no_date"]], "left empty")
+        manifest["date"] = manifest["study_id"].map(table["date"])
     mixed = manifest.groupby("patient_id")["split"].transform("nunique") > 1
     # What is judged must not have been learned from: the later split keeps the patient.
     rank = manifest["split"].map({"train": 0, "val": 1, "test": 2})

@@ -8,9 +8,11 @@ once; ages and dates are quoted in messages, names and ids never.
 """
 
 import csv
+import gzip
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -19,11 +21,18 @@ import numpy as np
 import pandas as pd
 
 DELIMITERS = ",;\t|"
+MOST_BYTES = 1 << 30  # of a table, unzipped
 csv.field_size_limit(16 << 20)  # a report may be long; a page of 16 MB is none
 
 
 class TableError(ValueError):
     """A table that cannot be read for certain; the message lists every problem with its rows."""
+
+
+class Number(str):
+    """Text of a cell that its file holds as a number: zeros at its front are lost."""
+
+    __slots__ = ()
 
 
 def read_table(path: str | Path, *, needed: Iterable[str] = ()) -> pd.DataFrame:
@@ -40,8 +49,9 @@ def read_table(path: str | Path, *, needed: Iterable[str] = ()) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        All cells text, empty ones `""`; the index is the spreadsheet's row less 2. `attrs["notes"]`
-        says what was assumed or left out, `attrs["decimal_comma"]` whether `;` separates cells.
+        All cells text (`Number` where a workbook or parquet holds numbers), empty ones `""`; the index
+        is the spreadsheet's row less 2. `attrs["notes"]` says what was assumed or left out,
+        `attrs["decimal_comma"]` whether `;` separates cells.
 
     Raises
     ------
@@ -52,21 +62,40 @@ def read_table(path: str | Path, *, needed: Iterable[str] = ()) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no table at {path}")
-    raw, notes = path.read_bytes(), []
+    raw, notes = _unzipped(path), []
     if raw[:4] == b"PAR1":
         rows, sep = _parquet_rows(path, raw), ","
     elif raw[:2] == b"PK":
-        rows, sep = _workbook_rows(path, raw), ","
+        rows, sep = _workbook_rows(path, raw, notes), ","
     elif raw[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
         raise TableError(f"{path.name}: an old Excel workbook (.xls). Save it as .xlsx or as CSV.")
     else:
         text = _decoded(path, raw, notes)
-        sep = _delimiter(text)
+        said = re.match(r'"?sep=(.)"?(?=\n)', text, re.IGNORECASE)  # Excel's own first line
+        text = text[said.end() :] if said else text
+        sep = said[1] if said else _delimiter(text)
         rows = _csv_rows(path, text, sep)
     table = _framed(path, rows, notes)
     table = _renamed(path, table, tuple(needed), notes)
     table.attrs.update(notes=tuple(notes), decimal_comma=sep == ";")
     return table
+
+
+def _unzipped(path: Path) -> bytes:
+    """A file's bytes, gunzipped where it is gzipped."""
+    with path.open("rb") as stream:
+        if stream.read(2) != b"\x1f\x8b":
+            return path.read_bytes()
+    try:
+        with gzip.open(path) as stream:
+            raw = stream.read(MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise TableError(f"{path.name}: not a whole gzip file ({type(error).__name__}).") from None
+    if len(raw) > MOST_BYTES:
+        raise TableError(
+            f"{path.name}: more than {MOST_BYTES >> 20:,} MB unzipped; no table of ours."
+        )
+    return raw
 
 
 def _decoded(path: Path, raw: bytes, notes: list[str]) -> str:
@@ -75,7 +104,16 @@ def _decoded(path: Path, raw: bytes, notes: list[str]) -> str:
     name = next((n for mark, n in marks.items() if raw.startswith(mark)), "utf-8")
     try:
         text = raw.decode(name)
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        whole = raw.decode(name, "replace")
+        n_bad = whole.count("\ufffd")
+        if (
+            sum(c > "\x7f" for c in whole) > 2 * n_bad
+        ):  # mostly UTF-8: another reading spoils the rest
+            raise TableError(
+                f"{path.name}: line {line} holds bytes that are not UTF-8, as the others are. Mend it."
+            ) from None
         try:
             text = raw.decode("cp1252")
         except UnicodeDecodeError as error:
@@ -109,7 +147,7 @@ def _csv_rows(path: Path, text: str, sep: str) -> list[list[str]]:
     return rows
 
 
-def _workbook_rows(path: Path, raw: bytes) -> list[list[str]]:
+def _workbook_rows(path: Path, raw: bytes, notes: list[str]) -> list[list[str]]:
     """Rows of a workbook's first sheet; whole numbers without a point, days without a time."""
     import openpyxl
 
@@ -117,14 +155,27 @@ def _workbook_rows(path: Path, raw: bytes) -> list[list[str]]:
         if value is None:
             return ""
         if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-            return str(int(value))
+            return Number(int(value))
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return Number(value)
         if isinstance(value, datetime):
             return str(value).removesuffix(" 00:00:00")
         return str(value)
 
     try:
+        n_bytes = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(raw)).infolist())
+        if n_bytes > MOST_BYTES:
+            raise TableError(f"{path.name}: {n_bytes >> 20:,} MB unzipped; no table of ours.")
         book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
-        return [[text(v) for v in row] for row in book.worksheets[0].iter_rows(values_only=True)]
+        sheet = book.worksheets[0]
+        if len(book.worksheets) > 1:
+            notes.append(f"The first of {len(book.worksheets)} sheets was read.")
+        sheet.reset_dimensions()  # as large as its cells, whatever it says of itself
+        rows = [[text(v) for v in row] for row in sheet.iter_rows(values_only=True)]
+        width = next((len(row) for row in rows if any(row)), 0)
+        return [row + [""] * (width - len(row)) for row in rows]  # empty cells may not be written
+    except TableError:
+        raise
     except (
         KeyError,
         ValueError,
@@ -149,7 +200,8 @@ def _parquet_rows(path: Path, raw: bytes) -> list[list[str]]:
             f"{path.name}: not a whole parquet file ({type(error).__name__})."
         ) from None
     cells = table.astype(object).where(table.notna(), "")
-    return [list(map(str, table.columns)), *([str(v) for v in row] for row in cells.to_numpy())]
+    text = lambda v: (Number if isinstance(v, int | float) else str)(v)  # noqa: E731
+    return [list(map(str, table.columns)), *([text(v) for v in row] for row in cells.to_numpy())]
 
 
 def _framed(path: Path, rows: list[list[str]], notes: list[str]) -> pd.DataFrame:
@@ -161,18 +213,21 @@ def _framed(path: Path, rows: list[list[str]], notes: list[str]) -> pd.DataFrame
     header = [" ".join(h.replace("\ufeff", "").split()) for h in header]
     while header and not header[-1]:
         header.pop()
-    width, problems, index, cells = len(header), [], [], []
+    width, problems, index, cells, n_escaped = len(header), [], [], [], 0
     for i, row in filled[1:]:
         extra = [c for c in row[width:] if c.strip()]
         if extra or (len(row) < width and len(row) < len(rows[start])):
             problems.append(i - start + 1)
         index.append(i - start - 1)
         cells.append([_cell(c) for c in (row + [""] * width)[:width]])
+        n_escaped += any("_x00" in c for c in row)
     if problems:
         raise TableError(
             f"{path.name}: {some_rows(np.array(problems) - 2)}: not as many cells as the header has "
             f"({width}). Quote texts that hold the delimiter or a line break."
         )
+    if n_escaped:
+        notes.append(f"{n_escaped:,} rows hold Excel's _x000D_: read as a line break.")
     table = pd.DataFrame(cells, columns=header, index=index, dtype=object)
     if not len(table):
         table = pd.DataFrame(columns=header, dtype=object)
@@ -182,14 +237,20 @@ def _framed(path: Path, rows: list[list[str]], notes: list[str]) -> pd.DataFrame
         table = table.iloc[:, [i for i, h in enumerate(header) if h]]
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
-        raise TableError(f"{path.name}: column {', '.join(twice)} stands more than once. Keep one.")
+        raise TableError(
+            f"{path.name}: column {', '.join(twice)}: stands more than once. Keep one."
+        )
     return table
 
 
 def _cell(text: str) -> str:
-    """A cell with Excel's escapes of line breaks (`_x000D_`) undone."""
+    """A cell with Excel's escapes of control characters (`_x000D_`, a line break) undone."""
+    if isinstance(text, Number):
+        return text
     if "_x00" in text:
-        text = re.sub(r"_x000D_\n?", "\n", text, flags=re.IGNORECASE).replace("_x000A_", "\n")
+        text = re.sub(r"_x000D_\n?|_x000A_", "\n", text, flags=re.IGNORECASE)
+        text = re.sub(r"_x00[01][0-9A-F]_", " ", text, flags=re.IGNORECASE)
+        text = re.sub(r"_x005F_", "_", text, flags=re.IGNORECASE)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -225,6 +286,29 @@ def some_rows(index: Iterable[int], most: int = 8) -> str:
     return f"row{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:most]))}{more}"
 
 
+def _filled(values: pd.Series) -> pd.Series:
+    """Cells as text, empty where they hold a word for nothing."""
+    text = values.fillna("").astype(str).str.strip()
+    return text.where(~text.str.casefold().isin(_NOTHING), "")
+
+
+_NOTHING = {
+    "na",
+    "n/a",
+    "nan",
+    "nat",
+    "none",
+    "null",
+    "#n/a",
+    "unknown",
+    "unk",
+    "-",
+    "--",
+    "?",
+    ".",
+}
+
+
 def read_ids(values: pd.Series, *, where: str) -> pd.Series:
     """Ids without blanks around them, and without the `.0` of a spreadsheet's numbers.
 
@@ -233,7 +317,8 @@ def read_ids(values: pd.Series, *, where: str) -> pd.Series:
     TableError
         With the rows of ids that a spreadsheet rounded (`1.23E+11`): their digits are lost.
     """
-    text = values.str.strip()
+    # ="007" and '007 are how spreadsheets are kept from taking ids for numbers.
+    text = values.str.strip().str.replace(r"""^(?:="(.*)"|'(\d.*))$""", r"\1\2", regex=True)
     lost = text.str.fullmatch(r"\d(?:[.,]\d+)?[eE]\+?\d+")
     if lost.any():
         raise TableError(
@@ -292,11 +377,11 @@ def read_dates(values: pd.Series, *, where: str, order: str = "") -> pd.Series:
     """
     if order not in ("", "ymd", "dmy", "mdy"):
         raise TableError(f"{where}: order of dates {order!r}. Expected ymd, dmy or mdy.")
-    text = values.fillna("").astype(str).str.strip().str.replace(_TIME, "", regex=True)
+    text = _filled(values).str.replace(_TIME, "", regex=True)
     text = text.str.replace(",", "", regex=False)
     filled = text[text != ""]
     distinct = sorted(set(filled))
-    kinds = (order, "words") if order else tuple(FORMATS)
+    kinds = (order, "ymd", "words") if order else tuple(FORMATS)
     fits = {
         name: {t: day for t in distinct if (day := _day(t, name)) is not None}
         for kind in kinds
@@ -361,7 +446,7 @@ def read_ages(values: pd.Series, *, where: str) -> pd.Series:
         With the rows of ages that are none, or lie outside 0 to 130 years.
     """
     out, odd = {}, []
-    for i, text in values.fillna("").astype(str).str.strip().items():
+    for i, text in _filled(values).items():
         match = _AGE.fullmatch(text.lstrip("><≥≤ "))
         if text and not match:
             odd.append(i)
@@ -377,6 +462,30 @@ def read_ages(values: pd.Series, *, where: str) -> pd.Series:
             f"{where}: {some_rows(odd)}: {found}. Expected years as 57, or with a unit as 18 months."
         )
     return pd.Series(out, index=values.index, dtype=float)
+
+
+def read_lengths_mm(values: pd.Series, *, where: str) -> pd.Series:
+    """Lengths in mm, from numbers with or without a unit (`5`, `1,25`, `5.0 mm`, `0.5cm`).
+
+    Returns
+    -------
+    Series of float, NaN where empty
+
+    Raises
+    ------
+    TableError
+        With the rows of cells that are none.
+    """
+    text = _filled(values)
+    parts = text.str.extract(r"^(\d{1,3}(?:[.,]\d+)?)\s*(mm|cm)?\.?$", flags=re.IGNORECASE)
+    odd = parts[0].isna() & (text != "")
+    if odd.any():
+        found = ", ".join(sorted(set(text[odd]))[:5])
+        raise TableError(
+            f"{where}: {some_rows(text.index[odd])}: {found[:80]}. Expected millimetres, as 5.0."
+        )
+    number = parts[0].str.replace(",", ".").astype(float)
+    return number.where(parts[1].str.lower() != "cm", number * 10)
 
 
 _FEMALE = "f female w woman weiblich frau girl femme féminin feminin femenino mujer feminino mulher " \

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from merlin.cohort.ehr import phecode_labels
-from merlin.cohort.extract import section_table, split_impression
+from merlin.cohort.extract import section_table
+from merlin.cohort.impression import split_impression
+from merlin.cohort.phecodes import phecode_labels
 from merlin.ingest.preprocess import load_input
 
 
@@ -140,7 +141,7 @@ def augment(volume, rng, *, shift_voxels, noise, gain):
 
 
 def studies_from_manifest(
-    manifest, codes, code_map, phecodes, grid, cache_dir, *, uncoded="absent"
+    manifest, codes, code_map, phecodes, grid, cache_dir, *, uncoded="absent", rollup="map"
 ):
     """Pretraining studies from a checked manifest and its diagnosis codes.
 
@@ -160,13 +161,15 @@ def studies_from_manifest(
     cache_dir : path
     uncoded : {"absent", "unknown"}
         As in `ehr.phecode_labels`: what is unknown takes no part in the loss.
+    rollup : {"map", "paper"}
+        Which parents a positive child makes positive.
 
     Returns
     -------
     Studies
     """
     study_ids = manifest["study_id"].to_numpy(str)
-    labels = phecode_labels(codes, study_ids, code_map, phecodes, uncoded=uncoded)
+    labels = phecode_labels(codes, study_ids, code_map, phecodes, uncoded=uncoded, rollup=rollup)
     paths = manifest["volume"].tolist()
     findings = (
         manifest["findings"].fillna("").map(lambda t: split_impression(t)[0]).to_numpy(object)

@@ -182,11 +182,11 @@ def test_studies_with_odd_owners_metadata_and_files_are_named_too(written, tmp_p
         folder / release.VOLUMES / f"{ids[4]}.b.nii.gz",
     )
     about = pd.read_csv(folder / release.METADATA, dtype=str)
-    about.loc[2, ["age", "gender"]] = ["old", "x"]
+    about.loc[2, ["age", "gender"]] = ["", "unknown"]
     about.to_csv(folder / release.METADATA, index=False)
     (folder / release.VOLUMES / f"{ids[7]}.nii.gz").unlink()
     owners = table[["study_id", "patient_id", "date"]].copy()
-    owners.loc[1, ["patient_id", "date"]] = [owners.loc[0, "patient_id"], "soon"]  # train and val
+    owners.loc[1, ["patient_id", "date"]] = [owners.loc[0, "patient_id"], "n/a"]  # train and val
     owners[owners["study_id"] != ids[5]].to_csv(tmp_path / "owners.csv", index=False)
     found = release.read_release(folder, patients=tmp_path / "owners.csv")
     named = found.odd.groupby("what")["study_id"].agg(list)
@@ -236,10 +236,38 @@ def test_a_study_that_kills_its_process_is_quarantined_and_the_others_are_read(
 
 def test_own_codes_are_checked_all_at_once(tmp_path):
     path = tmp_path / "codes.csv"
-    path.write_text("study_id,vocabulary,code\na,ICD10,K63.1\n,ICD9CM,401\nb,icd-10,I10\n")
-    with pytest.raises(ValueError, match="2 problems") as caught:
+    path.write_text(
+        "study_id,vocabulary,code,date\na,ICD10,K63.1,2016-01-02\n,ICD9CM,401.9,\n"
+        "b,icd-9,8.45,02/03/2016\nc,,I10,\n"
+    )
+    with pytest.raises(ValueError, match="4 problems") as caught:
         ehr.read_codes(path)
-    assert "rows 3, column study_id" in str(caught.value)
-    assert "rows 4, column vocabulary: icd-10. Expected ICD9CM or ICD10." in str(caught.value)
-    path.write_text("study_id,vocabulary,code\na,ICD10,401.10\n")
-    assert ehr.read_codes(path)["code"].tolist() == ["401.10"]  # text, not a number
+    for said in ("row 3, column study_id: empty", "row 5, column vocabulary: empty",
+                 "row 4, column code: 8.45: not three digits", "column date: row 4: not one"):  # fmt: skip
+        assert said in str(caught.value)
+    path.write_text("study_id,vocabulary,code\na,ICD10,401.10\nb,icd-10,I10\n")
+    codes = ehr.read_codes(path)
+    assert codes["code"].tolist() == ["401.10", "I10"]  # text, not a number
+    assert codes["vocabulary"].tolist() == ["ICD10", "ICD10"]
+
+
+def test_codes_are_judged_before_any_volume_is_read(tmp_path):
+    codes = pd.DataFrame(
+        [("1", "ICD10", "I10"), ("1", "ICD10", "Z99"), ("9", "ICD10", "I10"), ("", "ICD10", "I10")],
+        columns=["study_id", "vocabulary", "code"],
+    )
+    notes, unmapped = audit.check_codes(codes, ["1", "2"], "")
+    assert notes[0].startswith("1 codes are of 1 studies that are not in the manifest")
+    assert "No code_map is set" in notes[1]
+    assert unmapped.empty
+    (tmp_path / "map.csv").write_text("vocabulary,code,phecode\nICD10CM,I10,401.1\n")
+    notes, unmapped = audit.check_codes(codes, ["1", "2"], tmp_path / "map.csv")
+    assert unmapped.to_numpy().tolist() == [["ICD10", "Z99", 1]]
+    assert any("Z99 (ICD10, 1)" in n for n in notes)
+    assert any("under the other ICD-10" in n for n in notes)
+    with pytest.raises(ValueError, match=r"none of their 2 study ids .* zeros at the front"):
+        audit.check_codes(codes, ["001", "002"], "")
+    (tmp_path / "map.csv").write_text("vocabulary,code,phecode\nICD9CM,401.1,401.1\n")
+    with pytest.raises(ValueError, match=r"do not belong together.* The map has ICD9CM"):
+        audit.check_codes(codes, ["1", "2"], tmp_path / "map.csv")
+    assert audit.check_codes(ehr.NO_CODES, ["1"], "")[0] == []

@@ -300,7 +300,7 @@ def test_phantom_codes_reach_every_phantom_phecode_and_nothing_is_unmapped(coded
     assert set(phecodes) <= reached
     assert {p for found in code_map.values() for p in found} <= set(phecodes)  # else never labelled
     table = pd.concat([t for _, t in coded.values()])
-    labels, unmapped = ehr.phecode_matrix(table, list(coded), code_map, phecodes)
+    labels, unmapped = ehr.phecode_matrix(table, list(coded), code_map, phecodes, rollup="paper")
     assert unmapped == 0
     assert (labels.sum(0) > 0).mean() > 0.9
     for child, name in enumerate(phecodes):
@@ -336,3 +336,11 @@ def test_phantom_icd_agrees_with_the_published_maps():
     own = ehr.read_code_map(ehr.DATA / "phantom_icd.csv")
     wrong = {k: (v, maps.get(k)) for k, v in own.items() if not set(v) <= maps.get(k, set())}
     assert wrong == {}
+
+
+@needs_phecode
+def test_rollup_by_the_map_equals_the_published_table():
+    table = pd.read_csv(PHECODE / "phewas_r_rollup_map.csv.gz", dtype=str)
+    table = table.map(ehr.normalise_phecode).groupby("code")["phecode_unrolled"].agg(set)
+    mine = {c: {c, *ehr.parents(c, "map")} & set(table.index) for c in table.index}
+    assert mine == table.to_dict()

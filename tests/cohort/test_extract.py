@@ -15,10 +15,10 @@ from merlin.cohort.extract import (
     label_table,
     report_sentences,
     section_table,
-    split_impression,
     split_sections,
 )
 from merlin.cohort.findings import NAMES
+from merlin.cohort.impression import split_impression
 from merlin.cohort.reports import FINDINGS_OF, SECTIONS
 
 REAL_TEXT = Path(__file__).parents[2].parent / "shared" / "real_text"

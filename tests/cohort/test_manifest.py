@@ -184,6 +184,44 @@ def test_column_that_stands_twice_in_a_file_is_told_as_such(tmp_path):
         load_manifest(tmp_path / "m.csv", check_files=False)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "sep"), [("cp1252", ";"), ("utf-16", "\t"), ("utf-8-sig", ",")]
+)
+def test_manifest_of_a_spreadsheet_is_read(tmp_path, encoding, sep):
+    table = good(3).assign(study_id=["1.0", "2.0", "3.0"], findings="Leber: groß.")
+    table["age"] = table["age"].str.replace(".", "," if sep == ";" else ".", regex=False)
+    table["label_ascites"] = ["1.0", "0.0", ""]  # as a data frame writes them
+    table.to_csv(tmp_path / "m.csv", index=False, encoding=encoding, sep=sep)
+    loaded = load_manifest(tmp_path / "m.csv", check_files=False)
+    assert loaded["study_id"].tolist() == ["1", "2", "3"]
+    assert loaded["age"].tolist()[:2] == [57, 57.5]
+    assert loaded["findings"].tolist() == ["Leber: groß."] * 3
+    np.testing.assert_array_equal(loaded["label_ascites"], [1, 0, np.nan])
+
+
+def test_rows_of_a_manifest_are_a_spreadsheets_with_blank_rows_between(tmp_path):
+    (tmp_path / "m.csv").write_text(
+        "study_id,patient_id,split,volume\na,b,val,c\n\n,,,\nd,e,tst,f\n"
+    )
+    with pytest.raises(ManifestError, match="row 5, column split: tst"):
+        load_manifest(tmp_path / "m.csv", check_files=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "m.csv: the file is empty"),
+        (b"study_id,patient_id,split,volume\n", "a header and no rows"),
+        (b"study_id,patient_id,split,volume\na,b,val\n", "row 2: not as many cells"),
+        (b"study_id,patient_id,split,volume\n1.2E+11,b,val,c\n", "row 2: ids that a spreadsheet"),
+    ],
+)
+def test_a_manifest_that_is_no_whole_table_is_refused(tmp_path, content, said):
+    (tmp_path / "m.csv").write_bytes(content)
+    with pytest.raises(ManifestError, match=said):
+        load_manifest(tmp_path / "m.csv", check_files=False)
+
+
 def test_phantom_manifest_is_a_good_one(tmp_path):
     from merlin.cohort import build
 

@@ -7,6 +7,7 @@ import pytest
 from merlin import cli
 from merlin.cohort import audit, release
 from merlin.cohort.ehr import DISEASES
+from merlin.cohort.extract import split_impression
 from merlin.cohort.findings import NAMES
 from merlin.cohort.manifest import ManifestError, check_manifest
 
@@ -224,3 +225,202 @@ def test_command_writes_what_is_odd_and_what_is_left_out(written, tmp_path):
     again = audit.read_data(out)  # the manifest as it was written
     assert again.lost["study_id"].tolist() == ["AC0008"]
     assert again.audit.set_index("what").loc["studies left out before", "n"] == 1
+
+
+IMPRESSIONS = [
+    "Liver: A.\n\nIMPRESSION\n1. X.\n",
+    "Liver: A. IMPRESSION: 1. X.",
+    "Liver: A.\nImpression\n1. X.",
+    "Liver: A.\nIMPRESSIONS:\n1. X.",
+    "Liver: A.\nConclusions\n1. X.",
+    "Liver: A. CONCLUSION: 1. X.",
+    "Liver: A.\nImpression - 1. X.",
+    "Liver: A.\nIMPRESSION. 1. X.",
+    "Liver: A. Impression 1. X.",
+    "Liver: A. IMPRESSION 1. X.",
+    "LIVER: A. IMPRESSION 1. X.",
+    "LIVER: A.\nIMPRESSION\n1. X.",
+    "Liver: A\nIMPRESSION\n1. X.",
+    "Liver: A.<br><b>IMPRESSION</b><br>1. X.",
+    "Liver: A.\n**Impression:** 1. X.",
+    "Liver: A._x000D_\nIMPRESSION_x000D_\n1. X.",
+    "Liver: A.\nIMPRESSION AND PLAN: 1. X.",
+    "Liver: A.\nImpression (preliminary):\n1. X.",
+    "liver : A . impression : 1. X.",
+    "Liver: A.\nBeurteilung:\n1. X.",
+    "Liver: A.\nImpresión: 1. X.",
+    "Liver: A.\nConclusion : 1. X.",
+]
+
+
+@pytest.mark.parametrize("text", IMPRESSIONS)
+def test_an_impression_is_cut_however_its_heading_is_written(text):
+    findings, impression = split_impression(text)
+    assert impression == "1. X."
+    assert findings.lower().replace(" ", "") in ("liver:a.", "liver:a")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "There is no impression on the thecal sac.",
+        "Mass impression on the bladder. Spleen: Normal.",
+        "Impression of the tumour on the stomach.\nSpleen: Normal.",
+        "There is mild\nimpression\non the sac.",
+        "NO IMPRESSION ON THE THECAL SAC. SPLEEN: NORMAL.",
+        "IMPRESSION ON THE THECAL SAC IS MILD. SPLEEN: NORMAL.",
+        "Impression fracture of L1. Spleen: Normal.",
+        "FINDINGS AND IMPRESSION:\nSpleen: Normal.",
+        "FINDINGS/IMPRESSION: Spleen: Normal.",
+        "Clinical impression: appendicitis. Findings: Spleen: Normal.",
+        "Lesion (see IMPRESSION). Spleen: Normal.",
+        "Sent for a second opinion: Spleen normal.",
+        "In conclusion, no conclusion can be drawn.",
+    ],
+)
+def test_prose_about_an_impression_is_not_cut(text):
+    assert split_impression(text) == (text, "")
+
+
+def test_findings_below_the_impression_are_findings():
+    text = "IMPRESSION: 1. Gallstones.\nFINDINGS: Liver: Normal. Gallbladder: Stones."
+    assert split_impression(text) == ("Liver: Normal. Gallbladder: Stones.", "1. Gallstones.")
+
+
+def rewrite(folder, findings):
+    reports = pd.read_excel(folder / release.REPORTS, dtype=str, keep_default_na=False)
+    reports["Findings"] = findings
+    reports.to_excel(folder / release.REPORTS, index=False)
+
+
+def test_no_impression_without_a_colon_leaks_and_all_are_counted(written):
+    _, folder = written
+    rewrite(folder, [f"Liver: Normal. Number {i}.\n\nIMPRESSION\n1. Lesion.\n" for i in range(9)])
+    found = release.read_release(folder)
+    assert counts(found)["reports with an impression inside"] == 9
+    assert not found.manifest["findings"].str.contains("esion|mpression", case=False).any()
+    assert (found.manifest["impression"] == "1. Lesion.").all()
+
+
+def test_ages_sexes_and_lengths_are_read_with_their_units_and_words(written):
+    _, folder = written
+    ages = ["18 months", "018M", "52 weeks", "057Y", "90+", "57,5", "", "n/a", "10 days"]
+    sexes = ["mujer", "hombre", "Female", "m", "weiblich", "Mann", "", "unknown", "W"]
+    lengths = ["5", "2.5 mm", "1,25", "0.5cm", "", "NA", "3", "3.0", "10"]
+    columns = {"age": ages, "gender": sexes, "slicethickness": lengths}
+    edit(folder / release.METADATA, lambda t: t.assign(**columns))
+    found = release.read_release(folder)
+    table = found.manifest.set_index("study_id").sort_index()
+    assert table["age"].fillna("").tolist()[:8] == [
+        "1.5",
+        "1.5",
+        "0.996598",
+        "57",
+        "90",
+        "57.5",
+        "",
+        "",
+    ]
+    assert table["sex"].fillna("").tolist() == ["F", "M", "F", "M", "F", "M", "", "", "F"]
+    assert table["slice_mm"].fillna("").tolist() == [
+        "5",
+        "2.5",
+        "1.25",
+        "5",
+        "",
+        "",
+        "3",
+        "3",
+        "10",
+    ]
+    n = counts(found)
+    assert [n["age unknown"], n["sex not F or M"], n["slice_mm unknown"]] == [2, 2, 2]
+    assert n["age with a unit"] == 5
+    check_manifest(found.manifest.replace("", np.nan))
+
+
+def test_words_that_nobody_knows_are_refused_together_with_rows(written):
+    _, folder = written
+    columns = {"age": "57", "gender": "F", "slicethickness": "5"}
+    odd = {"age": "old", "gender": "1", "slicethickness": "thick"}
+    edit(
+        folder / release.METADATA,
+        lambda t: t.assign(**{c: [odd[c], *[v] * 8] for c, v in columns.items()}),
+    )
+    with pytest.raises(ManifestError, match="3 problems") as caught:
+        release.read_release(folder)
+    for said in ("column age: row 2: old", "column sex: row 2: 1", "column slice_mm: row 2: thick"):
+        assert said in str(caught.value)
+
+
+def owners(tmp_path, days):
+    table = pd.DataFrame({"study_id": [f"AC{i:04d}" for i in range(len(days))], "date": days})
+    table["patient_id"] = table["study_id"]
+    table.to_csv(tmp_path / "owners.csv", index=False)
+    return tmp_path / "owners.csv"
+
+
+def test_dates_of_the_patients_table_have_one_format(written, tmp_path):
+    _, folder = written
+    path = owners(tmp_path, ["03/04/2015", "13/04/2015", "05/06/2015"])
+    found = release.read_release(folder, patients=path).manifest.set_index("study_id")
+    assert found.loc["AC0000":"AC0002", "date"].tolist() == [
+        "2015-04-03",
+        "2015-04-13",
+        "2015-06-05",
+    ]
+    path = owners(tmp_path, ["03/04/2015", "13/04/2015", "07.08.2015", "2016-03-04", "04-Mar-2016"])
+    with pytest.raises(ManifestError, match=r"owners\.csv, column date: rows 4, 5, 6: not one"):
+        release.read_release(folder, patients=path)
+    path = owners(tmp_path, ["03/04/2015"])
+    with pytest.raises(ManifestError, match="may be"):
+        release.read_release(folder, patients=path)
+    out = str(tmp_path / "out")
+    call = ["release", str(folder), "--patients", str(path), "--out", out, "--dates", "mdy"]
+    assert cli.main(call) == 0
+    dates = pd.read_csv(tmp_path / "out" / "manifest.csv", dtype=str).set_index("study_id")["date"]
+    assert dates["AC0000"] == "2015-03-04"
+
+
+def test_tables_of_spreadsheets_are_read_alike(written, tmp_path):
+    _, folder = written
+    plain = release.read_release(folder).manifest
+    for name, encoding, sep in (
+        (release.METADATA, "utf-8-sig", ";"),
+        (release.FINDINGS, "utf-16", "\t"),
+        (release.FIVE_YEARS, "cp1252", ";"),
+    ):
+        table = pd.read_csv(folder / name, dtype=str, keep_default_na=False)
+        table.to_csv(folder / name, index=False, sep=sep, encoding=encoding)
+    pd.testing.assert_frame_equal(release.read_release(folder).manifest, plain)
+    (folder / release.METADATA).write_bytes(b"")
+    (folder / release.FINDINGS).write_bytes(b"PK\x03\x04 no workbook")
+    with pytest.raises(ManifestError, match="2 problems") as caught:
+        release.read_release(folder)
+    assert "metadata.csv: the file is empty" in str(caught.value)
+
+
+def test_ids_that_lost_their_zeros_are_said_to_have(tmp_path):
+    table = cohort(tmp_path / "source")
+    table["study_id"] = [f"00{i}" for i in range(len(table))]
+    folder = release.write_release(table, tmp_path / "release")
+    edit(folder / release.METADATA, lambda t: t.assign(study_id=t["study_id"].str.lstrip("0")))
+    with pytest.raises(ManifestError, match=r"metadata\.csv: no study id .* zeros at the front"):
+        release.read_release(folder)
+    edit(folder / release.METADATA, lambda t: t.assign(study_id=table["study_id"]))
+    for path in list((folder / release.VOLUMES).iterdir()):
+        path.rename(path.with_name(path.name.lstrip("0")))
+    with pytest.raises(ManifestError, match=r"merlin_data: no study id .* zeros at the front"):
+        release.read_release(folder)
+
+
+def test_an_impression_in_a_column_of_its_own_is_taken(written):
+    _, folder = written
+    reports = pd.read_excel(folder / release.REPORTS, dtype=str, keep_default_na=False)
+    reports.loc[1:, "Findings"] = "Liver: Normal."
+    reports.assign(Impression="Own.").to_excel(folder / release.REPORTS, index=False)
+    found = release.read_release(folder)
+    said = found.manifest.set_index("study_id")["impression"]
+    assert said["AC0000"] == "1. Lesion 0."  # what stands in the report itself
+    assert (said.drop("AC0000") == "Own.").all()
+    assert counts(found)["reports with an impression inside"] == 1

@@ -1,14 +1,20 @@
 """Tables as spreadsheets, hospitals and other programs write them."""
 
+import gzip
+import zipfile
+
 import numpy as np
+import openpyxl
 import pandas as pd
 import pytest
 
+from merlin.cohort import tables
 from merlin.cohort.tables import (
     TableError,
     read_ages,
     read_dates,
     read_ids,
+    read_lengths_mm,
     read_sexes,
     read_table,
     why_apart,
@@ -68,7 +74,7 @@ def test_parquet_is_read_too(tmp_path):
         (b"a,b\n1,\x81\xff\n", "line 2 holds bytes of no text"),
         (b"a,b\n1,2,3\n4,5\n6,7,8\n", "rows 2, 4: not as many cells"),
         (b'a,b\n1,"open\n2,3\n', "unexpected end of data"),
-        (b"a,a\n1,2\n", "column a stands more than once"),
+        (b"a,a\n1,2\n", "column a: stands more than once"),
         (b"b,c\n1,2\n", "no column a. Found b, c"),
         (b"PAR1 and no more", "parquet"),
     ],
@@ -195,3 +201,88 @@ def test_words_for_sex_are_words_and_no_first_letters():
     )
     with pytest.raises(TableError, match=r"rows 2, 3: 0, 1\."):
         read_sexes(pd.Series(["0", "1"]), where="t")
+
+
+def test_words_for_nothing_are_empty_in_dates_ages_and_lengths():
+    cells = pd.Series(["NA", "n/a", "unknown", "-", "", "NaT"])
+    assert read_ages(cells, where="t").isna().all()
+    assert read_lengths_mm(cells, where="t").isna().all()
+    assert read_dates(cells, where="t").isna().all()
+
+
+def test_lengths_are_millimetres_with_comma_or_unit():
+    cells = pd.Series(["5", "1,25", "2.5 mm", "0.5cm", "3.0MM"])
+    assert read_lengths_mm(cells, where="t").tolist() == [5, 1.25, 2.5, 5, 3]
+    for odd in ("thick", "5 inch", "-1", "2.5\\5"):
+        with pytest.raises(TableError, match="t: row 3"):
+            read_lengths_mm(pd.Series(["5", odd]), where="t")
+
+
+def test_a_gzipped_table_is_read_and_a_cut_one_refused(tmp_path):
+    whole = gzip.compress(b"a,b\n1,2\n")
+    (tmp_path / "t.csv.gz").write_bytes(whole)
+    assert read_table(tmp_path / "t.csv.gz").to_numpy().tolist() == [["1", "2"]]
+    (tmp_path / "t.csv.gz").write_bytes(whole[:-9])
+    with pytest.raises(TableError, match="not a whole gzip"):
+        read_table(tmp_path / "t.csv.gz")
+
+
+def test_tables_that_unzip_to_more_than_any_table_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "MOST_BYTES", 1 << 20)
+    (tmp_path / "t.csv").write_bytes(gzip.compress(b"a,b\n" * (1 << 19)))
+    with pytest.raises(TableError, match="more than 1 MB unzipped"):
+        read_table(tmp_path / "t.csv")
+    with zipfile.ZipFile(tmp_path / "t.xlsx", "w", zipfile.ZIP_DEFLATED) as book:
+        book.writestr("xl/sharedStrings.xml", b" " * (2 << 20))
+    with pytest.raises(TableError, match="2 MB unzipped"):
+        read_table(tmp_path / "t.xlsx")
+
+
+def test_a_workbook_is_as_large_as_its_cells(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["a", "b", "c"], [1], [None, 2.5]):
+        book.active.append(row)
+    book.save(tmp_path / "t.xlsx")
+    assert read_table(tmp_path / "t.xlsx").to_numpy().tolist() == [["1", "", ""], ["", "2.5", ""]]
+    book.active["XFD30000"] = "x"  # a stray cell in the last corner
+    book.save(tmp_path / "t.xlsx")
+    with pytest.raises(TableError, match="row 30000: not as many cells"):
+        read_table(tmp_path / "t.xlsx")
+
+
+def test_excels_escapes_are_undone_and_counted(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\none_x000D_two,1\n_x0009_tab,2\nplain_text,3\n")
+    table = read_table(tmp_path / "t.csv")
+    assert table["a"].tolist() == ["one\ntwo", " tab", "plain_text"]
+    assert table.attrs["notes"] == ("2 rows hold Excel's _x000D_: read as a line break.",)
+
+
+def test_excels_line_of_its_separator_is_no_header(tmp_path):
+    (tmp_path / "t.csv").write_text('sep=;\na;b\n"1,2;3";4\n')
+    table = read_table(tmp_path / "t.csv")
+    assert table.to_numpy().tolist() == [["1,2;3", "4"]]
+    assert (table.index + 2).tolist() == [2]
+
+
+def test_a_damaged_byte_does_not_spoil_the_umlauts_of_a_whole_file(tmp_path):
+    text = "a,b\nLeber groß,ä\nMilz groß,ö\n".encode()
+    (tmp_path / "t.csv").write_bytes(text + b"x\xe4,1\n")
+    with pytest.raises(TableError, match="line 4 holds bytes that are not UTF-8"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_only_the_first_sheet_is_read_and_that_is_said(tmp_path):
+    with pd.ExcelWriter(tmp_path / "t.xlsx") as book:
+        pd.DataFrame({"a": [1]}).to_excel(book, sheet_name="one", index=False)
+        pd.DataFrame({"b": [1]}).to_excel(book, sheet_name="two", index=False)
+    assert read_table(tmp_path / "t.xlsx").attrs["notes"] == ("The first of 2 sheets was read.",)
+
+
+def test_ids_that_were_kept_from_becoming_numbers_are_ids():
+    cells = pd.Series(['="007"', "'008", "O'Neil", "AC-1"])
+    assert read_ids(cells, where="t").tolist() == ["007", "008", "O'Neil", "AC-1"]
+
+
+def test_an_order_of_day_and_month_does_not_matter_to_years_first():
+    cells = pd.Series(["2015-04-05", "2016-12-31"])
+    assert read_dates(cells, where="t", order="dmy")[0].isoformat().startswith("2015-04-05")

@@ -1,0 +1,83 @@
+"""Where a report's findings end and its impression begins, however that is headed.
+
+An impression that stays in the findings gives the answer away to whoever retrieves or writes them.
+"""
+
+import re
+
+_IMPRESSION = re.compile(
+    r"(?<![^\W_])(impressions?|conclusions?|opinion|beurteilung|impresi[oó]n|conclusi[oó]n(?:es)?|"
+    r"conclusie|conclusioni|impress[aã]o|conclus[aã]o|summary|zusammenfassung|fazit|konklusion|bedömning|"
+    r"wnioski|sonuç|závěr)(?![^\W_])",
+    re.IGNORECASE,
+)
+# Tags, rules and bullets around a heading, and Excel's line breaks.
+_DECOR = r"(?:</?\w[^<>\n]{0,30}>|_x000D_|[*#_=\[\]>~•])"
+_BEFORE = re.compile(rf"(?:{_DECOR}|[-–—\s])+$", re.IGNORECASE)
+_AFTER = re.compile(rf"(?:{_DECOR}|[^\S\n])*", re.IGNORECASE)
+_JOINED = re.compile(r"(?:(?:and|&|/|,)\s*\w+\s*|\([^)\n]{1,40}\)\s*)?:", re.IGNORECASE)
+# What is said before a word that heads something else, or behind one that heads nothing.
+_NO_HEAD = re.compile(
+    r"(?:[&/]|\b(?:and|or|no|an?|the|mass|extrinsic|clinical|initial|prior|previous|referring|see|per|under|in|"
+    r"as|to|of|for|with))$|"
+    r"(?:^|\n)\s*findings$",
+    re.IGNORECASE,
+)
+_PROSE = re.compile(
+    r"(?:on|of|upon|from|by|is|was|are|were|along|at|in|into|to|for|that|which|and|or|with|over|due)\b",
+    re.IGNORECASE,
+)
+_FINDINGS_HEAD = re.compile(r"(?:^|(?<=[.\n]))[^\S\n]*findings\s*:", re.IGNORECASE)
+
+
+def split_impression(text):
+    """(findings, impression) of a report; the impression is empty where there is none.
+
+    Its heading may lack the colon, stand in capitals, in tags, alone on its line, or be called a
+    conclusion; prose about an impression (`mass impression on the bladder`) is none. Findings that stand
+    below the impression are findings.
+    """
+    for mark in _IMPRESSION.finditer(text):
+        if not _is_heading(text, mark):
+            continue
+        rest = text[mark.end() :]
+        rest = rest[_AFTER.match(rest).end() :]
+        if joined := _JOINED.match(rest):
+            rest = rest[joined.end() :]
+        said = re.sub(rf"^(?:{_DECOR}|[-–—.;:\s])+", "", rest, flags=re.IGNORECASE)
+        near = max(0, mark.start() - 300)
+        findings = (text[:near] + _BEFORE.sub("", text[near : mark.start()])).strip()
+        below = _FINDINGS_HEAD.search(said)
+        if (
+            below
+            and len(said) - below.end() > len(findings)
+            and not _FINDINGS_HEAD.search(findings)
+        ):
+            findings = f"{findings}\n{said[below.end() :].strip()}".strip()
+            said = said[: below.start()]
+        return findings, said.strip()
+    return text.strip(), ""
+
+
+def _is_heading(text, mark):
+    """Whether a word for *impression* heads what follows."""
+    near = text[max(0, mark.start() - 300) : mark.start()]
+    word, before, line = mark[1], _BEFORE.sub("", near), near.rpartition("\n")[2]
+    after = text[mark.end() : mark.end() + 300]
+    after = after[_AFTER.match(after).end() :]
+    begins_line = not _BEFORE.sub("", line).strip()
+    begins = not before or before[-1] in ".:;!?)"
+    if _NO_HEAD.search(before) and not (begins_line and word[0].isupper() and line != near):
+        return False
+    is_capital, is_impression = word[0].isupper(), word.lower().startswith("impression")
+    if _JOINED.match(after):
+        return begins or begins_line or (is_impression and after[0] == ":")
+    if not after or after[0] == "\n":  # alone on its line, or at the line's end
+        return begins or (begins_line and is_capital)
+    if re.match(r"[-–—.;](?:\s|$)", after) or re.match(r"\d{1,2}\s?[.)]", after):
+        return begins or (begins_line and is_capital)
+    if _PROSE.match(after) or not (is_impression or word.isupper()):
+        return False
+    if re.match(r"[A-Z\d(]", after) and is_capital and (begins or begins_line):
+        return True
+    return is_impression and word.isupper() and re.search(r"[a-z]{3}", text) is not None
