@@ -1,0 +1,511 @@
+"""Persons in free text: their names, numbers and birth dates, however a report spells them.
+
+Two ways, one after the other. `find` looks words up: headers and text are folded to bare letters (no
+case, accents or width; ä, ae and a meet, ø and o, ß and ss; Cyrillic and Greek in Latin letters),
+hyphens, apostrophes and blanks inside a name are optional, a short list of endings may follow, and in
+scripts without blanks any place counts. What it finds is replaced whole. `looks_like` then asks more
+coarsely, by edit distance and containment on the letters that are left of each chunk of text, for what
+the first way missed: a wrong letter, a lost blank, markup or a broken encoding inside a name.
+
+Neither knows nicknames, initials that stand alone, names in a script that no header uses, two wrong
+letters in a short name, or who is meant by "the mayor of our town". `python -m merlin.ingest.names`
+prints how many of the spellings in `data_manifests/name_spellings.csv` are seen, by language, and the
+false alarms on given texts. The word lists are in `names.yaml`.
+"""
+
+import functools
+import html
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from merlin.ingest.patterns import (
+    JOINED,
+    Span,
+    Text,
+    dates_in,
+    find_patterns,
+    fold,
+    meet,
+    read_text,
+    vocabulary,
+)  # fmt: skip
+
+DELETED = "<DELETED>"
+OWN, PERSON = "own identifier", "name of another person"
+_LONGEST = 6  # words of a text that are tried as one name: de la Peña y Díaz
+
+
+@dataclass(frozen=True)
+class Words:
+    """What is looked for, folded.
+
+    Attributes
+    ----------
+    names : frozenset of str
+        Parts of names, and their runs without blanks: of Testa-Lorenz testa, lorenz, testalorenz.
+    joined : frozenset of str
+        The same in scripts without blanks, of two signs and more.
+    numbers : frozenset of str
+        Capitals and digits only, without leading zeros.
+    births : frozenset of (int, int, int)
+        Year, month, day.
+    """
+
+    names: frozenset[str] = frozenset()
+    joined: frozenset[str] = frozenset()
+    numbers: frozenset[str] = frozenset()
+    births: frozenset[tuple[int, int, int]] = frozenset()
+
+    def __or__(self, other: "Words") -> "Words":
+        """What either holds."""
+        return Words(
+            self.names | other.names, self.joined | other.joined,
+            self.numbers | other.numbers, self.births | other.births,
+        )  # fmt: skip
+
+    @functools.cached_property
+    def stems(self) -> frozenset[str]:
+        """Names without the part that endings replace: Kowalsk-, Novakov-, Mark- of Marek."""
+        cut = {n[:-1] for n in self.names if len(n) > 4 and n[-1] in "aeiouy"}
+        cut |= {
+            n[:-2] for n in self.names if len(n) > 6 and n[-2:] in ("as", "is", "us", "os", "es")
+        }
+        fleeting = {n[:-2] + n[-1] for n in self.names if len(n) > 4 and n[-2] in "eo"}
+        return frozenset(cut | {n for n in fleeting if n[-1] in "kclrn"})
+
+    @functools.cached_property
+    def openings(self) -> frozenset[str]:
+        """First letters of names: a run of words that begins otherwise need not be looked up."""
+        return frozenset(n[:4] for n in self.names | self.stems)
+
+
+NOBODY = Words()
+
+
+def words_of(
+    names: Iterable[str] = (), numbers: Iterable[str] = (), births: Iterable[str] = ()
+) -> Words:
+    """Words of one person.
+
+    Parameters
+    ----------
+    names : iterable of str
+        In DICOM's form, `family^given^middle^prefix^suffix=ideographic=phonetic`, or any other.
+    numbers : iterable of str
+        Record, accession, telephone numbers. One without a digit is taken for a name.
+    births : iterable of str
+        Dates of birth, YYYYMMDD or as people write them.
+    """
+    found, joined, days = set(), set(), set()
+    numbers = list(numbers)
+    for group in "=".join([*names, *(n for n in numbers if not re.search(r"\d", n))]).split("="):
+        parts, signs = _name_parts(group)
+        found |= parts
+        joined |= signs
+    for born in births:
+        for *_, readings in dates_in(read_text(str(born)).plain):
+            days |= {r for r in readings if all(r)}
+    plain = {normal_number(n) for n in numbers if re.search(r"\d", n)}
+    return Words(frozenset(found), frozenset(joined), frozenset(plain), frozenset(days))
+
+
+def _name_parts(group: str) -> tuple[set[str], set[str]]:
+    """Names of one writing of a person: in Latin and other letters with blanks, and in joined signs."""
+    said, found, signs = vocabulary(), set(), []
+    no_name = said["particles"] | said["titles"] | said["dotted"] | said["placeholders"]
+    for component in re.split(r"[\^,;\\/]", group):
+        words = [w.letters for w in read_text(component).words if w.letters]
+        plain = read_text(component).plain
+        if re.search(f"[{JOINED}]", plain):
+            signs += re.findall(f"[{JOINED}]+", plain)
+        else:
+            if set(words) <= said["particles"]:  # Lê and Đỗ are families, too
+                no_name = no_name - said["particles"]
+            for i in range(len(words)):
+                for j in range(i + 1, min(i + _LONGEST, len(words)) + 1):
+                    if words[j - 1] not in no_name:
+                        found.add(meet("".join(words[i:j])))
+    whole = ["".join(signs)] if len(signs) > 1 else []
+    honours = [s + h for s in signs if len(s) == 1 for h in said["honorifics"]]
+    joined = {fold(s) for s in [*signs, *whole, *signs[1:2]] if len(s) > 1} | set(
+        map(fold, honours)
+    )
+    return {f for f in found if len(f) > 1}, joined
+
+
+def normal_number(number: str) -> str:
+    """A record number's capitals and digits alone, without leading zeros."""
+    kept = "".join(c for c in read_text(str(number)).plain.upper() if c.isalnum())
+    return kept.lstrip("0") if kept.isdigit() else kept
+
+
+def common_words(texts: Iterable[str]) -> frozenset[str]:
+    """Words of so many texts that they are no find where somebody else is called so."""
+    seen, n = Counter(), 0
+    for text in texts:
+        n += 1
+        seen.update({meet(w.letters) for w in read_text(text).words})
+    return frozenset(w for w, k in seen.items() if k > max(3, n / 200))
+
+
+def find(
+    text: Text, words: Words, kind: str = OWN, *, is_own=True, common: frozenset[str] = frozenset()
+) -> list[Span]:
+    """Where a text says what is looked for.
+
+    A name of four letters and more counts in any case, with an ending only with its capital. Shorter
+    ones, and those that are ordinary words, need a capital inside a sentence, a title or another part
+    of the name beside them.
+
+    Parameters
+    ----------
+    text : Text
+        From `read_text`.
+    words : Words
+    kind : str
+        Of the spans.
+    is_own : bool
+        False for names of people who need not have to do with this text: they must have a capital, and
+        five letters or a title or another name beside them, and be no eponym and none of `common`.
+    common : frozenset of str
+        From `common_words`.
+
+    Returns
+    -------
+    list of Span
+        Places in the text's plain signs.
+    """
+    places = [
+        *_find_names(text, words, is_own, common),
+        *_find_joined(text, words, is_own),
+        *find_numbers(text, words.numbers),
+        *(d[:2] for d in text.dates if _is_birth(d[2], words.births)),
+    ]
+    return [Span(a, b, kind) for a, b in places]
+
+
+_INSIDE = re.compile(r"\s?[-']?\s{0,2}|\. ?")  # what may stand between words of one name
+_BESIDE = re.compile(r",? |[ .'-]{0,2}")
+
+
+def _find_names(text, words, is_own, common):
+    """Start and end of names in letters with blanks."""
+    if not words.names:
+        return
+    n = len(text.words)
+    titled = {k for _, first, last in text.titled for k in range(first, last + 1)}
+    strong, weak = set(), {}
+    for i in range(n):
+        run = ""
+        for j in range(i, min(i + _LONGEST, n)):
+            if j > i and not _INSIDE.fullmatch(text.gap(j - 1)):
+                break
+            run += text.words[j].letters
+            met = meet(run)
+            if len(met) >= 4 and met[:4] not in words.openings:
+                break
+            said = _strength(text, i, j, met, words, i in titled, is_own, common)
+            if said == "strong":
+                strong.update(range(i, j + 1))
+            elif said == "weak":
+                weak.update(dict.fromkeys(range(i, j + 1), met))
+    beside = [k for k in range(n - 1) if _BESIDE.fullmatch(text.gap(k))]
+    for k in beside:  # two parts of a name, neither of which would do alone: Rose Young; Li, An
+        pair = {weak.get(k), weak.get(k + 1)}
+        if None not in pair and len(pair) == 2 and (is_own or pair - vocabulary()["met ordinary"]):
+            strong |= {k, k + 1}
+    for steps in ([(k, k + 1) for k in beside], [(k + 1, k) for k in reversed(beside)]):
+        for known, other in steps:
+            if known in strong and (other in weak or _goes_with(text.words[other], words)):
+                strong.add(other)
+    yield from ((text.words[k].start, text.words[k].end) for k in sorted(strong))
+
+
+def _strength(text, i, j, met, words, is_titled, is_own, common):
+    """Does a run of words tell a person alone (strong), beside another name (weak), or not at all?"""
+    said, first = vocabulary(), text.words[i]
+    has_capital = first.shape != "lower"
+    exact = met in words.names
+    if not exact and not ((has_capital or is_titled) and _is_inflected(met, words, said)):
+        return ""
+    if is_titled:
+        return "strong"
+    n_letters = sum(len(w.letters) for w in text.words[i : j + 1])
+    is_word = met in said["met ordinary"] or (
+        not is_own and (met in common or met in said["met eponyms"])
+    )
+    if n_letters < 4 and re.match(r"\d", text.plain[text.words[j].end :][:1] or " "):
+        return ""
+    if is_own and not is_word and n_letters > 3:
+        return "strong"
+    if not has_capital:
+        return ""
+    if not is_own:
+        return "weak" if is_word or n_letters < 5 or not exact else "strong"
+    in_mixed = first.shape == "title" and not text.is_shouted
+    if is_word:
+        return "strong" if in_mixed and not _starts_sentence(text, i) else "weak"
+    return "strong" if in_mixed or (text.is_shouted and n_letters > 2) else "weak"
+
+
+def _is_inflected(met, words, said):
+    """Is it a name of four letters and more with an ending of some language?"""
+    for k in range(1, 6):
+        start, ending = met[:-k], met[-k:]
+        if len(start) < 4:
+            return False
+        known = start in words.stems or (start in words.names and start not in said["met ordinary"])
+        if known and ending in said["met endings"]:
+            return True
+    return False
+
+
+def _goes_with(word, words):
+    """Is a word beside a name one of its kin: an initial, a short or inflected form (Joh., Anně)?"""
+    letters = meet(word.letters)
+    if word.shape == "lower" or not letters:
+        return False
+    return any(n[0] == letters if len(letters) == 1 else n[:3] == letters[:3] != n[:2]
+               for n in words.names)  # fmt: skip
+
+
+def _starts_sentence(text, i):
+    before = text.plain[max(text.words[i].start - 4, 0) : text.words[i].start]
+    return not before.strip() or "\n" in before or bool(re.search(r"[.:;!?*()#>\d-]\s*$", before))
+
+
+def _find_joined(text, words, is_own):
+    """Names in scripts without blanks, anywhere in a line."""
+    least = 2 if is_own else 3
+    names = {n for n in words.joined if len(n) >= least * (2 if "\u1100" <= n[0] < "\u1200" else 1)}
+    if not names or not re.search(f"[{JOINED}]", text.plain):
+        return
+    signs, places = [], []
+    for match in re.finditer(rf"[{JOINED}]|[^\s・·]", text.plain):
+        for sign in fold(match[0]) if re.match(f"[{JOINED}]", match[0]) else "\n":
+            signs.append(sign)
+            places.append(match.start())
+    line = "".join(signs)
+    for size in {len(n) for n in names}:
+        for k in range(len(line) - size + 1):
+            # A Hangul syllable may go on with a final consonant: then it is another one.
+            if (
+                line[k : k + size] in names
+                and not "\u11a8" <= line[k + size : k + size + 1] <= "\u11ff"
+            ):
+                yield places[k], places[k + size - 1] + 1
+
+
+_UNIT = re.compile(r"[^\W\d_]+|\d+")
+_LABEL = re.compile(
+    r"(?i)(?:mrn|id|no|nr|number|nummer|acc\w{0,7}|patient|case|record|pid)\W{0,3}$"
+)
+
+
+def find_numbers(text: Text, numbers: frozenset[str], *, is_own=True) -> list[tuple[int, int]]:
+    """Start and end of record numbers, with blanks, hyphens, zeros and labels as people write them.
+
+    Parameters
+    ----------
+    text : Text
+    numbers : frozenset of str
+        From `normal_number`.
+    is_own : bool
+        Digits in several groups need five of them; seven, where the number is not the text's own.
+        A number of less than four digits needs a label before it.
+    """
+    found = []
+    units = list(_UNIT.finditer(text.plain)) if numbers else []
+    for i in range(len(units)):
+        if not any(u[0].isdigit() for u in units[i : i + 3]):
+            continue
+        run = ""
+        for j in range(i, min(i + 6, len(units))):
+            gap = text.plain[units[j - 1].end() : units[j].start()] if j > i else ""
+            if not re.fullmatch(r"[ ./_-]{0,2}", gap):
+                break
+            run += units[j][0].upper()
+            digits = run.isdigit()
+            if (run.lstrip("0") if digits else run) not in numbers or not re.search(r"\d", run):
+                continue
+            least = 4 if not digits or i == j else 5 if is_own else 7
+            before = text.plain[max(units[i].start() - 16, 0) : units[i].start()]
+            if len(run) >= least or _LABEL.search(before):
+                found.append((units[i].start(), units[j].end()))
+    return found
+
+
+def _is_birth(readings, births):
+    short = {(y % 100, m, d) for y, m, d in births}
+    return any(r in births or (r[0] < 100 and r in short) for r in readings)
+
+
+def redact(text: str, spans: Iterable[Span]) -> str:
+    """The text with what was found replaced, words as a whole and a name's parts as one.
+
+    Parameters
+    ----------
+    text : str
+    spans : iterable of Span
+        Places in the text as given.
+    """
+    merged: list[list[int]] = []
+    for start, end, _ in sorted(_whole_word(text, s) for s in spans):
+        between = text[merged[-1][1] : start] if merged else ""
+        if merged and (start <= merged[-1][1] or _PARTS.fullmatch(between)):
+            merged[-1][1] = max(end, merged[-1][1])
+        else:
+            merged.append([start, end])
+    for start, end in reversed(merged):
+        text = text[:start] + DELETED + text[end:]
+    return text
+
+
+_PARTS = re.compile(r"[ ,'’-]{1,2}(?:[^\W\d_]\.? )?")
+
+
+def _whole_word(text, span):
+    """A span to the ends of its word, with what hyphens and apostrophes tie to it."""
+    start, end, kind = span
+
+    def goes_on(at, step):
+        sign = text[at : at + 1] if at >= 0 else ""
+        if not sign or re.match(f"[{JOINED}]", sign):
+            return False
+        if (
+            sign.isalnum()
+            or unicodedata.category(sign)[0] == "M"
+            or unicodedata.category(sign) == "Cf"
+        ):
+            return True
+        beyond = text[at + step : at + step + 1] if at + step >= 0 else ""
+        return sign in "-‐‑'’ʼ`´_" and beyond.isalpha() and not re.match(f"[{JOINED}]", beyond)
+
+    is_name = not any(c.isdigit() for c in text[start:end])
+    while (is_name or text[start - 1 : start].isalnum()) and goes_on(start - 1, -1):
+        start -= 1
+    while (is_name or text[end : end + 1].isalnum()) and goes_on(end, 1):
+        end += 1
+    return Span(start, end, kind)
+
+
+def looks_like(text: str, words: Words, common: frozenset[str] = frozenset()) -> int:
+    """How often a text that `find` has passed still holds what looks like one of the names.
+
+    Letters alone of each chunk between blanks, and of two chunks, in a coarser folding: is a name in
+    them, or a chunk with a capital one change away from it (two, of nine letters)? And does `find` see
+    anything once markup and a broken encoding are mended?
+
+    Parameters
+    ----------
+    text : str
+    words : Words
+    common : frozenset of str
+        Words that are no near miss, from `common_words`.
+    """
+    mended = _mended(text)
+    n = len(find(read_text(mended), words)) if mended != text else 0
+    wanted = {
+        b for w in words.names if len(b := _bones(w)) > 4 and w not in vocabulary()["met ordinary"]
+    }
+    by_letter = {}
+    for name in wanted:
+        by_letter.setdefault(name[0], []).append(name)
+    for line in mended.splitlines():
+        chunks = [p for c in line.split() for p in re.split(r"[/-]", c) if p]
+        bones = [_bones(fold(read_text(c).plain)) for c in chunks]
+        for i, chunk in enumerate(chunks):
+            has_capital = any(c.isupper() for c in chunk)
+            pair = bones[i] + bones[i + 1] if i + 1 < len(chunks) else ""
+            n += any(
+                name in bones[i] if has_capital or len(name) > 6 else bones[i] == name
+                for name in wanted
+            ) or (has_capital and any(len(x) > 5 and pair.startswith(x) for x in wanted))
+            letters = meet(fold(chunk))
+            if (
+                has_capital
+                and letters not in common
+                and letters not in vocabulary()["met ordinary"]
+            ):
+                n += any(_is_near(bones[i], name) for name in by_letter.get(bones[i][:1], ()))
+    return n
+
+
+@functools.lru_cache(2**16)
+def _bones(letters):
+    """A coarser folding: one letter for those that ears and typists mix up, no double ones."""
+    kept = meet(letters)
+    for said, one in (
+        ("ph", "f"),
+        ("th", "t"),
+        ("ck", "k"),
+        ("ch", "k"),
+        ("sch", "s"),
+        ("sh", "s"),
+    ):
+        kept = kept.replace(said, one)
+    kept = kept.translate(str.maketrans("yjwcqz", "iivkks")).replace("h", "")
+    return re.sub(r"(.)\1+", r"\1", kept)
+
+
+@functools.lru_cache(2**18)
+def _is_near(a, b):
+    """At most one letter changed, added, lost or two swapped; of nine letters and more, two."""
+    most = 2 if len(b) > 8 else 1
+    if a == b or abs(len(a) - len(b)) > most or len(b) < 6:
+        return a == b
+    rows = [list(range(len(b) + 1))]
+    for i in range(1, len(a) + 1):
+        row = [i]
+        for j in range(1, len(b) + 1):
+            cost = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (a[i - 1] != b[j - 1]))
+            if i > 1 and j > 1 and a[i - 1] == b[j - 2] and a[i - 2] == b[j - 1]:
+                cost = min(cost, rows[-2][j - 2] + 1)
+            row.append(cost)
+        rows.append(row)
+    return rows[-1][-1] <= most
+
+
+def _mended(text):
+    """A text without markup, entities and UTF-8 that was read as another encoding."""
+
+    def decoded(match):
+        for encoding in ("cp1252", "latin-1"):
+            try:
+                return match[0].encode(encoding).decode("utf-8")
+            except UnicodeError:
+                pass
+        return match[0]
+
+    text = html.unescape(text.replace(DELETED, " . "))
+    return re.sub(r"[^\x00-\x7f]+", decoded, re.sub(r"</?\w[^<>]{0,60}>", "", text))
+
+
+def all_spans(
+    text: str,
+    own: Words,
+    others: Words = NOBODY,
+    everybody: Words = NOBODY,
+    common: frozenset[str] = frozenset(),
+) -> list[Span]:
+    """Everything that is found in a text, in its own places.
+
+    Parameters
+    ----------
+    text : str
+    own, others : Words
+        Of the patient, and of other persons in the headers and table rows of the study.
+    everybody : Words
+        Names in the headers and rows of all studies.
+    common : frozenset of str
+        From `common_words`.
+    """
+    read = read_text(text)
+    mine = find(read, own)
+    theirs = find(read, others, PERSON) + find(read, everybody, PERSON, is_own=False, common=common)
+    taken = {p for s in mine for p in range(s.start, s.end)}
+    theirs = [s for s in theirs if s.start not in taken and s.end - 1 not in taken]
+    return read.spans([*mine, *dict.fromkeys(theirs), *find_patterns(read)])
