@@ -7,37 +7,56 @@ the same key, and without the key nobody can compute an id from a record number.
 stays outside. Dates are shifted by a number of days that is fixed for a patient, so that intervals
 keep.
 
-Free text cannot be made safe by a program. A report that holds its own patient's name, record number,
-accession number or birth date, or the record or accession number of any other study or table row, is
-withheld (or, on request, has them replaced by `<DELETED>`); what looks like a date, telephone number,
-address or title with a name is counted and reported, for a person to read before anything is shared.
+Free text cannot be made safe by a program. A report is looked through for every name, number and birth
+date in any header of its study and in the tables' rows of it (`merlin.ingest.names` says how), and for
+names and numbers of all other studies and rows. Where it holds one, the study is withheld or, on
+request, has them replaced by `<DELETED>`. A second, coarser look at what is about to leave withholds
+studies with something like the patient's name in it. What may be a date, a telephone number, a title
+with a name or a signature is counted and reported, for a person to read before anything is shared.
 """
 
+import dataclasses
+import functools
 import hashlib
 import hmac
 import re
 import secrets
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
+from merlin.ingest.names import (
+    DELETED, NOBODY, OTHER_NUMBER, OWN, PERSON, Sought, Words, all_spans, common_words, find, find_numbers, looks_like,
+    normal_number, redact, words_of,
+)  # fmt: skip
+from merlin.ingest.patterns import Span, fold, read_text
+
 TAGS = ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
         "PatientAge", "AccessionNumber", "StudyDate", "Manufacturer")  # fmt: skip
-DELETED = "<DELETED>"
-MAX_AGE = 90  # older patients are written as 90
-# What may name a person or a day; each is counted, none is proof.
-PATTERNS = {
-    "date": r"\b(?:\d{1,2}[/.-]\d{1,2}[/.-](?:19|20)?\d{2}|(?:19|20)\d{2}-\d{2}-\d{2})\b",
-    "telephone": r"(?<!\d)(?:\+?\d{1,2}[ .-]?)?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)",
-    "e-mail": r"\b[\w.+-]+@[\w-]+\.[\w.]+\b",
-    "titled name": r"\b(?:Dr|Mr|Mrs|Ms|Prof)\.? [A-Z][a-z]+",
-    "date in words": r"\b(?:\d{1,2}\.? )?(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.? "
-    r"(?:\d{1,2},? )?(?:19|20)\d{2}\b",
-    "long number": r"\b\d{7,}\b",
+# Besides every element that holds a person's name: what tells a patient, and what else names one.
+NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
+         "ResponsiblePerson")  # fmt: skip
+NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "MedicalRecordLocator", "AdmissionID",
+           "PatientTelephoneNumbers", "PatientTelecomInformation", "RequestedProcedureID",
+           "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest")  # fmt: skip
+BIRTHS, ADDRESSES = ("PatientBirthDate",), ("PatientAddress",)
+# Columns of the tables that do the same, by what is in their names.
+COLUMNS = {
+    "births": r"birth|dob|geb|naiss|nacim|nasc",
+    "addresses": r"address|adresse|street|direccion|endereco",
+    "numbers": r"mrn|ssn|nhs|phone|telef|insur|record|patient(id|n(o|r|um))",
+    "others": r"physician|doctor|radiolog|author|sign|reader|read_?by|operator|surgeon|referr|attending"
+    r"|resident|technolog|provider|arzt|befund|zuweis|medecin|medico|lekar|hekim|lakar|lege",
+    "names": r"name|nom(bre|e)?$|vorname|prenom|apellid|cognome|nazwisk|imie|jmeno|prijmeni|^patient(in)?$",
 }
+NO_PERSONS = re.compile(
+    r"file|hospital|site|institution|code|diagnos|study|series|organ|device|model"
+)
+MAX_AGE = 90  # older patients are written as 90
 REPORT_COLUMNS = ("accession", "findings")
 CODE_COLUMNS = ("patient_id", "date", "vocabulary", "code")
 
@@ -107,13 +126,31 @@ def shift_days(key, patient):
     return place - 365 if place < 365 else place - 364
 
 
+@dataclass(frozen=True)
+class Study:
+    """One study of a tree.
+
+    Attributes
+    ----------
+    header : Dataset
+        `TAGS` of its first file.
+    files : list of Path
+    said : set of (str, str)
+        Keyword and value of all that names a person or is one's number, in any of its files.
+    """
+
+    header: object
+    files: list[Path]
+    said: set[tuple[str, str]]
+
+
 def find_studies(folder):
     """DICOM files of a tree by study.
 
     Returns
     -------
-    studies : dict of str to (Dataset, list of Path)
-        Study instance UID → one header with `TAGS`, and the study's files.
+    studies : dict of str to Study
+        By study instance UID.
     n_unread : int
         Files whose header could not be read as DICOM.
 
@@ -129,47 +166,91 @@ def find_studies(folder):
     found, n_unread = {}, 0
     for path in tqdm(sorted(p for p in Path(folder).rglob("*") if p.is_file()), desc="headers"):
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
-            uid = str(header.get("StudyInstanceUID", ""))
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            uid, said = str(header.get("StudyInstanceUID", "")), _said(header)
         except Exception:  # noqa: BLE001 - a damaged header may raise anything, with its bytes inside
             uid = ""
-        if uid:
-            found.setdefault(uid, (header, []))[1].append(path)
-        else:
+        if not uid:
             n_unread += 1
+            continue
+        if uid not in found:
+            facts = pydicom.Dataset()
+            for tag in (t for t in TAGS if t in header):
+                facts.add(header[tag])
+            found[uid] = Study(facts, [], set())
+        found[uid].files.append(path)
+        found[uid].said.update(said)
     if not found:
         raise Refused(f"no DICOM study in {folder} ({n_unread} files of other kinds)")
     return found, n_unread
 
 
+FRAMES = (0x52009229, 0x52009230)  # thousands of items in a multi-frame file, without persons
+
+
+def _said(header):
+    """Keyword and value of all that names a person or is one's number in a header."""
+    from pydicom.datadict import dictionary_VR, keyword_for_tag
+
+    found = set()
+    for tag in header.keys():
+        keyword, vr = keyword_for_tag(tag), header.get_item(tag).VR
+        if vr is None and keyword:  # the file leaves it to the dictionary
+            vr = dictionary_VR(tag)
+        if vr == "SQ" and tag not in FRAMES:
+            found |= {pair for item in header[tag].value or () for pair in _said(item)}
+        elif vr == "PN" or keyword in NUMBERS + BIRTHS + ADDRESSES:
+            value = header[tag].value
+            values = [value] if header[tag].VM < 2 else value
+            found |= {(keyword, str(v).strip()) for v in values if v is not None and str(v).strip()}
+    return found
+
+
 def own_words(header):
     """What a patient's header says that their report must not: names, numbers, birth date."""
-    name = re.split(r"[\^ ,=]+", str(header.get("PatientName", "")))
-    words = [w for w in name if len(w) > 1]
-    words += [str(header.get(t, "")).strip() for t in ("PatientID", "AccessionNumber")]
-    born = pd.to_datetime(str(header.get("PatientBirthDate", "")), format="%Y%m%d", errors="coerce")
-    if not pd.isna(born):
-        y, m, d = born.year, born.month, born.day
-        short, full = born.strftime("%b"), born.strftime("%B")
-        words += [born.strftime("%Y%m%d"), f"{y}-{m:02}-{d:02}"]
-        for a, b in ((m, d), (d, m)):  # either order, with and without zeros, long and short years
-            for sign in "/.-":
-                words += [f"{x}{sign}{z}{sign}{year}" for x, z in ((a, b), (f"{a:02}", f"{b:02}"))
-                          for year in (y, f"{y % 100:02}")]  # fmt: skip
-        for month in (short, full):
-            words += [
-                f"{month} {d}, {y}",
-                f"{month} {d} {y}",
-                f"{d} {month} {y}",
-                f"{d}. {month} {y}",
-            ]
-    return [w for w in dict.fromkeys(words) if len(w) > 1]
+    return _words(_said(header), own=True)
 
 
-def _pattern(word):
-    """How a word is looked for: names of two letters with their capital, all else in any case."""
-    plain = rf"(?<!\w){re.escape(word)}(?!\w)"
-    return re.compile(plain, 0 if len(word) == 2 else re.IGNORECASE)
+def _words(said, *, own):
+    """Words of the patient, or of all other persons, from what headers say."""
+    of = lambda keywords: sorted(v for k, v in said if k in keywords)  # noqa: E731
+    if own:
+        return words_of(of(NAMES), of(NUMBERS), of(BIRTHS), of(ADDRESSES))
+    return words_of(v for k, v in said if k not in NAMES + NUMBERS + BIRTHS + ADDRESSES)
+
+
+def people_in(table, by):
+    """Persons in the rows of a table.
+
+    Parameters
+    ----------
+    table : DataFrame of str
+        Columns whose names speak of persons, numbers or birth dates (`COLUMNS`) are read.
+    by : str
+        Column of the key.
+
+    Returns
+    -------
+    dict of str to (Words, Words)
+        The patient's and other persons', by key.
+    """
+    kinds = {}
+    for column in table.columns.difference([by, *REPORT_COLUMNS, *CODE_COLUMNS, "impression"]):
+        spelled = re.sub(r"[\s_.-]+", "", "".join(read_text(str(column)).plain.lower()))
+        kind = next((k for k, p in COLUMNS.items() if re.search(p, fold(spelled))), None)
+        if kind and not NO_PERSONS.search(fold(spelled)):
+            kinds.setdefault(kind, []).append(column)
+    found = {}
+    if not kinds:
+        return found
+    said = {k: table[c].fillna("").astype(str).to_numpy() for k, c in kinds.items()}
+    for i, key in enumerate(table[by]):
+        row = {k: [v for v in cells[i] if v.strip()] for k, cells in said.items()}
+        others = words_of(row.pop("others", ()))
+        own = words_of(**row)
+        before = found.get(key, (NOBODY, NOBODY))
+        found[key] = (before[0] | own, before[1] | others)
+    return found
 
 
 def scan_text(text, words):
@@ -178,36 +259,27 @@ def scan_text(text, words):
     Returns
     -------
     dict of str to int
-        `own identifier`, and the names of `PATTERNS`.
+        `own identifier`, and the kinds of `merlin.ingest.patterns`.
     """
-    own = sum(len(_pattern(w).findall(text)) for w in words)
-    counts = {"own identifier": own} | {k: len(re.findall(p, text)) for k, p in PATTERNS.items()}
-    return {k: n for k, n in counts.items() if n}
+    return dict(Counter(s.kind for s in all_spans(text, Sought(words))))
 
 
 def identifiers_in(text, known):
-    """Those of `known` (in `one_spelling`) that stand in a text, as it spells them, the longest first.
+    """Those of `known` that stand in a text, as it spells them, the longest first."""
+    read = read_text(text)
+    spans = [Span(a, b, "") for a, b in find_numbers(read, _normal(frozenset(known)), is_own=False)]
+    return sorted({text[s.start : s.end] for s in read.spans(spans)}, key=len, reverse=True)
 
-    Up to four words with what stands between them: ids may hold blanks and hyphens.
-    """
-    words = list(re.finditer(r"\w+", text))
-    said = {text[a.start() : b.end()] for i, a in enumerate(words) for b in words[i : i + 4]}
-    return sorted((t for t in said if one_spelling(t) in known), key=len, reverse=True)
+
+@functools.lru_cache(4)
+def _normal(known):
+    return frozenset(map(normal_number, known))
 
 
 def telling(identifiers):
     """Identifiers that are one wherever they stand: no short number (an age, a size), no word (`NONE`)."""
     has_digit = {i for i in identifiers if any(c.isdigit() for c in i)}
-    return {i for i in has_digit if len(i) > 3 and not (len(i) < 5 and i.isdigit())}
-
-
-def redact(text, words):
-    """The text with its own patient's identifiers, and all that `PATTERNS` match, replaced."""
-    for word in words:
-        text = _pattern(word).sub(DELETED, text)
-    for pattern in PATTERNS.values():
-        text = re.sub(pattern, DELETED, text)
-    return text
+    return frozenset(i for i in has_digit if len(i) > 3 and not (len(i) < 5 and i.isdigit()))
 
 
 def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
@@ -246,48 +318,44 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
     reports, codes = _spelled(reports, codes)
     found, n_unread = find_studies(folder)
     shared = _shared_accessions(found)
-    headers = [h.get(t, "") for h, _ in found.values() for t in ("PatientID", "AccessionNumber")]
-    tables = list(reports.index)
-    if codes is not None:
-        tables += [i for c in ("patient_id", "accession") if c in codes for i in codes[c]]
-    known = telling({one_spelling(i) for i in headers} | set(tables))
+    known = _known_numbers(found, reports, codes)
+    sought = _sought(found, reports, codes, known)
     rows, hits, left_out, patients, studies, own = [], [], [], {}, {}, {}
     if n_unread:
         left_out.append(("", f"{n_unread} files are no readable DICOM"))
-    for uid, (header, files) in tqdm(found.items(), desc="studies"):
-        accession = one_spelling(header.get("AccessionNumber", ""))
-        patient = one_spelling(header.get("PatientID", ""))
+    for uid, study in tqdm(found.items(), desc="studies"):
+        accession, patient = _ids(study.header)
         study_id = "S" + hashed(key, "study", uid)
         if not patient or accession in shared:
             why = "no patient id in its headers" if not patient else SHARED
             left_out.append((study_id, why))
             continue
-        own[study_id] = own_words(header)
+        own[study_id] = sought[uid].own
         patients[patient] = patient_id = "P" + hashed(key, "patient", patient)
-        own.setdefault(patient_id, []).extend(own[study_id])
+        own[patient_id] = own.get(patient_id, NOBODY) | own[study_id]
         if accession:
             studies[accession] = study_id
         said = reports.loc[accession] if accession and accession in reports.index else {}
-        texts, part = _texts(said, own[study_id], known, study_id, redacts)
+        place = int(hashed(key, "split", patient, 8), 16) % 5
+        row = dict(study_id=study_id, patient_id=patient_id, site="internal",
+                   split={3: "val", 4: "test"}.get(place, "train"),
+                   volume=f"volumes/{study_id}.nii.gz",
+                   **_about(study.header, key, patient, sought[uid]))  # fmt: skip
+        texts, part, why = _texts(said, sought[uid], study_id, redacts)
         hits += part
-        if any(taken == "study withheld" for *_, taken in part):
-            left_out.append((study_id, WITHHELD))
+        if why:
+            left_out.append((study_id, why))
             continue
-        path = Path(out) / "volumes" / f"{study_id}.nii.gz"
+        path = Path(out) / row["volume"]
         if not path.exists():  # else an interrupted call wrote it whole
             try:
-                volume = _read_study(files, load_volume)
+                volume = _read_study(study.files, load_volume)
             except (UnreadableScan, OSError) as error:
-                reason = str(error).split(": ", 1)[-1]
-                left_out.append((study_id, redact(reason, [*own[study_id], uid])[:300]))
+                reason = str(error).split(": ", 1)[-1].replace(uid, DELETED)
+                left_out.append((study_id, redact(reason, all_spans(reason, sought[uid]))[:300]))
                 continue
             save(path, volume)  # a full disk ends the call, which then resumes; no study is lost
-        place = int(hashed(key, "split", patient, 8), 16) % 5
-        rows.append(
-            dict(study_id=study_id, patient_id=patient_id, site="internal",
-                 split={3: "val", 4: "test"}.get(place, "train"),
-                 volume=f"volumes/{study_id}.nii.gz", **_about(header, key, patient), **texts)
-        )  # fmt: skip
+        rows.append(row | texts)
     manifest = pd.DataFrame(rows)
     made = Cohort(
         manifest,
@@ -301,8 +369,53 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
     return made
 
 
-WITHHELD = "its report names the patient, or a number of another study; mend it, or use --redact"
+WITHHELD = (
+    "its report names the patient, another person of its headers or tables, or a number of another"
+)
+WITHHELD += " study; mend it, or use --redact"
+ALIKE = (
+    "its report holds what looks like the patient's name, spelt another way; read it and mend it"
+)
 SHARED = "its accession number is that of another study too: no telling whose report is whose"
+
+
+def _ids(header):
+    return tuple(one_spelling(header.get(t, "")) for t in ("AccessionNumber", "PatientID"))
+
+
+def _known_numbers(found, reports, codes):
+    """Record and accession numbers of everybody in headers and tables."""
+    said = [v for s in found.values() for k, v in s.said if k in NUMBERS]
+    tables = list(reports.index)
+    if codes is not None:
+        tables += [i for c in ("patient_id", "accession") if c in codes for i in codes[c]]
+    return telling({one_spelling(i) for i in said} | set(tables))
+
+
+def _sought(found, reports, codes, known):
+    """Who is looked for in each study's report: uid → Sought."""
+    by_accession = people_in(reports.reset_index(), "accession")
+    by_patient = people_in(codes, "patient_id") if codes is not None else {}
+    tables = [w for part in (by_accession, by_patient) for pair in part.values() for w in pair]
+    own, others = {}, {}
+    for uid, study in found.items():
+        accession, patient = _ids(study.header)
+        rows = [by_accession.get(accession), by_patient.get(patient)]
+        rows = [r for r in rows if r]
+        own[uid] = functools.reduce(
+            Words.__or__, [r[0] for r in rows], _words(study.said, own=True)
+        )
+        others[uid] = functools.reduce(
+            Words.__or__, [r[1] for r in rows], _words(study.said, own=False)
+        )
+    everyone = [*own.values(), *others.values(), *tables]
+    everybody = Words(
+        frozenset(n for w in everyone for n in w.names),
+        frozenset(n for w in everyone for n in w.joined),
+    )
+    texts = reports["findings"] + " " + reports.get("impression", "")
+    common, numbers = common_words(texts.fillna("").astype(str)), _normal(known)
+    return {u: Sought(own[u], others[u], everybody, common, numbers) for u in found}
 
 
 def _spelled(reports, codes):
@@ -324,26 +437,27 @@ def _spelled(reports, codes):
 
 def _shared_accessions(found):
     """Accession numbers that stand in the headers of several studies."""
-    numbers = pd.Series([one_spelling(h.get("AccessionNumber", "")) for h, _ in found.values()])
+    numbers = pd.Series([_ids(s.header)[0] for s in found.values()])
     return set(numbers[numbers.duplicated() & (numbers != "")])
 
 
-def _texts(said, own, known, study_id, redacts):
-    """A study's report as it may leave, and what was found in it."""
-    texts, hits = {"findings": "", "impression": ""}, []
+def _texts(said, sought, study_id, redacts):
+    """A study's report as it may leave, what was found in it, and why it may not leave."""
+    texts, hits, why = {"findings": "", "impression": ""}, [], ""
     for column in texts:
         text = str(said.get(column, "") or "")
-        others = [
-            i for i in identifiers_in(text, known) if not any(_pattern(w).search(i) for w in own)
-        ]
-        found = scan_text(text, own)
-        if others:
-            found["number of another study"] = len(others)
-        names = {"own identifier", "number of another study"} & set(found)
+        spans = all_spans(text, sought)
+        found = Counter(s.kind for s in spans)
+        names = {OWN, PERSON, OTHER_NUMBER} & set(found)
         taken = "replaced" if redacts else "study withheld" if names else "kept"
         hits += [(study_id, column, kind, n, taken) for kind, n in found.items()]
-        texts[column] = redact(text, [*own, *others]) if redacts else text
-    return texts, hits
+        why = WITHHELD if names and not redacts else why
+        texts[column] = redact(text, spans) if redacts else text
+    for column, text in texts.items():  # the last look: nothing may have slipped through
+        if not why and (n := looks_like(text, sought.own | sought.others, sought.common)):
+            hits.append((study_id, column, "looks like a name", n, "study withheld"))
+            why = ALIKE
+    return texts, hits, why
 
 
 def _require_columns(reports, codes):
@@ -362,7 +476,7 @@ def _read_study(files, load):
         return load(folder)
 
 
-def _about(header, key, patient):
+def _about(header, key, patient, sought):
     sex = str(header.get("PatientSex", ""))[:1].upper()
     age = _age(header)
     date = pd.to_datetime(str(header.get("StudyDate", "")), format="%Y%m%d", errors="coerce")
@@ -371,13 +485,13 @@ def _about(header, key, patient):
         sex=sex if sex in "FM" else "",
         age="" if age is None else str(min(age, MAX_AGE)),
         date="" if pd.isna(date) else moved.date().isoformat(),
-        manufacturer=_unless_own(str(header.get("Manufacturer", "")), own_words(header)),
+        manufacturer=_unless_own(str(header.get("Manufacturer", "")), sought.own | sought.others),
     )
 
 
 def _unless_own(text, words):
-    """The text, or nothing where it holds one of the patient's own words."""
-    return "" if any(_pattern(w).search(text) for w in words) else text
+    """The text, or nothing where it holds one of these persons' words, or something like them."""
+    return "" if find(read_text(text), words) or looks_like(text, words) else text
 
 
 def _age(header):
@@ -412,6 +526,10 @@ def _coded(codes, key, patients, studies, kept):
     ).reset_index(drop=True)
 
 
+# Cells with words that are not ours.
+WRITTEN = ("findings", "impression", "manufacturer", "vocabulary", "code")
+
+
 def _refuse_leaks(made, known, taken, own):
     """A last look before anything is handed over.
 
@@ -431,18 +549,14 @@ def _refuse_leaks(made, known, taken, own):
         if "study_id" not in table:
             continue
         whose = "patient_id" if name == "codes" else "study_id"
-        columns = table.columns.difference(["study_id", "patient_id", "volume", "date"])
         for key, rows in table.groupby(whose):
-            # A short number may be an age, any number a code.
-            words = [
-                w
-                for w in dict.fromkeys(own.get(key, ()))
-                if not w.isdigit() or (len(w) > 3 and name != "codes")
-            ]
-            patterns = [_pattern(w) for w in words]
-            for column in columns:
-                text = "\n".join(rows[column].unique())
-                if any(p.search(text) for p in patterns):
+            words = own.get(key, NOBODY)
+            if name == "codes":  # any number may be a code
+                words = dataclasses.replace(
+                    words, numbers=frozenset(n for n in words.numbers if not n.isdigit())
+                )
+            for column in table.columns.intersection(WRITTEN):
+                if find(read_text("\n".join(rows[column].unique())), words):
                     raise Refused(
                         f"{name}, column {column}, {whose} {key}: holds a name, number or birth date "
                         "of its patient"

@@ -20,21 +20,22 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from merlin.ingest.patterns import (
     JOINED,
     Span,
     Text,
-    dates_in,
     find_patterns,
     fold,
     meet,
+    outermost,
     read_text,
     vocabulary,
 )  # fmt: skip
 
 DELETED = "<DELETED>"
-OWN, PERSON = "own identifier", "name of another person"
+OWN, PERSON, OTHER_NUMBER = "own identifier", "name of another person", "number of another study"
 _LONGEST = 6  # words of a text that are tried as one name: de la Peña y Díaz
 
 
@@ -85,8 +86,34 @@ class Words:
 NOBODY = Words()
 
 
+@dataclass(frozen=True)
+class Sought:
+    """Who is looked for in a report.
+
+    Attributes
+    ----------
+    own, others : Words
+        Of its patient, and of other persons in the headers and table rows of the study.
+    everybody : Words
+        Names in the headers and rows of all studies.
+    common : frozenset of str
+        From `common_words`.
+    numbers : frozenset of str
+        Record numbers of everybody, from `normal_number`.
+    """
+
+    own: Words = NOBODY
+    others: Words = NOBODY
+    everybody: Words = NOBODY
+    common: frozenset[str] = frozenset()
+    numbers: frozenset[str] = frozenset()
+
+
 def words_of(
-    names: Iterable[str] = (), numbers: Iterable[str] = (), births: Iterable[str] = ()
+    names: Iterable[str] = (),
+    numbers: Iterable[str] = (),
+    births: Iterable[str] = (),
+    addresses: Iterable[str] = (),
 ) -> Words:
     """Words of one person.
 
@@ -98,17 +125,22 @@ def words_of(
         Record, accession, telephone numbers. One without a digit is taken for a name.
     births : iterable of str
         Dates of birth, YYYYMMDD or as people write them.
+    addresses : iterable of str
+        Streets and towns: looked for whole.
     """
-    found, joined, days = set(), set(), set()
-    numbers = list(numbers)
-    for group in "=".join([*names, *(n for n in numbers if not re.search(r"\d", n))]).split("="):
+    names, numbers = list(names), list(numbers)
+    names += [n for n in numbers if not re.search(r"\d", n)]
+    numbers = [n for n in [*numbers, *names] if re.search(r"\d", n)]
+    found, joined = set(), set()
+    for group in "=".join(names).split("="):
         parts, signs = _name_parts(group)
         found |= parts
         joined |= signs
-    for born in births:
-        for *_, readings in dates_in(read_text(str(born)).plain):
-            days |= {r for r in readings if all(r)}
-    plain = {normal_number(n) for n in numbers if re.search(r"\d", n)}
+    for line in re.split(r"[\^,;=\n]", "\n".join(addresses)):
+        whole = meet("".join(w.letters for w in read_text(line).words))
+        found |= {whole} if len(whole) > 5 else set()
+    days = {r for b in births for *_, said in read_text(str(b)).dates for r in said if all(r)}
+    plain = {normal_number(n) for n in numbers} - {""}
     return Words(frozenset(found), frozenset(joined), frozenset(plain), frozenset(days))
 
 
@@ -200,18 +232,23 @@ def _find_names(text, words, is_own, common):
     strong, weak = set(), {}
     for i in range(n):
         run = ""
-        for j in range(i, min(i + _LONGEST, n)):
+        for j in range(i, n):
             if j > i and not _INSIDE.fullmatch(text.gap(j - 1)):
                 break
             run += text.words[j].letters
+            if j >= i + _LONGEST and len(run) > j - i + 1:  # single letters are a name spaced out
+                break
             met = meet(run)
-            if len(met) >= 4 and met[:4] not in words.openings:
+            has_prefix = "\u0590" <= run[:1] < "\u0700"  # particles of Arabic and Hebrew
+            if len(met) >= 4 and met[:4] not in words.openings and not has_prefix:
                 break
             said = _strength(text, i, j, met, words, i in titled, is_own, common)
             if said == "strong":
                 strong.update(range(i, j + 1))
             elif said == "weak":
                 weak.update(dict.fromkeys(range(i, j + 1), met))
+    if not strong and len(weak) < 2:
+        return
     beside = [k for k in range(n - 1) if _BESIDE.fullmatch(text.gap(k))]
     for k in beside:  # two parts of a name, neither of which would do alone: Rose Young; Li, An
         pair = {weak.get(k), weak.get(k + 1)}
@@ -229,7 +266,8 @@ def _strength(text, i, j, met, words, is_titled, is_own, common):
     said, first = vocabulary(), text.words[i]
     has_capital = first.shape != "lower"
     exact = met in words.names
-    if not exact and not ((has_capital or is_titled) and _is_inflected(met, words, said)):
+    last = len(text.words[j].letters) if j > i else 99
+    if not exact and not ((has_capital or is_titled) and _is_inflected(met, last, words, said)):
         return ""
     if is_titled:
         return "strong"
@@ -247,13 +285,18 @@ def _strength(text, i, j, met, words, is_titled, is_own, common):
         return "weak" if is_word or n_letters < 5 or not exact else "strong"
     in_mixed = first.shape == "title" and not text.is_shouted
     if is_word:
-        return "strong" if in_mixed and not _starts_sentence(text, i) else "weak"
+        at = first.start
+        is_month = any(start <= at < end for start, end, _ in text.dates)
+        is_name = in_mixed and not is_month and not _starts_sentence(text, i)
+        return "strong" if is_name else "weak"
     return "strong" if in_mixed or (text.is_shouted and n_letters > 2) else "weak"
 
 
-def _is_inflected(met, words, said):
-    """Is it a name of four letters and more with an ending of some language?"""
-    for k in range(1, 6):
+def _is_inflected(met, n_last, words, said):
+    """Is it a name of four letters and more with an ending of some language, in its last word?"""
+    if "\u0590" <= met[0] < "\u0700":  # Hebrew and Arabic hang particles before a name
+        return any(met[k:] in words.names for k in range(1, min(4, len(met) - 2)))
+    for k in range(1, min(6, n_last)):
         start, ending = met[:-k], met[-k:]
         if len(start) < 4:
             return False
@@ -320,7 +363,7 @@ def find_numbers(text: Text, numbers: frozenset[str], *, is_own=True) -> list[tu
     found = []
     units = list(_UNIT.finditer(text.plain)) if numbers else []
     for i in range(len(units)):
-        if not any(u[0].isdigit() for u in units[i : i + 3]):
+        if not any(u[0][0].isdigit() for u in units[i : i + 3]):
             continue
         run = ""
         for j in range(i, min(i + 6, len(units))):
@@ -364,7 +407,7 @@ def redact(text: str, spans: Iterable[Span]) -> str:
     return text
 
 
-_PARTS = re.compile(r"[ ,'’-]{1,2}(?:[^\W\d_]\.? )?")
+_PARTS = re.compile(r"[\s,'’-]{1,2}(?:[^\W\d_]\.? )?")
 
 
 def _whole_word(text, span):
@@ -373,13 +416,9 @@ def _whole_word(text, span):
 
     def goes_on(at, step):
         sign = text[at : at + 1] if at >= 0 else ""
-        if not sign or re.match(f"[{JOINED}]", sign):
+        if not sign or (re.match(f"[{JOINED}]", sign) and sign not in "\uff9e\uff9f"):
             return False
-        if (
-            sign.isalnum()
-            or unicodedata.category(sign)[0] == "M"
-            or unicodedata.category(sign) == "Cf"
-        ):
+        if sign.isalnum() or unicodedata.category(sign) in ("Mn", "Mc", "Me", "Cf"):
             return True
         beyond = text[at + step : at + step + 1] if at + step >= 0 else ""
         return sign in "-‐‑'’ʼ`´_" and beyond.isalpha() and not re.match(f"[{JOINED}]", beyond)
@@ -408,30 +447,33 @@ def looks_like(text: str, words: Words, common: frozenset[str] = frozenset()) ->
     """
     mended = _mended(text)
     n = len(find(read_text(mended), words)) if mended != text else 0
-    wanted = {
-        b for w in words.names if len(b := _bones(w)) > 4 and w not in vocabulary()["met ordinary"]
-    }
-    by_letter = {}
-    for name in wanted:
-        by_letter.setdefault(name[0], []).append(name)
+    by_letter: dict[str, list[str]] = {}
+    for name in {_bones(w) for w in words.names - vocabulary()["met ordinary"]}:
+        if len(name) > 4:
+            by_letter.setdefault(name[0], []).append(name)
+    wanted = [name for names in by_letter.values() for name in names]
     for line in mended.splitlines():
-        chunks = [p for c in line.split() for p in re.split(r"[/-]", c) if p]
-        bones = [_bones(fold(read_text(c).plain)) for c in chunks]
-        for i, chunk in enumerate(chunks):
-            has_capital = any(c.isupper() for c in chunk)
-            pair = bones[i] + bones[i + 1] if i + 1 < len(chunks) else ""
-            n += any(
-                name in bones[i] if has_capital or len(name) > 6 else bones[i] == name
-                for name in wanted
-            ) or (has_capital and any(len(x) > 5 and pair.startswith(x) for x in wanted))
-            letters = meet(fold(chunk))
-            if (
-                has_capital
-                and letters not in common
+        chunks = [_chunk(c) for c in re.split(r"[\s/-]+", line)]
+        for (bones, letters, has_capital), (after, *_) in pairwise([*chunks, ("", "", False)]):
+            within = [x for x in wanted if x in bones and (has_capital or len(x) > 6 or x == bones)]
+            if within or not has_capital:
+                n += bool(within)
+                continue
+            near = by_letter.get(bones[:1], ())
+            pair = bones + after
+            n += any(len(x) > 5 and pair.startswith(x) for x in near) or (
+                letters not in common
                 and letters not in vocabulary()["met ordinary"]
-            ):
-                n += any(_is_near(bones[i], name) for name in by_letter.get(bones[i][:1], ()))
+                and any(_is_near(bones, x) for x in near)
+            )
     return n
+
+
+@functools.lru_cache(2**18)
+def _chunk(chunk):
+    """A chunk's letters, coarsely and not so, and does it hold a capital?"""
+    letters = fold(read_text(chunk).plain)
+    return _bones(letters), meet(letters), chunk != chunk.lower()
 
 
 @functools.lru_cache(2**16)
@@ -447,7 +489,8 @@ def _bones(letters):
         ("sh", "s"),
     ):
         kept = kept.replace(said, one)
-    kept = kept.translate(str.maketrans("yjwcqz", "iivkks")).replace("h", "")
+    kept = kept.translate(str.maketrans("yjwcqz", "iivkks"))
+    kept = kept[:1] + kept[1:].replace("h", "")
     return re.sub(r"(.)\1+", r"\1", kept)
 
 
@@ -484,28 +527,14 @@ def _mended(text):
     return re.sub(r"[^\x00-\x7f]+", decoded, re.sub(r"</?\w[^<>]{0,60}>", "", text))
 
 
-def all_spans(
-    text: str,
-    own: Words,
-    others: Words = NOBODY,
-    everybody: Words = NOBODY,
-    common: frozenset[str] = frozenset(),
-) -> list[Span]:
-    """Everything that is found in a text, in its own places.
-
-    Parameters
-    ----------
-    text : str
-    own, others : Words
-        Of the patient, and of other persons in the headers and table rows of the study.
-    everybody : Words
-        Names in the headers and rows of all studies.
-    common : frozenset of str
-        From `common_words`.
-    """
+def all_spans(text: str, sought: Sought) -> list[Span]:
+    """Everything that is found in a text, in its own places; what is the patient's own is that alone."""
     read = read_text(text)
-    mine = find(read, own)
-    theirs = find(read, others, PERSON) + find(read, everybody, PERSON, is_own=False, common=common)
+    mine = outermost(find(read, sought.own))
     taken = {p for s in mine for p in range(s.start, s.end)}
-    theirs = [s for s in theirs if s.start not in taken and s.end - 1 not in taken]
-    return read.spans([*mine, *dict.fromkeys(theirs), *find_patterns(read)])
+    more = find(read, sought.others, PERSON)
+    more += find(read, sought.everybody, PERSON, is_own=False, common=sought.common)
+    numbers = find_numbers(read, sought.numbers, is_own=False)
+    more = outermost(more) + outermost([Span(a, b, OTHER_NUMBER) for a, b in numbers])
+    more = [s for s in more if s.start not in taken and s.end - 1 not in taken]
+    return read.spans([*mine, *more, *find_patterns(read)])

@@ -68,7 +68,7 @@ class Text:
     @functools.cached_property
     def dates(self) -> list[tuple[int, int, set[tuple[int, int, int]]]]:
         """`dates_in` of the plain text."""
-        return list(dates_in(self.plain))
+        return list(dates_in(self))
 
     @functools.cached_property
     def titled(self) -> list[tuple[int, int, int]]:
@@ -101,7 +101,7 @@ def vocabulary() -> dict[str, frozenset[str]]:
 def fold(word: str) -> str:
     """A word's bare letters: no case, no accents, no width; Latin for Cyrillic and Greek."""
     apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", word).casefold())
-    return "".join(c for c in apart.translate(_LETTERS) if c.isalpha() and c.isprintable())
+    return "".join(c for c in apart.replace("ου", "ou").translate(_LETTERS) if c.isalpha())
 
 
 @functools.lru_cache(2**18)
@@ -219,10 +219,12 @@ _WORD_DATES = [
 ]
 
 
-def dates_in(plain: str) -> Iterator[tuple[int, int, set[tuple[int, int, int]]]]:
+def dates_in(text: Text) -> Iterator[tuple[int, int, set[tuple[int, int, int]]]]:
     """Start and end of each date, and the (year, month, day) that it may mean; 0 for what it leaves out."""
+    if not re.search(r"\d", text.plain):
+        return
     for pattern in _DATES:
-        for m in pattern.finditer(plain):
+        for m in pattern.finditer(text.plain):
             said = m.groupdict()
             a, b, y = (int(said.get(k) or 0) for k in "aby")
             year = y + _ERAS.get(said.get("e"), 0)
@@ -230,12 +232,16 @@ def dates_in(plain: str) -> Iterator[tuple[int, int, set[tuple[int, int, int]]]]
             if readings and (a or b):
                 yield m.start(), m.end(), readings
     months = vocabulary()["months"]
-    for pattern in _WORD_DATES:
-        for m in pattern.finditer(plain):
+    for word in text.words:
+        if not (month := months.get(word.letters)):
+            continue
+        near = max(word.start - 10, 0), word.end + 24
+        for m in (m for p in _WORD_DATES for m in p.finditer(text.plain, *near)):
             said = m.groupdict()
-            day, month = int(said.get("a") or 0), months.get(fold(m["m"]))
-            # `may` and `mar` are words: without a year, the month needs its capital or an odd spelling.
-            if month and day <= 31 and (said.get("y") or m["m"][0].isupper() or len(m["m"]) > 3):
+            day = int(said.get("a") or 0)
+            # `may` and `mar` are words: without a year, the month needs its capital or more letters.
+            is_month = said.get("y") or word.shape != "lower" or len(word.letters) > 3
+            if m.start("m") == word.start and day <= 31 and is_month:
                 yield m.start(), m.end(), {(int(said.get("y") or 0), month, day)}
 
 
@@ -249,11 +255,11 @@ def find_patterns(text: Text) -> list[Span]:
     words = text.words
     spans += [Span(words[i].start, words[k].end, "titled name") for i, _, k in text.titled]
     spans += [Span(words[j].start, words[k].end, "signature") for j, k in _signatures(text)]
-    return _without_doubles(spans)
+    return outermost(spans)
 
 
-def _without_doubles(spans: list[Span]) -> list[Span]:
-    """Spans that lie in no other: a date is not a long number, too."""
+def outermost(spans: list[Span]) -> list[Span]:
+    """Spans that lie in no other, in order: a date is not a long number, too."""
     kept: list[Span] = []
     for span in sorted(set(spans), key=lambda s: (s.start, -s.end)):
         if not kept or span.end > kept[-1].end:
@@ -264,14 +270,13 @@ def _without_doubles(spans: list[Span]) -> list[Span]:
 def is_title(text: Text, i: int) -> bool:
     """Does a word announce a name: Dr., Frau, Mme?"""
     said, word = vocabulary(), text.words[i]
-    if re.search(r"\d ?$", text.before(i)):  # 12 Fr, 24 hr
-        return False
+    is_dotted = word.letters in said["dotted"]
+    if not (is_dotted or word.letters in said["titles"]) or re.search(r"\d ?$", text.before(i)):
+        return False  # 12 Fr, 24 hr
     has_dot = text.plain[word.end : word.end + 1] == "."
-    if word.letters in said["dotted"]:
+    if is_dotted:
         return has_dot or (word.shape == "title" and word.end - word.start > 1)
-    return word.letters in said["titles"] and (
-        has_dot or word.shape != "lower" or len(word.letters) > 3
-    )
+    return has_dot or word.shape != "lower" or len(word.letters) > 3
 
 
 def _titled(text: Text) -> Iterator[tuple[int, int, int]]:
@@ -322,40 +327,45 @@ def _name_end(text: Text, j: int, *, may_be_lower=False, with_comma=False) -> in
 def _signatures(text: Text) -> Iterator[tuple[int, int]]:
     """First and last word numbers of names that sign, or stand in a field for a person's name."""
     said, words = vocabulary(), text.words
+    signed, labels, told = said["signed"], said["labels"], said["told"]
     for i, word in enumerate(words[:-1]):
-        least, j = 1, i + 1
-        gap = text.gap(i)
-        if word.letters in said["signed"] and ":" in gap:
-            least = 2
-        elif word.letters in said["labels"] and (":" in gap or word.letters == "gez"):
-            pass
-        elif word.letters in said["signed"] | said["told"]:
-            by = said["by"] if word.letters in said["signed"] else said["said_to"]
-            near = range(i + 1, min(i + 6, len(words) - 1))
-            j = next((k + 1 for k in near if words[k].letters in by), 0)
-            least = 1 if word.letters in said["signed"] else 2
-            if not j or re.search(r"[.!?]\s", text.plain[word.end : words[j - 1].start]):
-                continue
-        else:
+        if word.letters not in signed and word.letters not in labels and word.letters not in told:
             continue
-        while j < len(words) - 1 and is_title(text, j):
+        least, j = _signs_from(text, i, said)
+        while j and j < len(words) - 1 and is_title(text, j):
             j += 1
-        k = _name_end(text, j, with_comma=True)
+        k = _name_end(text, j, with_comma=True) if j else None
         if k is None or k - j + 1 < least or "\n\n" in text.plain[word.end : words[j].start]:
             continue
         first = words[j]
         is_short = first.shape == "upper" and first.end - first.start < 4 and k == j  # by MRI
         if first.letters not in said["ordinary"] and not is_short:
             yield j, k
+    words_at = functools.partial(bisect_left, words, key=lambda w: w.start)
     for m in _DEGREE.finditer(text.plain):
-        first, last = (bisect_left(words, at, key=lambda w: w.start) for at in m.span(1))
-        inside = list(range(first, last))
+        inside = list(range(words_at(m.start(1)), words_at(m.end(1))))
         for n in reversed(inside[:-1]):  # what stands before a sentence's end is no name's part
             if words[n].shape == "lower" or (len(words[n].letters) > 1 and "." in text.gap(n)):
                 inside = inside[inside.index(n) + 1 :]
                 break
         if inside and all(words[n].shape != "lower" for n in inside):
             yield inside[0], inside[-1]
+
+
+def _signs_from(text, i, said):
+    """How many words the name after a word like `signed` must have, and which may be the first; 0: none."""
+    word, gap = text.words[i].letters, text.gap(i)
+    if word in said["labels"]:
+        return 1, i + 1 if ":" in gap or word == "gez" else 0
+    if word in said["signed"] and ":" in gap:
+        return 2, i + 1
+    least, by = (1, said["by"]) if word in said["signed"] else (2, said["said_to"])
+    for k in range(i + 1, min(i + 6, len(text.words) - 1)):
+        if re.search(r"[.!?]\s", text.gap(k - 1)):
+            break
+        if text.words[k].letters in by:
+            return least, k + 1
+    return least, 0
 
 
 _DEGREE = re.compile(
