@@ -30,32 +30,31 @@ import pandas as pd
 from tqdm import tqdm
 
 from merlin.ingest.names import (
-    DELETED, NOBODY, OTHER_NUMBER, OWN, PERSON, Sought, Words, all_spans, common_words, find, find_numbers, looks_like,
-    normal_number, redact, words_of,
+    DELETED,
+    OTHER_NUMBER,
+    OWN,
+    PERSON,
+    all_spans,
+    common_words,
+    find,
+    find_numbers,
+    looks_like,
+    redact,
 )  # fmt: skip
-from merlin.ingest.patterns import Span, fold, read_text
+from merlin.ingest.patterns import Span, read_text
+from merlin.ingest.persons import (
+    NOBODY,
+    NUMBERS,
+    Sought,
+    Words,
+    normal_number,
+    people_in,
+    said_in,
+    words_said,
+)  # fmt: skip
 
 TAGS = ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
         "PatientAge", "AccessionNumber", "StudyDate", "Manufacturer")  # fmt: skip
-# Besides every element that holds a person's name: what tells a patient, and what else names one.
-NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
-         "ResponsiblePerson")  # fmt: skip
-NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "MedicalRecordLocator", "AdmissionID",
-           "PatientTelephoneNumbers", "PatientTelecomInformation", "RequestedProcedureID",
-           "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest")  # fmt: skip
-BIRTHS, ADDRESSES = ("PatientBirthDate",), ("PatientAddress",)
-# Columns of the tables that do the same, by what is in their names.
-COLUMNS = {
-    "births": r"birth|dob|geb|naiss|nacim|nasc",
-    "addresses": r"address|adresse|street|direccion|endereco",
-    "numbers": r"mrn|ssn|nhs|phone|telef|insur|record|patient(id|n(o|r|um))",
-    "others": r"physician|doctor|radiolog|author|sign|reader|read_?by|operator|surgeon|referr|attending"
-    r"|resident|technolog|provider|arzt|befund|zuweis|medecin|medico|lekar|hekim|lakar|lege",
-    "names": r"name|nom(bre|e)?$|vorname|prenom|apellid|cognome|nazwisk|imie|jmeno|prijmeni|^patient(in)?$",
-}
-NO_PERSONS = re.compile(
-    r"file|hospital|site|institution|code|diagnos|study|series|organ|device|model"
-)
 MAX_AGE = 90  # older patients are written as 90
 REPORT_COLUMNS = ("accession", "findings")
 CODE_COLUMNS = ("patient_id", "date", "vocabulary", "code")
@@ -167,7 +166,7 @@ def find_studies(folder):
     for path in tqdm(sorted(p for p in Path(folder).rglob("*") if p.is_file()), desc="headers"):
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True)
-            uid, said = str(header.get("StudyInstanceUID", "")), _said(header)
+            uid, said = str(header.get("StudyInstanceUID", "")), said_in(header)
         except Exception:  # noqa: BLE001 - a damaged header may raise anything, with its bytes inside
             uid = ""
         if not uid:
@@ -185,72 +184,9 @@ def find_studies(folder):
     return found, n_unread
 
 
-FRAMES = (0x52009229, 0x52009230)  # thousands of items in a multi-frame file, without persons
-
-
-def _said(header):
-    """Keyword and value of all that names a person or is one's number in a header."""
-    from pydicom.datadict import dictionary_VR, keyword_for_tag
-
-    found = set()
-    for tag in header.keys():
-        keyword, vr = keyword_for_tag(tag), header.get_item(tag).VR
-        if vr is None and keyword:  # the file leaves it to the dictionary
-            vr = dictionary_VR(tag)
-        if vr == "SQ" and tag not in FRAMES:
-            found |= {pair for item in header[tag].value or () for pair in _said(item)}
-        elif vr == "PN" or keyword in NUMBERS + BIRTHS + ADDRESSES:
-            value = header[tag].value
-            values = [value] if header[tag].VM < 2 else value
-            found |= {(keyword, str(v).strip()) for v in values if v is not None and str(v).strip()}
-    return found
-
-
 def own_words(header):
     """What a patient's header says that their report must not: names, numbers, birth date."""
-    return _words(_said(header), own=True)
-
-
-def _words(said, *, own):
-    """Words of the patient, or of all other persons, from what headers say."""
-    of = lambda keywords: sorted(v for k, v in said if k in keywords)  # noqa: E731
-    if own:
-        return words_of(of(NAMES), of(NUMBERS), of(BIRTHS), of(ADDRESSES))
-    return words_of(v for k, v in said if k not in NAMES + NUMBERS + BIRTHS + ADDRESSES)
-
-
-def people_in(table, by):
-    """Persons in the rows of a table.
-
-    Parameters
-    ----------
-    table : DataFrame of str
-        Columns whose names speak of persons, numbers or birth dates (`COLUMNS`) are read.
-    by : str
-        Column of the key.
-
-    Returns
-    -------
-    dict of str to (Words, Words)
-        The patient's and other persons', by key.
-    """
-    kinds = {}
-    for column in table.columns.difference([by, *REPORT_COLUMNS, *CODE_COLUMNS, "impression"]):
-        spelled = re.sub(r"[\s_.-]+", "", "".join(read_text(str(column)).plain.lower()))
-        kind = next((k for k, p in COLUMNS.items() if re.search(p, fold(spelled))), None)
-        if kind and not NO_PERSONS.search(fold(spelled)):
-            kinds.setdefault(kind, []).append(column)
-    found = {}
-    if not kinds:
-        return found
-    said = {k: table[c].fillna("").astype(str).to_numpy() for k, c in kinds.items()}
-    for i, key in enumerate(table[by]):
-        row = {k: [v for v in cells[i] if v.strip()] for k, cells in said.items()}
-        others = words_of(row.pop("others", ()))
-        own = words_of(**row)
-        before = found.get(key, (NOBODY, NOBODY))
-        found[key] = (before[0] | own, before[1] | others)
-    return found
+    return words_said(said_in(header), own=True)
 
 
 def scan_text(text, words):
@@ -394,8 +330,8 @@ def _known_numbers(found, reports, codes):
 
 def _sought(found, reports, codes, known):
     """Who is looked for in each study's report: uid → Sought."""
-    by_accession = people_in(reports.reset_index(), "accession")
-    by_patient = people_in(codes, "patient_id") if codes is not None else {}
+    by_accession = people_in(reports.reset_index(), "accession", ("findings", "impression"))
+    by_patient = people_in(codes, "patient_id", CODE_COLUMNS) if codes is not None else {}
     tables = [w for part in (by_accession, by_patient) for pair in part.values() for w in pair]
     own, others = {}, {}
     for uid, study in found.items():
@@ -403,10 +339,10 @@ def _sought(found, reports, codes, known):
         rows = [by_accession.get(accession), by_patient.get(patient)]
         rows = [r for r in rows if r]
         own[uid] = functools.reduce(
-            Words.__or__, [r[0] for r in rows], _words(study.said, own=True)
+            Words.__or__, [r[0] for r in rows], words_said(study.said, own=True)
         )
         others[uid] = functools.reduce(
-            Words.__or__, [r[1] for r in rows], _words(study.said, own=False)
+            Words.__or__, [r[1] for r in rows], words_said(study.said, own=False)
         )
     everyone = [*own.values(), *others.values(), *tables]
     everybody = Words(

@@ -15,12 +15,16 @@ false alarms on given texts. The word lists are in `names.yaml`.
 
 import functools
 import html
+import io
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
 
 from merlin.ingest.patterns import (
     JOINED,
@@ -33,145 +37,10 @@ from merlin.ingest.patterns import (
     read_text,
     vocabulary,
 )  # fmt: skip
+from merlin.ingest.persons import LONGEST, Sought, Words, words_of
 
 DELETED = "<DELETED>"
 OWN, PERSON, OTHER_NUMBER = "own identifier", "name of another person", "number of another study"
-_LONGEST = 6  # words of a text that are tried as one name: de la Peña y Díaz
-
-
-@dataclass(frozen=True)
-class Words:
-    """What is looked for, folded.
-
-    Attributes
-    ----------
-    names : frozenset of str
-        Parts of names, and their runs without blanks: of Testa-Lorenz testa, lorenz, testalorenz.
-    joined : frozenset of str
-        The same in scripts without blanks, of two signs and more.
-    numbers : frozenset of str
-        Capitals and digits only, without leading zeros.
-    births : frozenset of (int, int, int)
-        Year, month, day.
-    """
-
-    names: frozenset[str] = frozenset()
-    joined: frozenset[str] = frozenset()
-    numbers: frozenset[str] = frozenset()
-    births: frozenset[tuple[int, int, int]] = frozenset()
-
-    def __or__(self, other: "Words") -> "Words":
-        """What either holds."""
-        return Words(
-            self.names | other.names, self.joined | other.joined,
-            self.numbers | other.numbers, self.births | other.births,
-        )  # fmt: skip
-
-    @functools.cached_property
-    def stems(self) -> frozenset[str]:
-        """Names without the part that endings replace: Kowalsk-, Novakov-, Mark- of Marek."""
-        cut = {n[:-1] for n in self.names if len(n) > 4 and n[-1] in "aeiouy"}
-        cut |= {
-            n[:-2] for n in self.names if len(n) > 6 and n[-2:] in ("as", "is", "us", "os", "es")
-        }
-        fleeting = {n[:-2] + n[-1] for n in self.names if len(n) > 4 and n[-2] in "eo"}
-        return frozenset(cut | {n for n in fleeting if n[-1] in "kclrn"})
-
-    @functools.cached_property
-    def openings(self) -> frozenset[str]:
-        """First letters of names: a run of words that begins otherwise need not be looked up."""
-        return frozenset(n[:4] for n in self.names | self.stems)
-
-
-NOBODY = Words()
-
-
-@dataclass(frozen=True)
-class Sought:
-    """Who is looked for in a report.
-
-    Attributes
-    ----------
-    own, others : Words
-        Of its patient, and of other persons in the headers and table rows of the study.
-    everybody : Words
-        Names in the headers and rows of all studies.
-    common : frozenset of str
-        From `common_words`.
-    numbers : frozenset of str
-        Record numbers of everybody, from `normal_number`.
-    """
-
-    own: Words = NOBODY
-    others: Words = NOBODY
-    everybody: Words = NOBODY
-    common: frozenset[str] = frozenset()
-    numbers: frozenset[str] = frozenset()
-
-
-def words_of(
-    names: Iterable[str] = (),
-    numbers: Iterable[str] = (),
-    births: Iterable[str] = (),
-    addresses: Iterable[str] = (),
-) -> Words:
-    """Words of one person.
-
-    Parameters
-    ----------
-    names : iterable of str
-        In DICOM's form, `family^given^middle^prefix^suffix=ideographic=phonetic`, or any other.
-    numbers : iterable of str
-        Record, accession, telephone numbers. One without a digit is taken for a name.
-    births : iterable of str
-        Dates of birth, YYYYMMDD or as people write them.
-    addresses : iterable of str
-        Streets and towns: looked for whole.
-    """
-    names, numbers = list(names), list(numbers)
-    names += [n for n in numbers if not re.search(r"\d", n)]
-    numbers = [n for n in [*numbers, *names] if re.search(r"\d", n)]
-    found, joined = set(), set()
-    for group in "=".join(names).split("="):
-        parts, signs = _name_parts(group)
-        found |= parts
-        joined |= signs
-    for line in re.split(r"[\^,;=\n]", "\n".join(addresses)):
-        whole = meet("".join(w.letters for w in read_text(line).words))
-        found |= {whole} if len(whole) > 5 else set()
-    days = {r for b in births for *_, said in read_text(str(b)).dates for r in said if all(r)}
-    plain = {normal_number(n) for n in numbers} - {""}
-    return Words(frozenset(found), frozenset(joined), frozenset(plain), frozenset(days))
-
-
-def _name_parts(group: str) -> tuple[set[str], set[str]]:
-    """Names of one writing of a person: in Latin and other letters with blanks, and in joined signs."""
-    said, found, signs = vocabulary(), set(), []
-    no_name = said["particles"] | said["titles"] | said["dotted"] | said["placeholders"]
-    for component in re.split(r"[\^,;\\/]", group):
-        words = [w.letters for w in read_text(component).words if w.letters]
-        plain = read_text(component).plain
-        if re.search(f"[{JOINED}]", plain):
-            signs += re.findall(f"[{JOINED}]+", plain)
-        else:
-            if set(words) <= said["particles"]:  # Lê and Đỗ are families, too
-                no_name = no_name - said["particles"]
-            for i in range(len(words)):
-                for j in range(i + 1, min(i + _LONGEST, len(words)) + 1):
-                    if words[j - 1] not in no_name:
-                        found.add(meet("".join(words[i:j])))
-    whole = ["".join(signs)] if len(signs) > 1 else []
-    honours = [s + h for s in signs if len(s) == 1 for h in said["honorifics"]]
-    joined = {fold(s) for s in [*signs, *whole, *signs[1:2]] if len(s) > 1} | set(
-        map(fold, honours)
-    )
-    return {f for f in found if len(f) > 1}, joined
-
-
-def normal_number(number: str) -> str:
-    """A record number's capitals and digits alone, without leading zeros."""
-    kept = "".join(c for c in read_text(str(number)).plain.upper() if c.isalnum())
-    return kept.lstrip("0") if kept.isdigit() else kept
 
 
 def common_words(texts: Iterable[str]) -> frozenset[str]:
@@ -236,7 +105,7 @@ def _find_names(text, words, is_own, common):
             if j > i and not _INSIDE.fullmatch(text.gap(j - 1)):
                 break
             run += text.words[j].letters
-            if j >= i + _LONGEST and len(run) > j - i + 1:  # single letters are a name spaced out
+            if j >= i + LONGEST and len(run) > j - i + 1:  # single letters are a name spaced out
                 break
             met = meet(run)
             has_prefix = "\u0590" <= run[:1] < "\u0700"  # particles of Arabic and Hebrew
@@ -247,8 +116,15 @@ def _find_names(text, words, is_own, common):
                 strong.update(range(i, j + 1))
             elif said == "weak":
                 weak.update(dict.fromkeys(range(i, j + 1), met))
+    for k in sorted(_with_kin(text, words, strong, weak, is_own)):
+        yield text.words[k].start, text.words[k].end
+
+
+def _with_kin(text, words, strong, weak, is_own):
+    """Numbers of the words that are names, with those that are one beside another name only."""
     if not strong and len(weak) < 2:
-        return
+        return strong
+    n = len(text.words)
     beside = [k for k in range(n - 1) if _BESIDE.fullmatch(text.gap(k))]
     for k in beside:  # two parts of a name, neither of which would do alone: Rose Young; Li, An
         pair = {weak.get(k), weak.get(k + 1)}
@@ -258,11 +134,11 @@ def _find_names(text, words, is_own, common):
         for known, other in steps:
             if known in strong and (other in weak or _goes_with(text.words[other], words)):
                 strong.add(other)
-    yield from ((text.words[k].start, text.words[k].end) for k in sorted(strong))
+    return strong
 
 
 def _strength(text, i, j, met, words, is_titled, is_own, common):
-    """Does a run of words tell a person alone (strong), beside another name (weak), or not at all?"""
+    """Whether a run of words tells a person alone (strong), beside another name (weak), or not."""
     said, first = vocabulary(), text.words[i]
     has_capital = first.shape != "lower"
     exact = met in words.names
@@ -293,7 +169,7 @@ def _strength(text, i, j, met, words, is_titled, is_own, common):
 
 
 def _is_inflected(met, n_last, words, said):
-    """Is it a name of four letters and more with an ending of some language, in its last word?"""
+    """Whether it is a name of four letters and more with an ending of a language, in its last word."""
     if "\u0590" <= met[0] < "\u0700":  # Hebrew and Arabic hang particles before a name
         return any(met[k:] in words.names for k in range(1, min(4, len(met) - 2)))
     for k in range(1, min(6, n_last)):
@@ -307,7 +183,7 @@ def _is_inflected(met, n_last, words, said):
 
 
 def _goes_with(word, words):
-    """Is a word beside a name one of its kin: an initial, a short or inflected form (Joh., Anně)?"""
+    """Whether a word beside a name is kin: an initial, a short or inflected form (Joh., Anně)."""
     letters = meet(word.letters)
     if word.shape == "lower" or not letters:
         return False
@@ -471,7 +347,7 @@ def looks_like(text: str, words: Words, common: frozenset[str] = frozenset()) ->
 
 @functools.lru_cache(2**18)
 def _chunk(chunk):
-    """A chunk's letters, coarsely and not so, and does it hold a capital?"""
+    """A chunk's letters, coarsely and not so, and whether it holds a capital."""
     letters = fold(read_text(chunk).plain)
     return _bones(letters), meet(letters), chunk != chunk.lower()
 
@@ -538,3 +414,85 @@ def all_spans(text: str, sought: Sought) -> list[Span]:
     more = outermost(more) + outermost([Span(a, b, OTHER_NUMBER) for a, b in numbers])
     more = [s for s in more if s.start not in taken and s.end - 1 not in taken]
     return read.spans([*mine, *more, *find_patterns(read)])
+
+
+SPELLINGS = Path(__file__).parents[2] / "data_manifests" / "name_spellings.csv"
+
+
+def recall(spellings: pd.DataFrame) -> pd.DataFrame:
+    """How many names are seen, by language.
+
+    Parameters
+    ----------
+    spellings : DataFrame of str
+        `language, header_name, in_the_report, must_be_seen` (`yes` or `no`).
+
+    Returns
+    -------
+    DataFrame
+        By language: `spellings` that must be seen, `first` of them by `find`, `last` by `looks_like`
+        of those that `find` passes; `ordinary` texts without the person, `alarms` among them.
+    """
+    rows = []
+    for row in spellings.itertuples():
+        words, must = words_of([row.header_name]), row.must_be_seen == "yes"
+        first = bool(find(read_text(row.in_the_report), words))
+        last = not first and bool(looks_like(row.in_the_report, words))
+        rows.append(
+            (row.language, must, must and first, must and last, not must, not must and first)
+        )
+    columns = ["language", "spellings", "first", "last", "ordinary", "alarms"]
+    return pd.DataFrame(rows, columns=columns).groupby("language").sum()
+
+
+def false_alarms(names: Iterable[str], texts: list[str]) -> tuple[int, int, int]:
+    """Pairs of a name and a text that does not hold it; those that `find` sees, and `looks_like` alone."""
+    read, common, n, first, last = [read_text(t) for t in texts], common_words(texts), 0, 0, 0
+    for words in map(words_of, ([name] for name in names)):
+        for text, folded in zip(texts, read, strict=True):
+            n += 1
+            if find(folded, words):
+                first += 1
+            elif looks_like(text, words, common):
+                last += 1
+    return n, first, last
+
+
+def _texts_at(path):
+    """Texts of a file or a folder; of a CSV, each cell of forty signs and more."""
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.suffix in (".txt", ".csv"))
+        return [t for p in inside for t in _texts_at(p)]
+    content = path.read_bytes()
+    try:
+        content = content.decode("utf-8-sig")
+    except UnicodeError:
+        content = content.decode("cp1252", errors="replace")
+    if path.suffix != ".csv":
+        return [content]
+    table = pd.read_csv(io.StringIO(content), dtype=str, keep_default_na=False)
+    return [cell for column in table for cell in table[column] if len(cell) >= 40]
+
+
+def main(paths: list[str]) -> int:
+    """Print recall on the spellings, and false alarms of their names on texts of others."""
+    spellings = pd.read_csv(SPELLINGS, dtype=str, keep_default_na=False)
+    table = recall(spellings)
+    sys.stdout.write(f"{table.to_string()}\n")
+    total = table.sum()
+    sys.stdout.write(
+        f"{total['first']} of {total['spellings']} spellings seen, {total['last']} more in the last look; "
+        f"{total['alarms']} of {total['ordinary']} ordinary texts raise an alarm.\n"
+    )
+    texts = [t for p in paths for t in _texts_at(Path(p))]
+    if texts:
+        n, first, last = false_alarms(spellings["header_name"].unique(), texts)
+        sys.stdout.write(
+            f"{n:,} pairs of a name and one of {len(texts)} texts: {first} false alarms of the first look, "
+            f"{last} of the last look alone.\n"
+        )
+    return int(total["first"] < total["spellings"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -10,6 +10,7 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,7 +144,7 @@ def read_text(text: str) -> Text:
             inside = range(1, len(word))
             cuts = [k for k in inside if word[k].isupper() and word[k - 1].islower()]
             cuts = [0, *cuts, len(word)]
-        for a, b in zip(cuts, cuts[1:], strict=False):
+        for a, b in pairwise(cuts):
             part = word[a:b]
             upper = part.isupper() and (len(part) > 1)
             shape = "lower" if part[0].islower() else "upper" if upper else "title"
@@ -196,11 +197,13 @@ _DATES = [
         r"(?<![\d.])(?P<y>\d\d)(?P<s>[/.-])(?P<b>\d\d)(?P=s)(?P<a>\d\d)(?![\d]|\.\d)",
         r"(?<!\d)(?P<y>(?:19|20)\d\d)(?P<b>0[1-9]|1[0-2])(?P<a>[0-3]\d)(?!\d)",
         r"(?<!\d)(?P<a>[0-3]\d)(?P<b>0[1-9]|1[0-2])(?P<y>(?:19|20)\d\d)(?!\d)",
-        r"(?<!\d)(?P<e>明治|大正|昭和|平成|令和)?(?P<y>\d{1,4}) ?[年년] ?(?P<b>\d{1,2}) ?[月월](?: ?(?P<a>\d{1,2}) ?[日일])?",
+        rf"(?<!\d)(?P<e>{'|'.join(_ERAS)})?(?P<y>\d{{1,4}}) ?[年년] ?(?P<b>\d{{1,2}}) ?[月월]"
+        r"(?: ?(?P<a>\d{1,2}) ?[日일])?",
         r"\b[Nn]g[aà]y (?P<a>\d{1,2}) th[aá]ng (?P<b>\d{1,2}) n[aă]m (?P<y>\d{4})",
         r"(?<![\d./-])(?P<b>0?[1-9]|1[0-2])[/.](?P<y>(?:19|20)\d\d)(?!\d)",
         # Day and month alone are read as one only where a word before them says so.
-        r"(?:(?<=\bon )|(?<=\bof )|(?<=\bam )|(?<=\bvom )|(?<=\bdu )|(?<=\bdated ))(?P<b>\d{1,2})(?P<s>[/.])(?P<a>\d{1,2})(?![\d/%]|\.\d)",
+        r"(?:(?<=\bon )|(?<=\bof )|(?<=\bam )|(?<=\bvom )|(?<=\bdu )|(?<=\bdated ))"
+        r"(?P<b>\d{1,2})(?P<s>[/.])(?P<a>\d{1,2})(?![\d/%]|\.\d)",
     )
 ]
 _ORDINAL = r"(?:st|nd|rd|th|er|º|ª|\.|-?го)?"
@@ -268,7 +271,7 @@ def outermost(spans: list[Span]) -> list[Span]:
 
 
 def is_title(text: Text, i: int) -> bool:
-    """Does a word announce a name: Dr., Frau, Mme?"""
+    """Whether a word announces a name: Dr., Frau, Mme."""
     said, word = vocabulary(), text.words[i]
     is_dotted = word.letters in said["dotted"]
     if not (is_dotted or word.letters in said["titles"]) or re.search(r"\d ?$", text.before(i)):
