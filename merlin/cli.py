@@ -143,11 +143,15 @@ def _more_commands(commands):
         "hospital",
         help="turn a DICOM tree, reports and codes into a de-identified cohort",
         description="Writes NIfTI volumes, manifest.csv, codes.csv, text_hits.csv and quarantine.csv. "
-        "Ids are keyed hashes, dates are shifted by patient, no header text leaves. A report that names "
-        "its own patient or holds anybody's record number is withheld with its study, or has the words "
-        "replaced with --redact. Read text_hits.csv and the reports before you share anything: no program "
-        "can promise that free text is safe.",
-    )
+        "Ids are keyed hashes, dates are shifted by patient, no header text but the manufacturer's name "
+        "leaves. A report that holds a name, number or birth date of any header of its study or of its "
+        "table rows, or a name or number of any other, is withheld with its study, or has them replaced "
+        "with --redact. Read text_hits.csv and the reports before you share anything: no program can "
+        "promise that free text is safe.",
+        epilog="What no scan can find: nicknames and translated names, a name in a script that no header "
+        "uses, several wrong letters in a short name, small names that are words (Small bowel), relatives "
+        "and staff whom no header or column names, a rare illness or event that tells who it was. Columns "
+        "of the tables whose names speak of persons (patient_name, radiologist, ...) are looked for, too.",
     command.add_argument("folder", metavar="DICOM_TREE")
     command.add_argument(
         "--reports", required=True, help="CSV: accession, findings and perhaps impression"
@@ -159,7 +163,9 @@ def _more_commands(commands):
         "--key", required=True, help="file of the secret; made if absent; keep it outside --out"
     )
     command.add_argument("--out", required=True, help="a new folder")
-    command.add_argument("--redact", action="store_true", help="replace instead of withholding")
+    command.add_argument(
+        "--redact", action="store_true", help="replace what is found by <DELETED> instead of withholding"
+    )
     command = commands.add_parser(
         "verse",
         help="read the VerSe dataset and its fracture grades into a manifest",
@@ -398,7 +404,9 @@ def _hospital(args):
     for kind, n in made.text_hits.groupby("kind")["n"].sum().items():
         sys.stdout.write(f"{n:>8,}  {kind} in free text (text_hits.csv)\n")
     sys.stdout.write(
-        "Read the reports before you share them: no program can promise they are safe.\n"
+        "Read the reports before you share them: no program can promise they are safe. Nicknames, names in "
+        "a script that no header uses, garbled short names, people whom no header or column names and what "
+        "only one person can have had are not found.\n"
     )
     return 1 if len(made.quarantine) else 0
 

@@ -8,7 +8,7 @@ import functools
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,7 @@ _LETTERS = str.maketrans(
        "ة": "ه", "ى": "ي", "ـ": ""}
     | {chr(c): chr(c - 0x60) for c in range(0x30A1, 0x30F7)}  # katakana as hiragana
 )  # fmt: skip
+DELETED = "<DELETED>"
 _ERAS = {"明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988, "令和": 2018}
 
 
@@ -108,6 +109,8 @@ def fold(word: str) -> str:
 @functools.lru_cache(2**18)
 def meet(letters: str) -> str:
     """Folded letters with one spelling of ä, ö, ü, å and of long vowels: ae, aa are a; oe, ou, oh o."""
+    if len(letters) < 4:  # Doe is not Do
+        return letters
     return re.sub(r"a[ae]+|o[eouh]+|u[eu]+", lambda m: m[0][0], letters)
 
 
@@ -150,7 +153,7 @@ def read_text(text: str) -> Text:
             shape = "lower" if part[0].islower() else "upper" if upper else "title"
             words.append(Word(at + a, at + b, fold(part), shape))
     n_upper = sum(w.shape == "upper" for w in words)
-    return Text(plain, places, words, n_upper > 0.7 * max(len(words), 1))
+    return Text(plain, places, words, len(words) > 3 and n_upper > 0.7 * len(words))
 
 
 _NUMBERS = {  # kind: (pattern, digits that it must have)
@@ -214,6 +217,8 @@ _WORD_DATES = [
         r"(?:de |del )?|(?<=[A-Z])(?=\d))(?P<y>(?:1[89]|20)\d\d|\d\d)(?!\d|\.\d| ?(?:mm|cm|ml|%|x\b))",
         r"(?P<m>\b[^\W\d_]{3,12})\.?[ -](?P<a>\d{1,2})(?:st|nd|rd|th)?(?:, ?| |-)'?(?P<y>(?:1[89]|20)\d\d|\d\d)"
         r"(?!\d|[.,]\d| ?(?:mm|cm|ml|%|x\b))",
+        r"(?<!\d)(?P<y>(?:1[89]|20)\d\d)(?:\. ?| |-)(?P<m>[^\W\d_]{3,12})(?:\. ?| |-)(?P<a>\d{1,2})(?!\d)",
+        r"(?<![\d.])(?P<a>\d{1,2})[. ]{1,2}(?P<m>[IVX]{1,4})[. ]{1,2}(?P<y>(?:1[89]|20)\d\d)(?!\d)",
         r"(?P<m>\b[^\W\d_]{3,12})\.?,? (?:de |del )?(?P<y>(?:1[89]|20)\d\d)(?!\d)",
         r"(?P<m>\b[^\W\d_]{3,12})\.? (?P<a>\d{1,2})(?:st|nd|rd|th)\b",
         r"(?<![\d.])(?P<a>\d{1,2})(?:st|nd|rd|th|º|-?го)? (?:of |de )(?P<m>[^\W\d_]{3,12})\b",
@@ -258,6 +263,7 @@ def find_patterns(text: Text) -> list[Span]:
     words = text.words
     spans += [Span(words[i].start, words[k].end, "titled name") for i, _, k in text.titled]
     spans += [Span(words[j].start, words[k].end, "signature") for j, k in _signatures(text)]
+    spans += [Span(*m.span(1), "signature") for m in _FIELD.finditer(text.plain)]
     return outermost(spans)
 
 
@@ -277,8 +283,10 @@ def is_title(text: Text, i: int) -> bool:
     if not (is_dotted or word.letters in said["titles"]) or re.search(r"\d ?$", text.before(i)):
         return False  # 12 Fr, 24 hr
     has_dot = text.plain[word.end : word.end + 1] == "."
+    if is_dotted and word.end - word.start == 1:  # M. Dupont, not 10 a.m.
+        return has_dot and word.shape != "lower" and not text.before(i).endswith(".")
     if is_dotted:
-        return has_dot or (word.shape == "title" and word.end - word.start > 1)
+        return has_dot or word.shape == "title"
     return has_dot or word.shape != "lower" or len(word.letters) > 3
 
 
@@ -297,7 +305,8 @@ def _titled(text: Text) -> Iterator[tuple[int, int, int]]:
         has_dot = "." in text.plain[words[i].end : words[j].start]
         k = _name_end(text, j, may_be_lower=has_dot) if j > i else None
         if words[i].letters in said["dotted"] and (
-            words[j].end - words[j].start == 1 or (not has_dot and words[j].shape == "upper")
+            (k == j and words[j].end - words[j].start == 1)
+            or (not has_dot and words[j].shape == "upper")
         ):  # M.D., Pan CT
             k = None
         if k is not None:
@@ -330,9 +339,9 @@ def _name_end(text: Text, j: int, *, may_be_lower=False, with_comma=False) -> in
 def _signatures(text: Text) -> Iterator[tuple[int, int]]:
     """First and last word numbers of names that sign, or stand in a field for a person's name."""
     said, words = vocabulary(), text.words
-    signed, labels, told = said["signed"], said["labels"], said["told"]
+    openers = said["signed"] | said["labels"] | said["told"] | said["fields"]
     for i, word in enumerate(words[:-1]):
-        if word.letters not in signed and word.letters not in labels and word.letters not in told:
+        if word.letters not in openers:
             continue
         least, j = _signs_from(text, i, said)
         while j and j < len(words) - 1 and is_title(text, j):
@@ -355,13 +364,21 @@ def _signatures(text: Text) -> Iterator[tuple[int, int]]:
             yield inside[0], inside[-1]
 
 
+_FIELD = re.compile(  # of scripts without blanks
+    r"(?:医師|担当医|主治医|読影医?|技師|患者名|氏名|姓名|名前|医生|医师|판독의|의사|환자명|성명)(?: ?: ?| )"
+    rf"([{JOINED}]{{1,4}}(?: [{JOINED}]{{1,4}})?)"
+)
+
+
 def _signs_from(text, i, said):
     """How many words the name after a word like `signed` must have, and which may be the first; 0: none."""
     word, gap = text.words[i].letters, text.gap(i)
     if word in said["labels"]:
         return 1, i + 1 if ":" in gap or word == "gez" else 0
-    if word in said["signed"] and ":" in gap:
+    if word in said["signed"] | said["fields"] and ":" in gap:
         return 2, i + 1
+    if word in said["fields"]:
+        return 2, 0
     least, by = (1, said["by"]) if word in said["signed"] else (2, said["said_to"])
     for k in range(i + 1, min(i + 6, len(text.words) - 1)):
         if re.search(r"[.!?]\s", text.gap(k - 1)):
@@ -375,3 +392,50 @@ _DEGREE = re.compile(
     r"\b((?:[^\W\d_][\w'-]{0,30}\.?,? ){0,3}[^\W\d_][\w'-]{1,30}),? "
     r"(?:M\.?D\.?|D\.?O\.?|Ph\.?D\.?|FRCR|FRANZCR|MBBS|MBChB|R\.?N\.?|PA-C)(?!\w)"
 )
+
+
+def redact(text: str, spans: Iterable[Span]) -> str:
+    """The text with what was found replaced, words as a whole and a name's parts as one.
+
+    Parameters
+    ----------
+    text : str
+    spans : iterable of Span
+        Places in the text as given.
+    """
+    merged: list[list[int]] = []
+    for start, end, _ in sorted(_whole_word(text, s) for s in spans):
+        last = merged[-1][1] if merged else 0
+        parts = _PARTS if text[last - 2 : last - 1].isalnum() else _AFTER_INITIAL
+        if merged and (start <= last or parts.fullmatch(text[last:start])):
+            merged[-1][1] = max(end, last)
+        else:
+            merged.append([start, end])
+    for start, end in reversed(merged):
+        text = text[:start] + DELETED + text[end:]
+    return text
+
+
+_PARTS = re.compile(r"[\s,'’‐-―-]{1,2}(?:[^\W\d_]\.? )?")
+_AFTER_INITIAL = re.compile(r"\.?[\s,'’‐-―-]{0,2}(?:[^\W\d_]\.? )?")
+
+
+def _whole_word(text, span):
+    """A span to the ends of its word, with what hyphens and apostrophes tie to it."""
+    start, end, kind = span
+
+    def goes_on(at, step):
+        sign = text[at : at + 1] if at >= 0 else ""
+        if not sign or (re.match(f"[{JOINED}]", sign) and sign not in "\uff9e\uff9f"):
+            return False
+        if sign.isalnum() or unicodedata.category(sign) in ("Mn", "Mc", "Me", "Cf"):
+            return True
+        beyond = text[at + step : at + step + 1] if at + step >= 0 else ""
+        return sign in "-‐‑'’ʼ`´_" and beyond.isalpha() and not re.match(f"[{JOINED}]", beyond)
+
+    is_name = not any(c.isdigit() for c in text[start:end])
+    while (is_name or text[start - 1 : start].isalnum()) and goes_on(start - 1, -1):
+        start -= 1
+    while (is_name or text[end : end + 1].isalnum()) and goes_on(end, 1):
+        end += 1
+    return Span(start, end, kind)

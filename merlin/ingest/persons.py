@@ -22,10 +22,13 @@ COLUMNS = {
     "numbers": r"mrn|ssn|nhs|phone|telef|insur|record|patient(id|n(o|r|um))",
     "others": r"physician|doctor|radiolog|author|signed|signature|reader|readby|operator|surgeon|referr"
     r"|attending|resident|technolog|provider|arzt|befunder|zuweis|medecin|medico|lekar|hekim|lakar|^lege",
-    "names": r"name|nom(bre|e)?$|vorname|prenom|apellid|cognome|nazwisk|imie|jmeno|prijmeni"
-    r"|^patient(in)?$",
+    "names": r"name|naam|namn|navn|nom(bre|e)?$|prenom|apellid|cognome|nazwisk|imie|jmeno|prijmeni|famil"
+    r"|^given|ime$|姓|氏名|名前|이름|성명|^patient(in)?$",
 }
-NO_PERSONS = r"file|hospital|site|institution|code|diagnos|study|series|organ|device|model"
+NO_PERSONS = (
+    r"file|hospital|site|institution|station|scanner|code|diagnos|disease|study|series|organ|device|model"
+    r"|report|text|comment|note|finding|impression|history|depart|protocol|drug|phe"
+)
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,8 @@ def people_in(table, by: str, but=()) -> dict[str, tuple[Words, Words]]:
     found: dict[str, tuple[Words, Words]] = {}
     cells = {k: table[c].fillna("").astype(str).to_numpy() for k, c in kinds.items()}
     for i, key in enumerate(table[by] if kinds else ()):
-        row = {k: [v for v in values[i] if v.strip()] for k, values in cells.items()}
+        # A cell of many words is no name, whatever its column is called.
+        row = {k: [v for v in values[i] if 0 < len(v.split()) < 9] for k, values in cells.items()}
         others = words_of(row.pop("others", ()))
         own, before = words_of(**row), found.get(key, (NOBODY, NOBODY))
         found[key] = (before[0] | own, before[1] | others)
