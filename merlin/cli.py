@@ -149,9 +149,11 @@ def _more_commands(commands):
         "with --redact. Read text_hits.csv and the reports before you share anything: no program can "
         "promise that free text is safe.",
         epilog="What no scan can find: nicknames and translated names, a name in a script that no header "
-        "uses, several wrong letters in a short name, small names that are words (Small bowel), relatives "
-        "and staff whom no header or column names, a rare illness or event that tells who it was. Columns "
-        "of the tables whose names speak of persons (patient_name, radiologist, ...) are looked for, too.",
+        "uses, several wrong letters in a short name, a name that is a word at the head of a sentence, "
+        "relatives and staff whom no header or column names, an illness or event that tells who it was. "
+        "Columns of the tables whose names speak of persons (patient_name, radiologist, ...) are looked "
+        "for, too.",
+    )
     command.add_argument("folder", metavar="DICOM_TREE")
     command.add_argument(
         "--reports", required=True, help="CSV: accession, findings and perhaps impression"
@@ -164,7 +166,9 @@ def _more_commands(commands):
     )
     command.add_argument("--out", required=True, help="a new folder")
     command.add_argument(
-        "--redact", action="store_true", help="replace what is found by <DELETED> instead of withholding"
+        "--redact",
+        action="store_true",
+        help="replace what is found by <DELETED> instead of withholding",
     )
     command = commands.add_parser(
         "verse",

@@ -30,7 +30,6 @@ import pandas as pd
 from tqdm import tqdm
 
 from merlin.ingest.names import (
-    DELETED,
     OTHER_NUMBER,
     OWN,
     PERSON,
@@ -39,9 +38,8 @@ from merlin.ingest.names import (
     find,
     find_numbers,
     looks_like,
-    redact,
 )  # fmt: skip
-from merlin.ingest.patterns import Span, read_text
+from merlin.ingest.patterns import DELETED, Span, read_text, redact
 from merlin.ingest.persons import (
     NOBODY,
     NUMBERS,

@@ -100,7 +100,7 @@ def _find_names(text, words, is_own, common):
     strong, weak = set(), {}
     for i in range(n):
         run = ""
-        for j in range(i, n):
+        for j in range(i, min(i + 4 * LONGEST, n)):
             if j > i and not _INSIDE.fullmatch(text.gap(j - 1)):
                 break
             run += text.words[j].letters

@@ -159,8 +159,8 @@ def read_text(text: str) -> Text:
 _NUMBERS = {  # kind: (pattern, digits that it must have)
     "telephone": [
         (r"(?<![\d.])(?:\+?\d{1,3}[ .-]?)?\(?\d{3}\)?[ .-]{1,2}\d{3}[ .-]\d{4}(?!\d)", 10),
-        (r"(?<![\w.])\+\d{1,3}(?:[ ()./-]{0,3}\d{1,5}){2,6}(?![\d.])", 8),
-        (r"(?<![\w.,])\(?0\d{1,5}\)?(?:[ ./-]{1,3}\d{2,8}){1,5}(?![\d.])", 8),
+        (r"(?<![\w.])\+\d{1,3}(?:[ ()./-]{0,3}\d{1,5}){2,6}(?!\d|\.\d)", 8),
+        (r"(?<![\w.,])\(?0\d{1,5}\)?(?:[ ./-]{1,3}\d{2,8}){1,5}(?!\d|\.\d)", 8),
         (
             r"\b(?i:tele?(?:phone|fon)?|t[eé]l|fone?|phone|fax|pager|beeper|ext|handy|mobile?|call"
             r"(?: back)?)\b[ .:#]{1,4}(?:at |no\.? |nr\.? )?[(+]?\d(?:[ ()./-]{0,3}\d){2,14}",
@@ -205,8 +205,8 @@ _DATES = [
         r"\b[Nn]g[aà]y (?P<a>\d{1,2}) th[aá]ng (?P<b>\d{1,2}) n[aă]m (?P<y>\d{4})",
         r"(?<![\d./-])(?P<b>0?[1-9]|1[0-2])[/.](?P<y>(?:19|20)\d\d)(?!\d)",
         # Day and month alone are read as one only where a word before them says so.
-        r"(?:(?<=\bon )|(?<=\bof )|(?<=\bam )|(?<=\bvom )|(?<=\bdu )|(?<=\bdated ))"
-        r"(?P<b>\d{1,2})(?P<s>[/.])(?P<a>\d{1,2})(?![\d/%]|\.\d)",
+        r"(?:(?<=\bon )|(?<=\bdu )|(?<=\bdated ))(?P<b>\d{1,2})/(?P<a>\d{1,2})(?![\d/%])",
+        r"(?:(?<=\bam )|(?<=\bvom ))(?P<a>\d{1,2})\. ?(?P<b>\d{1,2})\.(?!\d)",
     )
 ]
 _ORDINAL = r"(?:st|nd|rd|th|er|º|ª|\.|-?го)?"
@@ -431,7 +431,11 @@ def _whole_word(text, span):
         if sign.isalnum() or unicodedata.category(sign) in ("Mn", "Mc", "Me", "Cf"):
             return True
         beyond = text[at + step : at + step + 1] if at + step >= 0 else ""
-        return sign in "-‐‑'’ʼ`´_" and beyond.isalpha() and not re.match(f"[{JOINED}]", beyond)
+        return (
+            sign in _APOSTROPHES + "-‐‑_"
+            and beyond.isalpha()
+            and not re.match(f"[{JOINED}]", beyond)
+        )
 
     is_name = not any(c.isdigit() for c in text[start:end])
     while (is_name or text[start - 1 : start].isalnum()) and goes_on(start - 1, -1):
