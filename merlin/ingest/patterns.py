@@ -270,7 +270,7 @@ def find_patterns(text: Text) -> list[Span]:
 def outermost(spans: list[Span]) -> list[Span]:
     """Spans that lie in no other, in order: a date is not a long number, too."""
     kept: list[Span] = []
-    for span in sorted(set(spans), key=lambda s: (s.start, -s.end)):
+    for span in sorted(dict.fromkeys(spans), key=lambda s: (s.start, -s.end)):
         if not kept or span.end > kept[-1].end:
             kept.append(span)
     return kept
