@@ -139,24 +139,25 @@ def words_of(
 def _name_parts(group: str) -> tuple[set[str], set[str]]:
     """Names of one writing of a person: in Latin and other letters with blanks, and in joined signs."""
     said, found, signs = vocabulary(), set(), []
-    no_name = said["particles"] | said["titles"] | said["dotted"] | said["placeholders"]
     for component in re.split(r"[\^,;\\/]", group):
-        words = [w.letters for w in read_text(component).words if w.letters]
-        plain = read_text(component).plain
-        if re.search(f"[{JOINED}]", plain):
-            signs += re.findall(f"[{JOINED}]+", plain)
-        else:
-            if set(words) <= said["particles"]:  # Lê and Đỗ are families, too
-                no_name = no_name - said["particles"]
-            for i in range(len(words)):
-                for j in range(i + 1, min(i + LONGEST, len(words)) + 1):
-                    if words[j - 1] not in no_name:
-                        found.add(meet("".join(words[i:j])))
+        read = read_text(component)
+        signs += re.findall(f"[{JOINED}]+", read.plain)
+        words = [
+            w.letters for w in read.words if not re.match(f"[{JOINED}]", w.letters or JOINED[0])
+        ]
+        words = [w for w in words if w not in said["placeholders"]]
+        words = [w for w in words if w not in said["titles"] | said["dotted"]] or words
+        # Lê and Đỗ are families, too, where nothing else is.
+        no_name = set() if set(words) <= said["particles"] else said["particles"]
+        for i in range(len(words)):
+            for j in range(i + 1, min(i + LONGEST, len(words)) + 1):
+                if words[j - 1] not in no_name:
+                    found.add(meet("".join(words[i:j])))
     whole = ["".join(signs)] if len(signs) > 1 else []
+    if len(signs) == 1:  # family and given name in one: 김철수, 山田太郎
+        whole = {3: [signs[0][1:]], 4: [signs[0][:2], signs[0][2:]]}.get(len(signs[0]), [])
     honours = [s + h for s in signs if len(s) == 1 for h in said["honorifics"]]
-    joined = {fold(s) for s in [*signs, *whole, *signs[1:2]] if len(s) > 1} | set(
-        map(fold, honours)
-    )
+    joined = {fold(s) for s in [*signs, *whole] if len(s) > 1} | set(map(fold, honours))
     return {f for f in found if len(f) > 1}, joined
 
 
