@@ -347,8 +347,14 @@ def _sought(found, reports, codes, known):
         frozenset(n for w in everyone for n in w.names),
         frozenset(n for w in everyone for n in w.joined),
     )
-    texts = reports["findings"] + " " + reports.get("impression", "")
-    common, numbers = common_words(texts.fillna("").astype(str)), _normal(known)
+    patient_of = dict(_ids(s.header) for s in found.values())
+    texts: dict[str, str] = {}  # by patient: a word of one patient's many reports is not common
+    for accession, *row in (
+        reports.reindex(columns=["findings", "impression"]).fillna("").itertuples()
+    ):
+        patient = patient_of.get(accession) or accession
+        texts[patient] = " ".join([texts.get(patient, ""), *map(str, row)])
+    common, numbers = common_words(texts.values()), _normal(known)
     return {u: Sought(own[u], others[u], everybody, common, numbers) for u in found}
 
 

@@ -30,6 +30,7 @@ from merlin.ingest.patterns import (
     JOINED,
     Span,
     Text,
+    decoded_again,
     find_patterns,
     fold,
     meet,
@@ -357,17 +358,8 @@ def _is_near(a, b):
 
 def _mended(text):
     """A text without markup, entities and UTF-8 that was read as another encoding."""
-
-    def decoded(match):
-        for encoding in ("cp1252", "latin-1"):
-            try:
-                return match[0].encode(encoding).decode("utf-8")
-            except UnicodeError:
-                pass
-        return match[0]
-
     text = html.unescape(text.replace(DELETED, " . "))
-    return re.sub(r"[^\x00-\x7f]+", decoded, re.sub(r"</?\w[^<>]{0,60}>", "", text))
+    return decoded_again(re.sub(r"</?\w[^<>]{0,60}>", "", text))
 
 
 def all_spans(text: str, sought: Sought) -> list[Span]:

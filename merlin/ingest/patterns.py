@@ -132,6 +132,20 @@ def _plain(sign: str) -> str:
     return plain if len(plain) == 1 and plain.isascii() else sign
 
 
+def decoded_again(text: str) -> str:
+    """The text with UTF-8 that was read as another encoding (MÃ¼ller) read as UTF-8."""
+
+    def decoded(match):
+        for encoding in ("cp1252", "latin-1"):
+            try:
+                return match[0].encode(encoding).decode("utf-8")
+            except UnicodeError:
+                pass
+        return match[0]
+
+    return re.sub(r"[^\x00-\x7f]+", decoded, text)
+
+
 def read_text(text: str) -> Text:
     """A text's plain signs and words."""
     places, plain = None, text

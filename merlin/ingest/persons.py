@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from merlin.ingest.patterns import JOINED, fold, meet, read_text, vocabulary
+from merlin.ingest.patterns import JOINED, decoded_again, fold, meet, read_text, vocabulary
 
 LONGEST = 6  # words that are tried as one name: de la Peña y Díaz
 # Besides every element that holds a person's name: what tells a patient, and what else names one.
@@ -124,7 +124,7 @@ def words_of(
     names += [n for n in numbers if not re.search(r"\d", n)]
     numbers = [n for n in [*numbers, *names] if re.search(r"\d", n)]
     found, joined = set(), set()
-    for group in "=".join(names).split("="):
+    for group in decoded_again("=".join(names)).split("="):
         parts, signs = _name_parts(group)
         found |= parts
         joined |= signs
