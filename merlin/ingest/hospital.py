@@ -304,12 +304,10 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
 
 
 WITHHELD = (
-    "its report names the patient, another person of its headers or tables, or a number of another"
+    "its report names the patient, another person of headers or tables, or a number of another study; "
+    "mend it, or use --redact"
 )
-WITHHELD += " study; mend it, or use --redact"
-ALIKE = (
-    "its report holds what looks like the patient's name, spelt another way; read it and mend it"
-)
+ALIKE = "its report holds what looks like the patient's name, spelt another way; mend it"
 SHARED = "its accession number is that of another study too: no telling whose report is whose"
 
 
@@ -334,14 +332,11 @@ def _sought(found, reports, codes, known):
     own, others = {}, {}
     for uid, study in found.items():
         accession, patient = _ids(study.header)
-        rows = [by_accession.get(accession), by_patient.get(patient)]
-        rows = [r for r in rows if r]
-        own[uid] = functools.reduce(
-            Words.__or__, [r[0] for r in rows], words_said(study.said, own=True)
-        )
-        others[uid] = functools.reduce(
-            Words.__or__, [r[1] for r in rows], words_said(study.said, own=False)
-        )
+        rows = filter(None, (by_accession.get(accession), by_patient.get(patient)))
+        own[uid] = words_said(study.said, own=True)
+        others[uid] = words_said(study.said, own=False)
+        for mine, theirs in rows:
+            own[uid], others[uid] = own[uid] | mine, others[uid] | theirs
     everyone = [*own.values(), *others.values(), *tables]
     everybody = Words(
         frozenset(n for w in everyone for n in w.names),
@@ -349,9 +344,8 @@ def _sought(found, reports, codes, known):
     )
     patient_of = dict(_ids(s.header) for s in found.values())
     texts: dict[str, str] = {}  # by patient: a word of one patient's many reports is not common
-    for accession, *row in (
-        reports.reindex(columns=["findings", "impression"]).fillna("").itertuples()
-    ):
+    parts = reports.reindex(columns=["findings", "impression"]).fillna("")
+    for accession, *row in parts.itertuples():
         patient = patient_of.get(accession) or accession
         texts[patient] = " ".join([texts.get(patient, ""), *map(str, row)])
     common, numbers = common_words(texts.values()), _normal(known)

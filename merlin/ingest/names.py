@@ -278,7 +278,7 @@ def looks_like(text: str, words: Words, common: frozenset[str] = frozenset()) ->
 
     Letters alone of each chunk between blanks, and of two chunks, in a coarser folding: is a name in
     them, or a chunk with a capital one change away from it (two, of nine letters)? And does `find` see
-    anything once markup and a broken encoding are mended?
+    anything, with markup and a broken encoding mended or not?
 
     Parameters
     ----------
@@ -288,7 +288,8 @@ def looks_like(text: str, words: Words, common: frozenset[str] = frozenset()) ->
         Words that are no near miss, from `common_words`.
     """
     mended = _mended(text)
-    n = len(find(read_text(mended), words)) if mended != text else 0
+    # The text as it stands, too: what was replaced may have stood beside what was none without it.
+    n = sum(len(find(read_text(t), words)) for t in {text, mended})
     by_letter: dict[str, list[str]] = {}
     wanted = {_bones(w): len(w) for w in words.names - vocabulary()["met ordinary"]}
     wanted = {bones: n_letters for bones, n_letters in wanted.items() if len(bones) > 4}
