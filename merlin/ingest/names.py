@@ -109,7 +109,8 @@ def _find_names(text, words, is_own, common):
                 break
             met = meet(run)
             has_prefix = "\u0590" <= run[:1] < "\u0700"  # particles of Arabic and Hebrew
-            if len(met) >= 4 and met[:4] not in words.openings and not has_prefix:
+            may_go_on = has_prefix or len(met) < 4 or met[:4] in words.openings
+            if not may_go_on and met[:3] not in words.openings:
                 break
             said = _strength(text, i, j, met, words, i in titled, is_own, common)
             if said == "strong":
@@ -126,9 +127,7 @@ def _with_kin(text, words, strong, weak, is_own):
         return strong
     n, said = len(text.words), vocabulary()
     beside = [k for k in range(n - 1) if _BESIDE.fullmatch(text.gap(k))]
-    for k in (
-        beside
-    ):  # two parts of a name, neither of which would do alone: Rose Young; Li, An; E. Wood
+    for k in beside:  # two parts of a name that alone are none: Rose Young; Li, An; E. Wood
         pair = {weak.get(k), weak.get(k + 1)}
         if None not in pair and len(pair) == 2 and (is_own or pair - said["met ordinary"]):
             strong |= {k, k + 1}
@@ -150,19 +149,22 @@ def _strength(text, i, j, met, words, is_titled, is_own, common):
     """Whether a run of words tells a person alone (strong), beside another name (weak), or not."""
     said, first = vocabulary(), text.words[i]
     has_capital = first.shape != "lower"
-    exact = met in words.names
-    last = len(text.words[j].letters) if j > i else 99
+    run = "".join(w.letters for w in text.words[i : j + 1])
+    n_letters = len(run)
+    name = met if met in words.names else ""
     # Endings hang on whole words: Testy in McTesty is no form of Testa.
-    may_end = (has_capital or is_titled) and (i == 0 or text.gap(i - 1))
-    if not exact and not (may_end and _is_inflected(met, last, words, said)):
+    if not name and (has_capital or is_titled) and (i == 0 or text.gap(i - 1)):
+        longest = min(6, n_letters - 3, len(text.words[j].letters) if j > i else 6)
+        name = _inflected(met, longest, words, said)
+    if not name:
         return ""
     if is_titled:
         return "strong"
-    n_letters = sum(len(w.letters) for w in text.words[i : j + 1])
-    is_word = met in said["met ordinary"] or (
+    exact = name == met
+    is_word = (run if exact else name) in said["ordinary"] or (
         not is_own and (met in common or met in said["met eponyms"])
     )
-    if n_letters < 4 and re.match(r"\d", text.plain[text.words[j].end :][:1] or " "):
+    if n_letters < 4 and text.plain[text.words[j].end :][:1].isdigit():
         return ""
     if is_own and not is_word and n_letters > 3:
         return "strong"
@@ -179,18 +181,15 @@ def _strength(text, i, j, met, words, is_titled, is_own, common):
     return "strong" if in_mixed or (text.is_shouted and n_letters > 2) else "weak"
 
 
-def _is_inflected(met, n_last, words, said):
-    """Whether it is a name of four letters and more with an ending of a language, in its last word."""
+def _inflected(met, longest, words, said):
+    """The name of four letters and more that a word is with an ending of some language, or ''."""
     if "\u0590" <= met[0] < "\u0700":  # Hebrew and Arabic hang particles before a name
-        return any(met[k:] in words.names for k in range(1, min(4, len(met) - 2)))
-    for k in range(1, min(6, n_last)):
+        return next((met[k:] for k in range(1, min(4, len(met) - 2)) if met[k:] in words.names), "")
+    for k in range(1, min(longest, len(met) - 2)):
         start, ending = met[:-k], met[-k:]
-        if len(start) < 4:
-            return False
-        known = start in words.stems or (start in words.names and start not in said["met ordinary"])
-        if known and ending in said["met endings"]:
-            return True
-    return False
+        if ending in said["met endings"] and (start in words.names or start in words.stems):
+            return start
+    return ""
 
 
 def _goes_with(word, words):

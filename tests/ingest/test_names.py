@@ -66,6 +66,11 @@ def test_every_spelling_is_seen_and_no_ordinary_text_is():
         ("LE^HOA", "la tête; le foie", False),
         ("DOE_JANE_1950", "Jane", True),
         ("MÃ¼llner^Ã\x84nne", "Müllner", True),  # UTF-8 in a header that does not say so
+        ("Haas^Ute", "Haas was seen", True),
+        ("Haas^Ute", "He has pain. Has he?", False),
+        ("Böhm^Ute", "Böhms Niere", True),
+        ("Brown^Al", "told the Browns", True),
+        ("Brown^Al", "Brown fluid, brown", False),
         ("Pan^Wei", "Ms. Pan", True),
         ("Lê^Thị Hoa", "Thi", True),
         ("김철수", "철수 씨", True),
