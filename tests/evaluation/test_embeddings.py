@@ -1,18 +1,15 @@
 """The embeddings file returns what was written and says all that is wrong; prompts are whole."""
 
-import io
 import json
 import os
 import re
 import subprocess
 import sys
-import zipfile
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pandas
 import pytest
 import torch
 
@@ -119,193 +116,6 @@ def test_every_missing_array_is_named(tmp_path, whole):
         load_embeddings(path)
     lines = {line.strip() for line in str(caught.value).splitlines()[1:]}
     assert lines == {"image: missing", "prompt_kind: missing", "meta: missing"}
-
-
-@pytest.mark.parametrize(
-    ("ids", "expected"),
-    [
-        (np.array(["s1", "s2", "s3"], object), ["s1", "s2", "s3"]),  # a column of a data frame
-        (np.array(["s1", "s1", "s3"], object), None),
-        (np.array([b"s1", b"s2", b"s3"]), ["s1", "s2", "s3"]),
-        (np.array(["ä1", "ä2", "ä3"]).astype(object), ["ä1", "ä2", "ä3"]),
-        (np.char.encode(np.array(["ä1", "b", "c"]), "utf-8"), ["ä1", "b", "c"]),
-        (np.array([7, 8, 9]), ["7", "8", "9"]),
-        (np.array([7, 8, 9], object), ["7", "8", "9"]),
-        (np.array([7.0, 8.0, 9.0]), ["7", "8", "9"]),
-        (np.array([["s1"], ["s2"], ["s3"]]), ["s1", "s2", "s3"]),
-    ],
-)
-def test_ids_are_read_as_people_save_them(tmp_path, whole, ids, expected):
-    path = tmp_path / "e.npz"
-    save_embeddings(path, whole)
-    rewrite(path, study_id=ids)
-    if expected is None:
-        with pytest.raises(ValueError, match="study_id: the same study more than once, rows 0, 1"):
-            load_embeddings(path)
-    else:
-        assert load_embeddings(path).study_id.tolist() == expected
-
-
-def test_many_object_ids_that_repeat_are_read(tmp_path):
-    """A pickle writes a text once and then points to it, and breaks long lists into frames."""
-    n = 30_000
-    patients = np.array([f"patient {i // 7}" for i in range(n)])
-    table = pandas.DataFrame({"p": patients})["p"].astype(object).to_numpy()
-    vectors = np.tile(np.eye(2, dtype=np.float32), (n // 2, 1))
-    ids = {"study_id": np.arange(n), "patient_id": table, "site": np.full(n, "a", object)}
-    split = np.full(n, "test", object)
-    np.savez(tmp_path / "e.npz", **ids, split=split, image=vectors, meta=np.array("{}"))
-    found = load_embeddings(tmp_path / "e.npz")
-    assert (found.patient_id == patients).all()
-    assert set(found.site) == {"a"}
-    assert found.prompt_embedding.shape == (0, 2)
-
-
-@pytest.mark.parametrize("blank", ["", "nan", " ", "None", "<NA>"])
-def test_blank_patients_are_patients_of_their_own_and_counted(tmp_path, whole, blank):
-    path = tmp_path / "e.npz"
-    save_embeddings(path, whole)
-    rewrite(path, patient_id=np.array([blank, blank, "s2"]))
-    found = load_embeddings(path)
-    assert len(set(found.patient_id)) == 3  # not one, and not joined with the patient called s2
-    assert found.meta["notes"] == [
-        "patient_id: empty for 2 of 3 studies, each a patient of its own"
-    ]
-    rewrite(path, patient_id=np.full(3, blank))
-    found = load_embeddings(path)
-    assert found.unit == "studies"
-    rewrite(path, patient_id=np.array([1.0, np.nan, np.nan]))
-    assert load_embeddings(path).patient_id.tolist() == ["1", "s2", "s3"]
-
-
-def test_rows_that_are_not_of_unit_length_are_normalised_with_a_note(tmp_path, whole):
-    path = tmp_path / "e.npz"
-    save_embeddings(path, whole)
-    before = load_embeddings(path)
-    assert "notes" not in before.meta
-    texts = whole.findings * 3
-    texts[1] = 0
-    rewrite(path, image=whole.image * np.array([[0.5], [1], [40]]), findings=texts)
-    found = load_embeddings(path)
-    np.testing.assert_allclose(found.image, before.image, atol=1e-6)
-    np.testing.assert_allclose(found.findings[[0, 2]], before.findings[[0, 2]], atol=1e-6)
-    assert np.isnan(found.findings[1]).all()
-    assert found.meta["notes"] == [
-        "findings: 1 rows are zero and count as missing texts",
-        "image: 2 of 3 rows were not of unit length (0.5 to 40) and were normalised",
-        "findings: 2 of 3 rows were not of unit length (3 to 3) and were normalised",
-    ]
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
-def test_other_floats_are_read(tmp_path, whole, dtype):
-    path = tmp_path / "e.npz"
-    save_embeddings(path, whole)
-    rewrite(path, image=whole.image.astype(dtype)[:, None])  # (n, 1, D), as some encoders give
-    found = load_embeddings(path)
-    assert found.image.dtype == np.float32
-    np.testing.assert_allclose(found.image, whole.image, atol=1e-3)
-    assert "notes" not in found.meta
-
-
-def swapped(array, rows, value):
-    out = np.array(array)
-    out[rows] = value
-    return out
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda e: dict(image=swapped(e.image, [0, 2], 0)), r"image: nothing but zeros in rows 0, 2"),
-        (lambda e: dict(image=swapped(e.image, 1, np.nan)), r"image: values .* in row 1\. Encode"),
-        (lambda e: dict(prompt_embedding=swapped(e.prompt_embedding, 1, 0)), r"prompt_embedding: .*1"),
-        (lambda e: dict(findings=swapped(e.findings, (2, 0), np.nan)), r"findings: .*in row 2\. A miss"),
-        (lambda e: dict(findings=swapped(e.findings, (2, 0), np.inf)), r"findings: .*in row 2"),
-        (lambda e: dict(image=e.image.astype(str)), r"image: <U32\. Save numbers"),
-        (lambda e: dict(image=e.image.astype(object)), r"image: Python objects.*float32"),
-        (lambda e: dict(study_id=np.array(["s1", "", "nan"])), r"study_id: empty in rows 1, 2"),
-        (lambda e: dict(study_id=np.array([b"s1", b"\xe4", b"s"])), r"study_id: .*utf-8"),
-        (lambda e: dict(split=np.array(["test", "", "val"])), r"split: empty in row 1"),
-        (lambda e: dict(split=np.array(["test", "val", "val"]), site=np.full(3, "a")),
-         r"patient_id: the same patient is in several splits, rows 0, 1"),
-        (lambda e: dict(prompt_kind=np.array(["positive", "absent"])), r"prompt_kind: positive in row 0"),
-        (lambda e: dict(finding=np.array(["Renal cyst"]), finding_labels=np.ones((3, 1))),
-         r"prompt_finding: renal_cyst; finding: Renal cyst\. No name is in both"),
-        (lambda e: dict(finding=np.array(["renal_cyst"]), finding_labels=np.array([[1], [-1], [2]])),
-         r"finding_labels: -1, 2 in 2 cells, rows 1, 2\. Expected 1, 0"),
-        (lambda e: dict(phecode_labels=np.array([[1, 0], [0.5, 0], [1, 1]])), r"phecode_labels: 0\.5"),
-        (lambda e: dict(phecode=np.array(["8", "8"])), r"phecode: the same phecode more than once"),
-        (lambda e: dict(meta=np.array("model: mine")), r"meta: Expecting value"),
-        (lambda e: dict(meta=np.array(json.dumps([1]))), r"meta: not a JSON object"),
-        (lambda e: dict(meta=np.array({"model": "m"})), r"meta: Python objects"),
-        (lambda e: dict(meta=np.array("[" * 50_000)), r"meta: maximum recursion"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_right_is_named_with_its_rows(tmp_path, whole, change, said):
-    path = tmp_path / "e.npz"
-    save_embeddings(path, whole)
-    rewrite(path, **change(whole))
-    with pytest.raises(ValueError, match=rf"e\.npz: not a whole embeddings file.*\n(.*\n)*  {said}"):
-        load_embeddings(path)
-
-
-def test_labels_and_outputs_that_are_no_text_are_whole(tmp_path, whole):
-    """One finding's labels as a plain row; labels of codes without outputs."""
-    path = tmp_path / "e.npz"
-    save_embeddings(path, whole)
-    rewrite(path, finding=np.array(["renal_cyst"]), finding_labels=np.array([1, 0, 1]),
-            phecode=np.array([8.5, 250]), phecode_logits=None)  # fmt: skip
-    found = load_embeddings(path)
-    assert found.finding_labels.tolist() == [[1], [0], [1]]
-    assert found.phecode.tolist() == ["8.5", "250"]
-    assert np.isnan(found.phecode_logits).all()
-
-
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "flipped"])
-def test_a_file_that_broke_off_says_so(tmp_path, whole, damage):
-    path = tmp_path / "e.npz"
-    save_embeddings(path, whole)
-    raw = path.read_bytes()
-    path.write_bytes(
-        {
-            "cut": raw[: len(raw) // 2],
-            "empty": b"",
-            "text": b"version https://git-lfs.github.com/spec/v1",
-            "flipped": raw.replace(whole.image.tobytes()[:8], b"\0" * 8),
-        }[damage]
-    )
-    with pytest.raises(ValueError, match=r"e\.npz: not a whole .npz file .*copy it again"):
-        load_embeddings(path)
-
-
-def test_no_more_is_made_than_a_file_holds(tmp_path, whole):
-    """A header may claim any size, and arrays that are not ours may be of any."""
-    path = tmp_path / "e.npz"
-    save_embeddings(path, whole)
-    head = b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 1000000000000), }"
-    head += b" " * (117 - len(head)) + b"\n"
-    with zipfile.ZipFile(path) as archive:
-        members = {n: archive.read(n) for n in archive.namelist()}
-    members["image.npy"] = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head
-    members["extra.npy"] = b"not an array"
-    for name, wrong in (("bad.npz", True), ("good.npz", False)):
-        with zipfile.ZipFile(tmp_path / name, "w") as archive:
-            for member, raw in members.items():
-                if wrong or member != "image.npy":
-                    archive.writestr(member, raw)
-                else:
-                    array = io.BytesIO()
-                    np.save(array, whole.image)
-                    archive.writestr(member, array.getvalue())
-    with pytest.raises(ValueError, match=r"image: cannot be read \(claims"):
-        load_embeddings(tmp_path / "bad.npz")
-    assert load_embeddings(tmp_path / "good.npz").image.shape == (3, 4)
-
-
-def test_missing_test_studies_are_refused_with_the_splits_there_are(whole):
-    with pytest.raises(ValueError, match="no study of split test; found train 2, val 1 studies"):
-        replace(whole, split=np.array(["train", "train", "val"])).judged()
 
 
 def test_every_disagreement_is_named_with_both_numbers(tmp_path, whole):
