@@ -163,10 +163,16 @@ def _more_commands(commands):
         "hospital",
         help="turn a DICOM tree, reports and codes into a de-identified cohort",
         description="Writes NIfTI volumes, manifest.csv, codes.csv, text_hits.csv and quarantine.csv. "
-        "Ids are keyed hashes, dates are shifted by patient, no header text leaves. A report that names "
-        "its own patient or holds anybody's record number is withheld with its study, or has the words "
-        "replaced with --redact. Read text_hits.csv and the reports before you share anything: no program "
-        "can promise that free text is safe.",
+        "Ids are keyed hashes, dates are shifted by patient, no header text but the manufacturer's name "
+        "leaves. A report that holds a name, number or birth date of any header of its study or of its "
+        "table rows, or a name or number of any other, is withheld with its study, or has them replaced "
+        "with --redact. Read text_hits.csv and the reports before you share anything: no program can "
+        "promise that free text is safe.",
+        epilog="What no scan can find: nicknames and translated names, a name in a script that no header "
+        "uses, several wrong letters in a short name, a name that is a word at the head of a sentence, "
+        "relatives and staff whom no header or column names, an illness or event that tells who it was. "
+        "Columns of the tables whose names speak of persons (patient_name, radiologist, ...) are looked "
+        "for, too.",
     )
     command.add_argument("folder", metavar="DICOM_TREE")
     command.add_argument(
@@ -179,7 +185,15 @@ def _more_commands(commands):
         "--key", required=True, help="file of the secret; made if absent; keep it outside --out"
     )
     command.add_argument("--out", required=True, help="a new folder")
-    command.add_argument("--redact", action="store_true", help="replace instead of withholding")
+    command.add_argument(
+        "--dates", choices=["ymd", "dmy", "mdy"], default="",
+        help="of the codes' dates, where the column itself cannot tell day from month",
+    )  # fmt: skip
+    command.add_argument(
+        "--redact",
+        action="store_true",
+        help="replace what is found by <DELETED> instead of withholding",
+    )
     command = commands.add_parser(
         "verse",
         help="read the VerSe dataset and its fracture grades into a manifest",
@@ -378,10 +392,19 @@ def _phantom(args):
 def _hospital(args):
     import pandas as pd
 
+    from merlin.cohort.codes import read_codes
+    from merlin.cohort.tables import read_table
     from merlin.ingest import hospital
     from merlin.run import write_csv
 
     out = Path(args.out)
+    reports = read_table(args.reports, needed=hospital.REPORT_COLUMNS)
+    codes = None
+    if args.codes:
+        codes = read_codes(args.codes, owner="patient_id", dates=args.dates)
+    for table, name in ((reports, "reports"), (codes, "codes")):
+        for note in () if table is None else table.attrs["notes"]:
+            sys.stdout.write(f"{name}: {note}\n")
     key = hospital.read_key(args.key, out)
     begun, mark = out / "UNFINISHED", _hospital_mark(args, key)
     others = [p for p in out.iterdir() if p != begun] if out.exists() else []
@@ -392,12 +415,9 @@ def _hospital(args):
         )
     out.mkdir(parents=True, exist_ok=True)
     begun.write_text(mark)
-    read = lambda path: pd.read_csv(path, dtype=str, keep_default_na=False)  # noqa: E731
-    codes = read(args.codes) if args.codes else None
     made = hospital.deidentify(
-        args.folder, read(args.reports), codes, key=key, out=out, redacts=args.redact,
-        save=_save_volume,
-    )  # fmt: skip
+        args.folder, reports, codes, key=key, out=out, redacts=args.redact, save=_save_volume
+    )
     for name in ("manifest", "codes", "text_hits", "quarantine"):
         write_csv(out / f"{name}.csv", getattr(made, name))
     for path in (out / "volumes").glob("*"):  # of studies that an interrupted call had taken
@@ -413,10 +433,14 @@ def _hospital(args):
             f"{made.n_unreported} studies have no report, {made.n_unused} reports no study: are accession "
             "numbers spelled alike in both?\n"
         )
+    for note in made.notes:
+        sys.stdout.write(f"{note}\n")
     for kind, n in made.text_hits.groupby("kind")["n"].sum().items():
         sys.stdout.write(f"{n:>8,}  {kind} in free text (text_hits.csv)\n")
     sys.stdout.write(
-        "Read the reports before you share them: no program can promise they are safe.\n"
+        "Read the reports before you share them: no program can promise they are safe. Nicknames, names in "
+        "a script that no header uses, garbled short names, people whom no header or column names and what "
+        "only one person can have had are not found.\n"
     )
     return 1 if len(made.quarantine) else 0
 
@@ -425,16 +449,14 @@ def _hospital_mark(args, key):
     """A keyed hash of all that a call reads: only the same call may go on where one stopped."""
     import json
 
+    from merlin.cohort.tree import walk
     from merlin.ingest import hospital
     from merlin.run import file_hash
 
     tables = [file_hash(p) for p in (args.reports, args.codes) if p]
-    files = [
-        (str(p), p.stat().st_size, p.stat().st_mtime_ns)
-        for p in sorted(Path(args.folder).resolve().rglob("*"))
-        if p.is_file()
-    ]
-    return hospital.hashed(key, "call", json.dumps([args.redact, tables, files]))
+    tree = walk(Path(args.folder).resolve()).files
+    files = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in tree]
+    return hospital.hashed(key, "call", json.dumps([args.redact, args.dates, tables, files]))
 
 
 def _save_volume(path, volume):

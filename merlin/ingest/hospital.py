@@ -7,37 +7,57 @@ the same key, and without the key nobody can compute an id from a record number.
 stays outside. Dates are shifted by a number of days that is fixed for a patient, so that intervals
 keep.
 
-Free text cannot be made safe by a program. A report that holds its own patient's name, record number,
-accession number or birth date, or the record or accession number of any other study or table row, is
-withheld (or, on request, has them replaced by `<DELETED>`); what looks like a date, telephone number,
-address or title with a name is counted and reported, for a person to read before anything is shared.
+Free text cannot be made safe by a program. A report is looked through for every name, number and birth
+date in any header of its study and in the tables' rows of it (`merlin.ingest.names` says how), and for
+names and numbers of all other studies and rows. Where it holds one, the study is withheld or, on
+request, has them replaced by `<DELETED>`. A second, coarser look at what is about to leave withholds
+studies with something like the patient's name in it. What may be a date, a telephone number, a title
+with a name or a signature is counted and reported, for a person to read before anything is shared.
 """
 
+import dataclasses
+import functools
 import hashlib
 import hmac
-import re
 import secrets
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
 
+from merlin.cohort.codes import NO_CODES
+from merlin.cohort.tables import SEXES, TableError, read_ages, read_dates, read_ids, why_apart
+from merlin.cohort.tree import shown, walk
+from merlin.ingest import dicom, dicom_pixels
+from merlin.ingest.names import (
+    OTHER_NUMBER,
+    OWN,
+    PERSON,
+    all_spans,
+    common_words,
+    find,
+    find_numbers,
+    looks_like,
+)  # fmt: skip
+from merlin.ingest.patterns import DELETED, Span, read_text, redact
+from merlin.ingest.persons import (
+    NOBODY,
+    NUMBERS,
+    Sought,
+    Words,
+    normal_number,
+    people_in,
+    said_in,
+    words_said,
+)  # fmt: skip
+from merlin.ingest.volume import UnreadableScan, is_machines, load_volume
+
 TAGS = ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
         "PatientAge", "AccessionNumber", "StudyDate", "Manufacturer")  # fmt: skip
-DELETED = "<DELETED>"
 MAX_AGE = 90  # older patients are written as 90
-# What may name a person or a day; each is counted, none is proof.
-PATTERNS = {
-    "date": r"\b(?:\d{1,2}[/.-]\d{1,2}[/.-](?:19|20)?\d{2}|(?:19|20)\d{2}-\d{2}-\d{2})\b",
-    "telephone": r"(?<!\d)(?:\+?\d{1,2}[ .-]?)?\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)",
-    "e-mail": r"\b[\w.+-]+@[\w-]+\.[\w.]+\b",
-    "titled name": r"\b(?:Dr|Mr|Mrs|Ms|Prof)\.? [A-Z][a-z]+",
-    "date in words": r"\b(?:\d{1,2}\.? )?(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\.? "
-    r"(?:\d{1,2},? )?(?:19|20)\d{2}\b",
-    "long number": r"\b\d{7,}\b",
-}
 REPORT_COLUMNS = ("accession", "findings")
 CODE_COLUMNS = ("patient_id", "date", "vocabulary", "code")
 
@@ -61,6 +81,8 @@ class Cohort:
         Studies of the manifest without a report.
     n_unused : int
         Reports whose accession number no study has.
+    notes : tuple of str
+        What was left out on the way, and why reports and studies do not meet.
     """
 
     manifest: pd.DataFrame
@@ -69,6 +91,7 @@ class Cohort:
     quarantine: pd.DataFrame
     n_unreported: int
     n_unused: int
+    notes: tuple[str, ...] = ()
 
 
 def read_key(path, out):
@@ -107,15 +130,35 @@ def shift_days(key, patient):
     return place - 365 if place < 365 else place - 364
 
 
+@dataclass(frozen=True)
+class Study:
+    """One study of a tree.
+
+    Attributes
+    ----------
+    header : Dataset
+        `TAGS` of its first file.
+    files : list of Path
+    said : set of (str, str)
+        Keyword and value of all that names a person or is one's number, in any of its files.
+    """
+
+    header: object
+    files: list[Path]
+    said: set[tuple[str, str]]
+
+
 def find_studies(folder):
     """DICOM files of a tree by study.
 
     Returns
     -------
-    studies : dict of str to (Dataset, list of Path)
-        Study instance UID → one header with `TAGS`, and the study's files.
-    n_unread : int
+    studies : dict of str to Study
+        By study instance UID.
+    unread : list of Path
         Files whose header could not be read as DICOM.
+    notes : tuple of str
+        What the walk over the folder left out.
 
     Raises
     ------
@@ -125,51 +168,36 @@ def find_studies(folder):
     import pydicom
 
     if not Path(folder).is_dir():
-        raise Refused(f"no folder {folder}")
-    found, n_unread = {}, 0
-    for path in tqdm(sorted(p for p in Path(folder).rglob("*") if p.is_file()), desc="headers"):
+        raise Refused(f"no folder {shown(folder)}")
+    tree, found, unread = walk(folder), {}, []
+    for path in tqdm(tree.files, desc="headers"):
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+            is_dicom = dicom.looks_like_dicom(path)
+            header = dicom_pixels.read_file(path, path, stop_before_pixels=True) if is_dicom else {}
             uid = str(header.get("StudyInstanceUID", ""))
-        except Exception:  # noqa: BLE001 - a damaged header may raise anything, with its bytes inside
+            said = said_in(header) if uid else ()
+        except Exception as error:  # a damaged header may raise anything, with its bytes inside
+            if is_machines(error):
+                raise
             uid = ""
-        if uid:
-            found.setdefault(uid, (header, []))[1].append(path)
-        else:
-            n_unread += 1
+        if not uid:
+            unread.append(path)
+            continue
+        if uid not in found:
+            facts = pydicom.Dataset()
+            for tag in (t for t in TAGS if t in header):
+                facts.add(header[tag])
+            found[uid] = Study(facts, [], set())
+        found[uid].files.append(path)
+        found[uid].said.update(said)
     if not found:
-        raise Refused(f"no DICOM study in {folder} ({n_unread} files of other kinds)")
-    return found, n_unread
+        raise Refused(f"no DICOM study in {shown(folder)} ({len(unread)} files of other kinds)")
+    return found, unread, tree.notes
 
 
 def own_words(header):
     """What a patient's header says that their report must not: names, numbers, birth date."""
-    name = re.split(r"[\^ ,=]+", str(header.get("PatientName", "")))
-    words = [w for w in name if len(w) > 1]
-    words += [str(header.get(t, "")).strip() for t in ("PatientID", "AccessionNumber")]
-    born = pd.to_datetime(str(header.get("PatientBirthDate", "")), format="%Y%m%d", errors="coerce")
-    if not pd.isna(born):
-        y, m, d = born.year, born.month, born.day
-        short, full = born.strftime("%b"), born.strftime("%B")
-        words += [born.strftime("%Y%m%d"), f"{y}-{m:02}-{d:02}"]
-        for a, b in ((m, d), (d, m)):  # either order, with and without zeros, long and short years
-            for sign in "/.-":
-                words += [f"{x}{sign}{z}{sign}{year}" for x, z in ((a, b), (f"{a:02}", f"{b:02}"))
-                          for year in (y, f"{y % 100:02}")]  # fmt: skip
-        for month in (short, full):
-            words += [
-                f"{month} {d}, {y}",
-                f"{month} {d} {y}",
-                f"{d} {month} {y}",
-                f"{d}. {month} {y}",
-            ]
-    return [w for w in dict.fromkeys(words) if len(w) > 1]
-
-
-def _pattern(word):
-    """How a word is looked for: names of two letters with their capital, all else in any case."""
-    plain = rf"(?<!\w){re.escape(word)}(?!\w)"
-    return re.compile(plain, 0 if len(word) == 2 else re.IGNORECASE)
+    return words_said(said_in(header), own=True)
 
 
 def scan_text(text, words):
@@ -178,36 +206,27 @@ def scan_text(text, words):
     Returns
     -------
     dict of str to int
-        `own identifier`, and the names of `PATTERNS`.
+        `own identifier`, and the kinds of `merlin.ingest.patterns`.
     """
-    own = sum(len(_pattern(w).findall(text)) for w in words)
-    counts = {"own identifier": own} | {k: len(re.findall(p, text)) for k, p in PATTERNS.items()}
-    return {k: n for k, n in counts.items() if n}
+    return dict(Counter(s.kind for s in all_spans(text, Sought(words))))
 
 
 def identifiers_in(text, known):
-    """Those of `known` (in `one_spelling`) that stand in a text, as it spells them, the longest first.
+    """Those of `known` that stand in a text, as it spells them, the longest first."""
+    read = read_text(text)
+    spans = [Span(a, b, "") for a, b in find_numbers(read, _normal(frozenset(known)), is_own=False)]
+    return sorted({text[s.start : s.end] for s in read.spans(spans)}, key=len, reverse=True)
 
-    Up to four words with what stands between them: ids may hold blanks and hyphens.
-    """
-    words = list(re.finditer(r"\w+", text))
-    said = {text[a.start() : b.end()] for i, a in enumerate(words) for b in words[i : i + 4]}
-    return sorted((t for t in said if one_spelling(t) in known), key=len, reverse=True)
+
+@functools.lru_cache(4)
+def _normal(known):
+    return frozenset(map(normal_number, known))
 
 
 def telling(identifiers):
     """Identifiers that are one wherever they stand: no short number (an age, a size), no word (`NONE`)."""
     has_digit = {i for i in identifiers if any(c.isdigit() for c in i)}
-    return {i for i in has_digit if len(i) > 3 and not (len(i) < 5 and i.isdigit())}
-
-
-def redact(text, words):
-    """The text with its own patient's identifiers, and all that `PATTERNS` match, replaced."""
-    for word in words:
-        text = _pattern(word).sub(DELETED, text)
-    for pattern in PATTERNS.values():
-        text = re.sub(pattern, DELETED, text)
-    return text
+    return frozenset(i for i in has_digit if len(i) > 3 and not (len(i) < 5 and i.isdigit()))
 
 
 def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
@@ -220,7 +239,7 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
     reports : DataFrame
         `accession, findings` and perhaps `impression`, as text.
     codes : DataFrame or None
-        `patient_id, date, vocabulary, code` and perhaps `accession`, as text.
+        `patient_id, date, vocabulary, code` and perhaps `accession`, as `codes.read_codes` gives it.
     key : bytes
         From `read_key`.
     out : path
@@ -240,55 +259,49 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
     Refused
         With every missing column.
     """
-    from merlin.ingest.volume import UnreadableScan, load_volume
-
     _require_columns(reports, codes)
     reports, codes = _spelled(reports, codes)
-    found, n_unread = find_studies(folder)
+    found, unread, notes = find_studies(folder)
     shared = _shared_accessions(found)
-    headers = [h.get(t, "") for h, _ in found.values() for t in ("PatientID", "AccessionNumber")]
-    tables = list(reports.index)
-    if codes is not None:
-        tables += [i for c in ("patient_id", "accession") if c in codes for i in codes[c]]
-    known = telling({one_spelling(i) for i in headers} | set(tables))
+    known = _known_numbers(found, reports, codes)
+    sought = _sought(found, reports, codes, known)
     rows, hits, left_out, patients, studies, own = [], [], [], {}, {}, {}
-    if n_unread:
-        left_out.append(("", f"{n_unread} files are no readable DICOM"))
-    for uid, (header, files) in tqdm(found.items(), desc="studies"):
-        accession = one_spelling(header.get("AccessionNumber", ""))
-        patient = one_spelling(header.get("PatientID", ""))
+    if unread:
+        left_out.append(("", f"{len(unread)} files are no readable DICOM"))
+    for uid, study in tqdm(found.items(), desc="studies"):
+        accession, patient = _ids(study.header)
         study_id = "S" + hashed(key, "study", uid)
         if not patient or accession in shared:
             why = "no patient id in its headers" if not patient else SHARED
             left_out.append((study_id, why))
             continue
-        own[study_id] = own_words(header)
+        own[study_id] = sought[uid].own
         patients[patient] = patient_id = "P" + hashed(key, "patient", patient)
-        own.setdefault(patient_id, []).extend(own[study_id])
+        own[patient_id] = own.get(patient_id, NOBODY) | own[study_id]
         if accession:
             studies[accession] = study_id
         said = reports.loc[accession] if accession and accession in reports.index else {}
-        texts, part = _texts(said, own[study_id], known, study_id, redacts)
+        place = int(hashed(key, "split", patient, 8), 16) % 5
+        row = dict(study_id=study_id, patient_id=patient_id, site="internal",
+                   split={3: "val", 4: "test"}.get(place, "train"),
+                   volume=f"volumes/{study_id}.nii.gz",
+                   **_about(study.header, key, patient, sought[uid]))  # fmt: skip
+        texts, part, why = _texts(said, sought[uid], study_id, redacts)
         hits += part
-        if any(taken == "study withheld" for *_, taken in part):
-            left_out.append((study_id, WITHHELD))
+        if why:
+            left_out.append((study_id, why))
             continue
-        path = Path(out) / "volumes" / f"{study_id}.nii.gz"
+        path = Path(out) / row["volume"]
         if not path.exists():  # else an interrupted call wrote it whole
             try:
-                volume = _read_study(files, load_volume)
-            except (UnreadableScan, OSError) as error:
-                reason = str(error).split(": ", 1)[-1]
-                left_out.append((study_id, redact(reason, [*own[study_id], uid])[:300]))
+                volume = _read_study(study.files, unread)
+            except (UnreadableScan, FileNotFoundError) as error:
+                reason = str(error).split(": ", 1)[-1].replace(uid, DELETED)
+                left_out.append((study_id, redact(reason, all_spans(reason, sought[uid]))[:300]))
                 continue
             save(path, volume)  # a full disk ends the call, which then resumes; no study is lost
-        place = int(hashed(key, "split", patient, 8), 16) % 5
-        rows.append(
-            dict(study_id=study_id, patient_id=patient_id, site="internal",
-                 split={3: "val", 4: "test"}.get(place, "train"),
-                 volume=f"volumes/{study_id}.nii.gz", **_about(header, key, patient), **texts)
-        )  # fmt: skip
-    manifest = pd.DataFrame(rows)
+        rows.append(row | texts)
+    manifest, why = pd.DataFrame(rows), why_apart(reports.index, studies)
     made = Cohort(
         manifest,
         _coded(codes, key, patients, studies, set(manifest.get("study_id", ()))),
@@ -296,18 +309,65 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
         pd.DataFrame(left_out, columns=["study_id", "reason"]),
         n_unreported=sum(not (r["findings"] or r["impression"]) for r in rows),
         n_unused=int((~reports.index.isin(list(studies))).sum()),
+        notes=(*notes, *([f"Accession numbers do not meet: {why}."] if why else [])),
     )
     _refuse_leaks(made, known, {i for i in (*patients, *studies) if len(i) > 3}, own)
     return made
 
 
-WITHHELD = "its report names the patient, or a number of another study; mend it, or use --redact"
+WITHHELD = (
+    "its report names the patient, another person of headers or tables, or a number of another study; "
+    "mend it, or use --redact"
+)
+ALIKE = "its report holds what looks like the patient's name, spelt another way; mend it"
 SHARED = "its accession number is that of another study too: no telling whose report is whose"
+
+
+def _ids(header):
+    return tuple(one_spelling(header.get(t, "")) for t in ("AccessionNumber", "PatientID"))
+
+
+def _known_numbers(found, reports, codes):
+    """Record and accession numbers of everybody in headers and tables."""
+    said = [v for s in found.values() for k, v in s.said if k in NUMBERS]
+    tables = list(reports.index)
+    if codes is not None:
+        tables += [i for c in ("patient_id", "accession") if c in codes for i in codes[c]]
+    return telling({one_spelling(i) for i in said} | set(tables))
+
+
+def _sought(found, reports, codes, known):
+    """Who is looked for in each study's report: uid → Sought."""
+    by_accession = people_in(reports.reset_index(), "accession", ("findings", "impression"))
+    by_patient = people_in(codes, "patient_id", CODE_COLUMNS) if codes is not None else {}
+    tables = [w for part in (by_accession, by_patient) for pair in part.values() for w in pair]
+    own, others = {}, {}
+    for uid, study in found.items():
+        accession, patient = _ids(study.header)
+        rows = filter(None, (by_accession.get(accession), by_patient.get(patient)))
+        own[uid] = words_said(study.said, own=True)
+        others[uid] = words_said(study.said, own=False)
+        for mine, theirs in rows:
+            own[uid], others[uid] = own[uid] | mine, others[uid] | theirs
+    everyone = [*own.values(), *others.values(), *tables]
+    everybody = Words(
+        frozenset(n for w in everyone for n in w.names),
+        frozenset(n for w in everyone for n in w.joined),
+    )
+    patient_of = dict(_ids(s.header) for s in found.values())
+    texts: dict[str, str] = {}  # by patient: a word of one patient's many reports is not common
+    parts = reports.reindex(columns=["findings", "impression"]).fillna("")
+    for accession, *row in parts.itertuples():
+        patient = patient_of.get(accession) or accession
+        texts[patient] = " ".join([texts.get(patient, ""), *map(str, row)])
+    common, numbers = common_words(texts.values()), _normal(known)
+    return {u: Sought(own[u], others[u], everybody, common, numbers) for u in found}
 
 
 def _spelled(reports, codes):
     """Both tables with ids in one spelling; reports by accession, rows without one left out."""
-    reports = reports.assign(accession=reports["accession"].map(one_spelling))
+    ids = read_ids(reports["accession"], where="reports, column accession")
+    reports = reports.assign(accession=ids.map(one_spelling))
     reports = reports[reports["accession"] != ""].drop_duplicates()
     twice = reports["accession"].duplicated(keep=False)
     if twice.any():
@@ -324,26 +384,27 @@ def _spelled(reports, codes):
 
 def _shared_accessions(found):
     """Accession numbers that stand in the headers of several studies."""
-    numbers = pd.Series([one_spelling(h.get("AccessionNumber", "")) for h, _ in found.values()])
+    numbers = pd.Series([_ids(s.header)[0] for s in found.values()])
     return set(numbers[numbers.duplicated() & (numbers != "")])
 
 
-def _texts(said, own, known, study_id, redacts):
-    """A study's report as it may leave, and what was found in it."""
-    texts, hits = {"findings": "", "impression": ""}, []
+def _texts(said, sought, study_id, redacts):
+    """A study's report as it may leave, what was found in it, and why it may not leave."""
+    texts, hits, why = {"findings": "", "impression": ""}, [], ""
     for column in texts:
         text = str(said.get(column, "") or "")
-        others = [
-            i for i in identifiers_in(text, known) if not any(_pattern(w).search(i) for w in own)
-        ]
-        found = scan_text(text, own)
-        if others:
-            found["number of another study"] = len(others)
-        names = {"own identifier", "number of another study"} & set(found)
+        spans = all_spans(text, sought)
+        found = Counter(s.kind for s in spans)
+        names = {OWN, PERSON, OTHER_NUMBER} & set(found)
         taken = "replaced" if redacts else "study withheld" if names else "kept"
         hits += [(study_id, column, kind, n, taken) for kind, n in found.items()]
-        texts[column] = redact(text, [*own, *others]) if redacts else text
-    return texts, hits
+        why = WITHHELD if names and not redacts else why
+        texts[column] = redact(text, spans) if redacts else text
+    for column, text in texts.items():  # the last look: nothing may have slipped through
+        if not why and (n := looks_like(text, sought.own | sought.others, sought.common)):
+            hits.append((study_id, column, "looks like a name", n, "study withheld"))
+            why = ALIKE
+    return texts, hits, why
 
 
 def _require_columns(reports, codes):
@@ -354,36 +415,44 @@ def _require_columns(reports, codes):
         raise Refused("; ".join(problems))
 
 
-def _read_study(files, load):
-    """Files of one study may lie among others': read them through a folder of links."""
+def _read_study(files, unread):
+    """Files of one study may lie among others': read them through a folder of links.
+
+    Unreadable files beside them come along under their names: named like the series, they are its holes.
+    """
+    places = {p: i for i, p in enumerate(dict.fromkeys(f.parent for f in files))}
     with tempfile.TemporaryDirectory() as folder:
-        for i, file in enumerate(files):
-            (Path(folder) / f"{i:06d}.dcm").symlink_to(file.resolve())
-        return load(folder)
+        for file in (*files, *(f for f in unread if f.parent in places)):
+            place = Path(folder) / str(places[file.parent])
+            place.mkdir(exist_ok=True)
+            (place / file.name).symlink_to(file.resolve())
+        return load_volume(folder)
 
 
-def _about(header, key, patient):
-    sex = str(header.get("PatientSex", ""))[:1].upper()
+def _about(header, key, patient, sought):
     age = _age(header)
     date = pd.to_datetime(str(header.get("StudyDate", "")), format="%Y%m%d", errors="coerce")
     moved = date + pd.Timedelta(days=shift_days(key, patient))
     return dict(
-        sex=sex if sex in "FM" else "",
+        sex=SEXES.get(str(header.get("PatientSex", "")).strip().casefold(), ""),
         age="" if age is None else str(min(age, MAX_AGE)),
         date="" if pd.isna(date) else moved.date().isoformat(),
-        manufacturer=_unless_own(str(header.get("Manufacturer", "")), own_words(header)),
+        manufacturer=_unless_own(str(header.get("Manufacturer", "")), sought.own | sought.others),
     )
 
 
 def _unless_own(text, words):
-    """The text, or nothing where it holds one of the patient's own words."""
-    return "" if any(_pattern(w).search(text) for w in words) else text
+    """The text, or nothing where it holds one of these persons' words, or something like them."""
+    return "" if find(read_text(text), words) or looks_like(text, words) else text
 
 
 def _age(header):
-    match = re.fullmatch(r"(\d{3})Y", str(header.get("PatientAge", "")))
-    if match:
-        return int(match[1])
+    try:
+        age = read_ages(pd.Series([str(header.get("PatientAge", ""))]), where="age")[0]
+    except TableError:
+        age = float("nan")
+    if not pd.isna(age):
+        return int(age)
     born, seen = (
         pd.to_datetime(str(header.get(t, "")), format="%Y%m%d", errors="coerce")
         for t in ("PatientBirthDate", "StudyDate")
@@ -392,12 +461,10 @@ def _age(header):
 
 
 def _coded(codes, key, patients, studies, kept):
-    from merlin.cohort.ehr import NO_CODES
-
     if codes is None:
         return NO_CODES
     codes = codes[codes["patient_id"].isin(patients)]
-    date = pd.to_datetime(codes["date"], errors="coerce")
+    date = read_dates(codes["date"], where="codes, column date")
     moved = date + pd.to_timedelta([shift_days(key, p) for p in codes["patient_id"]], unit="D")
     at = codes["accession"].map(studies) if "accession" in codes else pd.Series("", codes.index)
     at = at.fillna("")
@@ -410,6 +477,10 @@ def _coded(codes, key, patients, studies, kept):
             "code": codes["code"],
         }
     ).reset_index(drop=True)
+
+
+# Cells with words that are not ours.
+WRITTEN = ("findings", "impression", "manufacturer", "vocabulary", "code")
 
 
 def _refuse_leaks(made, known, taken, own):
@@ -431,18 +502,14 @@ def _refuse_leaks(made, known, taken, own):
         if "study_id" not in table:
             continue
         whose = "patient_id" if name == "codes" else "study_id"
-        columns = table.columns.difference(["study_id", "patient_id", "volume", "date"])
         for key, rows in table.groupby(whose):
-            # A short number may be an age, any number a code.
-            words = [
-                w
-                for w in dict.fromkeys(own.get(key, ()))
-                if not w.isdigit() or (len(w) > 3 and name != "codes")
-            ]
-            patterns = [_pattern(w) for w in words]
-            for column in columns:
-                text = "\n".join(rows[column].unique())
-                if any(p.search(text) for p in patterns):
+            words = own.get(key, NOBODY)
+            if name == "codes":  # any number may be a code
+                words = dataclasses.replace(
+                    words, numbers=frozenset(n for n in words.numbers if not n.isdigit())
+                )
+            for column in table.columns.intersection(WRITTEN):
+                if find(read_text("\n".join(rows[column].unique())), words):
                     raise Refused(
                         f"{name}, column {column}, {whose} {key}: holds a name, number or birth date "
                         "of its patient"

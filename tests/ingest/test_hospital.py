@@ -340,3 +340,105 @@ def test_the_last_look_refuses_a_name_among_the_codes(hospital_data, capsys):
     assert call(hospital_data) != 0
     assert "codes, column code, patient_id P" in capsys.readouterr().err
     assert not (hospital_data / "cohort" / "codes.csv").exists()
+
+
+# Accession number, what the headers say besides PEOPLE's, report, what must be left of it.
+SPELT = (
+    ("ACC10001", {"PatientName": "Müller-Lüdenscheidt^Änne"},
+     "Mrs. Lüdenscheidt was seen. Findings told to Frau Mueller-Luedenscheidt.",
+     "<DELETED> was seen. Findings told to <DELETED>."),
+    ("ACC10002", {"PatientName": "O'Testigan^Mary"}, "Ms. O’Testigan is known to us.",
+     "<DELETED> is known to us."),
+    ("ACC10003", {"PatientName": "Testøy^José"}, "Prior CT of José from elsewhere.",
+     "Prior CT of <DELETED> from elsewhere."),
+    ("ACC10004", {"PatientName": "Testa^Berta"},
+     "Compared with 03-MAR-2014, 2014/03/03 and March 3rd, 2014. Read by Dr. McTesty; DR. TESTER and "
+     "Dr. Müstermann. SSN 123-45-6789. Electronically signed: John Q. Testperson, MD",
+     "Compared with <DELETED> and <DELETED>. Read by <DELETED>; <DELETED> and <DELETED>. <DELETED>. "
+     "Electronically signed: <DELETED>"),
+    ("ACC10005", {"PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう"}, "患者山田太郎は経過良好。",
+     "患者<DELETED>は経過良好。"),
+    ("ACC10006", {"OtherPatientNames": "Zephyrine^Octavia", "OtherPatientIDs": "OLD7788",
+                  "ReferringPhysicianName": "Vandermeer^Ilse"},
+     "Compared with Zephyrine (then OLD7788). Asked for by Vandermeer.",
+     "Compared with <DELETED> (then <DELETED>). Asked for by <DELETED>."),
+    ("ACC10007", {"last file": {"PatientName": "Quillfeather^Jo"}}, "Ms Quillfeather has ascites.",
+     "<DELETED> has ascites."),
+    ("ACC10008", {"item": {"RequestingPhysician": "Wimplethorn^Ada"}}, "As Wimplethorn asked.",
+     "As <DELETED> asked."),
+)  # fmt: skip
+
+
+@pytest.fixture
+def spelt(tmp_path):
+    """Studies whose headers name persons in many places, and their reports."""
+    for i, (accession, said, _, _) in enumerate(SPELT):
+        folder = tmp_path / "tree" / accession
+        write_study(folder, (f"TST-{i:04}", "Nobody^Known", "19510203", accession), "20150101")
+        files = sorted(folder.glob("*.dcm"))
+        for path in files:
+            ds = pydicom.dcmread(path)
+            ds.SpecificCharacterSet = "ISO_IR 192"
+            header = dict(said)
+            header |= header.pop("last file", {}) if path == files[-1] else {}
+            header.pop("last file", None)
+            item = header.pop("item", {})
+            for keyword, value in header.items():
+                setattr(ds, keyword, value)
+            if item:
+                nested = pydicom.Dataset()
+                nested.RequestingPhysician = item["RequestingPhysician"]
+                ds.RequestAttributesSequence = [nested]
+            ds.save_as(path)
+    rows = [(a, text, "") for a, _, text, _ in SPELT]
+    table = pd.DataFrame(rows, columns=["accession", "findings", "impression"])
+    table.to_csv(tmp_path / "reports.csv", index=False)
+    pd.DataFrame(columns=hospital.CODE_COLUMNS).to_csv(tmp_path / "codes.csv", index=False)
+    return tmp_path
+
+
+def test_persons_of_every_header_are_replaced_whole_however_they_are_spelt(spelt):
+    assert call(spelt, "--redact") == 0
+    said = load_manifest(spelt / "cohort" / "manifest.csv")["findings"]
+    assert sorted(said) == sorted(left for *_, left in SPELT)
+
+
+def test_persons_of_every_header_withhold_their_study(spelt):
+    assert call(spelt) == 1
+    said = load_manifest(spelt / "cohort" / "manifest.csv")["findings"]
+    kept = [text for accession, _, text, _ in SPELT if accession == "ACC10004"]  # names no patient
+    assert list(said) == kept
+    hits = pd.read_csv(spelt / "cohort" / "text_hits.csv").query("taken == 'kept'")
+    counts = hits.groupby("kind")["n"].sum().to_dict()
+    assert counts == {"date": 3, "long number": 1, "signature": 1, "titled name": 3}
+
+
+def test_persons_of_the_tables_are_looked_for_in_all_reports(hospital_data):
+    path = hospital_data / "reports.csv"
+    reports = pd.read_csv(path, dtype=str, keep_default_na=False)
+    reports["patient_name"] = ["", "", "", "Rossi-Bianchini, Maria"]
+    reports["Read by"] = ["Wimplethorn, A.", "", "", ""]
+    reports["findings"] = [
+        "Wimplethorn says normal.", "Known to Bianchini.", "Spleen: Normal.", "Normal."
+    ]  # fmt: skip
+    reports["impression"] = ""
+    reports.to_csv(path, index=False)
+    assert call(hospital_data) == 1
+    said = load_manifest(hospital_data / "cohort" / "manifest.csv")["findings"]
+    assert sorted(said) == ["Normal.", "Spleen: Normal."]
+    hits = pd.read_csv(hospital_data / "cohort" / "text_hits.csv")
+    assert (hits["kind"] == "name of another person").sum() == 2
+
+
+@pytest.mark.parametrize("more", [(), ("--redact",)])
+def test_what_looks_like_a_name_withholds_its_study_alone(hospital_data, more):
+    path = hospital_data / "reports.csv"
+    path.write_text(path.read_text().replace("Mr. OKONKWO has", "The man (Okonqo) has"))
+    assert call(hospital_data, *more) == 1
+    out = hospital_data / "cohort"
+    said = pd.read_csv(out / "quarantine.csv")["reason"]
+    assert said.str.contains("looks like the patient's name").sum() == 1
+    assert len(load_manifest(out / "manifest.csv")) == (3 if more else 2)
+    hits = pd.read_csv(out / "text_hits.csv").query("kind == 'looks like a name'")
+    assert hits[["n", "taken"]].to_numpy().tolist() == [[1, "study withheld"]]
+    assert "Okonqo" not in "".join(p.read_text() for p in out.glob("*.csv"))

@@ -1,0 +1,230 @@
+"""Who is looked for in a report: the persons of a study's headers and table rows, as folded words."""
+
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from merlin.ingest.patterns import JOINED, decoded_again, fold, meet, read_text, vocabulary
+
+LONGEST = 6  # words that are tried as one name: de la Peña y Díaz
+# Besides every element that holds a person's name: what tells a patient, and what else names one.
+NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
+         "ResponsiblePerson")  # fmt: skip
+NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "MedicalRecordLocator", "AdmissionID",
+           "PatientTelephoneNumbers", "PatientTelecomInformation", "RequestedProcedureID",
+           "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest")  # fmt: skip
+BIRTHS, ADDRESSES = ("PatientBirthDate",), ("PatientAddress",)
+# Columns of the tables that do the same, by what is in their names.
+COLUMNS = {
+    "births": r"birth|dob|^geb|naiss|nacim|nasc",
+    "addresses": r"address|adresse|street|direccion|endereco",
+    "numbers": r"mrn|ssn|nhs|phone|telef|insur|record|patient(id|n(o|r|um))",
+    "others": r"physician|doctor|radiolog|author|signed|signature|reader|readby|operator|surgeon|referr"
+    r"|attending|resident|technolog|provider|arzt|befunder|zuweis|medecin|medico|lekar|hekim|lakar|^lege",
+    "names": r"name|naam|namn|navn|nom(bre|e)?$|prenom|apellid|cognome|nazwisk|imie|jmeno|prijmeni|famil"
+    r"|^given|ime$|姓|氏名|名前|이름|성명|^patient(in)?$",
+}
+NO_PERSONS = (
+    r"file|hospital|site|institution|station|scanner|code|diagnos|disease|study|series|organ|device|model"
+    r"|report|text|comment|note|finding|impression|history|depart|protocol|drug|phe"
+)
+
+
+@dataclass(frozen=True)
+class Words:
+    """What is looked for, folded.
+
+    Attributes
+    ----------
+    names : frozenset of str
+        Parts of names, and their runs without blanks: of Testa-Lorenz testa, lorenz, testalorenz.
+    joined : frozenset of str
+        The same in scripts without blanks, of two signs and more.
+    numbers : frozenset of str
+        Capitals and digits only, without leading zeros.
+    births : frozenset of (int, int, int)
+        Year, month, day.
+    """
+
+    names: frozenset[str] = frozenset()
+    joined: frozenset[str] = frozenset()
+    numbers: frozenset[str] = frozenset()
+    births: frozenset[tuple[int, int, int]] = frozenset()
+
+    def __or__(self, other: "Words") -> "Words":
+        """What either holds."""
+        return Words(
+            self.names | other.names, self.joined | other.joined,
+            self.numbers | other.numbers, self.births | other.births,
+        )  # fmt: skip
+
+    @functools.cached_property
+    def stems(self) -> frozenset[str]:
+        """Names without the part that endings replace: Kowalsk-, Novakov-, Mark- of Marek."""
+        cut = {n[:-1] for n in self.names if len(n) > 4 and n[-1] in "aeiouy"}
+        cut |= {
+            n[:-2] for n in self.names if len(n) > 6 and n[-2:] in ("as", "is", "us", "os", "es")
+        }
+        fleeting = {n[:-2] + n[-1] for n in self.names if len(n) > 4 and n[-2] in "eo"}
+        return frozenset(cut | {n for n in fleeting if n[-1] in "kclrn"})
+
+    @functools.cached_property
+    def openings(self) -> frozenset[str]:
+        """First letters of names: a run of words that begins otherwise need not be looked up."""
+        return frozenset(n[:4] for n in self.names | self.stems)
+
+
+NOBODY = Words()
+
+
+@dataclass(frozen=True)
+class Sought:
+    """Who is looked for in a report.
+
+    Attributes
+    ----------
+    own, others : Words
+        Of its patient, and of other persons in the headers and table rows of the study.
+    everybody : Words
+        Names in the headers and rows of all studies.
+    common : frozenset of str
+        From `common_words`.
+    numbers : frozenset of str
+        Record numbers of everybody, from `normal_number`.
+    """
+
+    own: Words = NOBODY
+    others: Words = NOBODY
+    everybody: Words = NOBODY
+    common: frozenset[str] = frozenset()
+    numbers: frozenset[str] = frozenset()
+
+
+def words_of(
+    names: Iterable[str] = (),
+    numbers: Iterable[str] = (),
+    births: Iterable[str] = (),
+    addresses: Iterable[str] = (),
+) -> Words:
+    """Words of one person.
+
+    Parameters
+    ----------
+    names : iterable of str
+        In DICOM's form, `family^given^middle^prefix^suffix=ideographic=phonetic`, or any other.
+    numbers : iterable of str
+        Record, accession, telephone numbers. One without a digit is taken for a name.
+    births : iterable of str
+        Dates of birth, YYYYMMDD or as people write them.
+    addresses : iterable of str
+        Streets and towns: looked for whole.
+    """
+    names, numbers = list(names), list(numbers)
+    names += [n for n in numbers if not re.search(r"\d", n)]
+    numbers = [n for n in [*numbers, *names] if re.search(r"\d", n)]
+    found, joined = set(), set()
+    for group in decoded_again("=".join(names)).split("="):
+        parts, signs = _name_parts(group)
+        found |= parts
+        joined |= signs
+    for line in re.split(r"[\^,;=\n]", "\n".join(addresses)):
+        whole = meet("".join(w.letters for w in read_text(line).words))
+        found |= {whole} if len(whole) > 5 else set()
+    days = {r for b in births for *_, said in read_text(str(b)).dates for r in said if all(r)}
+    plain = {normal_number(n) for n in numbers} - {""}
+    return Words(frozenset(found), frozenset(joined), frozenset(plain), frozenset(days))
+
+
+def _name_parts(group: str) -> tuple[set[str], set[str]]:
+    """Names of one writing of a person: in Latin and other letters with blanks, and in joined signs."""
+    said, found, signs = vocabulary(), set(), []
+    for component in re.split(r"[\^,;\\/]", group):
+        read = read_text(component)
+        signs += re.findall(f"[{JOINED}]+", read.plain)
+        words = [
+            w.letters for w in read.words if not re.match(f"[{JOINED}]", w.letters or JOINED[0])
+        ]
+        words = [w for w in words if w not in said["placeholders"]]
+        words = [w for w in words if w not in said["titles"] | said["dotted"]] or words
+        # Lê and Đỗ are families, too, where nothing else is.
+        no_name = set() if set(words) <= said["particles"] else said["particles"]
+        for i in range(len(words)):
+            for j in range(i + 1, min(i + LONGEST, len(words)) + 1):
+                if words[j - 1] not in no_name:
+                    found.add(meet("".join(words[i:j])))
+    whole = ["".join(signs)] if len(signs) > 1 else []
+    if len(signs) == 1:  # family and given name in one: 김철수, 山田太郎
+        whole = {3: [signs[0][1:]], 4: [signs[0][:2], signs[0][2:]]}.get(len(signs[0]), [])
+    honours = [s + h for s in signs if len(s) == 1 for h in said["honorifics"]]
+    joined = {fold(s) for s in [*signs, *whole] if len(s) > 1} | set(map(fold, honours))
+    return {f for f in found if len(f) > 1}, joined
+
+
+def normal_number(number: str) -> str:
+    """A record number's capitals and digits alone, without leading zeros."""
+    kept = "".join(c for c in read_text(str(number)).plain.upper() if c.isalnum())
+    return kept.lstrip("0") if kept.isdigit() else kept
+
+
+FRAMES = (0x52009229, 0x52009230)  # thousands of items in a multi-frame file, without persons
+
+
+def said_in(header):
+    """Keyword and value of all that names a person or is one's number in a header."""
+    from pydicom.datadict import dictionary_VR, keyword_for_tag
+
+    found = set()
+    for tag in header.keys():
+        keyword, vr = keyword_for_tag(tag), header.get_item(tag).VR
+        if vr is None and keyword:  # the file leaves it to the dictionary
+            vr = dictionary_VR(tag)
+        if vr == "SQ" and tag not in FRAMES:
+            found |= {pair for item in header[tag].value or () for pair in said_in(item)}
+        elif vr == "PN" or keyword in NUMBERS + BIRTHS + ADDRESSES:
+            value = header[tag].value
+            values = [value] if header[tag].VM < 2 else value
+            found |= {(keyword, str(v).strip()) for v in values if v is not None and str(v).strip()}
+    return found
+
+
+def words_said(said, *, own):
+    """Words of the patient, or of all other persons, from what headers say."""
+    of = lambda keywords: sorted(v for k, v in said if k in keywords)  # noqa: E731
+    if own:
+        return words_of(of(NAMES), of(NUMBERS), of(BIRTHS), of(ADDRESSES))
+    return words_of(v for k, v in said if k not in NAMES + NUMBERS + BIRTHS + ADDRESSES)
+
+
+def people_in(table, by: str, but=()) -> dict[str, tuple[Words, Words]]:
+    """Persons in the rows of a table.
+
+    Parameters
+    ----------
+    table : DataFrame of str
+        Columns whose names speak of persons, numbers or birth dates (`COLUMNS`) are read.
+    by : str
+        Column of the key.
+    but : iterable of str
+        Columns that are not read.
+
+    Returns
+    -------
+    dict of str to (Words, Words)
+        The patient's and other persons', by key.
+    """
+    kinds: dict[str, list[str]] = {}
+    for column in table.columns.difference([by, *but]):
+        said = fold(str(column))
+        kind = next((k for k, pattern in COLUMNS.items() if re.search(pattern, said)), None)
+        if kind and not re.search(NO_PERSONS, said):
+            kinds.setdefault(kind, []).append(column)
+    found: dict[str, tuple[Words, Words]] = {}
+    cells = {k: table[c].fillna("").astype(str).to_numpy() for k, c in kinds.items()}
+    for i, key in enumerate(table[by] if kinds else ()):
+        # A cell of many words is no name, whatever its column is called.
+        row = {k: [v for v in values[i] if 0 < len(v.split()) < 9] for k, values in cells.items()}
+        others = words_of(row.pop("others", ()))
+        own, before = words_of(**row), found.get(key, (NOBODY, NOBODY))
+        found[key] = (before[0] | own, before[1] | others)
+    return found
