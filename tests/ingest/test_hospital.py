@@ -268,7 +268,7 @@ def test_the_key_may_not_lie_in_the_output_and_columns_are_asked_for(hospital_da
     assert "inside the output" in capsys.readouterr().err
     pd.DataFrame({"id": ["x"]}).to_csv(hospital_data / "reports.csv", index=False)
     assert call(hospital_data) == 2
-    assert "no column accession; reports: no column findings" in capsys.readouterr().err
+    assert "reports.csv: no column accession, findings" in capsys.readouterr().err
 
 
 def named_maker(folder):
@@ -442,3 +442,77 @@ def test_what_looks_like_a_name_withholds_its_study_alone(hospital_data, more):
     hits = pd.read_csv(out / "text_hits.csv").query("kind == 'looks like a name'")
     assert hits[["n", "taken"]].to_numpy().tolist() == [[1, "study withheld"]]
     assert "Okonqo" not in "".join(p.read_text() for p in out.glob("*.csv"))
+
+
+def test_files_without_a_preamble_are_read_and_a_burners_extras_are_not(hospital_data, capsys):
+    """As `merlin findings` does: the same files are DICOM to both."""
+    tree = hospital_data / "tree"
+    for path in (tree / "case 0").iterdir():
+        raw = path.read_bytes()
+        path.write_bytes(raw[132:])
+    (tree / "case 0" / "._ACC77001_0.dcm").write_bytes(b"double")
+    (tree / "DICOMDIR").write_bytes(b"list")
+    call(hospital_data)
+    assert "1 macOS doubles left out." in capsys.readouterr().out
+    made = pd.read_csv(hospital_data / "cohort" / "manifest.csv")
+    assert len(made) == 2
+    assert (hospital_data / "cohort" / made["volume"][0]).exists()
+
+
+def test_a_half_copied_study_stays_behind_and_loses_no_other(hospital_data):
+    files = sorted((hospital_data / "tree" / "case 0").iterdir())
+    for path in files[12:]:
+        path.write_bytes(b"")
+    assert call(hospital_data) == 1
+    lost = pd.read_csv(hospital_data / "cohort" / "quarantine.csv")["reason"].tolist()
+    assert any("12 of 24 files of the series without a slice" in str(r) for r in lost)
+    assert len(pd.read_csv(hospital_data / "cohort" / "manifest.csv")) == 1
+
+
+@pytest.mark.parametrize("form", ["semicolons, Windows-1252", "workbook"])
+def test_reports_come_as_people_have_them(hospital_data, form):
+    path = hospital_data / "reports.csv"
+    reports = pd.read_csv(path, dtype=str, keep_default_na=False)
+    reports["findings"] = "Größe der Milz: normal."
+    if form == "workbook":
+        reports.to_excel(hospital_data / "reports.xlsx", index=False)
+        path.write_bytes((hospital_data / "reports.xlsx").read_bytes())
+    else:
+        reports.to_csv(path, index=False, sep=";", encoding="cp1252")
+    call(hospital_data)
+    made = pd.read_csv(hospital_data / "cohort" / "manifest.csv")
+    assert set(made["findings"]) == {"Größe der Milz: normal."}
+
+
+def test_codes_that_nobody_can_read_are_refused_before_any_volume(hospital_data, capsys):
+    path = hospital_data / "codes.csv"
+    codes = pd.read_csv(path, dtype=str, keep_default_na=False)
+    codes.assign(date=["04/05/2015", "03/04/2015", "13/04/2015"]).to_csv(path, index=False)
+    more = ("--codes", str(path))
+    assert call(hospital_data, *more) in (0, 1)  # one row tells the order of all
+    dates = pd.read_csv(hospital_data / "cohort" / "codes.csv")["date"]
+    assert abs((pd.Timestamp(dates[0]) - pd.Timestamp(dates[1])).days) == 31  # 4 May, 3 April
+    for cells, said in (
+        (["04/05/2015", "03/04/2015", "01/02/2015"], "--dates dmy or mdy"),
+        (["04/05/2015", "13/04/2015", "2015-03-01"], "not one format"),
+    ):
+        codes.assign(date=cells).to_csv(path, index=False)
+        assert call(hospital_data, *more, out="again") == 2
+        assert said in capsys.readouterr().err
+        assert not (hospital_data / "again").exists()
+    codes.assign(date=["04/05/2015", "03/04/2015", "01/02/2015"]).to_csv(path, index=False)
+    assert call(hospital_data, *more, "--dates", "mdy", out="again") in (0, 1)
+    codes.assign(vocabulary="SNOMED").to_csv(path, index=False)
+    assert call(hospital_data, *more, out="third") == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "age", "sex"), [("018M", "1", "mujer"), ("052W", "0", "F"), ("057Y", "57", "Female")]
+)
+def test_ages_have_units_and_sexes_are_words(said, age, sex):
+    header = pydicom.Dataset()
+    header.PatientAge = said
+    with pydicom.config.disable_value_validation():
+        header.PatientSex = sex
+    about = hospital._about(header, b"k" * 32, "MRN1", hospital.Sought(hospital.NOBODY))
+    assert (about["age"], about["sex"]) == (age, "F")
