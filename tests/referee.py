@@ -209,11 +209,11 @@ def sweep(base, profile):
 
 
 def report_generation(base, _):
-    """Wording by sacrebleu and rouge-score themselves, findings by scikit-learn, from the kept texts."""
+    """Wording, headings apart, by sacrebleu and rouge-score; findings by scikit-learn."""
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu.metrics import BLEU
 
-    from merlin.cohort.extract import label_table
+    from merlin.cohort.extract import label_table, section_table
     from merlin.cohort.findings import NAMES
 
     texts = pd.read_parquet(Path(base) / "predictions" / "report_generation.parquet")
@@ -224,13 +224,14 @@ def report_generation(base, _):
     present = {c: label_table(t, sexes) == 1 for c, t in said.items()}
     for model, column in (("writer", "generated"), ("nearest", "nearest")):
         true, found = present["reference"], present[column]
-        each = [rouge.score(r, g)["rouge2"].fmeasure
-                for r, g in zip(said["reference"], said[column], strict=True)]  # fmt: skip
+        bare = [[" ".join(t for t in row if t) for row in section_table(said[c])]
+                for c in ("reference", column)]  # fmt: skip
+        each = [rouge.score(r, g)["rouge2"].fmeasure for r, g in zip(*bare, strict=True)]
         out = [
             (
                 "full report",
                 "bleu",
-                BLEU().corpus_score(said[column], [said["reference"]]).score / 100,
+                BLEU().corpus_score(bare[1], [bare[0]]).score / 100,
             ),
             ("full report", "rouge2", np.mean(each)),
             ("full report", "clinical_f1", f1_score(true.ravel(), found.ravel(), zero_division=0)),
