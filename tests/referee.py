@@ -170,7 +170,9 @@ def five_year(base, profile):
                     (disease, "auprc", average_precision_score(y, score)),
                     (disease, "brier", brier_score_loss(y, score)),
                 ]
-        parts.append(_with_mean(out, "mean").assign(start=start, fraction=str(fraction)))
+        model = f"{start}, {fraction:.0%}"
+        found = _with_mean(out, "mean").assign(start=start, fraction=str(fraction), model=model)
+        parts.append(found)
     return pd.concat(parts).assign(task="5-year disease")
 
 
