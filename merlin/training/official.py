@@ -61,11 +61,14 @@ def read_state(path):
             f"{path.name}: not readable as a file of tensors ({type(error).__name__}). Expected a "
             "state dict, as the authors publish; a truncated download or an LFS pointer reads so too."
         ) from None
-    for inner in ("state_dict", "model"):
+    for inner in ("state_dict", "model", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(inner), dict):
             state = state[inner]
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
         raise ValueError(f"{path.name}: no state dict inside. Expected names and tensors.")
+    for prefix in ("module.", "_orig_mod.", "module."):  # of DataParallel, DDP and torch.compile
+        if state and all(str(k).startswith(prefix) for k in state):
+            state = {k.removeprefix(prefix): v for k, v in state.items()}
     return state
 
 

@@ -45,6 +45,16 @@ def test_contrastive_checkpoint_goes_in_and_out_without_loss(towers, tmp_path):
         assert torch.equal(again.state_dict()[name], value), name
 
 
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
+)
+def test_prefixes_of_wrappers_are_no_part_of_a_name(towers, tmp_path, prefix):
+    state = {prefix + k: v for k, v in towers[0].state_dict().items()}
+    found = official.read_state(saved({"epoch": 3, "state_dict": state}, tmp_path / "ddp.pt"))
+    assert set(found) == set(towers[0].state_dict())
+    assert official.kind_of(found) == "contrastive"
+
+
 def test_every_tensor_that_does_not_fit_is_named(towers):
     model, folder = towers
     state = model.state_dict()
