@@ -65,6 +65,8 @@ RESULT_COLUMNS = (
 PATHS = {"folder", "patients", "icd", "weights", "phecodes", "code_map", "text_folder", "lm_folder",
          "weights_2d", "totalsegmentator", "real_ct", "real_labels"}  # fmt: skip
 NAME = re.compile(r"\w[\w.-]*")  # of profiles and arms: they become file names and words of a shell
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 _started = time.time()
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -278,8 +280,8 @@ def atomic(path, mode="w"):
     try:
         with os.fdopen(handle, mode) as stream:
             yield stream
-        # mkstemp makes files for the owner only; results are for whoever may read the folder.
-        Path(part).chmod(0o644)
+        # mkstemp makes files for the owner only; results are for whom the user's umask lets in.
+        Path(part).chmod(0o666 & ~_UMASK)
         Path(part).replace(path)
     except BaseException:
         Path(part).unlink(missing_ok=True)
@@ -553,11 +555,7 @@ def provenance(settings_, inputs=(), **facts):
         "tier_note": tier_note(settings_, (cohort / SYNTHETIC).exists()) + mined,
         "profile": settings_.profile,
         "seed": settings_.seed,
-        # Of a user's own paths the name only: the rest is about their machine.
-        "parameters": {
-            k: Path(v).name if isinstance(v, str) and v.startswith("/") else v
-            for k, v in vars(settings_).items()
-        },
+        "parameters": _without_folders(vars(settings_)),
         **facts,
         "inputs": {
             (
@@ -572,6 +570,20 @@ def provenance(settings_, inputs=(), **facts):
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "seconds": round(time.time() - _started, 1),
     }
+
+
+def _without_folders(value):
+    """Parameters with the names alone of a user's paths, however deep: the rest is about their machine."""
+    if isinstance(value, dict):
+        return {_without_folders(k): _without_folders(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(v) for v in value]
+    if isinstance(value, Path) or (isinstance(value, str) and _PATH.match(value)):
+        return Path(value).name
+    return value
+
+
+_PATH = re.compile(r"(?:/|~|\.{1,2}/|[A-Za-z]:[\\/]|file:)")
 
 
 def _commit():

@@ -13,14 +13,15 @@ free_mb=$(df -Pm . | awk 'NR==2 {print $4}')
   || fail "only ${free_mb} MB free here; the environment takes about 3 GB and needs 4.5 GB while installing. Free some space, or clone to another disk."
 if [ ! -x "$venv/bin/python" ]; then
   echo "Creating $venv with $("$python" --version) (about 3 GB, 2 to 10 minutes)"
-  "$python" -m venv "$venv" 2>/tmp/merlin-venv.$$ || {
+  said=$(mktemp) || fail "no temporary file can be made"
+  "$python" -m venv "$venv" 2>"$said" || {
     rm -rf "$venv"
-    if grep -qi "ensurepip\|python3-venv\|No module named .\?venv" /tmp/merlin-venv.$$; then
+    if grep -qi "ensurepip\|python3-venv\|No module named .\?venv" "$said"; then
       fail "this Python has no working venv module. Debian and Ubuntu: apt-get install python3-venv"
     fi
-    fail "$(tail -n 3 /tmp/merlin-venv.$$)"
+    fail "$(tail -n 3 "$said")"
   }
-  rm -f /tmp/merlin-venv.$$
+  rm -f "$said"
 fi
 "$venv/bin/python" -m pip --version >/dev/null 2>&1 \
   || fail "$venv is only half made, as an interrupted setup leaves it. Remove it (rm -r $venv) and run make setup again."

@@ -220,6 +220,26 @@ def test_a_folder_of_something_else_is_not_replaced(site, tmp_path, monkeypatch)
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_a_site_is_made_again_but_never_takes_a_strangers_file_with_it(site, tmp_path, monkeypatch):
+    """Neither a web project with a style sheet of its own, nor what somebody put into our folder."""
+    monkeypatch.setattr(run, "ROOT", site.parent)
+    (tmp_path / "static").mkdir()
+    (tmp_path / "static" / "style.css").write_text("body {}")
+    assert build.main(["default", str(tmp_path)]) == 1
+    assert (tmp_path / "static" / "style.css").read_text() == "body {}"
+    ours = tmp_path / "ours"
+    shutil.copytree(site, ours)
+    (ours / "docs" / "notes.txt").write_text("mine")
+    assert build.main(["default", str(ours)]) == 1
+    assert (ours / "docs" / "notes.txt").read_text() == "mine"
+    (ours / "docs" / "notes.txt").unlink()
+    (ours / "old.html").symlink_to(tmp_path / "static" / "style.css")
+    assert build.main(["default", str(ours)]) == 1
+    (ours / "old.html").unlink()
+    assert build.main(["default", str(ours)]) == 0
+    assert not list(tmp_path.glob(".ours-*"))
+
+
 def test_markdown_keeps_code_and_escapes_it():
     html = markdown_to_html("`a < b`\n\n| a | b |\n| - | - |\n| $x^2$ | 1 |")
     assert "<code>a &lt; b</code>" in html

@@ -13,6 +13,7 @@ import pandera.pandas as pa
 from merlin.cohort.ehr import DISEASES
 from merlin.cohort.findings import NAMES
 from merlin.cohort.tables import TableError, read_ids, read_table, some_rows
+from merlin.cohort.tree import names_a_file
 
 LABELS = tuple(f"label_{name}" for name in NAMES)
 FIVE_YEAR = tuple(f"five_year_{name}" for name in DISEASES)
@@ -145,6 +146,12 @@ def _row_problems(table):
             problems.append(
                 f"{some_rows(twice)}, column study_id: the same study more than once. "
                 "One row a study; keep the final report."
+            )
+        odd = table.index[[isinstance(i, str) and not names_a_file(i) for i in table["study_id"]]]
+        if len(odd):
+            problems.append(
+                f"{some_rows(odd)}, column study_id: no name of a file. Expected no /, \\ or control "
+                "characters, and 200 characters at most."
             )
     if {"patient_id", "split"} <= set(table.columns):
         n_splits = table.groupby("patient_id")["split"].transform("nunique")

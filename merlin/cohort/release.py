@@ -32,7 +32,7 @@ from merlin.cohort.tables import (
     read_table,
     why_apart,
 )
-from merlin.cohort.tree import walk
+from merlin.cohort.tree import names_a_file, walk
 from merlin.run import mark_synthetic
 
 VOLUMES = "merlin_data"
@@ -479,6 +479,8 @@ def write_release(manifest, folder):
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists; name a new folder.")
+    if not all(map(names_a_file, manifest["study_id"])):
+        raise ManifestError("study_id: ids that are no names of files")
     (folder / VOLUMES).mkdir(parents=True)
     mark_synthetic(folder)
     ids = manifest["study_id"]

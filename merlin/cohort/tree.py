@@ -99,6 +99,16 @@ def _nobodys(entry: Path) -> str:
     return "files of a CD or system" if entry.name.lower() in _SYSTEM else ""
 
 
+def names_a_file(text: str) -> bool:
+    """Whether an id can be the name of a file in the folder that is meant, and in no other."""
+    return (
+        0 < len(text) <= 200
+        and text not in (".", "..")
+        and text.isprintable()
+        and not set(text) & set("/\\")
+    )
+
+
 def shown(text: object) -> str:
     r"""A path or a name as any terminal, table and log can hold it.
 

@@ -111,10 +111,14 @@ def language_model_from(folder):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = require_language_model(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return AutoModelForCausalLM.from_pretrained(folder, local_files_only=True), tokenizer
+    return AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    ), tokenizer
 
 
 class ReportWriter(nn.Module):

@@ -101,7 +101,9 @@ class TextEncoder(nn.Module):
 
         self.config = config
         folder, is_local = _model_folder(config), not config.folder.startswith(HUB)
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=is_local)
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=is_local, trust_remote_code=False
+        )
         if config.kind == "small":
             self.text_encoder = BertModel(
                 BertConfig(
@@ -121,7 +123,9 @@ class TextEncoder(nn.Module):
                 words.copy_(_compressed_words(folder, config.hidden_size))
             words.requires_grad_(False)
         else:
-            self.text_encoder = AutoModel.from_pretrained(folder, local_files_only=is_local)
+            self.text_encoder = AutoModel.from_pretrained(
+                folder, local_files_only=is_local, trust_remote_code=False
+            )
             if config.is_frozen:
                 self.text_encoder.requires_grad_(False)
         self.linear_layer = nn.Linear(self.text_encoder.config.hidden_size, config.embedding_size)

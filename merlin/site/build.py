@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import sys
+import tempfile
 import time
 from html import escape
 from pathlib import Path
@@ -153,6 +154,29 @@ def executed_notebooks(base):
     return dict(sorted(found.items(), key=lambda x: (x[0].partition("-")[0], "-main" not in x[0])))
 
 
+MARK = ".merlin-site"  # holds what the builder wrote, a path a line; nothing else is ever removed
+
+
+def _refuse_strangers(out):
+    """Refuse a folder that holds anything which a former call did not write.
+
+    Raises
+    ------
+    FileExistsError
+    """
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise FileExistsError(f"{out} is no folder. Choose another one.")
+    mark = out / MARK
+    ours = {MARK, *(mark.read_text().splitlines() if mark.is_file() else ())}
+    inside = [p for p in out.rglob("*") if p.is_symlink() or not p.is_dir()] if out.exists() else []
+    strange = sorted(n for p in inside if (n := str(p.relative_to(out))) not in ours)
+    if strange:
+        raise FileExistsError(
+            f"{out} holds {len(strange)} files that no site of ours brought, as {strange[0]}. Choose "
+            "another folder, or move them away."
+        )
+
+
 def build(profile_name, out):
     """Make the site of a finished run; returns the number of pages.
 
@@ -169,10 +193,22 @@ def build(profile_name, out):
             f"runs/{profile_name}/ holds no executed notebook. Run make figures PROFILE={profile_name} "
             "first."
         )
-    out = Path(out)
-    if out.exists() and not (out / "static" / "style.css").exists() and any(out.iterdir()):
-        raise FileExistsError(f"{out} is not empty and no site of ours. Choose another folder.")
-    shutil.rmtree(out, ignore_errors=True)
+    _refuse_strangers(out := Path(out))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as part:
+        made = Path(part) / "site"
+        n_pages = _build(profile, base, pages, made)
+        written = sorted(str(p.relative_to(made)) for p in made.rglob("*") if p.is_file())
+        (made / MARK).write_text("\n".join(written) + "\n")
+        _refuse_strangers(out)
+        shutil.rmtree(out, ignore_errors=True)
+        made.replace(out)
+    return n_pages
+
+
+def _build(profile, base, pages, out):
+    """Write all pages into a new folder."""
+    profile_name = profile["profile"]
     shutil.copytree(STATIC, out / "static")
     (out / "static" / "code.css").write_text(_code_css())
     site = Site(out, profile)

@@ -70,6 +70,10 @@ def test_good_manifest_passes():
         (changed(volume={4: np.nan}), "row 6, column volume: empty. Every study needs it."),
         (changed(patient_id={4: np.nan}), "row 6, column patient_id: empty."),
         (
+            changed(study_id={0: "../../precious", 1: "a/b", 2: "..", 4: "S\x1b[2J"}),
+            "rows 2, 3, 4, 6, column study_id: no name of a file. Expected no /",
+        ),
+        (
             changed(study_id={3: "S1"}),
             "rows 3, 5, column study_id: the same study more than once. One row a study",
         ),
