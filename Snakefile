@@ -84,7 +84,7 @@ def source(name):
 def coded(name):
     """The cohort's diagnosis codes, and the user's map and list of phecodes: labels follow from them."""
     own = [SETTINGS[name].get(k) for k in ("code_map", "phecodes")]
-    return [f"{BASE}/cohort/codes.csv", *(p for p in own if p)]
+    return [f"{BASE}/cohort/codes.csv", *(run.located(p) for p in own if p)]
 
 
 def chosen(name, arm=None):
@@ -152,7 +152,7 @@ if "data" in OWN:
         input:
             source("01_dataset"),
             own=OWN_FILE,
-            map=SETTINGS["03_embeddings"]["code_map"] or [],
+            map=lambda w: coded("03_embeddings")[1:],
         output:
             f"{BASE}/01_dataset.ipynb",
             f"{BASE}/cohort/manifest.csv",
@@ -248,7 +248,7 @@ rule pretraining:
     input:
         source("02_pretraining"),
         manifest=f"{BASE}/cohort/manifest.csv",
-        codes=coded("02_pretraining"),
+        codes=lambda w: coded("02_pretraining"),
         start=inflated_from,
     output:
         BASE + "/02_pretraining-{arm}.ipynb",
@@ -293,7 +293,7 @@ rule embeddings:
         source("03_embeddings"),
         weights=BASE + "/pretraining/{arm}/weights.safetensors",
         manifest=f"{BASE}/cohort/manifest.csv",
-        codes=coded("03_embeddings"),
+        codes=lambda w: coded("03_embeddings"),
     output:
         BASE + "/03_embeddings-{arm}.ipynb",
         BASE + "/embeddings/{arm}.npz",

@@ -242,11 +242,18 @@ def settings(notebook, scope):
         }
     if "trainings" in values and given.get("seed") is not None:
         values["trainings"] = trainings(profile | {"seed": values["seed"]}, arm)
-    # Paths are written from the repository's root, or from the notebook's folder.
     for key in PATHS & set(values):
-        if values[key] and (ROOT / values[key]).exists():
-            values[key] = str(ROOT / values[key])
+        if values[key]:
+            values[key] = located(values[key])
     return SimpleNamespace(**values)
+
+
+def located(path):
+    """A path of a profile, from the repository's root; one from the notebooks' folder if it is there."""
+    for base in (ROOT, NOTEBOOKS):
+        if (base / path).exists():
+            return str(base / path)
+    return str(path)
 
 
 def _is_module(value):
@@ -688,7 +695,7 @@ def bring(profile, own):
     """
     seen, values = [], load_profile(profile)
     places = [Path(v) for v in own.values()]
-    places += [Path(v) for k in ("patients", "icd") if (v := values["01_dataset"].get(k))]
+    places += [Path(located(v)) for k in ("patients", "icd") if (v := values["01_dataset"].get(k))]
     for place in places:
         held = place.iterdir() if place.is_dir() else [place]
         files = [p for p in held if p.is_file() and (place.is_file() or p.suffix in _TABLES)]
