@@ -12,7 +12,8 @@
     merlin weights official.pt --text-folder Clinical-Longformer --out weights.safetensors
     merlin check
 
-Scans are NIfTI files or DICOM folders; a folder of NIfTI files is all of its files. What is assumed
+Scans are NIfTI files or DICOM folders; a folder of NIfTI files, or of DICOM studies in folders of their
+own, is all of them. What is assumed
 about a scan, and what of a folder is not taken, is printed. A scan that cannot be read is reported at
 the end and does not stop the others. A call that was interrupted goes on when it is repeated.
 

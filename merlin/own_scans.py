@@ -8,8 +8,10 @@ no other.
 
 import hashlib
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -93,6 +95,9 @@ def run(
             f"scan {len(done)}: {shown(scan)}, {one.body_fraction:.0%} of the body inside the crop"
         ]
         tqdm.write("\n    ".join([*said, *map(shown, one.notes)]))
+    target = out / "findings.csv" if command == "findings" else out
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{shown(target)} was written by another call meanwhile.")
     if done and command == "findings":
         _write_findings(model, facts, done, out, overwrite)
     elif done:
@@ -116,7 +121,9 @@ def _one(scan, number, kept, what, model, facts, grid, is_drawn):
     picture = kept / f"{key}.png" if is_drawn else None
     file = kept / f"{key}.npz"
     if file.exists() and (picture is None or picture.exists()):
-        with np.load(file, allow_pickle=False) as found:
+        # What a power cut left half written is made again.
+        with suppress(ValueError, EOFError, OSError, KeyError, BadZipFile), \
+                file.open("rb") as stream, np.load(stream, allow_pickle=False) as found:  # fmt: skip
             return Encoded(
                 found["image"], found["logits"], str(found["input_id"]),
                 float(found["body_fraction"]), tuple(map(str, found["notes"])), picture,

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -667,6 +667,12 @@ def own_files(tier, given, *, trains=False):
         problems.append(f"WEIGHTS={given['weights']}: this profile trains weights of its own.")
     found = {k: Path(v).expanduser().resolve() for k, v in given.items() if v and k in NEEDS[tier]}
     problems += [f"{k.upper()}={v}: not found." for k, v in found.items() if not v.exists()]
+    problems += [
+        f"{k.upper()}={v}: a {'file' if k == 'data' else 'folder'}; expected a "
+        f"{'folder' if k == 'data' else 'file'}."
+        for k, v in found.items()
+        if v.exists() and v.is_dir() != (k == "data")
+    ]
     if found.get("weights") and found["weights"].suffix != ".safetensors":
         problems.append(
             f"WEIGHTS={given['weights']}: expected weights.safetensors. Convert an official checkpoint "
@@ -722,7 +728,9 @@ def brought(profile):
     values, path = load_profile(profile), ROOT / "runs" / profile / OWN
     if not NEEDS[values["tier"]]:
         return {}
-    given = json.loads(path.read_text())["files"] if path.exists() else {}
+    given = {}
+    with suppress(ValueError, KeyError, OSError):  # half written, or none
+        given = json.loads(path.read_text())["files"]
     return own_files(values["tier"], given, trains=trains(values))
 
 

@@ -158,6 +158,36 @@ def test_an_interrupted_call_goes_on_and_holds_one_scan_at_a_time(
     assert (tmp_path / "whole" / "findings.csv").read_bytes() == resumed
 
 
+def test_a_kept_file_that_a_power_cut_emptied_is_made_again(many, weights, tmp_path, monkeypatch):
+    from merlin import own_scans
+
+    ask = ["findings", str(many / "a.nii.gz"), str(many / "b_equal.nii.gz"),
+           "--weights", str(weights), "--out", str(tmp_path / "out")]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            own_scans, "_write_findings", lambda *_: (_ for _ in ()).throw(OSError("cut"))
+        )
+        assert cli.main(ask) == 2
+    kept = sorted((tmp_path / "out" / ".unfinished").glob("*.npz"))
+    kept[0].write_bytes(b"")
+    kept[1].write_bytes(kept[1].read_bytes()[:100])
+    assert cli.main(ask) == 0
+
+
+def test_results_that_another_call_wrote_meanwhile_are_not_replaced(
+    many, weights, tmp_path, capsys
+):
+    from merlin import own_scans
+
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "findings.csv").write_text("another call's")
+    with pytest.raises(FileExistsError, match="another call meanwhile"):
+        own_scans.run("findings", [str(many / "a.nii.gz")], out, weights, assume_hu=False,
+                      overwrite=False)  # fmt: skip
+    assert (out / "findings.csv").read_text() == "another call's"
+
+
 def test_overwrite_leaves_nothing_of_the_former_call_and_all_else(many, weights, tmp_path):
     out = tmp_path / "out"
     two = [str(many / "a.nii.gz"), str(many / "b_equal.nii.gz")]

@@ -215,6 +215,9 @@ def write_label_maps(scans, out, *, min_structures, n_workers=1):
         say *unknown*), a mask on another grid than its CT, a file that cannot be read.
     """
     out = Path(out)
+    for place in {str(out.resolve()), *(str(Path(v).resolve()) for v in scans["volume"])}:
+        if place != place.encode("utf-8", "replace").decode():
+            raise ValueError(f"{shown(place)}: a manifest can't hold this name. Rename the folder.")
     (out / "label_maps").mkdir(parents=True, exist_ok=True)
     jobs = [
         (row.volume, row.segmentations, out / "label_maps" / f"{row.study_id}.nii.gz")

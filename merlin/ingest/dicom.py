@@ -6,9 +6,11 @@ chosen. Names, identifiers, dates and descriptions never leave these modules: no
 counts, positions, series numbers and kernels.
 """
 
+import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,32 @@ def _is_bare(start: bytes) -> bool:
     return start[:2] in (b"\x02\x00", b"\x08\x00") and len(start) >= 132 and start[3] == 0
 
 
+def study_folders(files: Iterable[Path]) -> list[Path]:
+    """Folders of the studies among DICOM files: one a study where each has folders of its own.
+
+    One file of each folder tells its study; a folder that mixes studies is one, for its reader to
+    judge. Empty where no two studies are told.
+    """
+    homes = {}
+    for file in files:
+        if file.parent not in homes:
+            header = {}
+            with suppress(UnreadableScan):
+                header = read_file(file, file, stop_before_pixels=True, specific_tags=_TAGS[:7])
+            homes[file.parent] = str(_value(header, "StudyInstanceUID") or "") if header else ""
+    if len(set(homes.values()) - {""}) < 2:
+        return []
+    by_study: dict[str, list[Path]] = {}
+    for home, study in homes.items():
+        by_study.setdefault(study or str(home), []).append(home)
+    found = []
+    for own in by_study.values():
+        whole = Path(os.path.commonpath(own))
+        others = [h for h in homes if h not in own]
+        found += own if any(h.is_relative_to(whole) for h in others) else [whole]
+    return sorted(found)
+
+
 def find_series(path: Path) -> Series:
     """Choose the CT series with most axial slices in a file or folder.
 
@@ -110,7 +138,9 @@ def find_series(path: Path) -> Series:
         notes.append(f"{len(studies)} studies found; one series of one of them was taken.")
     groups: dict[str, tuple[Dataset, list[Slice]]] = {}
     for header, slices in found.slices:
-        groups.setdefault(str(_value(header, "SeriesInstanceUID")), (header, []))[1].extend(slices)
+        name = _value(header, "SeriesInstanceUID") or slices[0].path.parent  # blank: by folder
+        key = f"{_value(header, 'StudyInstanceUID')} {name}"
+        groups.setdefault(key, (header, []))[1].extend(slices)
     series = list(groups.values())
     series.sort(
         key=lambda s: (
@@ -232,6 +262,13 @@ def _pattern(file: Path) -> str:
     return re.sub(r"[0-9a-fA-F.-]+", "#", name)
 
 
+# ImageType of what a workstation computes from slices: no HU of a place.
+_NO_CT_NUMBERS = {
+    "MIP", "MINIP", "MIN_IP", "MIN IP", "MAX_IP", "MAX IP", "MPVR", "PROJECTION IMAGE", "VRT", "VOLREN",
+    "SSD", "PERFUSION", "CBF", "CBV", "MTT", "TTP", "TMAX",
+}  # fmt: skip
+
+
 def _not_a_slice(header: Dataset) -> str:
     """Why a DICOM object is no CT slice, worded after a count; empty if it is one."""
     modality = shown(str(_value(header, "Modality") or "without modality")[:16])
@@ -245,6 +282,8 @@ def _not_a_slice(header: Dataset) -> str:
         return "CT objects without an image"
     if "LOCALIZER" in image_type or "SCOUT" in image_type:
         return "localizers"
+    if _NO_CT_NUMBERS & set(image_type):
+        return "projections or maps computed from CT"
     if int(_value(header, "SamplesPerPixel") or 1) != 1:
         return "RGB colour pictures"
     return ""

@@ -173,8 +173,9 @@ def find_scans(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
     """Expand files and folders to scans, for a command line.
 
     A file is a scan. A folder holding NIfTI files, itself or further down, expands to them and
-    to its DICOM subfolders; any other folder is one scan. DICOM that lies beside NIfTI is not
-    taken. Paths that hold no scan come back as they are: reading them says why.
+    to its DICOM subfolders; any other folder is one scan, or one for each DICOM study that has a
+    folder of its own. DICOM that lies beside NIfTI is not taken. Paths that hold no scan come back
+    as they are: reading them says why.
 
     Parameters
     ----------
@@ -205,7 +206,13 @@ def _expand(folder: Path) -> tuple[list[Path], list[str]]:
     found = walk(folder)
     nifti = [p for p in found.files if _is_nifti_name(p)]
     if not nifti:
-        return [folder], []  # the reader of the folder says what it left out
+        is_dicom = []
+        for path in found.files:
+            with suppress(OSError):
+                is_dicom += [path] if dicom.looks_like_dicom(path) else []
+        studies = dicom.study_folders(is_dicom)
+        said = [f"{len(studies)} studies in folders of their own, a scan each."] if studies else []
+        return studies or [folder], said  # the reader of a folder says what it left out
     holding = {parent for p in nifti for parent in p.parents}
     scans, n_other, beside = set(nifti), 0, Counter()
     for path in set(found.files) - scans:
@@ -220,6 +227,8 @@ def _expand(folder: Path) -> tuple[list[Path], list[str]]:
             while home.parent not in holding:
                 home = home.parent
             scans.add(home)
+    for home in sorted(s for s in scans if s.is_dir()):
+        scans = scans - {home} | set(_expand(home)[0])
     notes = [
         f"{n} DICOM files beside NIfTI in {shown(home.relative_to(folder.parent))}/ were not read: "
         "give them a folder of their own."
@@ -292,7 +301,26 @@ def read(source: Source, *, assume_hu: bool = False, min_slices: int = MIN_SLICE
         volume = dicom_stack.read_series(source.path, source.series, assume_hu=assume_hu)
     notes = [*volume.notes, *_check_geometry(source.path, volume, min_slices)]
     hu = _check_values(source.path, volume.hu, assume_hu, notes)
+    _check_planes(source.path, Volume(hu, volume.affine), assume_hu, notes)
     return Volume(hu, volume.affine, tuple(notes))
+
+
+def _check_planes(path: Path, volume: Volume, assume_hu: bool, notes: list[str]) -> None:
+    """Refuse a stack with slices of one value between others: they were lost, and filled in."""
+    (axis,) = (i for i, c in enumerate(volume.orientation) if c in "IS")
+    planes = np.moveaxis(volume.hu, axis, 0)
+    is_blank = np.array([plane.min() == plane.max() for plane in planes])
+    held = np.flatnonzero(~is_blank)
+    n = int(is_blank[held[0] : held[-1]].sum()) if len(held) else 0
+    if n and not assume_hu:
+        raise UnreadableScan.about(
+            path,
+            found=f"{n} of {len(planes)} slices between others hold one value alone",
+            expected="an image in every slice",
+            mend="Export or convert the scan again, or pass assume_hu (--assume-hu) if that is right",
+        )
+    if n:
+        notes.append(f"{n} slices between others hold one value alone; taken so on request.")
 
 
 def smallest_lossless(values: np.ndarray) -> np.ndarray:

@@ -385,3 +385,55 @@ def test_a_thousand_damaged_files_are_read_or_refused_and_nothing_else(tmp_path)
             except UnreadableScan:
                 pass
     assert 50 < n_read < 500  # neither all nor nothing was hit
+
+
+def test_each_study_with_a_folder_of_its_own_is_a_scan(tmp_path):
+    """Also where a study's series lie in folders below it, and beside a NIfTI file."""
+    for n, (study, home) in enumerate((("1.2.1", "a"), ("1.2.2", "b/one"), ("1.2.2", "b/two"))):
+        (tmp_path / "in" / home).mkdir(parents=True)
+        write_series(tmp_path / "in" / home, StudyInstanceUID=study, PatientID=f"P{n > 0}",
+                     SeriesInstanceUID=f"{study}.{n}")  # fmt: skip
+    scans, notes = find_scans([tmp_path / "in"])
+    assert scans == [tmp_path / "in" / "a", tmp_path / "in" / "b"]
+    assert "2 studies in folders of their own" in notes[0]
+    assert [load_volume(s).hu.shape for s in scans]
+    write_nifti(tmp_path / "in" / "c.nii.gz")
+    assert find_scans([tmp_path / "in"])[0] == [*scans, tmp_path / "in" / "c.nii.gz"]
+    one, _ = find_scans([tmp_path / "in" / "b"])
+    assert one == [tmp_path / "in" / "b"]
+
+
+def test_projections_and_maps_are_no_slices(tmp_path):
+    write_series(tmp_path, ImageType=["ORIGINAL", "PRIMARY", "AXIAL"], SeriesInstanceUID="1.2.3")
+    mine = load_volume(tmp_path).hu
+    more = tmp_path / "mip"
+    more.mkdir()
+    hu = np.concatenate([body()] * 3, axis=2)
+    z = np.arange(hu.shape[2]) * 2.0
+    write_series(more, hu, z, ImageType=["DERIVED", "SECONDARY", "AXIAL", "MIP"],
+                 SeriesInstanceUID="1.2.4")  # fmt: skip
+    volume = load_volume(tmp_path)
+    assert np.array_equal(volume.hu, mine)
+    assert "projections or maps" in " ".join(volume.notes)
+    with pytest.raises(UnreadableScan, match="36 projections or maps"):
+        load_volume(more)
+
+
+def test_series_without_a_name_are_told_by_study_and_folder(tmp_path):
+    for k in range(2):
+        (tmp_path / str(k)).mkdir()
+        z = np.arange(12) * 3.0 + 36 * k  # one table behind the other
+        write_series(tmp_path / str(k), z=z, SeriesInstanceUID="", StudyInstanceUID=f"1.2.{k}")
+    assert load_volume(tmp_path).hu.shape[2] == 12
+
+
+def test_slices_of_one_value_between_others_are_refused_but_not_at_the_ends(tmp_path):
+    data = body()
+    data[..., :2] = -1000
+    write_nifti(tmp_path / "ends.nii", data)
+    assert load_volume(tmp_path / "ends.nii").hu.shape == data.shape
+    data[..., 6:8] = 0
+    write_nifti(tmp_path / "hole.nii", data)
+    with pytest.raises(UnreadableScan, match="2 of 12 slices between others hold one value"):
+        load_volume(tmp_path / "hole.nii")
+    assert "on request" in " ".join(load_volume(tmp_path / "hole.nii", assume_hu=True).notes)

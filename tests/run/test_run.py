@@ -642,6 +642,11 @@ def test_the_users_paths_come_back_as_they_were_given(tiny, tmp_path, name):
     assert run.take("embeddings", "mine", tmp_path / "taken") == 0
     assert (tmp_path / "taken").read_bytes() == b"longer"
     assert run.brought("smoke") == {}
+    note.write_text('{"files": ')  # half written
+    with pytest.raises(run.ProfileError, match="EMBEDDINGS=… is missing"):
+        run.brought("mine")
+    with pytest.raises(run.ProfileError, match="a folder; expected a file"):
+        run.own_files("embeddings", {"embeddings": str(tmp_path)})
 
 
 def test_a_changed_code_or_scan_is_another_cohort(tmp_path):
