@@ -262,10 +262,10 @@ def _pattern(file: Path) -> str:
     return re.sub(r"[0-9a-fA-F.-]+", "#", name)
 
 
-# ImageType of what a workstation computes from slices: no HU of a place.
-_NO_CT_NUMBERS = {
+# ImageType of what a workstation projects from slices: no HU of a place. (Maps have no RescaleType HU.)
+_PROJECTED = {
     "MIP", "MINIP", "MIN_IP", "MIN IP", "MAX_IP", "MAX IP", "MPVR", "PROJECTION IMAGE", "VRT", "VOLREN",
-    "SSD", "PERFUSION", "CBF", "CBV", "MTT", "TTP", "TMAX",
+    "SSD",
 }  # fmt: skip
 
 
@@ -282,8 +282,8 @@ def _not_a_slice(header: Dataset) -> str:
         return "CT objects without an image"
     if "LOCALIZER" in image_type or "SCOUT" in image_type:
         return "localizers"
-    if _NO_CT_NUMBERS & set(image_type):
-        return "projections or maps computed from CT"
+    if _PROJECTED & set(image_type):
+        return "projections"
     if int(_value(header, "SamplesPerPixel") or 1) != 1:
         return "RGB colour pictures"
     return ""

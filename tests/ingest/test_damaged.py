@@ -403,7 +403,7 @@ def test_each_study_with_a_folder_of_its_own_is_a_scan(tmp_path):
     assert one == [tmp_path / "in" / "b"]
 
 
-def test_projections_and_maps_are_no_slices(tmp_path):
+def test_projections_are_no_slices(tmp_path):
     write_series(tmp_path, ImageType=["ORIGINAL", "PRIMARY", "AXIAL"], SeriesInstanceUID="1.2.3")
     mine = load_volume(tmp_path).hu
     more = tmp_path / "mip"
@@ -414,8 +414,8 @@ def test_projections_and_maps_are_no_slices(tmp_path):
                  SeriesInstanceUID="1.2.4")  # fmt: skip
     volume = load_volume(tmp_path)
     assert np.array_equal(volume.hu, mine)
-    assert "projections or maps" in " ".join(volume.notes)
-    with pytest.raises(UnreadableScan, match="36 projections or maps"):
+    assert "36 projections" in " ".join(volume.notes)
+    with pytest.raises(UnreadableScan, match="36 projections"):
         load_volume(more)
 
 
