@@ -1,6 +1,6 @@
 """Tables as people have them → text, one reader for all of ours.
 
-CSV with commas, semicolons, tabs or bars; UTF-8 with or without a mark, UTF-16, Windows-1252; Excel
+CSV with commas, semicolons, tabs or bars; UTF-8 with or without a mark, UTF-16, a Windows page; Excel
 workbooks; parquet. Every cell arrives as text, so that ids keep their zeros. A row keeps its number:
 `index + 2` is its row in a spreadsheet. Dates have one format a column, found from all its rows; ages
 may carry a unit, sexes may be words. What cannot be read for certain is refused with its rows, all at
@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from merlin.cohort.letters import code_pages
 
 DELIMITERS = ",;\t|"
 MOST_BYTES = 1 << 30  # of a table, unzipped
@@ -106,25 +108,42 @@ def _decoded(path: Path, raw: bytes, notes: list[str]) -> str:
         text = raw.decode(name)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        whole = raw.decode(name, "replace")
-        n_bad = whole.count("\ufffd")
-        if (
-            sum(c > "\x7f" for c in whole) > 2 * n_bad
-        ):  # mostly UTF-8: another reading spoils the rest
+        is_utf8 = [_is_utf8(text) for text in raw.split(b"\n")]
+        if name != "utf-8" or True in is_utf8:  # another reading would spoil the lines that are
+            bad = [i - 1 for i, is_so in enumerate(is_utf8) if is_so is False]
+            at = some_rows(bad).replace("row", "line") if name == "utf-8" else f"line {line}"
             raise TableError(
-                f"{path.name}: line {line} holds bytes that are not UTF-8, as the others are. Mend it."
+                f"{path.name}: {at}: bytes that are not UTF-8, as the others are. Mend it."
             ) from None
-        try:
-            text = raw.decode("cp1252")
-        except UnicodeDecodeError as error:
-            line = raw.count(b"\n", 0, error.start) + 1
+        pages = code_pages(raw)
+        if len(pages) != 1:
+            may_be = f" of one language: {' or '.join(pages)} may be right" if pages else ""
             raise TableError(
-                f"{path.name}: line {line} holds bytes of no text. Save it as CSV, UTF-8."
+                f"{path.name}: line {line} holds bytes of no text{may_be}. Save it as CSV UTF-8."
             ) from None
-        notes.append("Not UTF-8: read as Windows-1252 (Western European).")
+        text = raw.decode(pages[0])
+        notes.append(f"Not UTF-8: read as {_PAGES[pages[0]]}.")
     if "\0" in text:
         raise TableError(f"{path.name}: holds zero bytes. Expected CSV (UTF-8), .xlsx or parquet.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+_PAGES = {
+    "cp1250": "Windows-1250 (Central European)",
+    "cp1251": "Windows-1251 (Cyrillic)",
+    "cp1252": "Windows-1252 (Western European)",
+    "cp1254": "Windows-1254 (Turkish)",
+}
+
+
+def _is_utf8(line: bytes) -> bool | None:
+    """Whether a line is UTF-8; None where it is ASCII."""
+    if line.isascii():
+        return None
+    try:
+        return bool(line.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _delimiter(text: str) -> str:

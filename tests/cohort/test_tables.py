@@ -267,7 +267,7 @@ def test_excels_line_of_its_separator_is_no_header(tmp_path):
 def test_a_damaged_byte_does_not_spoil_the_umlauts_of_a_whole_file(tmp_path):
     text = "a,b\nLeber groß,ä\nMilz groß,ö\n".encode()
     (tmp_path / "t.csv").write_bytes(text + b"x\xe4,1\n")
-    with pytest.raises(TableError, match="line 4 holds bytes that are not UTF-8"):
+    with pytest.raises(TableError, match="line 4: bytes that are not UTF-8"):
         read_table(tmp_path / "t.csv")
 
 
@@ -286,3 +286,55 @@ def test_ids_that_were_kept_from_becoming_numbers_are_ids():
 def test_an_order_of_day_and_month_does_not_matter_to_years_first():
     cells = pd.Series(["2015-04-05", "2016-12-31"])
     assert read_dates(cells, where="t", order="dmy")[0].isoformat().startswith("2015-04-05")
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("cp1254", "Işık şahin"),
+        ("cp1254", "karaciğer boyutları doğal, safra kesesi taşı"),
+        ("cp1250", "Wątroba śledziona"),
+        ("cp1250", "Wałęsa"),
+        ("cp1250", "játra zvětšená, žlučník bez konkrementů"),
+        ("cp1250", "ficat fără leziuni, şi splină"),
+        ("cp1251", "Печень не увеличена"),
+        ("cp1251", "Печінка не збільшена"),
+        ("cp1252", "10 cm³ – groß, 40°C"),
+        ("cp1252", "foie normal, à gauche, kyste rénal, très"),
+        ("cp1252", "Müller García François Peña Søren"),
+        ("cp1252", "hígado, riñón"),
+    ],
+)
+def test_the_letters_tell_the_code_page(tmp_path, page, text):
+    (tmp_path / "t.csv").write_bytes(f"id;text\n1;{text}\n".encode(page))
+    table = read_table(tmp_path / "t.csv")
+    assert table["text"].tolist() == [text]
+    assert f"Windows-{page[2:]}" in table.attrs["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("cp1254", "Şahin"),  # Ţahin, too
+        ("cp1250", "Kovačič"),
+        ("gbk", "肝脏正常"),
+        ("shift_jis", "肝臓 所見"),
+        ("euc_kr", "간 정상입니다"),
+        ("big5", "肝臟正常"),
+        ("koi8-r", "Печень не увеличена"),
+        ("cp1253", "Το ήπαρ είναι φυσιολογικό"),
+        ("mac_roman", "Müller groß"),
+        ("iso8859-2", "Wątroba śledziona źródło"),
+    ],
+)
+def test_letters_that_tell_no_code_page_are_refused_with_the_mend(tmp_path, page, text):
+    (tmp_path / "t.csv").write_bytes(f"id;text\n1;{text}\n".encode(page))
+    with pytest.raises(TableError, match=r"line 2 holds bytes of no text.*Save it as CSV UTF-8"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_a_file_of_two_encodings_is_refused_with_its_lines(tmp_path):
+    mixed = "a,b\n1,ä\n".encode() + "2,ü\n3,x\n4,ö\n".encode("latin-1")
+    (tmp_path / "t.csv").write_bytes(mixed)
+    with pytest.raises(TableError, match="lines 3, 5: bytes that are not UTF-8"):
+        read_table(tmp_path / "t.csv")
