@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import openpyxl
+import openpyxl.chart
 import pandas as pd
 import pytest
 
@@ -338,3 +339,92 @@ def test_a_file_of_two_encodings_is_refused_with_its_lines(tmp_path):
     (tmp_path / "t.csv").write_bytes(mixed)
     with pytest.raises(TableError, match="lines 3, 5: bytes that are not UTF-8"):
         read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["4. Mai 2020", "4 mai 2020", "04-Mai-2020", "04/May/2020", "04MAY2020", "4 de mayo de 2020",
+     "2020-05-04 10:30 Uhr", "04.Mai.2020", "May 4, 2020"],
+)  # fmt: skip
+def test_months_in_words_of_a_few_languages(cell):
+    days = read_dates(pd.Series([cell, ""]), where="t")
+    assert str(days[0])[:10] == "2020-05-04"
+
+
+def test_short_years_are_past_and_may_come_first():
+    read = lambda cells: [str(d)[:10] for d in read_dates(pd.Series(cells), where="t")]  # noqa: E731
+    assert read(["01/02/68", "13/02/70"]) == ["1968-02-01", "1970-02-13"]
+    assert read(["04.05.45", "13.06.50"]) == ["1945-05-04", "1950-06-13"]
+    assert read(["99-05-04", "20-05-25"]) == ["1999-05-04", "2020-05-25"]
+    with pytest.raises(TableError, match="rows 2, 3: 20-05-04 may be year-month-day or day"):
+        read(["20-05-04", "21-01-15"])
+    assert read_dates(pd.Series(["20-05-04"]), where="t", order="dmy")[0].year == 2004
+
+
+def _book(path, *sheets):
+    """A workbook of (state, rows) sheets."""
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for i, (state, rows) in enumerate(sheets):
+        if rows is None:
+            book.create_chartsheet().add_chart(openpyxl.chart.BarChart())
+            continue
+        sheet = book.create_sheet(f"s{i}")
+        sheet.sheet_state = state
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+    return path
+
+
+TABLE = ("visible", [["id", "findings"], [1, "a"]])
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        (("hidden", [["id", "findings"], [9, "old"]]), "Sheet 2, the first seen"),
+        (("visible", []), "Sheet 2"),
+        (("visible", [["read me"], ["see the other"]]), "Sheet 2"),
+        (("visible", None), "Sheet 2"),
+    ],
+)
+def test_the_first_sheet_seen_that_is_the_table_is_read(tmp_path, before, said):
+    table = read_table(_book(tmp_path / "t.xlsx", before, TABLE), needed=("id", "findings"))
+    assert table["findings"].tolist() == ["a"]
+    assert said in " ".join(table.attrs["notes"])
+    with pytest.raises(TableError, match="no column else"):
+        read_table(tmp_path / "t.xlsx", needed=("else",))
+
+
+def test_formulas_without_a_value_are_refused_with_their_cells(tmp_path):
+    rows = [["id", "findings"], ["1", "=UPPER(A2)"], ["2", "=A3"], ["3", "x"]]
+    with pytest.raises(TableError, match="2 formulas without a value: B2, B3"):
+        read_table(_book(tmp_path / "t.xlsx", ("visible", rows)))
+    path = _book(tmp_path / "n.xlsx", ("visible", rows))
+    with zipfile.ZipFile(path) as book:
+        parts = {n: book.read(n) for n in book.namelist()}
+    name = "xl/worksheets/sheet1.xml"
+    for cell, value in ((b"B2", b' t="str"'), (b"B3", b"")):  # computed: an empty text, a number
+        head = b'<c r="' + cell + b'"'
+        start = parts[name].index(head)
+        end = parts[name].index(b"</c>", start)
+        new = head + value + b"><f>x</f>" + (b"<v></v>" if value else b"<v>7</v>")
+        parts[name] = parts[name][:start] + new + parts[name][end:]
+    with zipfile.ZipFile(path, "w") as book:
+        for part, content in parts.items():
+            book.writestr(part, content)
+    assert read_table(path)["findings"].tolist() == ["", "7", "x"]
+
+
+@pytest.mark.parametrize(
+    "title", ["Export of RIS, 2020\n", "Export 2020\n\n", "Export\nof: 1, 2 and 3\n", "# a;b\n"]
+)
+@pytest.mark.parametrize("sep", [",", ";"])
+def test_a_title_above_the_header_is_passed_over_and_said(tmp_path, title, sep):
+    (tmp_path / "t.csv").write_text(title + f"Id{sep}findings\n1{sep}ok\n")
+    table = read_table(tmp_path / "t.csv", needed=("id", "findings"))
+    assert table.to_numpy().tolist() == [["1", "ok"]]
+    n_lines = title.count("\n")
+    assert (table.index + 2).tolist() == [n_lines + 2]
+    assert f"Row {n_lines + 1} read as the header." in table.attrs["notes"]
