@@ -7,6 +7,7 @@ speak against it.
 
 import re
 from collections import Counter
+from itertools import islice
 
 ALPHABETS = {
     "cp1252": "äöüß äöåé åæøé éèêëàâçîïôûùœæ áéíóúñü¿¡ ãõáéíóúâêôçàü àèéìòùóî ëïéèöüó çàèéíïòóúü "
@@ -16,6 +17,7 @@ ALPHABETS = {
     "cp1251": "абвгдежзийклмнопрстуфхцчшщъыьэюяё абвгдежзийклмнопрстуфхцчшщьюяґєії "
     "абвгдежзиклмнопрстуфхцчшђјљњћџ",
 }
+MOST_HITS = 200_000  # letters that are looked at
 _ANYWHERE = "’‘–—·…\xad\xa0"
 _VOWELS = "аеиоуыэюяёіїє"
 _HIT = re.compile(r"(?s)(?<=(.))([^\x00-\x7f])(?=(.?))")
@@ -62,7 +64,7 @@ def code_pages(raw: bytes) -> list[str]:
             text = raw.decode(page)
         except UnicodeDecodeError:
             continue
-        hits = Counter(_HIT.findall(" " + text))
+        hits = Counter(m.groups() for m in islice(_HIT.finditer(" " + text), MOST_HITS))
         best[page] = min(_cost(hits, page, a) for a in alphabets.split()), text
     least = min((cost for cost, _ in best.values()), default=1)
     if least > 0.1:

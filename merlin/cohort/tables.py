@@ -385,14 +385,15 @@ def read_ids(values: pd.Series, *, where: str) -> pd.Series:
         With the rows of ids that a spreadsheet rounded (`1.23E+11`): their digits are lost.
     """
     # ="007" and '007 are how spreadsheets are kept from taking ids for numbers.
-    text = values.str.strip().str.replace(r"""^(?:="(.*)"|'(\d.*))$""", r"\1\2", regex=True)
-    lost = text.str.fullmatch(r"\d(?:[.,]\d+)?[eE]\+?\d+")
+    bare = values.str.replace("[\u200b-\u200d\u2060\ufeff]", "", regex=True).str.strip()
+    text = bare.str.replace(r"""^(?:="(.*)"|'(\d.*))$""", r"\1\2", regex=True)
+    lost = text.str.fullmatch(r"\d(?:[.,]\d+[eE]\+?\d+|[eE]\+\d+)")
     if lost.any():
         raise TableError(
             f"{where}: {some_rows(text.index[lost])}: ids that a spreadsheet rounded to a number. "
             "Export the column as text."
         )
-    return text.str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+    return text.str.replace(r"^(\d+)\.00?$", r"\1", regex=True)
 
 
 def why_apart(ids: Iterable[str], others: Iterable[str]) -> str:
@@ -521,13 +522,16 @@ def _written(form: str) -> str:
 _YEARS_IN = {"": 1.0, "y": 1.0, "m": 12.0, "w": 52.1775, "d": 365.2425}
 _AGE = re.compile(
     r"(?P<n>\d{1,3}(?:[.,]\d+)?)\s*(?P<plus>\+)?[\s-]*(?P<unit>"
-    r"(?:y(?:ears?|rs?|/?o)?|years? old|jahre?|ans|años?|anni|anos?|lat|år|歳|岁)\.?|"
-    r"(?:m(?:onths?|os?|ths?)?|monate?|mois|mes(?:es)?|mesi)\.?|"
+    r"(?:y(?:ears?|rs?|/?o)?|years? old|jahre?|jaar|(?-i:J(?=\.))|ans?|años?|anni|anos?|lat|let|rok[yi]?|år|歳|岁|"
+    r"лет|года?|г|yaş|yıl|세)\.?|"
+    r"(?:m(?:onths?|os?|ths?|nd)?|mon(?:ate?)?|maanden|mois|mes(?:es)?|mesi|мес|ay)\.?|"
     r"(?:w(?:eeks?|ks?)?|wochen?|semaines?|semanas?)\.?|(?:d(?:ays?)?|tage?|jours?|d[ií]as?)\.?|)"
     r"(?:[\s-]+old)?",
     re.IGNORECASE,
 )
-_UNITS = {"j": "y", "a": "y", "l": "y", "å": "y", "歳": "y", "岁": "y", "s": "w", "t": "d"}
+_UNITS = {**dict.fromkeys("jalrå歳岁лг세", "y"), "s": "w", "t": "d", "м": "m"}
+_WHOLE_UNITS = {"jour": "d", "jours": "d", "ay": "m"}
+_TWO_UNITS = re.compile(r"(\d{1,3}) ?y[a-z]*\.? ?(\d{1,2}) ?m[a-z]*\.?", re.IGNORECASE)
 
 
 def read_ages(values: pd.Series, *, where: str) -> pd.Series:
@@ -544,12 +548,14 @@ def read_ages(values: pd.Series, *, where: str) -> pd.Series:
     """
     out, odd = {}, []
     for i, text in _filled(values).items():
+        if both := _TWO_UNITS.fullmatch(text):  # 5y6m
+            text = f"{12 * int(both[1]) + int(both[2])} m" if int(both[1]) < 83 else text
         match = _AGE.fullmatch(text.lstrip("><≥≤ "))
         if text and not match:
             odd.append(i)
         elif text:
-            unit = (match["unit"] or "").casefold()[:1]
-            unit = "d" if match["unit"].casefold().startswith("jour") else _UNITS.get(unit, unit)
+            word = match["unit"].casefold().rstrip(".")
+            unit = _WHOLE_UNITS.get(word) or _UNITS.get(word[:1], word[:1])
             out[i] = float(match["n"].replace(",", ".")) / _YEARS_IN[unit]
             if out[i] > 130:
                 odd.append(i)
@@ -575,21 +581,23 @@ def read_lengths_mm(values: pd.Series, *, where: str) -> pd.Series:
     """
     text = _filled(values)
     parts = text.str.extract(r"^(\d{1,3}(?:[.,]\d+)?)\s*(mm|cm)?\.?$", flags=re.IGNORECASE)
-    odd = parts[0].isna() & (text != "")
+    number = parts[0].str.replace(",", ".").astype(float)
+    number = number.where(parts[1].str.lower() != "cm", number * 10)
+    # Below 0.05 mm they are metres: 0.005.
+    odd = (number.isna() & (text != "")) | number.between(0, 0.05, inclusive="neither")
     if odd.any():
         found = ", ".join(sorted(set(text[odd]))[:5])
         raise TableError(
             f"{where}: {some_rows(text.index[odd])}: {found[:80]}. Expected millimetres, as 5.0."
         )
-    number = parts[0].str.replace(",", ".").astype(float)
-    return number.where(parts[1].str.lower() != "cm", number * 10)
+    return number
 
 
 _FEMALE = "f female w woman weiblich frau girl femme féminin feminin femenino mujer feminino mulher " \
-          "femmina donna kobieta kvinna kvinde vrouw žena kadın 女 女性"  # fmt: skip
+          "femmina donna kobieta kvinna kvinde vrouw žena kadın kadin 女 女性 여 여자 ж жен"  # fmt: skip
 _MALE = "m male man männlich mann boy homme masculin masculino hombre homem maschio uomo mężczyzna " \
-        "mand muž erkek 男 男性"  # fmt: skip
-_NEITHER = "o other u unknown x n/a na nan none not stated unspecified divers d i intersex ? -"
+        "mand muž erkek 男 男性 남 남자 varón varon м муж"  # fmt: skip
+_NEITHER = "null o other u unknown x n/a na nan none not stated unspecified divers d i intersex ? -"
 SEXES = {w: s for words, s in ((_FEMALE, "F"), (_MALE, "M"), (_NEITHER, "")) for w in words.split()}
 
 

@@ -428,3 +428,36 @@ def test_a_title_above_the_header_is_passed_over_and_said(tmp_path, title, sep):
     n_lines = title.count("\n")
     assert (table.index + 2).tolist() == [n_lines + 2]
     assert f"Row {n_lines + 1} read as the header." in table.attrs["notes"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "years"),
+    [("5 J.", 5), ("57 лет", 57), ("6 ay", 0.5), ("2 Mon", 1 / 6), ("5 jaar", 5), ("5y6m", 5.5), ("1 an", 1),
+     ("3 мес.", 0.25), ("10 jours", 10 / 365.2425), ("57 yaş", 57), ("6 maanden", 0.5)],
+)  # fmt: skip
+def test_ages_in_units_of_other_languages(cell, years):
+    assert read_ages(pd.Series([cell]), where="t")[0] == pytest.approx(years)
+
+
+def test_a_unit_that_is_days_in_one_language_and_years_in_another_is_refused():
+    with pytest.raises(TableError, match=r"row 2: 10 j\."):
+        read_ages(pd.Series(["10 j"]), where="t")
+
+
+def test_sexes_of_other_languages_and_letters_of_two_meanings():
+    cells = ["KADIN", "ERKEK", "varón", "муж", "жен", "남", "여", "NULL"]
+    assert read_sexes(pd.Series(cells), where="t").tolist() == [*"FMMMFMF", ""]
+    with pytest.raises(TableError, match="rows 2, 3: E, K"):
+        read_sexes(pd.Series(["K", "E"]), where="t")
+
+
+def test_ids_lose_marks_without_width_and_keep_letters_between_digits():
+    cells = pd.Series(["\u200b12", "\ufeffA1", "1E5", "5E2", "3E10", "12.000", "7.00"])
+    assert read_ids(cells, where="t").tolist() == "12 A1 1E5 5E2 3E10 12.000 7".split()
+    with pytest.raises(TableError, match="rows 2, 3, 4"):
+        read_ids(pd.Series(["1.23E+11", "3E+10", "1,2e11", "7"]), where="t")
+
+
+def test_lengths_in_metres_are_refused():
+    with pytest.raises(TableError, match=r"row 3: 0\.005\. Expected millimetres"):
+        read_lengths_mm(pd.Series(["0.625", "0.005"]), where="t")
