@@ -42,10 +42,9 @@ def _oddness(before: str, sign: str, after: str, alphabet: str) -> int:
 
 def _cost(hits: Counter, page: str, alphabet: str) -> float:
     cost = sum(n * _oddness(*hit, alphabet) for hit, n in hits.items()) / hits.total()
-    if (
-        page == "cp1251"
-    ):  # Hebrew and Greek stand at the same bytes, without a vowel where it should be
-        cost += sum(n for hit, n in hits.items() if hit[1].lower() in _VOWELS) < 0.25 * hits.total()
+    if page == "cp1251":  # Hebrew and Greek stand at the same bytes, but not their vowels
+        n_letters = sum(n for hit, n in hits.items() if hit[1].isalpha())
+        cost += sum(n for hit, n in hits.items() if hit[1].lower() in _VOWELS) < 0.25 * n_letters
     # Names of many languages fit no one's; Icelandic, whose þ ð ý are Turkish ş ğ ı, is rare.
     return cost + 0.08 * (page == "cp1252" and len(alphabet) > 25) + 0.03 * ("þ" in alphabet)
 
