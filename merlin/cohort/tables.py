@@ -414,7 +414,7 @@ def why_apart(ids: Iterable[str], others: Iterable[str]) -> str:
 # Formats by who writes them. A point between numbers is only written day first.
 _DAY_FIRST = ("%d/%m/%Y", "%d-%m-%Y", "%d.%m.%Y", "%d/%m/%y", "%d-%m-%y", "%d.%m.%y")
 _MONTH_FIRST = ("%m/%d/%Y", "%m-%d-%Y", "%m/%d/%y", "%m-%d-%y")
-_YEAR_FIRST = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%y-%m-%d")
+_YEAR_FIRST = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%y-%m-%d", "%y/%m/%d", "%y.%m.%d")
 _IN_WORDS = (
     "%d-%b-%Y", "%d %b %Y", "%d/%b/%Y", "%d.%b.%Y", "%d%b%Y", "%d. %b %Y", "%b %d %Y", "%d-%b-%y",
     "%d %b %y", "%Y-%b-%d",
@@ -483,6 +483,9 @@ def read_dates(values: pd.Series, *, where: str, order: str = "") -> pd.Series:
         if not (order in ("dmy", "mdy") and name.startswith("%y"))
     }
     whole = [name for name, days in fits.items() if len(days) == len(distinct)]
+    if len(whole) > 1:  # days differ more than years; points are rarely written year first
+        first, last = (len({re.split(r"\W", t)[i] for t in distinct}) for i in (0, -1))
+        whole = [n for n in whole if not (n[:2] == "%y" and first + (n[2] == ".") > last)] or whole
     if not whole and distinct:
         best = max(fits, key=lambda name: filled.isin(list(fits[name])).sum())
         odd = filled.index[~filled.isin(list(fits[best]))]

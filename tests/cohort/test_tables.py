@@ -358,6 +358,12 @@ def test_short_years_are_past_and_may_come_first():
     assert read(["99-05-04", "20-05-25"]) == ["1999-05-04", "2020-05-25"]
     with pytest.raises(TableError, match="rows 2, 3: 20-05-04 may be year-month-day or day"):
         read(["20-05-04", "21-01-15"])
+    with pytest.raises(TableError, match="rows 2, 3: 20/05/04 may be year/month/day or day"):
+        read(["20/05/04", "21/01/15"])
+    with pytest.raises(TableError, match=r"may be year\.month\.day or day"):
+        read(["20.05.04", "20.01.15"])
+    assert read(["04-05-20", "25-05-20"]) == ["2020-05-04", "2020-05-25"]  # days differ, years not
+    assert read(["04.05.20"]) == ["2020-05-04"]
     assert read_dates(pd.Series(["20-05-04"]), where="t", order="dmy")[0].year == 2004
 
 
