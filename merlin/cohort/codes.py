@@ -38,7 +38,7 @@ _ALSO = {
 }  # fmt: skip
 _NAME = re.compile(
     r"(?:(?:icd|i)?0?(?P<n>9|10)|icd(?P<roman>ix|x))(?P<cm>c|cm)?(?:who)?"
-    r"(?:dx|diag(?:nos[ei]s)?)?(?:codes?)?(?:(?:19|20)\d\d)?"
+    r"(?:dx|diag(?:nos[ei]s)?)?(?:codes?)?(?:(?:19|20)\d\d(?:a[ab])?)?"
 )
 _OIDS = {"3": "ICD10", "90": "ICD10CM", "2": "ICD9CM", "103": "ICD9CM"}  # of HL7
 
@@ -93,8 +93,11 @@ def doubtful_icd9(codes: pd.Series) -> pd.Series:
     lost = (is_bare & (n_whole < 3)).any() or (
         (are_numbers or len(distinct) >= 100) and has_no_zeros and not is_dotted.any()
     )
-    # Five signs are whole; four beside dotted codes may be 188.2 or 018.82.
-    is_either = is_bare & (n_whole < 5) & lost | is_bare & (n_whole == 4) & is_dotted.any()
+    # Five signs are whole; four beside dotted codes may be 188.2 or 018.82, unless zeros are kept.
+    has_kept = text.str.match(r"0\d\d").any() and not is_eaten.any()
+    is_either = is_bare & (n_whole < 5) & lost
+    is_either |= is_bare & (n_whole == 4) & is_dotted.any() & (not has_kept)
+    is_either &= ~text.str.startswith("0")
     why = pd.Series("", codes.index, dtype=object)
     why[is_either] = "no dot, and zeros at the front may be lost (1882: 188.2 or 018.82)"
     why[is_eaten] = "not three digits before the dot, as in 008.45"
@@ -152,7 +155,8 @@ def read_codes(path: str | Path, *, owner: str = "study_id", dates: str = "") ->
     -------
     DataFrame
         Columns of `NO_CODES`, and `accession` where there is one; all text, vocabularies `ICD9CM`,
-        `ICD10CM` or `ICD10`, dates YYYY-MM-DD. `attrs["notes"]` says what was assumed or left out.
+        `ICD10CM` or `ICD10`, dates YYYY-MM-DD. A study with codes of other vocabularies alone keeps one.
+        `attrs["notes"]` says what was assumed or left out.
 
     Raises
     ------
@@ -178,8 +182,20 @@ def read_codes(path: str | Path, *, owner: str = "study_id", dates: str = "") ->
     problems = _empty_cells(table, owner)
     if len(table) and other.all():
         problems.append(f"no code is left. Expected ICD9CM, ICD10CM or ICD10; {notes[-1]}")
-    table = table.assign(vocabulary=name.map(known))[~other]
+    alone = _alone(table, other, owner)
+    if alone.any():
+        notes.append(
+            f"{alone.sum():,} have no other codes: a row of each is kept, which maps to nothing, since "
+            "unknown is not healthy."
+        )
+    table = table.assign(vocabulary=name.map(known).fillna(name))[~other | alone]
     old = table["code"][table["vocabulary"] == "ICD9CM"]
+    bare = old[old.str.fullmatch(r"\s*[1-9]\d{2,3}\s*")]
+    if len(bare) and not (old.str.contains(".", regex=False) | old.str.match(r"\s*0")).any():
+        notes.append(
+            f"{len(bare):,} ICD-9 codes without dots are read from the left ({bare.iloc[0].strip()}), and "
+            "none begins with 0: if a spreadsheet took zeros, export the column as text."
+        )
     for why, rows in old.groupby(doubtful_icd9(old).replace("", np.nan)):
         problems.append(
             f"{some_rows(rows.index)}, column code: {', '.join(rows.unique()[:5])}: {why}. A spreadsheet "
@@ -204,6 +220,13 @@ def read_codes(path: str | Path, *, owner: str = "study_id", dates: str = "") ->
     out["code"] = out["code"].str.strip()
     out.attrs.update(notes=tuple(notes))
     return out
+
+
+def _alone(table: pd.DataFrame, other: pd.Series, owner: str) -> pd.Series:
+    """The first row of each study (or patient) that has codes of other vocabularies alone."""
+    column = "accession" if owner == "patient_id" and "accession" in table else owner
+    whose = table[column].str.strip()
+    return other & (whose != "") & ~whose.isin(whose[~other]) & ~whose.duplicated()
 
 
 def _empty_cells(table: pd.DataFrame, owner: str) -> list[str]:

@@ -329,7 +329,9 @@ def phecode_labels(
     mapped = map_codes(codes, study_ids, code_map, phecodes, rollup=rollup)
     if not mapped.n_codes and (why := why_apart(owners.astype(str), map(str, study_ids))):
         raise ValueError(f"codes: no study_id is one of the manifest's: {why}.")
-    table = map_codes(codes, owners.unique(), code_map, [])  # the same for any part of the studies
+    kinds = {v: vocabulary(v) for v in codes["vocabulary"].unique()}
+    icd = codes[codes["vocabulary"].map(kinds).notna()]
+    table = map_codes(icd, owners.unique(), code_map, [])  # the same for any part of the studies
     if table.n_codes - table.n_unmapped < least_mapped * table.n_codes:
         raise ValueError(
             f"codes and code map do not belong together: fewer than {least_mapped:.0%} of the codes are "

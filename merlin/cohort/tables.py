@@ -1,6 +1,6 @@
 """Tables as people have them → text, one reader for all of ours.
 
-CSV with commas, semicolons, tabs or bars; UTF-8 with or without a mark, UTF-16, Windows-1252; Excel
+CSV with commas, semicolons, tabs or bars; UTF-8 with or without a mark, UTF-16, a Windows page; Excel
 workbooks; parquet. Every cell arrives as text, so that ids keep their zeros. A row keeps its number:
 `index + 2` is its row in a spreadsheet. Dates have one format a column, found from all its rows; ages
 may carry a unit, sexes may be words. What cannot be read for certain is refused with its rows, all at
@@ -14,13 +14,16 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from merlin.cohort.letters import code_pages
+
 DELIMITERS = ",;\t|"
+HEADER_WITHIN = 6  # rows, where the first is a title
 MOST_BYTES = 1 << 30  # of a table, unzipped
 csv.field_size_limit(16 << 20)  # a report may be long; a page of 16 MB is none
 
@@ -59,24 +62,24 @@ def read_table(path: str | Path, *, needed: Iterable[str] = ()) -> pd.DataFrame:
         Naming the file, and every row or column that is wrong.
     FileNotFoundError
     """
-    path = Path(path)
+    path, needed = Path(path), tuple(needed)
     if not path.is_file():
         raise FileNotFoundError(f"no table at {path}")
     raw, notes = _unzipped(path), []
     if raw[:4] == b"PAR1":
         rows, sep = _parquet_rows(path, raw), ","
     elif raw[:2] == b"PK":
-        rows, sep = _workbook_rows(path, raw, notes), ","
+        rows, sep = _workbook_rows(path, raw, needed, notes), ","
     elif raw[:8] == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1":
         raise TableError(f"{path.name}: an old Excel workbook (.xls). Save it as .xlsx or as CSV.")
     else:
         text = _decoded(path, raw, notes)
         said = re.match(r'"?sep=(.)"?(?=\n)', text, re.IGNORECASE)  # Excel's own first line
         text = text[said.end() :] if said else text
-        sep = said[1] if said else _delimiter(text)
+        sep = said[1] if said else _delimiter(text, needed)
         rows = _csv_rows(path, text, sep)
-    table = _framed(path, rows, notes)
-    table = _renamed(path, table, tuple(needed), notes)
+    table = _framed(path, rows, needed, notes)
+    table = _renamed(path, table, needed, notes)
     table.attrs.update(notes=tuple(notes), decimal_comma=sep == ";")
     return table
 
@@ -106,31 +109,56 @@ def _decoded(path: Path, raw: bytes, notes: list[str]) -> str:
         text = raw.decode(name)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        whole = raw.decode(name, "replace")
-        n_bad = whole.count("\ufffd")
-        if (
-            sum(c > "\x7f" for c in whole) > 2 * n_bad
-        ):  # mostly UTF-8: another reading spoils the rest
+        is_utf8 = [_is_utf8(text) for text in raw.split(b"\n")]
+        if name != "utf-8" or True in is_utf8:  # another reading would spoil the lines that are
+            bad = [i - 1 for i, is_so in enumerate(is_utf8) if is_so is False]
+            at = some_rows(bad).replace("row", "line") if name == "utf-8" else f"line {line}"
             raise TableError(
-                f"{path.name}: line {line} holds bytes that are not UTF-8, as the others are. Mend it."
+                f"{path.name}: {at}: bytes that are not UTF-8, as the others are. Mend it."
             ) from None
-        try:
-            text = raw.decode("cp1252")
-        except UnicodeDecodeError as error:
-            line = raw.count(b"\n", 0, error.start) + 1
+        pages = code_pages(raw)
+        if len(pages) != 1:
+            may_be = f" of one language: {' or '.join(pages)} may be right" if pages else ""
             raise TableError(
-                f"{path.name}: line {line} holds bytes of no text. Save it as CSV, UTF-8."
+                f"{path.name}: line {line} holds bytes of no text{may_be}. Save it as CSV UTF-8."
             ) from None
-        notes.append("Not UTF-8: read as Windows-1252 (Western European).")
+        text = raw.decode(pages[0])
+        notes.append(f"Not UTF-8: read as {_PAGES[pages[0]]}.")
     if "\0" in text:
         raise TableError(f"{path.name}: holds zero bytes. Expected CSV (UTF-8), .xlsx or parquet.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _delimiter(text: str) -> str:
+_PAGES = {
+    "cp1250": "Windows-1250 (Central European)",
+    "cp1251": "Windows-1251 (Cyrillic)",
+    "cp1252": "Windows-1252 (Western European)",
+    "cp1254": "Windows-1254 (Turkish)",
+}
+
+
+def _is_utf8(line: bytes) -> bool | None:
+    """Whether a line is UTF-8; None where it is ASCII."""
+    if line.isascii():
+        return None
+    try:
+        return bool(line.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _delimiter(text: str, needed: tuple[str, ...]) -> str:
     """The delimiter that stands most often in the header, quoted text apart; a comma if none does."""
-    bare = re.sub(r'"[^"]*"', "", text.lstrip("\n").partition("\n")[0])
+    lines = text.lstrip("\n").split("\n", HEADER_WITHIN)[:HEADER_WITHIN]
+    has_all = lambda line: all(plain(n) in plain(line) for n in needed)  # noqa: E731
+    bare = re.sub(r'"[^"]*"', lambda m: "", next(filter(has_all, lines), lines[0]))
     return max(DELIMITERS, key=lambda d: (bare.count(d), d == ","))
+
+
+def _header_at(rows: list[list[str]], needed: tuple[str, ...]) -> int | None:
+    """Which row has all needed columns, of the first few; a title may stand above."""
+    want = {plain(n) for n in needed}
+    return next((i for i, r in enumerate(rows[:HEADER_WITHIN]) if want <= set(map(plain, r))), None)
 
 
 def _csv_rows(path: Path, text: str, sep: str) -> list[list[str]]:
@@ -147,8 +175,16 @@ def _csv_rows(path: Path, text: str, sep: str) -> list[list[str]]:
     return rows
 
 
-def _workbook_rows(path: Path, raw: bytes, notes: list[str]) -> list[list[str]]:
-    """Rows of a workbook's first sheet; whole numbers without a point, days without a time."""
+# A formula whose value was never worked out, as programs write it; an empty text is t="str".
+_UNCOMPUTED = re.compile(
+    rb'<c r="([A-Z]+\d+)"(?![^>]*t="str")[^>]*><f[^>]*(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v></v>)?\s*</c>'
+)
+
+
+def _workbook_rows(
+    path: Path, raw: bytes, needed: tuple[str, ...], notes: list[str]
+) -> list[list[str]]:
+    """Rows of the first sheet seen that is the table; whole numbers without a point, days without a time."""
     import openpyxl
 
     def text(value: object) -> str:
@@ -167,12 +203,37 @@ def _workbook_rows(path: Path, raw: bytes, notes: list[str]) -> list[list[str]]:
         if n_bytes > MOST_BYTES:
             raise TableError(f"{path.name}: {n_bytes >> 20:,} MB unzipped; no table of ours.")
         book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
-        sheet = book.worksheets[0]
-        if len(book.worksheets) > 1:
-            notes.append(f"The first of {len(book.worksheets)} sheets was read.")
-        sheet.reset_dimensions()  # as large as its cells, whatever it says of itself
-        rows = [[text(v) for v in row] for row in sheet.iter_rows(values_only=True)]
-        width = next((len(row) for row in rows if any(row)), 0)
+        seen = [s for s in book.worksheets if s.sheet_state == "visible"]
+        sheets = {}
+        for sheet in seen or book.worksheets:
+            sheet.reset_dimensions()  # as large as its cells, whatever it says of itself
+            rows = [[text(v) for v in row] for row in sheet.iter_rows(values_only=True)]
+            filled = [row for row in rows if any(row)]
+            at = _header_at(filled, needed)
+            sheets[sheet] = rows, len(filled[at or 0]) if filled else 0
+            if len(filled) > 1 and (at is not None if needed else max(map(len, filled)) > 1):
+                break
+        else:
+            sheet = max(
+                sheets, key=lambda s: sheets[s][1] > 0
+            )  # what is wrong is told of the first
+        rows, width = sheets[sheet]
+        if len(book.sheetnames) > 1:
+            place = book.sheetnames.index(sheet.title)
+            which = (
+                "The first"
+                if place == 0
+                else f"Sheet {place + 1}, the first seen that is the table,"
+            )
+            notes.append(f"{which} of {len(book.sheetnames)} sheets was read.")
+        with zipfile.ZipFile(io.BytesIO(raw)) as parts:
+            empty = _UNCOMPUTED.findall(parts.read(sheet._worksheet_path))
+        if empty:
+            cells = b", ".join(empty[:8]).decode()
+            raise TableError(
+                f"{path.name}: {len(empty):,} formulas without a value: {cells}. Open it in a spreadsheet "
+                "and save it again, or replace formulas by values."
+            )
         return [row + [""] * (width - len(row)) for row in rows]  # empty cells may not be written
     except TableError:
         raise
@@ -204,19 +265,25 @@ def _parquet_rows(path: Path, raw: bytes) -> list[list[str]]:
     return [list(map(str, table.columns)), *([text(v) for v in row] for row in cells.to_numpy())]
 
 
-def _framed(path: Path, rows: list[list[str]], notes: list[str]) -> pd.DataFrame:
+def _framed(
+    path: Path, rows: list[list[str]], needed: tuple[str, ...], notes: list[str]
+) -> pd.DataFrame:
     """Header and rows as a frame; ragged rows and headers that stand twice are refused."""
     filled = [(i, row) for i, row in enumerate(rows) if any(c.strip() for c in row)]
     if not filled:
         raise TableError(f"{path.name}: the file is empty. Expected a header and rows.")
-    start, header = filled[0]
+    start = filled[0][0]
+    if n_titles := _header_at([row for _, row in filled], needed) or 0:
+        notes.append(f"Row {filled[n_titles][0] - start + 1} read as the header.")
+    filled = filled[n_titles:]
+    n_cells, header = len(filled[0][1]), filled[0][1]
     header = [" ".join(h.replace("\ufeff", "").split()) for h in header]
     while header and not header[-1]:
         header.pop()
     width, problems, index, cells, n_escaped = len(header), [], [], [], 0
     for i, row in filled[1:]:
         extra = [c for c in row[width:] if c.strip()]
-        if extra or (len(row) < width and len(row) < len(rows[start])):
+        if extra or (len(row) < width and len(row) < n_cells):
             problems.append(i - start + 1)
         index.append(i - start - 1)
         cells.append([_cell(c) for c in (row + [""] * width)[:width]])
@@ -318,14 +385,15 @@ def read_ids(values: pd.Series, *, where: str) -> pd.Series:
         With the rows of ids that a spreadsheet rounded (`1.23E+11`): their digits are lost.
     """
     # ="007" and '007 are how spreadsheets are kept from taking ids for numbers.
-    text = values.str.strip().str.replace(r"""^(?:="(.*)"|'(\d.*))$""", r"\1\2", regex=True)
-    lost = text.str.fullmatch(r"\d(?:[.,]\d+)?[eE]\+?\d+")
+    bare = values.str.replace("[\u200b-\u200d\u2060\ufeff]", "", regex=True).str.strip()
+    text = bare.str.replace(r"""^(?:="(.*)"|'(\d.*))$""", r"\1\2", regex=True)
+    lost = text.str.fullmatch(r"\d(?:[.,]\d+[eE]\+?\d+|[eE]\+\d+)")
     if lost.any():
         raise TableError(
             f"{where}: {some_rows(text.index[lost])}: ids that a spreadsheet rounded to a number. "
             "Export the column as text."
         )
-    return text.str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+    return text.str.replace(r"^(\d+)\.00?$", r"\1", regex=True)
 
 
 def why_apart(ids: Iterable[str], others: Iterable[str]) -> str:
@@ -346,11 +414,29 @@ def why_apart(ids: Iterable[str], others: Iterable[str]) -> str:
 # Formats by who writes them. A point between numbers is only written day first.
 _DAY_FIRST = ("%d/%m/%Y", "%d-%m-%Y", "%d.%m.%Y", "%d/%m/%y", "%d-%m-%y", "%d.%m.%y")
 _MONTH_FIRST = ("%m/%d/%Y", "%m-%d-%Y", "%m/%d/%y", "%m-%d-%y")
-_YEAR_FIRST = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d")
-_IN_WORDS = ("%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%b %d %Y", "%B %d %Y", "%d-%b-%y", "%d. %B %Y")
+_YEAR_FIRST = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%y-%m-%d", "%y/%m/%d", "%y.%m.%d")
+_IN_WORDS = (
+    "%d-%b-%Y", "%d %b %Y", "%d/%b/%Y", "%d.%b.%Y", "%d%b%Y", "%d. %b %Y", "%b %d %Y", "%d-%b-%y",
+    "%d %b %y", "%Y-%b-%d",
+)  # fmt: skip
 FORMATS = {"ymd": _YEAR_FIRST, "dmy": _DAY_FIRST, "mdy": _MONTH_FIRST, "words": _IN_WORDS}
+_MONTHS = (
+    "jan january januar jänner januari janvier janv enero ene",
+    "feb february februar februari février fevrier févr fév febrero",
+    "mar march märz mär mrz maart mars marzo",
+    "apr april avril avr abril abr",
+    "may mai mei mayo",
+    "jun june juni juin junio",
+    "jul july juli juillet juil julio",
+    "aug august augustus août aout agosto ago",
+    "sep sept september septembre septiembre setiembre",
+    "oct october oktober okt octobre octubre",
+    "nov november novembre noviembre",
+    "dec december dezember dez décembre decembre déc diciembre dic",
+)
+_MONTH = {word: words[:3] for words in _MONTHS for word in words.split()}
 _TIME = re.compile(
-    r"(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?: ?[AaPp][Mm])?(?:Z| ?[+-]\d{2}:?\d{2})?)$"
+    r"(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?: ?[AaPp][Mm])?(?: ?Uhr)?(?:Z| ?[+-]\d{2}:?\d{2})?)$"
 )
 
 
@@ -378,7 +464,15 @@ def read_dates(values: pd.Series, *, where: str, order: str = "") -> pd.Series:
     if order not in ("", "ymd", "dmy", "mdy"):
         raise TableError(f"{where}: order of dates {order!r}. Expected ymd, dmy or mdy.")
     text = _filled(values).str.replace(_TIME, "", regex=True)
-    text = text.str.replace(",", "", regex=False)
+    text = text.str.replace(",", "", regex=False).str.replace(r" de (?=\w)", " ", regex=True)
+    text = text.str.replace(
+        r"[^\W\d_]{3,}\.?(?!$)",
+        lambda m: (
+            _MONTH.get(m[0].rstrip(".").casefold(), m[0])
+            + "." * (m.string[m.start() - 1 : m.start()] == ".")
+        ),
+        regex=True,
+    )
     filled = text[text != ""]
     distinct = sorted(set(filled))
     kinds = (order, "ymd", "words") if order else tuple(FORMATS)
@@ -386,8 +480,12 @@ def read_dates(values: pd.Series, *, where: str, order: str = "") -> pd.Series:
         name: {t: day for t in distinct if (day := _day(t, name)) is not None}
         for kind in kinds
         for name in FORMATS[kind]
+        if not (order in ("dmy", "mdy") and name.startswith("%y"))
     }
     whole = [name for name, days in fits.items() if len(days) == len(distinct)]
+    if len(whole) > 1:  # days differ more than years; points are rarely written year first
+        first, last = (len({re.split(r"\W", t)[i] for t in distinct}) for i in (0, -1))
+        whole = [n for n in whole if not (n[:2] == "%y" and first + (n[2] == ".") > last)] or whole
     if not whole and distinct:
         best = max(fits, key=lambda name: filled.isin(list(fits[name])).sum())
         odd = filled.index[~filled.isin(list(fits[best]))]
@@ -409,10 +507,13 @@ def read_dates(values: pd.Series, *, where: str, order: str = "") -> pd.Series:
 
 
 def _day(text: str, form: str) -> datetime | None:
+    """A day of one format; two digits of a year are never of one to come."""
     try:
         day = datetime.strptime(text, form)
     except ValueError:
         return None
+    if "%y" in form and day > datetime.now() + timedelta(days=1):
+        return None if form.startswith("%y") else day.replace(year=day.year - 100)
     return day if 1850 < day.year < 2200 else None
 
 
@@ -424,13 +525,16 @@ def _written(form: str) -> str:
 _YEARS_IN = {"": 1.0, "y": 1.0, "m": 12.0, "w": 52.1775, "d": 365.2425}
 _AGE = re.compile(
     r"(?P<n>\d{1,3}(?:[.,]\d+)?)\s*(?P<plus>\+)?[\s-]*(?P<unit>"
-    r"(?:y(?:ears?|rs?|/?o)?|years? old|jahre?|ans|años?|anni|anos?|lat|år|歳|岁)\.?|"
-    r"(?:m(?:onths?|os?|ths?)?|monate?|mois|mes(?:es)?|mesi)\.?|"
+    r"(?:y(?:ears?|rs?|/?o)?|years? old|jahre?|jaar|(?-i:J(?=\.))|ans?|años?|anni|anos?|lat|let|rok[yi]?|år|歳|岁|"
+    r"лет|года?|г|yaş|yıl|세)\.?|"
+    r"(?:m(?:onths?|os?|ths?|nd)?|mon(?:ate?)?|maanden|mois|mes(?:es)?|mesi|мес|ay)\.?|"
     r"(?:w(?:eeks?|ks?)?|wochen?|semaines?|semanas?)\.?|(?:d(?:ays?)?|tage?|jours?|d[ií]as?)\.?|)"
     r"(?:[\s-]+old)?",
     re.IGNORECASE,
 )
-_UNITS = {"j": "y", "a": "y", "l": "y", "å": "y", "歳": "y", "岁": "y", "s": "w", "t": "d"}
+_UNITS = {**dict.fromkeys("jalrå歳岁лг세", "y"), "s": "w", "t": "d", "м": "m"}
+_WHOLE_UNITS = {"jour": "d", "jours": "d", "ay": "m"}
+_TWO_UNITS = re.compile(r"(\d{1,3}) ?y[a-z]*\.? ?(\d{1,2}) ?m[a-z]*\.?", re.IGNORECASE)
 
 
 def read_ages(values: pd.Series, *, where: str) -> pd.Series:
@@ -447,12 +551,14 @@ def read_ages(values: pd.Series, *, where: str) -> pd.Series:
     """
     out, odd = {}, []
     for i, text in _filled(values).items():
+        if both := _TWO_UNITS.fullmatch(text):  # 5y6m
+            text = f"{12 * int(both[1]) + int(both[2])} m" if int(both[1]) < 83 else text
         match = _AGE.fullmatch(text.lstrip("><≥≤ "))
         if text and not match:
             odd.append(i)
         elif text:
-            unit = (match["unit"] or "").casefold()[:1]
-            unit = "d" if match["unit"].casefold().startswith("jour") else _UNITS.get(unit, unit)
+            word = match["unit"].casefold().rstrip(".")
+            unit = _WHOLE_UNITS.get(word) or _UNITS.get(word[:1], word[:1])
             out[i] = float(match["n"].replace(",", ".")) / _YEARS_IN[unit]
             if out[i] > 130:
                 odd.append(i)
@@ -478,21 +584,23 @@ def read_lengths_mm(values: pd.Series, *, where: str) -> pd.Series:
     """
     text = _filled(values)
     parts = text.str.extract(r"^(\d{1,3}(?:[.,]\d+)?)\s*(mm|cm)?\.?$", flags=re.IGNORECASE)
-    odd = parts[0].isna() & (text != "")
+    number = parts[0].str.replace(",", ".").astype(float)
+    number = number.where(parts[1].str.lower() != "cm", number * 10)
+    # Below 0.05 mm they are metres: 0.005.
+    odd = (number.isna() & (text != "")) | number.between(0, 0.05, inclusive="neither")
     if odd.any():
         found = ", ".join(sorted(set(text[odd]))[:5])
         raise TableError(
             f"{where}: {some_rows(text.index[odd])}: {found[:80]}. Expected millimetres, as 5.0."
         )
-    number = parts[0].str.replace(",", ".").astype(float)
-    return number.where(parts[1].str.lower() != "cm", number * 10)
+    return number
 
 
 _FEMALE = "f female w woman weiblich frau girl femme féminin feminin femenino mujer feminino mulher " \
-          "femmina donna kobieta kvinna kvinde vrouw žena kadın 女 女性"  # fmt: skip
+          "femmina donna kobieta kvinna kvinde vrouw žena kadın kadin 女 女性 여 여자 ж жен"  # fmt: skip
 _MALE = "m male man männlich mann boy homme masculin masculino hombre homem maschio uomo mężczyzna " \
-        "mand muž erkek 男 男性"  # fmt: skip
-_NEITHER = "o other u unknown x n/a na nan none not stated unspecified divers d i intersex ? -"
+        "mand muž erkek 男 男性 남 남자 varón varon м муж"  # fmt: skip
+_NEITHER = "null o other u unknown x n/a na nan none not stated unspecified divers d i intersex ? -"
 SEXES = {w: s for words, s in ((_FEMALE, "F"), (_MALE, "M"), (_NEITHER, "")) for w in words.split()}
 
 

@@ -17,10 +17,11 @@ from merlin.cohort.tables import TableError
     [
         (("ICD9CM", "ICD-9-CM", "ICD9", "icd9cm", "ICD 9 CM", "ICD_9", "9", "09", "9.0", "ICD-IX"), "ICD9CM"),
         (("ICD10CM", "ICD-10-CM", "icd10cm", "ICD10-CM", "ICD-10-CM 2016", "ICD10CM_2020", "I10C"), "ICD10CM"),
-        (("http://hl7.org/fhir/sid/icd-10-cm", "2.16.840.1.113883.6.90"), "ICD10CM"),
+        (("ICD10CM-2020AA", "http://hl7.org/fhir/sid/icd-10-cm", "2.16.840.1.113883.6.90"), "ICD10CM"),
         (("ICD10", "ICD-10", "icd 10", "10", "ICD-10-WHO", "ICD-X", "urn:oid:2.16.840.1.113883.6.3"), "ICD10"),
         (("ICD9 diagnosis codes", "ICD9DX", "http://hl7.org/fhir/sid/icd-9-cm"), "ICD9CM"),
-        (("ICD-10-GM", "ICD10PCS", "ICD9Proc", "SNOMED", "ICDO3", "ICD11", "", "nan", "X", "CPT4"), None),
+        (("ICD-10-GM", "ICD10PCS", "ICD9Proc", "SNOMED", "ICDO3", "ICD11", "", "nan", "X", "CPT4",
+          "2.16.840.1.113883.6.4"), None),
     ],
 )  # fmt: skip
 def test_vocabularies_go_by_their_common_names(names, found):
@@ -123,6 +124,9 @@ def test_zeros_that_a_spreadsheet_ate_are_refused_and_never_another_disease(tmp_
         (["4019", "25000", "389"], []),  # nothing speaks against it
         (["4019", "389", "84", "25000"], [0, 1, 2]),  # 84 was 084 or 0084
         (["401.9", "25000", "1882"], [2]),
+        (["401.9", "0389", "00845"], []),  # a zero at the front is no lost one
+        (["008.45", "4019", "389"], []),  # nor are others where zeros are kept
+        (["8.45", "0389", "4019"], [0, 2]),
         (["4019.0", "389.0", "25000.0"], [0, 1, 2]),
         ([str(n) for n in range(401, 511)], list(range(110))),  # of 110 codes none begins with 0
     ],
@@ -146,7 +150,7 @@ def test_icd9_without_dots_is_read_with_three_digits(code_map):
 def test_other_vocabularies_are_left_out_and_said_and_alone_refused(tmp_path):
     text = "study_id,vocabulary_id,concept_code\na,SNOMED,123\na,SNOMED,124\nb,ICD-10-GM,I10.90\nb,ICD10CM,I10\n"
     codes = ehr.read_codes(written(tmp_path, text))
-    assert codes["code"].tolist() == ["I10"]
+    assert codes["code"].tolist() == ["123", "I10"]  # one of a's, who else would count as healthy
     assert (
         "3 rows of vocabularies other than ICD left out: SNOMED (2), ICD-10-GM (1)."
         in codes.attrs["notes"]
@@ -260,3 +264,31 @@ def test_a_workbook_that_took_codes_for_numbers_is_refused(tmp_path):
     table.assign(code=[8.45, 496]).to_parquet(tmp_path / "codes.parquet", index=False)
     with pytest.raises(TableError, match=r"row 2, column code: 8\.45: not three digits"):
         ehr.read_codes(tmp_path / "codes.parquet")
+
+
+def test_studies_with_other_vocabularies_alone_are_unknown_also_when_written_and_read(
+    tmp_path, code_map
+):
+    text = "study_id,vocabulary,code\n" + "".join(
+        f"{s},{v},{c}\n"
+        for s, v, c in [
+            ("a", "SNOMED", "123"), ("a", "SNOMED", "124"), ("b", "ICD-10-GM", "K70.3"),
+            ("c", "ICD10CM", "K70.30"), ("c", "SNOMED", "1"), ("d", "LOINC", "5"),
+        ]
+    )  # fmt: skip
+    codes = ehr.read_codes(written(tmp_path, text))
+    assert len(codes) == 4
+    assert any(n.startswith("3 have no other codes") for n in codes.attrs["notes"])
+    codes.to_csv(tmp_path / "again.csv", index=False)
+    for table in (codes, ehr.read_codes(tmp_path / "again.csv")):
+        labels = ehr.phecode_labels(table, list("abcde"), code_map, ROLLED)
+        assert np.isnan(labels[[0, 1, 3]]).all()
+        np.testing.assert_array_equal(labels[[2, 4]], [[1] * 3, [0] * 3])
+
+
+def test_few_codes_without_dots_or_zeros_are_read_and_said(tmp_path):
+    head = "study_id,vocabulary,code\n"
+    codes = ehr.read_codes(written(tmp_path, head + "a,ICD9CM,4019\nb,ICD9CM,389\n"))
+    assert any("none begins with 0" in n for n in codes.attrs["notes"])
+    codes = ehr.read_codes(written(tmp_path, head + "a,ICD9CM,4019\nb,ICD9CM,0389\n"))
+    assert codes.attrs["notes"] == ()

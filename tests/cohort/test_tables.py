@@ -5,6 +5,7 @@ import zipfile
 
 import numpy as np
 import openpyxl
+import openpyxl.chart
 import pandas as pd
 import pytest
 
@@ -267,7 +268,7 @@ def test_excels_line_of_its_separator_is_no_header(tmp_path):
 def test_a_damaged_byte_does_not_spoil_the_umlauts_of_a_whole_file(tmp_path):
     text = "a,b\nLeber groß,ä\nMilz groß,ö\n".encode()
     (tmp_path / "t.csv").write_bytes(text + b"x\xe4,1\n")
-    with pytest.raises(TableError, match="line 4 holds bytes that are not UTF-8"):
+    with pytest.raises(TableError, match="line 4: bytes that are not UTF-8"):
         read_table(tmp_path / "t.csv")
 
 
@@ -286,3 +287,183 @@ def test_ids_that_were_kept_from_becoming_numbers_are_ids():
 def test_an_order_of_day_and_month_does_not_matter_to_years_first():
     cells = pd.Series(["2015-04-05", "2016-12-31"])
     assert read_dates(cells, where="t", order="dmy")[0].isoformat().startswith("2015-04-05")
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("cp1254", "Işık şahin"),
+        ("cp1254", "karaciğer boyutları doğal, safra kesesi taşı"),
+        ("cp1250", "Wątroba śledziona"),
+        ("cp1250", "Wałęsa"),
+        ("cp1250", "játra zvětšená, žlučník bez konkrementů"),
+        ("cp1250", "ficat fără leziuni, şi splină"),
+        ("cp1251", "Печень не увеличена"),
+        ("cp1251", "Печінка не збільшена"),
+        ("cp1252", "10 cm³ – groß, 40°C"),
+        ("cp1252", "foie normal, à gauche, kyste rénal, très"),
+        ("cp1252", "Müller García François Peña Søren"),
+        ("cp1252", "hígado, riñón"),
+    ],
+)
+def test_the_letters_tell_the_code_page(tmp_path, page, text):
+    (tmp_path / "t.csv").write_bytes(f"id;text\n1;{text}\n".encode(page))
+    table = read_table(tmp_path / "t.csv")
+    assert table["text"].tolist() == [text]
+    assert f"Windows-{page[2:]}" in table.attrs["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("cp1254", "Şahin"),  # Ţahin, too
+        ("cp1250", "Kovačič"),
+        ("gbk", "肝脏正常"),
+        ("shift_jis", "肝臓 所見"),
+        ("euc_kr", "간 정상입니다"),
+        ("big5", "肝臟正常"),
+        ("koi8-r", "Печень не увеличена"),
+        ("cp1253", "Το ήπαρ είναι φυσιολογικό"),
+        ("mac_roman", "Müller groß"),
+        ("iso8859-2", "Wątroba śledziona źródło"),
+    ],
+)
+def test_letters_that_tell_no_code_page_are_refused_with_the_mend(tmp_path, page, text):
+    (tmp_path / "t.csv").write_bytes(f"id;text\n1;{text}\n".encode(page))
+    with pytest.raises(TableError, match=r"line 2 holds bytes of no text.*Save it as CSV UTF-8"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_a_file_of_two_encodings_is_refused_with_its_lines(tmp_path):
+    mixed = "a,b\n1,ä\n".encode() + "2,ü\n3,x\n4,ö\n".encode("latin-1")
+    (tmp_path / "t.csv").write_bytes(mixed)
+    with pytest.raises(TableError, match="lines 3, 5: bytes that are not UTF-8"):
+        read_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["4. Mai 2020", "4 mai 2020", "04-Mai-2020", "04/May/2020", "04MAY2020", "4 de mayo de 2020",
+     "2020-05-04 10:30 Uhr", "04.Mai.2020", "May 4, 2020"],
+)  # fmt: skip
+def test_months_in_words_of_a_few_languages(cell):
+    days = read_dates(pd.Series([cell, ""]), where="t")
+    assert str(days[0])[:10] == "2020-05-04"
+
+
+def test_short_years_are_past_and_may_come_first():
+    read = lambda cells: [str(d)[:10] for d in read_dates(pd.Series(cells), where="t")]  # noqa: E731
+    assert read(["01/02/68", "13/02/70"]) == ["1968-02-01", "1970-02-13"]
+    assert read(["04.05.45", "13.06.50"]) == ["1945-05-04", "1950-06-13"]
+    assert read(["99-05-04", "20-05-25"]) == ["1999-05-04", "2020-05-25"]
+    with pytest.raises(TableError, match="rows 2, 3: 20-05-04 may be year-month-day or day"):
+        read(["20-05-04", "21-01-15"])
+    with pytest.raises(TableError, match="rows 2, 3: 20/05/04 may be year/month/day or day"):
+        read(["20/05/04", "21/01/15"])
+    with pytest.raises(TableError, match=r"may be year\.month\.day or day"):
+        read(["20.05.04", "20.01.15"])
+    assert read(["04-05-20", "25-05-20"]) == ["2020-05-04", "2020-05-25"]  # days differ, years not
+    assert read(["04.05.20"]) == ["2020-05-04"]
+    assert read_dates(pd.Series(["20-05-04"]), where="t", order="dmy")[0].year == 2004
+
+
+def _book(path, *sheets):
+    """A workbook of (state, rows) sheets."""
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for i, (state, rows) in enumerate(sheets):
+        if rows is None:
+            book.create_chartsheet().add_chart(openpyxl.chart.BarChart())
+            continue
+        sheet = book.create_sheet(f"s{i}")
+        sheet.sheet_state = state
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+    return path
+
+
+TABLE = ("visible", [["id", "findings"], [1, "a"]])
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        (("hidden", [["id", "findings"], [9, "old"]]), "Sheet 2, the first seen"),
+        (("visible", []), "Sheet 2"),
+        (("visible", [["read me"], ["see the other"]]), "Sheet 2"),
+        (("visible", None), "Sheet 2"),
+    ],
+)
+def test_the_first_sheet_seen_that_is_the_table_is_read(tmp_path, before, said):
+    table = read_table(_book(tmp_path / "t.xlsx", before, TABLE), needed=("id", "findings"))
+    assert table["findings"].tolist() == ["a"]
+    assert said in " ".join(table.attrs["notes"])
+    with pytest.raises(TableError, match="no column else"):
+        read_table(tmp_path / "t.xlsx", needed=("else",))
+
+
+def test_formulas_without_a_value_are_refused_with_their_cells(tmp_path):
+    rows = [["id", "findings"], ["1", "=UPPER(A2)"], ["2", "=A3"], ["3", "x"]]
+    with pytest.raises(TableError, match="2 formulas without a value: B2, B3"):
+        read_table(_book(tmp_path / "t.xlsx", ("visible", rows)))
+    path = _book(tmp_path / "n.xlsx", ("visible", rows))
+    with zipfile.ZipFile(path) as book:
+        parts = {n: book.read(n) for n in book.namelist()}
+    name = "xl/worksheets/sheet1.xml"
+    for cell, value in ((b"B2", b' t="str"'), (b"B3", b"")):  # computed: an empty text, a number
+        head = b'<c r="' + cell + b'"'
+        start = parts[name].index(head)
+        end = parts[name].index(b"</c>", start)
+        new = head + value + b"><f>x</f>" + (b"<v></v>" if value else b"<v>7</v>")
+        parts[name] = parts[name][:start] + new + parts[name][end:]
+    with zipfile.ZipFile(path, "w") as book:
+        for part, content in parts.items():
+            book.writestr(part, content)
+    assert read_table(path)["findings"].tolist() == ["", "7", "x"]
+
+
+@pytest.mark.parametrize(
+    "title", ["Export of RIS, 2020\n", "Export 2020\n\n", "Export\nof: 1, 2 and 3\n", "# a;b\n"]
+)
+@pytest.mark.parametrize("sep", [",", ";"])
+def test_a_title_above_the_header_is_passed_over_and_said(tmp_path, title, sep):
+    (tmp_path / "t.csv").write_text(title + f"Id{sep}findings\n1{sep}ok\n")
+    table = read_table(tmp_path / "t.csv", needed=("id", "findings"))
+    assert table.to_numpy().tolist() == [["1", "ok"]]
+    n_lines = title.count("\n")
+    assert (table.index + 2).tolist() == [n_lines + 2]
+    assert f"Row {n_lines + 1} read as the header." in table.attrs["notes"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "years"),
+    [("5 J.", 5), ("57 лет", 57), ("6 ay", 0.5), ("2 Mon", 1 / 6), ("5 jaar", 5), ("5y6m", 5.5), ("1 an", 1),
+     ("3 мес.", 0.25), ("10 jours", 10 / 365.2425), ("57 yaş", 57), ("6 maanden", 0.5)],
+)  # fmt: skip
+def test_ages_in_units_of_other_languages(cell, years):
+    assert read_ages(pd.Series([cell]), where="t")[0] == pytest.approx(years)
+
+
+def test_a_unit_that_is_days_in_one_language_and_years_in_another_is_refused():
+    with pytest.raises(TableError, match=r"row 2: 10 j\."):
+        read_ages(pd.Series(["10 j"]), where="t")
+
+
+def test_sexes_of_other_languages_and_letters_of_two_meanings():
+    cells = ["KADIN", "ERKEK", "varón", "муж", "жен", "남", "여", "NULL"]
+    assert read_sexes(pd.Series(cells), where="t").tolist() == [*"FMMMFMF", ""]
+    with pytest.raises(TableError, match="rows 2, 3: E, K"):
+        read_sexes(pd.Series(["K", "E"]), where="t")
+
+
+def test_ids_lose_marks_without_width_and_keep_letters_between_digits():
+    cells = pd.Series(["\u200b12", "\ufeffA1", "1E5", "5E2", "3E10", "12.000", "7.00"])
+    assert read_ids(cells, where="t").tolist() == "12 A1 1E5 5E2 3E10 12.000 7".split()
+    with pytest.raises(TableError, match="rows 2, 3, 4"):
+        read_ids(pd.Series(["1.23E+11", "3E+10", "1,2e11", "7"]), where="t")
+
+
+def test_lengths_in_metres_are_refused():
+    with pytest.raises(TableError, match=r"row 3: 0\.005\. Expected millimetres"):
+        read_lengths_mm(pd.Series(["0.625", "0.005"]), where="t")
