@@ -161,7 +161,13 @@ def report_sentences(text):
 
 
 _FULL_STOP = re.compile(r"(?<=[a-z)]\.)\s+")
-_SENTENCE = re.compile(r"(?<!\d)[.;\n]+(?!\d)|\n|(?<=\d)\.(?=\s)")
+_SENTENCE = re.compile(  # one side and the other are one statement
+    r"(?!; ?(?:and |but |while |on )?(?:the )?(?:left|right|other)(?:-sided)?(?: (?:side|one))? "
+    r"(?:is|has|persists|remains)\b|"
+    r"\. there (?:is|remains) an? (?:\w+ )?(?:left|right) one\b)"
+    r"(?:(?<!\d)[.;\n]+(?!\d)|\n|(?<=\d)\.(?=\s))",
+    re.IGNORECASE,
+)
 _NORMAL = re.compile(
     r"^\W*(?:(?:is|are|appears?|grossly|the|visualized)\s+)*"
     r"(?:normal|unremarkable|within normal limits|no (?:significant )?abnormality)\W*$",

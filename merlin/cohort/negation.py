@@ -77,9 +77,11 @@ _OWN_CLAUSE = _pattern(
     rf"|^and (?:the|a|an|left|right|both|bilateral) (?:[\w-]+ ){{1,8}}{_STATE}present|noted|seen|observed)\b"
     rf"|^and (?:[\w-]+ ){{1,8}}(?:{_STATE}evident)|is (?:also |now |still )*present|is again \w+)\b"
 )
-_OTHER_SIDE = _pattern(  # one side resolved, the other not
-    r"^[^.]*?(?:[,;]|\bbut|\band|\bwhile)\s*(?:and |while |on )*(?:the )?(?:left|right|other)\b(?: (?:side|one|effusion|is|has|have))*"
-    r"[\w ]{0,12} (?:unchanged|persists?|remains?|stable|persistent|present|increased|decreased|larger|smaller|new)\b"
+_OTHER_SIDE = _pattern(  # one side denied, the other stated
+    r"^[^.]{0,80}?(?:[,;]|\bbut|\band|\bwhile)\s*(?:and |but |while |on )*(?:the )?(?:left|right|other)"
+    r"(?:-sided)?(?: (?:side|one|effusion))? (?:is |has |are )?(?:\w+ly )?"
+    r"(?:unchanged|persists?|remains?|stable|persistent|present|increased|decreased|larger|smaller)\b"
+    r"|^\W*there (?:is|remains) an? (?:\w+ )?(?:left|right) one\b"
 )
 _THAT_WAS = _pattern(  # "the effusion (that was) seen on the prior scan": no verb of the sentence
     r"\b(?:that|which) (?:was|were|had been|has been|have been)\b|\b(?:noted|reported|seen|described|"
@@ -174,6 +176,9 @@ def statement(sentence: str, start: int, end: int) -> Statement:
     polarity = _from_left(sentence, start, end, left)
     if polarity != "absent":
         polarity = _from_right(sentence, start, end, right) or polarity
+    if polarity == "absent" and _OTHER_SIDE.match(sentence[end:]):
+        if re.search(r"\b(?:left|right)\b", sentence[: end + 20], re.IGNORECASE):
+            polarity = "present"
     return Statement(polarity or "present", *_background(sentence, start, end, left))
 
 
@@ -286,8 +291,7 @@ def _from_right(sentence, start, end, triggers):
         if kind == "near" and gap.strip(" ,"):
             return None
         if not _is_far(sentence[begin:stop].strip(" -").lower(), gap):
-            rest = sentence[stop:]
-            return None if _MIXED.match(rest) or _OTHER_SIDE.match(rest) else "absent"
+            return None if _MIXED.match(sentence[stop:]) else "absent"
     return None
 
 
