@@ -69,9 +69,7 @@ _STANDS = _pattern(
     r"without|but)\b"
 )
 # ... or a clause with its own verb: "no effusion, and the heart is enlarged". "No A and B is seen" is none.
-_STATE = (
-    rf"(?:is|are|remains?|appears?) (?:also |again |now |still )*(?:enlarged|dilated|thickened|{_DEGREE}|"
-)
+_STATE = rf"(?:is|are|remains?|appears?) (?:also |again |now |still )*(?:enlarged|dilated|thickened|{_DEGREE}|"
 _OWN_CLAUSE = _pattern(
     rf"^,\s*(?:and )?(?:[\w-]+ ){{1,8}}{_STATE}present|noted|seen|observed|evident)\b"
     rf"|^and (?:the|a|an|left|right|both|bilateral) (?:[\w-]+ ){{1,8}}{_STATE}present|noted|seen|observed)\b"
