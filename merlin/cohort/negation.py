@@ -70,11 +70,13 @@ _STANDS = _pattern(
 )
 # ... or a clause with its own verb: "no effusion, and the heart is enlarged". "No A and B is seen" is none.
 _STATE = rf"(?:is|are|remains?|appears?) (?:also |again |now |still )*(?:enlarged|dilated|thickened|{_DEGREE}|"
+_WORDS = r"(?:(?!(?:and|or|nor|no|not|without)\b)[\w-]+ ){1,8}"
 _OWN_CLAUSE = _pattern(
-    rf"^,\s*(?:and )?(?:[\w-]+ ){{1,8}}{_STATE}present|noted|seen|observed|evident)\b"
-    rf"|^and (?:the|a|an|left|right|both|bilateral) (?:[\w-]+ ){{1,8}}{_STATE}present|noted|seen|observed)\b"
-    rf"|^and (?:[\w-]+ ){{1,8}}(?:{_STATE}evident)|is (?:also |now |still )*present|is again \w+)\b"
+    rf"^,\s*(?:and )?{_WORDS}{_STATE}present|noted|seen|observed|evident)\b"
+    rf"|^and (?:the|a|an|left|right|both|bilateral) {_WORDS}{_STATE}present|noted|seen|observed)\b"
+    rf"|^and {_WORDS}(?:{_STATE}evident)|is (?:also |now |still )*present|is again \w+)\b"
 )
+_STILL = _pattern(r"^[^.;]*\b(?:remains?|still|persist\w*|continues)\b")
 _OTHER_SIDE = _pattern(  # one side denied, the other stated
     r"^[^.]{0,80}?(?:[,;]|\bbut|\band|\bwhile)\s*(?:and |but |while |on )*(?:the )?(?:left|right|other)"
     r"(?:-sided)?(?: (?:side|one|effusion))? (?:is |has |are )?(?:\w+ly )?"
@@ -183,6 +185,8 @@ def statement(sentence: str, start: int, end: int) -> Statement:
 def _is_denial(sentence, start, end, begin, stop):
     """Whether what only looks like a denial is one: "heart size is not increased" as the phrase."""
     within = start < begin and stop == end
+    if _STILL.search(sentence[end:]):  # "has not increased and remains enlarged"
+        return False
     return (within or begin < start < stop) and "increase" in sentence[begin:stop].lower()
 
 
