@@ -74,6 +74,7 @@ _WORDS = r"(?:(?!(?:and|or|nor|no|not|without)\b)[\w-]+ ){1,8}"
 _OWN_CLAUSE = _pattern(
     rf"^,\s*(?:and )?{_WORDS}{_STATE}present|noted|seen|observed|evident)\b"
     rf"|^and (?:the|a|an|left|right|both|bilateral) {_WORDS}{_STATE}present|noted|seen|observed)\b"
+    rf"|^(?:,\s*)?(?:and )?(?:the|an?|left|right) {_WORDS}(?:contains?|measures?|shows?|has|have) (?!no\b)"
     rf"|^and {_WORDS}(?:{_STATE}evident)|is (?:also |now |still )*present|is again \w+)\b"
 )
 _STILL = _pattern(r"^[^.;]*\b(?:remains?|still|persist\w*|continues)\b")
