@@ -10,6 +10,7 @@ other sentences stand in `data/label_errors.csv` and beside every figure with la
 
 import csv
 import re
+from bisect import bisect_left
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -35,7 +36,7 @@ HEADINGS = {
     "pancreas": ("pancreas",),
     "adrenal glands": ("adrenal glands", "adrenals", "adrenal"),
     "kidneys and ureters": (
-        "kidneys and ureters", "kidneys, ureters", "kidneys", "gu", "genitourinary", "ureters",
+        "kidneys and ureters", "kidneys, ureters", "kidneys/ureters", "kidneys", "gu", "genitourinary", "ureters",
     ),
     "gastrointestinal tract": (
         "gastrointestinal tract", "bowel/mesentery", "bowel", "gastrointestinal", "gi", "gi tract",
@@ -74,7 +75,7 @@ NORMAL_DENIES = {
 }
 _SECTION_OF_HEADING = {h: s for s, names in HEADINGS.items() for h in names}
 _ORGANS = "|".join(re.escape(h) for h in sorted(_SECTION_OF_HEADING, key=len, reverse=True))
-_HEADING = re.compile(rf"(?:^|(?<=[.\n;:!?])|(?<=\s))\s*({_ORGANS})\s*:", re.IGNORECASE)
+_HEADING = re.compile(rf"(?:^|(?<=[.\n;:!?])|(?<=\s))({_ORGANS})\s*:", re.IGNORECASE)
 _TECHNICAL = re.compile(
     r"\b(?:(?:clinical |past |medical |family )*history|reason for (?:exam\w*|study|visit|referral)|technique|"
     r"comparisons?(?: exam\w*| stud(?:y|ies))?|exam(?:ination)?|(?:clinical )?indications?(?: for \w+)?|"
@@ -94,20 +95,27 @@ def _without_technical(text):
     the sentence's end. Findings dictated below *Technique*, with no heading after it, are kept.
     """
     kept, at = [], 0
-    for mark in _TECHNICAL.finditer(text):
+    marks = list(_TECHNICAL.finditer(text))
+    if not marks:
+        return text
+    headings = [m.start() for p in (_RESULTS, _HEADING) for m in p.finditer(text)]
+    breaks = sorted(
+        [*headings, *(m.start() for m in marks), *(m.start() for m in _BLANK.finditer(text))]
+    )
+    last_heading = max(headings, default=-1)
+    for mark in marks:
         if mark.start() < at:
             continue
-        following = (p.search(text, mark.end()) for p in (_TECHNICAL, _RESULTS, _HEADING, _BLANK))
-        ends = [m.start() for m in following if m]
-        if mark[0].lower().startswith("technique") and not (
-            _RESULTS.search(text, mark.end()) or _HEADING.search(text, mark.end())
-        ):
+        if mark[0].lower().startswith("technique") and last_heading < mark.end():
             continue
-        if not ends:
-            ends = [m.start() for m in (_LINE_END.search(text, mark.end()),) if m]
+        following = bisect_left(breaks, mark.end())
         kept.append(text[at : mark.start()])
-        at = min(ends, default=len(text))
-    return "\n".join([*kept, text[at:]]) if kept else text
+        if following < len(breaks):
+            at = breaks[following]
+        else:
+            line_end = _LINE_END.search(text, mark.end())
+            at = line_end.start() if line_end else len(text)
+    return "\n".join([*kept, text[at:]])
 
 
 _BLANK = re.compile(r"\n\s*\n")
@@ -161,14 +169,28 @@ def report_sentences(text):
 
 
 _FULL_STOP = re.compile(r"(?<=[a-z)]\.)\s+")
-_SENTENCE = re.compile(r"(?<!\d)[.;\n]+(?!\d)|\n|(?<=\d)\.(?=\s)")
+_SENTENCE = re.compile(  # one side and the other are one statement
+    r"(?!; ?(?:and |but |while |on )?(?:the )?(?:left|right|other)(?:-sided)?(?: (?:side|one))? "
+    r"(?:is|has|persists|remains)\b|"
+    r"\. there (?:is|remains) an? (?:\w+ )?(?:left|right) one\b)"
+    r"(?:(?<!\d)[.;\n]+(?!\d)|\n|(?<=\d)\.(?=\s))",
+    re.IGNORECASE,
+)
 _NORMAL = re.compile(
     r"^\W*(?:(?:is|are|appears?|grossly|the|visualized)\s+)*"
     r"(?:normal|unremarkable|within normal limits|no (?:significant )?abnormality)\W*$",
     re.IGNORECASE,
 )
+_NORMAL_SIZE = re.compile(
+    r"\W*(?:(?:is|are|of|size|the|within)\s+)*normal (?:in )?size\b", re.IGNORECASE
+)
+# What "normal in size" below a heading denies.
+_SIZED = {
+    "heart": "cardiomegaly", "liver": "hepatomegaly", "spleen": "splenomegaly",
+    "prostate": "prostatomegaly",
+}  # fmt: skip
 _NORMAL_ORGANS = re.compile(
-    rf"(?:^|[.;\n:]|, )\s*(?:(?:the|visuali[sz]ed|portions? of|both|bilateral)\s+)*"
+    rf"(?:^|[.;\n:]|, )[^\S\n]*(?:(?:the|visuali[sz]ed|portions? of|both|bilateral)\s+)*"
     rf"((?:{_ORGANS}|kidney)(?:(?:\s*,\s*|/|\s+)(?:(?:and|the|both|bilateral|left|right)\s+)*(?:{_ORGANS}|kidney)){{0,12}})\s+"
     r"(?:is |are |appears? )?(?:all |grossly )?(?:normal|unremarkable|within normal limits)"
     r"\s*(?=[.;,]|$|given|with|in appear)",
@@ -247,6 +269,9 @@ def _denied_by_normal(text):
         key = heading if heading in NORMAL_DENIES else _SECTION_OF_HEADING.get(heading)
         bodies.setdefault(key, []).append(body.strip())
     normal = [key for key, body in bodies.items() if key and _NORMAL.match(" ".join(body))]
+    for heading, body in _by_heading(text):
+        if heading in _SIZED and _NORMAL_SIZE.match(body):
+            yield _SIZED[heading]
     for organs in _NORMAL_ORGANS.finditer(text):  # "The liver, spleen and pancreas are normal."
         normal += [m[0].lower() for m in _ORGAN.finditer(organs[1])]
     for key in normal:

@@ -68,6 +68,22 @@ _STANDS = _pattern(
     r"(?:present|noted|evident|persists?|persistent|remains?|continues?|again seen|unchanged|stable|"
     r"without|but)\b"
 )
+# ... or a clause with its own verb: "no effusion, and the heart is enlarged". "No A and B is seen" is none.
+_STATE = rf"(?:is|are|remains?|appears?) (?:also |again |now |still )*(?:enlarged|dilated|thickened|{_DEGREE}|"
+_WORDS = r"(?:(?!(?:and|or|nor|no|not|without)\b)[\w-]+ ){1,8}"
+_OWN_CLAUSE = _pattern(
+    rf"^,\s*(?:and )?{_WORDS}{_STATE}present|noted|seen|observed|evident)\b"
+    rf"|^and (?:the|a|an|left|right|both|bilateral) {_WORDS}{_STATE}present|noted|seen|observed)\b"
+    rf"|^(?:,\s*)?(?:and )?(?:the|an?|left|right) {_WORDS}(?:contains?|measures?|shows?|has|have) (?!no\b)"
+    rf"|^and {_WORDS}(?:{_STATE}evident)|is (?:also |now |still )*present|is again \w+)\b"
+)
+_STILL = _pattern(r"^[^.;]*\b(?:remains?|still|persist\w*|continues)\b")
+_OTHER_SIDE = _pattern(  # one side denied, the other stated
+    r"^[^.]{0,80}?(?:[,;]|\bbut|\band|\bwhile)\s*(?:and |but |while |on )*(?:the )?(?:left|right|other)"
+    r"(?:-sided)?(?: (?:side|one|effusion))? (?:is |has |are )?(?:\w+ly )?"
+    r"(?:unchanged|persists?|remains?|stable|persistent|present|increased|decreased|larger|smaller)\b"
+    r"|^\W*there (?:is|remains) an? (?:\w+ )?(?:left|right) one\b"
+)
 _THAT_WAS = _pattern(  # "the effusion (that was) seen on the prior scan": no verb of the sentence
     r"\b(?:that|which) (?:was|were|had been|has been|have been)\b|\b(?:noted|reported|seen|described|"
     r"demonstrated) (?=previously|before|earlier|prior|on|in)"
@@ -83,6 +99,7 @@ _NOW = _pattern(  # a past finding of which the present is told as well
 _MIXED = _pattern(
     rf"^.*?(?:,|;|\bbut|\band)\s*(?:an? )?{_DEGREE}\b(?! or)"
 )  # none right, small left
+_JOINT = re.compile(r",(?:\s*and\b)?|\band\b")
 _NEXT_TO = re.compile(r"\s*(?:(?!and\b|or\b)[\w-]+\s+){0,4}")
 _NEW_CLAUSE = re.compile(r"\b(?:is|are|remains?|appears?)\b")
 
@@ -153,12 +170,25 @@ def statement(sentence: str, start: int, end: int) -> Statement:
     left, right = _triggers(sentence, "left"), _triggers(sentence, "right")
     if any(kind in ("before", "near") for b, e, kind in left if start <= b and e <= end):
         return Statement("absent")  # "no acute distress" as a phrase
+    if any(kind == "pseudo" and _is_denial(sentence, start, end, b, e) for b, e, kind in left):
+        return Statement("absent")
     left = [t for t in left if t[1] <= start]
     right = [t for t in right if t[0] >= end]
     polarity = _from_left(sentence, start, end, left)
     if polarity != "absent":
         polarity = _from_right(sentence, start, end, right) or polarity
+    if polarity == "absent" and _OTHER_SIDE.match(sentence[end:]):
+        if re.search(r"\b(?:left|right)\b", sentence[: end + 20], re.IGNORECASE):
+            polarity = "present"
     return Statement(polarity or "present", *_background(sentence, start, end, left))
+
+
+def _is_denial(sentence, start, end, begin, stop):
+    """Whether what only looks like a denial is one: "heart size is not increased" as the phrase."""
+    within = start < begin and stop == end
+    if _STILL.search(sentence[end:]):  # "has not increased and remains enlarged"
+        return False
+    return (within or begin < start < stop) and "increase" in sentence[begin:stop].lower()
 
 
 @cache
@@ -199,7 +229,7 @@ def _from_left(sentence, start, end, triggers):
                 return "absent"
         if kind in ("near", "pseudo", "past", "relative"):
             continue
-        if _is_over(between, after):
+        if _is_over(between, after, sentence[through:]):
             break
         if kind.startswith("open"):
             return "uncertain"
@@ -219,7 +249,7 @@ def _background(sentence, start, end, triggers):
             break
         is_out |= kind in ("closed", "stop_before")
         relative |= kind == "relative"
-        if kind != "past" or is_out or _is_over(between, sentence[end:]):
+        if kind != "past" or is_out or _is_over(between, sentence[end:], sentence[start:]):
             continue
         if "," in between and _NEW_CLAUSE.search(sentence[start : end + 40]):
             continue
@@ -230,11 +260,15 @@ def _background(sentence, start, end, triggers):
     return history, relative
 
 
-def _is_over(between, after):
-    """Whether a denial's list has ended before the phrase."""
+def _is_over(between, after, rest):
+    """Whether a denial's list has ended before the phrase; `rest` is what follows `between`."""
     between = re.split(r"\b(?:including|such as|specifically)\b", between)[-1]
     if _NEW_STATEMENT.search(between):
         return True
+    joints = [m.start() for m in _JOINT.finditer(between)]
+    if joints and between.count(",") < 2 and not _GOES_ON.match(after):
+        if _OWN_CLAUSE.match(between[joints[-1] :] + rest[:200]):
+            return True
     last = between.rfind(",")
     if last < 0 or re.match(r",\s*(?:and\s+)?(?:or|nor)\b", between[last:]):
         return False
