@@ -298,7 +298,8 @@ def looks_like(text: str, words: Words, common: frozenset[str] = frozenset()) ->
     mended = _mended(text)
     # The text as it stands, too: what was replaced may have stood beside what was none without it.
     n = sum(len(find(read_text(t), words)) for t in {text} | in_other_pages(mended))
-    n += sum(_is_lost(m[0], words.names - common) for m in _LOST.finditer(mended))
+    lost = {m[0] for m in _LOST.finditer(mended)}
+    n += sum(_is_lost(chunk, words.names - common) for chunk in lost)
     by_letter: dict[str, list[str]] = {}
     wanted = {_bones(w): len(w) for w in words.names - vocabulary()["met ordinary"] if len(w) > 4}
     wanted = {bones: n_letters for bones, n_letters in wanted.items() if len(bones) > 3}

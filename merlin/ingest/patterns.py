@@ -25,9 +25,9 @@ _WORD = re.compile(rf"[{JOINED}]+|(?:(?![{JOINED}])[^\W\d_])+")
 _APOSTROPHES = "'’‘‛ʼʻˈ`´′＇׳ʹ"
 # Letters that Unicode does not take apart; Cyrillic and Greek as passports write them.
 _LETTERS = str.maketrans(
-    dict(zip("øıðđħłŋſəабвгдезиклмнопрстуфцыэіјћђѓґєќαβγδεζηικλμνοπρσςτυφω",
-             "oiddhlnsaabvgdeziklmnoprstufcyeijcdggekabgdeziiklmnoprsstyfo", strict=True))
-    | {"æ": "ae", "œ": "oe", "ß": "ss", "þ": "th", "ж": "zh", "х": "kh", "ч": "ch", "ш": "sh",
+    dict(zip("øıðđħłŋſəабвгдезиклмнопрстуфыэіјћђѓґєќαβγδεζηικλμνοπρσςτυφω",
+             "oiddhlnsaabvgdeziklmnoprstufyeijcdggekabgdeziiklmnoprsstyfo", strict=True))
+    | {"æ": "ae", "œ": "oe", "ß": "ss", "þ": "th", "ж": "zh", "х": "kh", "ц": "ts", "ч": "ch", "ш": "sh",
        "щ": "shch", "ъ": "", "ь": "", "ю": "iu", "я": "ia", "љ": "lj", "њ": "nj", "џ": "dz",
        "θ": "th", "ξ": "x", "χ": "ch", "ψ": "ps",
        "ة": "ه", "ى": "ي", "ـ": ""}
@@ -106,15 +106,18 @@ def fold(word: str) -> str:
     apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", word).casefold())
     if re.search("[a-z]", apart) and not apart.isascii():  # one foreign letter that looks the same
         apart = apart.translate(_ALIKE)
-    return "".join(c for c in apart.replace("ου", "ou").translate(_LETTERS) if c.isalpha())
+    return "".join(
+        c for c in apart.replace("ου", "ou").replace("γγ", "ng").translate(_LETTERS) if c.isalpha()
+    )
 
 
 @functools.lru_cache(2**18)
 def meet(letters: str) -> str:
-    """Folded letters with one spelling of ä, ö, ü, å and of long vowels: ae, aa are a; oe, ou, oh o."""
+    """Folded letters with one spelling of ä, ö, ü, å and of long vowels: ae, aa are a; oe, ou, oh o; yu iu."""
     if len(letters) < 4:  # Doe is not Do
         return letters
-    return re.sub(r"a[ae]+|o[eouh]+|u[eu]+", lambda m: m[0][0], letters)
+    letters = re.sub(r"y(?=[au])", "i", letters)  # Yuri, Iurii
+    return re.sub(r"a[ae]+|o[eouh]+|u[eu]+|i[iy]+", lambda m: m[0][0], letters)
 
 
 @functools.cache

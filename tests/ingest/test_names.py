@@ -78,6 +78,10 @@ def test_every_spelling_is_seen_and_no_ordinary_text_is():
         ("Pulmonary^Clinic", "A Pulmonary nodule", False),
         ("CT ABDOMEN TECH", "Of the Abdomen", False),
         ("Smith^John", "to JSmith", True),
+        ("Щербаков^Юрий", "Yuri", True),
+        ("Yuri^Shcherbakov", "Юрий", True),
+        ("Кузнецов^Пётр", "Kuznetsov", True),
+        ("Αγγελόπουλος^Νίκος", "Angelopoulos", True),
         ("Smith^John", "Ѕmith", True),  # with a Cyrillic letter
         ("Şahin^Ayşe", "Hasta Þahin", True),  # Turkish and Polish text read as Windows-1252
         ("Wałęsa^Ewa", "Wa³êsa", True),
