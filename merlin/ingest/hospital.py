@@ -11,7 +11,8 @@ Free text cannot be made safe by a program. A report is looked through for every
 date in any header of its study and in the tables' rows of it (`merlin.ingest.names` says how), and for
 names and numbers of all other studies and rows. Where it holds one, the study is withheld or, on
 request, has them replaced by `<DELETED>`. A second, coarser look at what is about to leave withholds
-studies with something like the patient's name in it. What may be a date, a telephone number, a title
+studies with something like the patient's name in it, and a study in whose headers a name has lost
+signs (`M?ller`) stays behind: what cannot be read cannot be looked for. What may be a date, a telephone number, a title
 with a name or a signature is counted and reported, for a person to read before anything is shared.
 """
 

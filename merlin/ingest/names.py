@@ -354,6 +354,7 @@ def _bones(letters):
     """A coarser folding: one letter for those that ears and typists mix up, no double ones."""
     kept = meet(letters)
     for said, one in (
+        ("tch", "ch"),
         ("dj", "d"),
         ("rn", "m"),
         ("ph", "f"),

@@ -278,6 +278,7 @@ def test_western_names_are_read_once():
         ("Nuñez^Ana", "Nu?ez"),
         ("Nuñez^Ana", "Nu_ez"),
         ("Çelik^Ayşe", "\ufffdelik"),
+        ("Tchaikovsky^Piotr", "Чайковский"),
         ("Wałęsa^Ewa", "Wa??sa"),
         ("Müller^Uwe", "M=FCller"),
         ("Müller^Uwe", "M=C3=BCller"),
