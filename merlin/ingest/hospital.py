@@ -11,7 +11,8 @@ Free text cannot be made safe by a program. A report is looked through for every
 date in any header of its study and in the tables' rows of it (`merlin.ingest.names` says how), and for
 names and numbers of all other studies and rows. Where it holds one, the study is withheld or, on
 request, has them replaced by `<DELETED>`. A second, coarser look at what is about to leave withholds
-studies with something like the patient's name in it. What may be a date, a telephone number, a title
+studies with something like the patient's name in it, and a study in whose headers a name has lost
+signs (`M?ller`) stays behind: what cannot be read cannot be looked for. What may be a date, a telephone number, a title
 with a name or a signature is counted and reported, for a person to read before anything is shared.
 """
 
@@ -48,6 +49,7 @@ from merlin.ingest.persons import (
     NUMBERS,
     Sought,
     Words,
+    is_unreadable,
     normal_number,
     people_in,
     said_in,
@@ -121,7 +123,9 @@ def hashed(key, kind, value, n=12):
 
 def one_spelling(identifier):
     """An id as every table and header is made to spell it: no blanks around it, capitals."""
-    return str(identifier).strip().upper()
+    said = str(identifier).strip().upper()
+    number = said.partition("^")[0]  # 1000677^^^HOSP, as HL7 writes it
+    return number.strip() if any(c.isdigit() for c in number) else said
 
 
 def shift_days(key, patient):
@@ -271,8 +275,9 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
     for uid, study in tqdm(found.items(), desc="studies"):
         accession, patient = _ids(study.header)
         study_id = "S" + hashed(key, "study", uid)
-        if not patient or accession in shared:
-            why = "no patient id in its headers" if not patient else SHARED
+        if not patient or accession in shared or is_unreadable(study.said):
+            why = SHARED if accession in shared else UNREADABLE
+            why = why if patient else "no patient id in its headers"
             left_out.append((study_id, why))
             continue
         own[study_id] = sought[uid].own
@@ -321,6 +326,8 @@ WITHHELD = (
 )
 ALIKE = "its report holds what looks like the patient's name, spelt another way; mend it"
 SHARED = "its accession number is that of another study too: no telling whose report is whose"
+
+UNREADABLE = "its name cannot be read: signs of a name in its headers are lost (? or U+FFFD)"
 
 
 def _ids(header):
@@ -401,7 +408,8 @@ def _texts(said, sought, study_id, redacts):
         why = WITHHELD if names and not redacts else why
         texts[column] = redact(text, spans) if redacts else text
     for column, text in texts.items():  # the last look: nothing may have slipped through
-        if not why and (n := looks_like(text, sought.own | sought.others, sought.common)):
+        others = dataclasses.replace(sought.others, names=sought.others.names - sought.common)
+        if not why and (n := looks_like(text, sought.own | others, sought.common)):
             hits.append((study_id, column, "looks like a name", n, "study withheld"))
             why = ALIKE
     return texts, hits, why
@@ -431,7 +439,7 @@ def _read_study(files, unread):
 
 def _about(header, key, patient, sought):
     age = _age(header)
-    date = pd.to_datetime(str(header.get("StudyDate", "")), format="%Y%m%d", errors="coerce")
+    date = _day(header, "StudyDate")
     moved = date + pd.Timedelta(days=shift_days(key, patient))
     return dict(
         sex=SEXES.get(str(header.get("PatientSex", "")).strip().casefold(), ""),
@@ -453,11 +461,13 @@ def _age(header):
         age = float("nan")
     if not pd.isna(age):
         return int(age)
-    born, seen = (
-        pd.to_datetime(str(header.get(t, "")), format="%Y%m%d", errors="coerce")
-        for t in ("PatientBirthDate", "StudyDate")
-    )
+    born, seen = _day(header, "PatientBirthDate"), _day(header, "StudyDate")
     return None if pd.isna(born) or pd.isna(seen) else int((seen - born).days / 365.25)
+
+
+def _day(header, tag):
+    said = str(header.get(tag, "")).replace(".", "")  # 1954.03.02 in files before DICOM 3
+    return pd.to_datetime(said.strip(), format="%Y%m%d", errors="coerce")
 
 
 def _coded(codes, key, patients, studies, kept):

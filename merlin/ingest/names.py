@@ -19,7 +19,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pandas as pd
@@ -33,6 +33,7 @@ from merlin.ingest.patterns import (
     decoded_again,
     find_patterns,
     fold,
+    in_other_pages,
     meet,
     outermost,
     read_text,
@@ -84,6 +85,7 @@ def find(
         *_find_joined(text, words, is_own),
         *find_numbers(text, words.numbers),
         *(d[:2] for d in text.dates if _is_birth(d[2], words.births)),
+        *(m.span() for m in _SIX.finditer(text.plain) if words.births and _is_six(m, words.births)),
     ]
     return [Span(a, b, kind) for a, b in places]
 
@@ -161,9 +163,8 @@ def _strength(text, i, j, met, words, is_titled, is_own, common):
     if is_titled:
         return "strong"
     exact = name == met
-    is_word = (run if exact else name) in said["ordinary"] or (
-        not is_own and (met in common or met in said["met eponyms"])
-    )
+    is_word = (run if exact else name) in said["ordinary"] or met in common
+    is_word = is_word or (not is_own and met in said["met eponyms"])
     if n_letters < 4 and text.plain[text.words[j].end :][:1].isdigit():
         return ""
     if is_own and not is_word and n_letters > 3:
@@ -272,6 +273,14 @@ def _is_birth(readings, births):
     return any(r in births or (r[0] < 100 and r in short) for r in readings)
 
 
+_SIX = re.compile(r"(?<!\d)(\d\d)(\d\d)(\d\d)(?!\d)")  # 540302, 020354 and 030254
+
+
+def _is_six(match, births):
+    a, b, c = map(int, match.groups())
+    return _is_birth([(a, b, c), (c, b, a), (c, a, b)], births)
+
+
 def looks_like(text: str, words: Words, common: frozenset[str] = frozenset()) -> int:
     """How often a text that `find` has passed still holds what looks like one of the names.
 
@@ -288,10 +297,12 @@ def looks_like(text: str, words: Words, common: frozenset[str] = frozenset()) ->
     """
     mended = _mended(text)
     # The text as it stands, too: what was replaced may have stood beside what was none without it.
-    n = sum(len(find(read_text(t), words)) for t in {text, mended})
+    n = sum(len(find(read_text(t), words)) for t in {text} | in_other_pages(mended))
+    lost = {m[0] for m in _LOST.finditer(mended)}
+    n += sum(_is_lost(chunk, words.names - common) for chunk in lost)
     by_letter: dict[str, list[str]] = {}
-    wanted = {_bones(w): len(w) for w in words.names - vocabulary()["met ordinary"]}
-    wanted = {bones: n_letters for bones, n_letters in wanted.items() if len(bones) > 4}
+    wanted = {_bones(w): len(w) for w in words.names - vocabulary()["met ordinary"] if len(w) > 4}
+    wanted = {bones: n_letters for bones, n_letters in wanted.items() if len(bones) > 3}
     for bones in wanted:
         by_letter.setdefault(bones[0], []).append(bones)
     for line in mended.splitlines():
@@ -311,6 +322,26 @@ def looks_like(text: str, words: Words, common: frozenset[str] = frozenset()) ->
     return n
 
 
+# Words in which a letter was lost: M?ller, B\ufffdhm, Nu_ez.
+_LOST = re.compile(
+    r"(?<![^\W_])(?:[^\W\d_]+(?:[?_\x80-\x9f\ufffd]{1,2}[^\W\d_]+|\ufffd{1,2})"
+    r"|[?\ufffd]{1,2}[^\W\d_]{2,})(?:[?_\x80-\x9f\ufffd]{1,2}[^\W\d_]*)?(?![^\W_])"
+)
+_MAY_BE = (*"abcdefghijklmnopqrstuvwxyz", "", "ss", "ae")
+
+
+def _is_lost(chunk, names):
+    """Whether some letters in place of the lost ones make a name of three letters and more."""
+    found = False
+    for plain in {chunk, re.sub(r"([^\w\s]|_)+", "?", chunk)}:
+        first, *parts = (fold(p) for p in re.split(r"[^\w\s]|_", plain))
+        for letters in product(_MAY_BE, repeat=len(parts)) if 0 < len(parts) < 3 else ():
+            said = meet(first + "".join(map(str.__add__, letters, parts)))
+            for name in {said, said.removesuffix("s")} & names if len(said) > 2 else ():
+                found |= name not in vocabulary()["met ordinary"]
+    return found
+
+
 @functools.lru_cache(2**18)
 def _chunk(chunk):
     """A chunk's letters, coarsely and not so, and whether it holds a capital."""
@@ -323,6 +354,7 @@ def _bones(letters):
     """A coarser folding: one letter for those that ears and typists mix up, no double ones."""
     kept = meet(letters)
     for said, one in (
+        ("tch", "ch"),
         ("dj", "d"),
         ("rn", "m"),
         ("ph", "f"),
@@ -356,18 +388,25 @@ def _is_near(a, b):
     return rows[-1][-1] <= most
 
 
+_CODED = re.compile(  # M=FCller, M%FCller, M\\u00fcller, M\\'fcller, M\\XFC\\ller
+    r"\\u([0-9a-fA-F]{4})|(?:=|%|\\x|\\'|\\X\\?)([89a-fA-F][0-9a-fA-F])(?:\\X?\\)?"
+)
+
+
 def _mended(text):
     """A text without markup, entities and UTF-8 that was read as another encoding."""
     text = html.unescape(text.replace(DELETED, " . "))
+    text = _CODED.sub(lambda m: chr(int(m[1] or m[2], 16)), text)
     return decoded_again(re.sub(r"</?\w[^<>]{0,60}>", "", text))
 
 
 def all_spans(text: str, sought: Sought) -> list[Span]:
     """Everything that is found in a text, in its own places; what is the patient's own is that alone."""
     read = read_text(text)
-    mine = outermost(find(read, sought.own))
+    mine = [s for t in in_other_pages(text) for s in find(read_text(t), sought.own)]
+    mine = outermost(mine)
     taken = {p for s in mine for p in range(s.start, s.end)}
-    more = find(read, sought.others, PERSON)
+    more = find(read, sought.others, PERSON, common=sought.common)
     more += find(read, sought.everybody, PERSON, is_own=False, common=sought.common)
     numbers = find_numbers(read, sought.numbers, is_own=False)
     more = outermost(more) + outermost([Span(a, b, OTHER_NUMBER) for a, b in numbers])
@@ -395,7 +434,7 @@ def recall(spellings: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in spellings.itertuples():
         words, must = words_of([row.header_name]), row.must_be_seen == "yes"
-        first = bool(find(read_text(row.in_the_report), words))
+        first = any(find(read_text(t), words) for t in in_other_pages(row.in_the_report))
         last = not first and bool(looks_like(row.in_the_report, words))
         rows.append(
             (row.language, must, must and first, must and last, not must, not must and first)

@@ -25,14 +25,15 @@ _WORD = re.compile(rf"[{JOINED}]+|(?:(?![{JOINED}])[^\W\d_])+")
 _APOSTROPHES = "'’‘‛ʼʻˈ`´′＇׳ʹ"
 # Letters that Unicode does not take apart; Cyrillic and Greek as passports write them.
 _LETTERS = str.maketrans(
-    dict(zip("øıðđħłŋſəабвгдезиклмнопрстуфцыэіјћђѓґєќαβγδεζηικλμνοπρσςτυφω",
-             "oiddhlnsaabvgdeziklmnoprstufcyeijcdggekabgdeziiklmnoprsstyfo", strict=True))
-    | {"æ": "ae", "œ": "oe", "ß": "ss", "þ": "th", "ж": "zh", "х": "kh", "ч": "ch", "ш": "sh",
+    dict(zip("øıðđħłŋſəабвгдезиклмнопрстуфыэіјћђѓґєќαβγδεζηικλμνοπρσςτυφω",
+             "oiddhlnsaabvgdeziklmnoprstufyeijcdggekabgdeziiklmnoprsstyfo", strict=True))
+    | {"æ": "ae", "œ": "oe", "ß": "ss", "þ": "th", "ж": "zh", "х": "kh", "ц": "ts", "ч": "ch", "ш": "sh",
        "щ": "shch", "ъ": "", "ь": "", "ю": "iu", "я": "ia", "љ": "lj", "њ": "nj", "џ": "dz",
        "θ": "th", "ξ": "x", "χ": "ch", "ψ": "ps",
        "ة": "ه", "ى": "ي", "ـ": ""}
     | {chr(c): chr(c - 0x60) for c in range(0x30A1, 0x30F7)}  # katakana as hiragana
 )  # fmt: skip
+_ALIKE = str.maketrans("авекмнорстухѕјһԁ", "abekmhopctyxsjhd")
 DELETED = "<DELETED>"
 _ERAS = {"明治": 1867, "大正": 1911, "昭和": 1925, "平成": 1988, "令和": 2018}
 
@@ -103,15 +104,20 @@ def vocabulary() -> dict[str, frozenset[str]]:
 def fold(word: str) -> str:
     """A word's bare letters: no case, no accents, no width; Latin for Cyrillic and Greek."""
     apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", word).casefold())
-    return "".join(c for c in apart.replace("ου", "ou").translate(_LETTERS) if c.isalpha())
+    if re.search("[a-z]", apart) and not apart.isascii():  # one foreign letter that looks the same
+        apart = apart.translate(_ALIKE)
+    return "".join(
+        c for c in apart.replace("ου", "ou").replace("γγ", "ng").translate(_LETTERS) if c.isalpha()
+    )
 
 
 @functools.lru_cache(2**18)
 def meet(letters: str) -> str:
-    """Folded letters with one spelling of ä, ö, ü, å and of long vowels: ae, aa are a; oe, ou, oh o."""
+    """Folded letters with one spelling of ä, ö, ü, å and of long vowels: ae, aa are a; oe, ou, oh o; yu iu."""
     if len(letters) < 4:  # Doe is not Do
         return letters
-    return re.sub(r"a[ae]+|o[eouh]+|u[eu]+", lambda m: m[0][0], letters)
+    letters = re.sub(r"y(?=[au])", "i", letters)  # Yuri, Iurii
+    return re.sub(r"a[ae]+|o[eouh]+|u[eu]+|i[iy]+", lambda m: m[0][0], letters)
 
 
 @functools.cache
@@ -146,6 +152,21 @@ def decoded_again(text: str) -> str:
     return re.sub(r"[^\x00-\x7f]+", decoded, text)
 
 
+def _in_page(page):
+    """Signs of Windows-1252 and what their bytes are in another code page."""
+    pairs = ((bytes([b]).decode("cp1252", "ignore"), bytes([b]).decode(page, "ignore"))
+             for b in range(128, 256))  # fmt: skip
+    return str.maketrans({a: b for a, b in pairs if a and b.isalpha()})
+
+
+_PAGES = [_in_page("cp1254"), _in_page("cp1250")]
+
+
+def in_other_pages(text: str) -> set[str]:
+    """The text, and what it says if it was Turkish or Czech read as Windows-1252; signs keep their places."""
+    return {text} if text.isascii() else {text, *(text.translate(page) for page in _PAGES)}
+
+
 def read_text(text: str) -> Text:
     """A text's plain signs and words."""
     places, plain = None, text
@@ -159,7 +180,12 @@ def read_text(text: str) -> Text:
             cuts = [0, len(word)]
         else:  # a blank may be lost: MrsLorenz; names are looked up over such cuts, too
             inside = range(1, len(word))
-            cuts = [k for k in inside if word[k].isupper() and word[k - 1].islower()]
+            cuts = [
+                k
+                for k in inside
+                if word[k].isupper()
+                and (word[k - 1].islower() or word[k + 1 : k + 4][2:].islower())
+            ]
             cuts = [0, *cuts, len(word)]
         for a, b in pairwise(cuts):
             part = word[a:b]
@@ -206,13 +232,17 @@ _NUMBERS = {  # kind: (pattern, digits that it must have)
 }  # fmt: skip
 _NUMBER_PATTERNS = [(k, re.compile(p), n) for k, rows in _NUMBERS.items() for p, n in rows]
 _TIME = r"(?:(?:,? (?:at |um |à |kl\.? )?|T)\d{1,2}(?:[:h]\d{2}(?::\d{2})?(?: ?[ap]\.?m\b\.?| Uhr)?|\.\d{2} Uhr))?"
+_MIXED = r"(?: ?[/.:\\_|,∕-] ?| )"
 _DATES = [
     re.compile(p + _TIME)
     for p in (
-        r"(?<![\d.])(?P<a>\d{1,2}) ?(?P<s>[/.-]) ?(?P<b>\d{1,2}) ?(?P=s) ?(?P<y>(?:1[89]|20)\d\d|\d\d)(?![\d]|\.\d)",
+        r"(?<![\d.])(?P<a>\d{1,2}) ?(?P<s>[/.-]) ?(?P<b>\d{1,2}) ?(?P=s) ?'?"
+        r"(?P<y>(?:1[89]|20)\d\d|\d\d)(?!\d|\.\d| ?(?:mm|cm|ml|kV|HU|x\b))",
+        rf"(?<![\d.])(?P<a>\d{{1,2}}){_MIXED}(?P<b>\d{{1,2}}){_MIXED}(?P<y>(?:19|20)\d\d)(?!\d| ?(?:mm|HU))",
+        rf"(?<![\d.])(?P<y>(?:19|20)\d\d){_MIXED}(?P<b>0\d|1[0-2]){_MIXED}(?P<a>[0-3]\d)(?!\d)",
         r"(?<![\d.])(?P<y>(?:1[89]|20)\d\d) ?(?P<s>[/.-]) ?(?P<b>\d{1,2}) ?(?P=s) ?(?P<a>\d{1,2})(?!\d)",
-        r"(?<![\d.])(?P<y>\d\d)(?P<s>[/.-])(?P<b>\d\d)(?P=s)(?P<a>\d\d)(?![\d]|\.\d)",
-        r"(?<!\d)(?P<y>(?:19|20)\d\d)(?P<b>0[1-9]|1[0-2])(?P<a>[0-3]\d)(?!\d)",
+        r"(?<![\d.])(?P<y>\d\d)(?P<s>[/.-])(?P<b>\d\d)(?P=s)(?P<a>\d\d)(?!\d|\.\d| ?(?:mm|cm|ml|kV|HU|x\b))",
+        r"(?<!\d)(?P<y>(?:19|20)\d\d)(?P<b>0[1-9]|1[0-2])(?P<a>[0-3]\d)(?:\d{6})?(?!\d)",
         r"(?<!\d)(?P<a>[0-3]\d)(?P<b>0[1-9]|1[0-2])(?P<y>(?:19|20)\d\d)(?!\d)",
         rf"(?<!\d)(?P<e>{'|'.join(_ERAS)})?(?P<y>\d{{1,4}}) ?[年년] ?(?P<b>\d{{1,2}}) ?[月월]"
         r"(?: ?(?P<a>\d{1,2}) ?[日일])?",
@@ -227,11 +257,11 @@ _ORDINAL = r"(?:st|nd|rd|th|er|º|ª|\.|-?го)?"
 _WORD_DATES = [
     re.compile(p + _TIME)
     for p in (
-        rf"(?<![\d.])(?P<a>\d{{1,2}}){_ORDINAL}[ ,-]{{0,2}}(?:de |of )?(?P<m>[^\W\d_]{{3,12}})(?:\.?[ ,'-]{{1,3}}"
-        r"(?:de |del )?|(?<=[A-Z])(?=\d))(?P<y>(?:1[89]|20)\d\d|\d\d)(?!\d|\.\d| ?(?:mm|cm|ml|%|x\b))",
-        r"(?P<m>\b[^\W\d_]{3,12})\.?[ -](?P<a>\d{1,2})(?:st|nd|rd|th)?(?:, ?| |-)'?(?P<y>(?:1[89]|20)\d\d|\d\d)"
+        rf"(?<![\d.])(?P<a>\d{{1,2}}){_ORDINAL}[ ,./_-]{{0,2}}(?:de |of )?(?P<m>[^\W\d_]{{3,12}})(?:\.?[ ,'./_-]{{1,3}}"
+        r"(?:de |del )?|(?=\d))(?P<y>(?:1[89]|20)\d\d|\d\d)(?!\d|\.\d| ?(?:mm|cm|ml|%|x\b))",
+        r"(?P<m>\b[^\W\d_]{3,12})\.?[ ./_-](?P<a>\d{1,2})(?:st|nd|rd|th)?(?:, ?|[ ./_-])'?(?P<y>(?:1[89]|20)\d\d|\d\d)"
         r"(?!\d|[.,]\d| ?(?:mm|cm|ml|%|x\b))",
-        r"(?<!\d)(?P<y>(?:1[89]|20)\d\d)(?:\. ?| |-)(?P<m>[^\W\d_]{3,12})(?:\. ?| |-)(?P<a>\d{1,2})(?!\d)",
+        r"(?<!\d)(?P<y>(?:1[89]|20)\d\d)(?:\. ?|[ /_-]?)(?P<m>[^\W\d_]{3,12})(?:\. ?|[ /_-]?)(?P<a>\d{1,2})(?!\d)",
         r"(?<![\d.])(?P<a>\d{1,2})[. ]{1,2}(?P<m>[IVX]{1,4})[. ]{1,2}(?P<y>(?:1[89]|20)\d\d)(?!\d)",
         r"(?P<m>\b[^\W\d_]{3,12})\.?,? (?:de |del )?(?P<y>(?:1[89]|20)\d\d)(?!\d)",
         r"(?P<m>\b[^\W\d_]{3,12})\.? (?P<a>\d{1,2})(?:st|nd|rd|th)\b",
@@ -277,7 +307,7 @@ def find_patterns(text: Text) -> list[Span]:
     words = text.words
     spans += [Span(words[i].start, words[k].end, "titled name") for i, _, k in text.titled]
     spans += [Span(words[j].start, words[k].end, "signature") for j, k in _signatures(text)]
-    spans += [Span(*m.span(1), "signature") for m in _FIELD.finditer(text.plain)]
+    spans += [Span(*m.span(m.lastindex), "signature") for m in _FIELD.finditer(text.plain)]
     return outermost(spans)
 
 
@@ -288,6 +318,9 @@ def outermost(spans: list[Span]) -> list[Span]:
         if not kept or span.end > kept[-1].end:
             kept.append(span)
     return kept
+
+
+_LOWER = ("dr", "drs")  # titles without a dot and in small letters: dr patel
 
 
 def is_title(text: Text, i: int) -> bool:
@@ -301,7 +334,10 @@ def is_title(text: Text, i: int) -> bool:
         return has_dot and word.shape != "lower" and not text.before(i).endswith(".")
     if is_dotted:
         return has_dot or word.shape == "title"
-    return has_dot or word.shape != "lower" or len(word.letters) > 3
+    return has_dot or word.shape != "lower" or len(word.letters) > 3 or word.letters in _LOWER
+
+
+_NO_LOWER = ("sig", "op", "rev", "sr", "st")  # Sig. diverticulosis
 
 
 def _titled(text: Text) -> Iterator[tuple[int, int, int]]:
@@ -317,7 +353,22 @@ def _titled(text: Text) -> Iterator[tuple[int, int, int]]:
             if not (is_title(text, j) or words[j].letters in said["after_title"]):
                 break
         has_dot = "." in text.plain[words[i].end : words[j].start]
-        k = _name_end(text, j, may_be_lower=has_dot) if j > i else None
+        k = None
+        if j > i:
+            title, is_one = words[i], words[i].end - words[i].start == 1
+            is_plain = title.letters not in _NO_LOWER and not is_one  # M. psoas, MR. enterography
+            is_plain = is_plain and not (title.letters in said["dotted"] and title.shape == "upper")
+            may_be_lower = (has_dot or title.letters in _LOWER) and is_plain
+            k = _name_end(text, j, may_be_lower=may_be_lower, with_comma=title.letters == "drs")
+            if is_one and words[j].letters in said["eponyms"]:  # M. Crohn
+                k = None
+        while (
+            k
+            and words[i].letters == "drs"
+            and k + 2 < len(words)
+            and (words[k + 1].letters == "and" and words[k + 2].shape != "lower")
+        ):
+            k += 2
         if words[i].letters in said["dotted"] and (
             (k == j and words[j].end - words[j].start == 1)
             or (not has_dot and words[j].shape == "upper")
@@ -340,14 +391,26 @@ def _name_end(text: Text, j: int, *, may_be_lower=False, with_comma=False) -> in
             if not re.fullmatch(gaps, text.gap(j - 1)) or (last is not None and is_title(text, j)):
                 break
         is_name = word.shape != "lower" and (n == 0 or word.letters not in said["ordinary"])
+        if n == 1 and word.shape == words[first].shape and (with_comma or word.shape == "title"):
+            is_name = is_name or (len(word.letters) > 2 and word.shape != "lower")  # Will Brown
         if may_be_lower and n == 0 and len(word.letters) > 1:
-            is_name = is_name or word.letters not in said["ordinary"]
+            is_name = (
+                is_name or word.letters not in said["ordinary"] | said["told"] | said["signed"]
+            )
         if is_name:
             last, n = j, n + 1
         elif word.letters not in said["particles"]:
             break
         j += 1
     return last
+
+
+_ORDERS = (
+    "performed",
+    "requested",
+    "ordered",
+    "reviewed",
+)  # what, and not who, may follow: Chest CT
 
 
 def _signatures(text: Text) -> Iterator[tuple[int, int]]:
@@ -365,7 +428,8 @@ def _signatures(text: Text) -> Iterator[tuple[int, int]]:
             continue
         first = words[j]
         is_short = first.shape == "upper" and first.end - first.start < 4 and k == j  # by MRI
-        if first.letters not in said["ordinary"] and not is_short:
+        is_pair = k > j and words[k].letters not in said["ordinary"] and word.letters not in _ORDERS
+        if (is_pair or first.letters not in said["ordinary"]) and not is_short:
             yield j, k
     words_at = functools.partial(bisect_left, words, key=lambda w: w.start)
     for m in _DEGREE.finditer(text.plain):
@@ -381,6 +445,8 @@ def _signatures(text: Text) -> Iterator[tuple[int, int]]:
 _FIELD = re.compile(  # of scripts without blanks
     r"(?:医師|担当医|主治医|読影医?|技師|患者名|氏名|姓名|名前|医生|医师|판독의|의사|환자명|성명)(?: ?: ?| )"
     rf"([{JOINED}]{{1,4}}(?: [{JOINED}]{{1,4}})?)"
+    # Before an honorific; 様 and 氏 alone are words of reports, too.
+    r"|([\u3400-\u9fff]{1,4})(?=先生)|患者 ?[:：]? ?([\u3400-\u9fff]{1,5})(?=様|さん|殿|氏)"
 )
 
 
@@ -446,7 +512,7 @@ def _whole_word(text, span):
             return True
         beyond = text[at + step : at + step + 1] if at + step >= 0 else ""
         return (
-            sign in _APOSTROPHES + "-‐‑_"
+            sign in _APOSTROPHES + "-‐‑_?\ufffd"
             and beyond.isalpha()
             and not re.match(f"[{JOINED}]", beyond)
         )

@@ -2,8 +2,10 @@
 
 import functools
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from merlin.ingest.patterns import JOINED, decoded_again, fold, meet, read_text, vocabulary
 
@@ -124,7 +126,8 @@ def words_of(
     names += [n for n in numbers if not re.search(r"\d", n)]
     numbers = [n for n in [*numbers, *names] if re.search(r"\d", n)]
     found, joined = set(), set()
-    for group in decoded_again("=".join(names)).split("="):
+    groups = [g for n in names for g in decoded_again(n).split("=")]
+    for group in [*groups, *(g for n in groups for g in _read_otherwise(n))]:
         parts, signs = _name_parts(group)
         found |= parts
         joined |= signs
@@ -132,7 +135,10 @@ def words_of(
         whole = meet("".join(w.letters for w in read_text(line).words))
         found |= {whole} if len(whole) > 5 else set()
     days = {r for b in births for *_, said in read_text(str(b)).dates for r in said if all(r)}
-    plain = {normal_number(n) for n in numbers} - {""}
+    # 1000677^^^HOSP is 1000677 of HOSP, and MRN0012345 is written 12345.
+    plain = {normal_number(part) for n in numbers for part in (n, n.partition("^")[0])} - {""}
+    bare = {p.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ").lstrip("0") for p in plain}
+    plain |= {b for b in bare if b.isdigit() and len(b) > 4}
     return Words(frozenset(found), frozenset(joined), frozenset(plain), frozenset(days))
 
 
@@ -159,6 +165,50 @@ def _name_parts(group: str) -> tuple[set[str], set[str]]:
     honours = [s + h for s in signs if len(s) == 1 for h in said["honorifics"]]
     joined = {fold(s) for s in [*signs, *whole] if len(s) > 1} | set(map(fold, honours))
     return {f for f in found if len(f) > 1}, joined
+
+
+# Of headers whose bytes are not in the character set that they declare, or that declare none.
+_PAGES = (
+    "cp1252 cp1254 cp1250 iso8859-2 cp1251 iso8859-5 koi8-r cp1253 cp1255 cp1256 cp874 cp850 mac_roman"
+    " gb18030 shift_jis euc_kr big5"
+).split()
+
+
+def _read_otherwise(name: str) -> set[str]:
+    """A name that was read as Latin-1, in each code page that makes every word letters of one script."""
+    try:
+        said = name.encode("latin-1")
+    except UnicodeError:
+        return set()
+    found = set()
+    for page in () if name.isascii() else _PAGES:
+        try:
+            read = said.decode(page)
+        except UnicodeError:
+            continue
+        foreign = [c for c in read if not (c.isascii() or c.isspace())]
+        words = re.split(r"[\s^,.'-]+", read)
+        is_split = any(a.islower() and b.isupper() and not b.isascii() for a, b in pairwise(read))
+        if (
+            not is_split
+            and all(_script(c) for c in foreign)
+            and all(len({_script(c) for c in w if not c.isdigit()}) < 2 for w in words)
+        ):
+            found.add(read)
+    return found - {name}
+
+
+def _script(sign):
+    if not (sign.isalpha() or unicodedata.category(sign)[0] == "M"):
+        return ""
+    script = unicodedata.name(sign, "").split(" ")[0]
+    return "CJK" if script in ("HIRAGANA", "KATAKANA") else script
+
+
+def is_unreadable(said: Iterable[tuple[str, str]]) -> bool:
+    """Whether a header's name has lost signs: `M?ller`, `???`, U+FFFD."""
+    kept = NUMBERS + BIRTHS + ADDRESSES
+    return any(k not in kept and re.search(r"\ufffd|\?\?|\w\?|\?\w", v) for k, v in said)
 
 
 def normal_number(number: str) -> str:

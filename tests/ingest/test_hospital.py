@@ -11,6 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from merlin import cli
 from merlin.cohort.manifest import load_manifest
 from merlin.ingest import hospital
+from merlin.ingest.persons import is_unreadable, words_said
 
 PEOPLE = (
     ("MRN0001234", "Doe^Jane", "19500407", "ACC77001"),
@@ -254,6 +255,30 @@ def test_a_patient_is_found_however_they_are_written(said):
 def test_ids_are_one_patients_however_they_are_spelled():
     assert hospital.one_spelling(" mrn123 ") == hospital.one_spelling("MRN123")
     assert 0 not in {hospital.shift_days(b"k" * 32, str(i)) for i in range(3000)}
+
+
+def test_a_name_with_lost_signs_withholds_its_study(hospital_data):
+    lost = ("M?ller^Jane", "M\ufffdller^Jane", "???")
+    for case, name in zip(("case 0", "case 1"), lost, strict=False):
+        for path in (hospital_data / "tree" / case).glob("*.dcm"):
+            ds = pydicom.dcmread(path)
+            ds.SpecificCharacterSet = "ISO_IR 192"
+            ds.PatientName = name
+            ds.save_as(path)
+    call(hospital_data, "--redact")
+    left_out = pd.read_csv(hospital_data / "cohort" / "quarantine.csv")["reason"]
+    assert left_out.str.startswith("its name cannot be read").sum() == 2
+    assert all(is_unreadable({("PatientName", n)}) for n in lost)
+    assert not any(is_unreadable({("PatientName", n)}) for n in ("Müller^Jo_Ann", "?", "Doe^?"))
+
+
+def test_ids_and_dates_of_old_headers_are_read(hospital_data):
+    assert hospital.one_spelling("1000677^^^HOSP") == "1000677"
+    assert hospital.one_spelling("DOE^JANE") == "DOE^JANE"
+    header = {"PatientBirthDate": "1954.03.02", "StudyDate": "2014.03.03"}
+    assert hospital._age(header) == 60
+    words = words_said({("PatientBirthDate", "1954.03.02")}, own=True)
+    assert "own identifier" in hospital.scan_text("born 2/3/54", words)
 
 
 def test_old_ages_are_capped(hospital_data):

@@ -75,6 +75,17 @@ def test_every_spelling_is_seen_and_no_ordinary_text_is():
         ("Lê^Thị Hoa", "Thi", True),
         ("김철수", "철수 씨", True),
         ("Dr. Quillby^Ann^^^MD", "Dr. Sommer, MD", False),
+        ("Pulmonary^Clinic", "A Pulmonary nodule", False),
+        ("CT ABDOMEN TECH", "Of the Abdomen", False),
+        ("Smith^John", "to JSmith", True),
+        ("Щербаков^Юрий", "Yuri", True),
+        ("Yuri^Shcherbakov", "Юрий", True),
+        ("Кузнецов^Пётр", "Kuznetsov", True),
+        ("Αγγελόπουλος^Νίκος", "Angelopoulos", True),
+        ("Smith^John", "Ѕmith", True),  # with a Cyrillic letter
+        ("Şahin^Ayşe", "Hasta Þahin", True),  # Turkish and Polish text read as Windows-1252
+        ("Wałęsa^Ewa", "Wa³êsa", True),
+        ("Čapek^Jan", "Èapek", True),
         ("ANONYMOUS^PATIENT", "The patient is anonymous. Patient", False),
     ],
 )
@@ -96,6 +107,9 @@ def test_names_are_known_however_header_and_report_spell_them(header, said, seen
         ("12", "MRN 12", ["12"]),
         ("1234", "12 34", []),
         ("12345", "123456", []),
+        ("1000677^^^HOSP", "MRN 1000677", ["1000677"]),
+        ("MRN0012345", "12345", ["12345"]),
+        ("MRN0000012", "12 mm", []),
     ],
 )
 def test_record_numbers_are_known_in_the_forms_that_people_write(number, said, found):
@@ -107,7 +121,10 @@ def test_record_numbers_are_known_in_the_forms_that_people_write(number, said, f
     ["3. Februar 1951", "03/02/51", "2/3/1951", "3.2.1951", "le 3 février 1951", "1951-02-03",
      "03FEB1951", "昭和26年2月3日", "1951年2月3日", "Feb. 3, 1951", "3 lutego 1951", "3-Feb-51",
      "February 3rd 1951", "3 de febrero de 1951", "１９５１年２月３日", "3 февраля 1951", "3.II.1951",
-     "1951. február 3.", "03 . 02 . 1951", "19510203", "03‑02‑1951"],
+     "03/Feb/1951", "Feb/03/1951", "1951/Feb/03", "03.Feb.1951", "3.Februar.1951", "03Feb51",
+     "03_Feb_1951", "03_02_1951", "03\\02\\1951", "03:02:1951", "03 02 1951", "03/02-1951", "510203",
+     "030251", "DOB 020351", "510203-2", "3 februarie 1951", "3 Februari 1951", "3 лютого 1951",
+     "1951 02 03", "03.02.’51", "1951. február 3.", "03 . 02 . 1951", "19510203", "03‑02‑1951"],
 )  # fmt: skip
 def test_birth_dates_are_known_in_the_forms_that_people_write(said):
     assert own(f"born {said}, male", births=["19510203"])
@@ -156,6 +173,8 @@ def test_what_may_name_a_person_or_a_day_is_found_whole(said, kind, found):
     "said",
     ["MR Abdomen and MS plaques", "Pan CT of 12.3 x 4.5 x 3.2 cm", "12 Fr Catheter, 24 hr Delay",
      "images 12 of 123; L2-L3; T12", "100 mL at 3.5 mL/s, 120 kV", "Reviewed by MRI", "may 3 mm",
+     "M. tuberculosis, M. psoas, M. Crohn", "Sig. diverticulosis", "Dr. notified of it", "嚢胞様",
+     "MR. enterography", "Size 12-15-20 mm", "пациент жалуется", "Performed: Chest Radiograph",
      "at 10 a.m. Liver normal", "89-year-old", "1/2 of the stones, ratio 2/3", "M.D.", "segment 4a/4b"],
 )  # fmt: skip
 def test_measures_and_modalities_are_no_persons(said):
@@ -220,6 +239,78 @@ def test_the_last_look_sees_what_the_first_missed(said):
     first = names.find(patterns.read_text(said), words)
     assert first or names.looks_like(f"Told to {said} today.", words)
     assert not names.looks_like(f"Told to {patterns.DELETED} today. Mild nephritis.", words)
+
+
+@pytest.mark.parametrize(
+    ("page", "header", "said"),
+    [
+        ("cp1254", "Şahin^Ayşe", "Hasta Şahin"),
+        ("cp1254", "Doğan^Çağrı", "ve Çağrı"),
+        ("cp1250", "Wałęsa^Paweł", "Wałęsa"),
+        ("iso8859-2", "Dvořák^Aleš", "Dvořák, Aleš"),
+        ("cp1251", "Иванов^Пётр", "Пациент Иванов"),
+        ("koi8-r", "Иванов^Пётр", "Ivanov"),
+        ("cp1253", "Παπαδόπουλος^Νίκος", "Παπαδόπουλος"),
+        ("cp1255", "כהן^דוד", "דוד כהן"),
+        ("cp1256", "محمد^أحمد", "محمد أحمد"),
+        ("tis-620", "สมชาย^ใจดี", "ผู้ป่วยสมชาย"),
+        ("gb18030", "张^三丰", "患者张三丰"),
+        ("shift_jis", "山田^太郎", "山田太郎様"),
+        ("euc_kr", "김^철수", "김철수 환자"),
+        ("big5", "陳^大文", "陳大文"),
+        ("cp850", "Müller^Jürgen", "Müller"),
+    ],
+)
+def test_a_header_in_a_code_page_that_it_does_not_declare_is_read(page, header, said):
+    assert own(said, names=[header.encode(page).decode("latin-1")])
+
+
+def test_western_names_are_read_once():
+    assert words_of(["Müller^José"]).names == {"muller", "jose"}
+    assert words_of(["García^Zoë"]).names <= {"garcia", "garcya", "zoe", "zo"}
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("Böhm^Uwe", "B\ufffdhm"),
+        ("Müllner^Uwe", "M?llner"),
+        ("Nuñez^Ana", "Nu?ez"),
+        ("Nuñez^Ana", "Nu_ez"),
+        ("Çelik^Ayşe", "\ufffdelik"),
+        ("Tchaikovsky^Piotr", "Чайковский"),
+        ("Wałęsa^Ewa", "Wa??sa"),
+        ("Müller^Uwe", "M=FCller"),
+        ("Müller^Uwe", "M=C3=BCller"),
+        ("Müller^Uwe", "M%FCller"),
+        ("Müller^Uwe", r"M\u00fcller"),
+        ("Müller^Uwe", r"M\'fcller"),
+        ("Müller^Uwe", r"M\XFC\ller"),
+    ],
+)
+def test_names_with_lost_or_coded_letters_are_seen_in_the_last_look(header, said):
+    assert names.looks_like(f"Told to {said} today.", words_of([header]))
+    assert not names.looks_like("Stone? small_bowel, 5=AB 100%af; no?", words_of([header]))
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("Dr Will Brown saw", "<DELETED> saw"),
+        ("Dr. John Brown saw", "<DELETED> saw"),
+        ("Drs. Smith, Jones and Brown saw", "<DELETED> saw"),
+        ("Signed: Max Weber", "Signed: <DELETED>"),
+        ("SIGNED: WEBER MAX", "SIGNED: <DELETED>"),
+        ("told dr patel today", "told <DELETED> today"),
+        ("врач Петров", "<DELETED>"),
+        ("Пациент Иванов И.И.", "<DELETED>."),
+        ("田中先生", "<DELETED>先生"),
+        ("患者 田中様", "患者 <DELETED>様"),
+        ("Herr M?ller kam", "<DELETED> kam"),
+    ],
+)
+def test_whoever_is_named_with_a_title_is_replaced_whole(said, left):
+    assert patterns.redact(said, names.all_spans(said, Sought())) == left
 
 
 def test_the_last_look_works_another_way_than_the_first():
