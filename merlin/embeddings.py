@@ -52,6 +52,9 @@ REQUIRED = ("study_id", "patient_id", "site", "split", "image")
 UNIT = ("image", "findings", "impression", "prompt_embedding")  # sums of sentences are not
 TEXTS = ("findings", "impression", "findings_sentences", "impression_sentences")
 SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {"training": "train", "testing": "test"} | dict.fromkeys(
+    ("valid", "validation"), "val"
+)
 MISSING = "missing"
 BLANK = ("", "nan", "none", "<na>", "nat", "null")  # how pandas and others write a missing text
 
@@ -191,6 +194,16 @@ def save_embeddings(path, embeddings):
         stream.write(buffer.getbuffer())
 
 
+def plain_splits(splits):
+    """Splits as we call them (`Test` is test, `validation` is val), and a note that lists what was read so."""
+    plain = np.char.lower(np.char.strip(np.asarray(splits, str)))
+    plain = np.array([SPLIT_NAMES.get(s, s) for s in plain.tolist()], str)
+    plain = np.where(np.isin(plain, SPLITS), plain, splits)
+    changed = sorted(set(zip(np.asarray(splits, str), plain, strict=True)))
+    said = ", ".join(f"{a} as {b}" for a, b in changed if a != b)
+    return plain, [f"split: {said}"] if said else []
+
+
 def load_embeddings(path):
     """Read an embeddings file; nothing in it is run, no torch.
 
@@ -215,12 +228,18 @@ def load_embeddings(path):
         for name in headers.keys() - faulty.keys() if is_whole else ():
             axes, kind = ARRAYS.get(name, ("", str))
             try:
-                value = npz.read(archive, *headers[name], kind)
+                wide = (
+                    headers[name][2] == np.float64 and name in UNIT
+                )  # may not fit float32 before its length is 1
+                value = npz.read(archive, *headers[name], np.float64 if wide else kind)
                 found[name] = value.reshape([lengths[a] for a in axes])
                 if name == "meta":
                     found[name] = _meta(value)
             except ValueError as error:
                 faulty[name] = str(error)
+    notes = []
+    if "split" in found:
+        found["split"], notes = plain_splits(found["split"])
     problems = [f"{n}: {text}" for n, text in faulty.items()]
     problems += _id_problems(found) + _vector_problems(found) + _name_problems(found)
     if problems:
@@ -228,7 +247,7 @@ def load_embeddings(path):
             f"{path.name}: not a whole embeddings file (docs/embeddings.md; rows count from 0)\n  "
             + "\n  ".join(problems)
         )
-    notes = (
+    notes += (
         _odd_splits(found)
         + _zeros_to_missing(found)
         + _normalise(found)
@@ -383,7 +402,9 @@ def _normalise(found):
     for name in UNIT:
         if name not in found:
             continue
-        length = np.linalg.norm(found[name].astype(float), axis=1)
+        largest = np.abs(found[name].astype(float)).max(1, initial=0)
+        scale = np.where((largest > 1e100) | (largest < 1e-100), largest, 1.0)  # squares must fit
+        length = scale * np.linalg.norm(found[name] / scale[:, None].astype(float), axis=1)
         off = np.abs(length - 1) > 1e-3
         if off.any():
             low, high = length[off].min(), length[off].max()
@@ -392,6 +413,7 @@ def _normalise(found):
                 f"{name}: {off.sum()} of {len(off)} rows were not of unit length ({low:.3g} to "
                 f"{high:.3g}) and were normalised"
             )
+        found[name] = found[name].astype(np.float32, copy=False)
     return notes
 
 
