@@ -63,13 +63,13 @@ def common_rows(files, *, site=None, split=None):
             f"the files have no study{wanted} in common; study_id must agree (of the first file's "
             f"{keep.sum()} studies, {', '.join(have)}){why}"
         )
+    wanted, known = set(first.study_id[keep]), set(first.study_id)
     for name, e in files.items():
-        if why := why_apart(
-            set(first.study_id[keep]) - set(e.study_id), set(e.study_id) - set(first.study_id)
-        ):
+        theirs = set(e.study_id)
+        if why := why_apart(wanted - theirs, theirs - known):
             raise ValueError(
-                f"study_id: only {have[list(files).index(name)]} of the first file's {keep.sum()} are alike: {why}. "
-                "Spell them alike."
+                f"study_id: {len(wanted & theirs)} of the first file's {keep.sum()} studies are in "
+                f"{name}: {why}. Spell them alike."
             )
     rows = {}
     for name, e in files.items():
