@@ -546,8 +546,8 @@ def _evaluate(args):
     for text in refused:
         sys.stderr.write(f"merlin evaluate: {text}\n")
 
-    from merlin.embeddings import SPLIT_NAMES
     from merlin.evaluation import off_shelf
+    from merlin.splits import SPLIT_NAMES
 
     split = None if args.split == "all" else args.split
     if split and not any(

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from merlin import npz
 from merlin.run import atomic, counts, unit
+from merlin.splits import SPLITS, plain_splits
 
 SCHEMA = 1
 PROMPTS = Path(__file__).parent / "evaluation" / "prompts.yaml"
@@ -51,10 +52,6 @@ NAMED_BY = {"n": "study_id", "m": "prompt", "p": "phecode", "f": "finding", "k":
 REQUIRED = ("study_id", "patient_id", "site", "split", "image")
 UNIT = ("image", "findings", "impression", "prompt_embedding")  # sums of sentences are not
 TEXTS = ("findings", "impression", "findings_sentences", "impression_sentences")
-SPLITS = ("train", "val", "test")
-SPLIT_NAMES = {"training": "train", "testing": "test"} | dict.fromkeys(
-    ("valid", "validation"), "val"
-)
 MISSING = "missing"
 BLANK = ("", "nan", "none", "<na>", "nat", "null")  # how pandas and others write a missing text
 
@@ -192,16 +189,6 @@ def save_embeddings(path, embeddings):
     np.savez(buffer, meta=np.array(meta), **arrays)
     with atomic(path, "wb") as stream:
         stream.write(buffer.getbuffer())
-
-
-def plain_splits(splits):
-    """Splits as we call them (`Test` is test, `validation` is val), and a note that lists what was read so."""
-    plain = np.char.lower(np.char.strip(np.asarray(splits, str)))
-    plain = np.array([SPLIT_NAMES.get(s, s) for s in plain.tolist()], str)
-    plain = np.where(np.isin(plain, SPLITS), plain, splits)
-    changed = sorted(set(zip(np.asarray(splits, str), plain, strict=True)))
-    said = ", ".join(f"{a} as {b}" for a, b in changed if a != b)
-    return plain, [f"split: {said}"] if said else []
 
 
 def load_embeddings(path):

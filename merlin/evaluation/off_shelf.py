@@ -214,7 +214,7 @@ def _wordings(e):
             continue  # nothing to rank by
         chosen = "reported" if "reported" in worded else worded[0]
         use |= mine & (e.prompt_wording == chosen)
-        other += [f"{f} ({chosen})"] if chosen != "reported" else []
+        other += [f"{f} ({chosen or 'no wording'})"] if chosen != "reported" else []
     said = f"{len(other)} findings without prompts worded `reported`, by their first: {', '.join(other)}"
     return use, [said] if other else []
 

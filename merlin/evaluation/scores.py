@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from merlin.cohort.tables import TableError, read_ids, read_table, some_rows, why_apart
-from merlin.embeddings import plain_splits
+from merlin.splits import plain_splits
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".parquet")
 UNCERTAIN = {"missing": np.nan, "positive": 1.0, "negative": 0.0}
@@ -315,11 +315,11 @@ def _without_sentinels(score, kinds, mask_nan, notes, problems):
         said = f"{f}: {found} among probabilities, {some_rows(score.index[gone])}"
         if mask_nan:
             notes.append(f"{said}: masked")
-            score = score.assign(**{f: score[f].mask(gone)})
         else:
             problems.append(
                 f"{said}. A score that failed? Leave it empty, or leave it out with --mask-nan."
             )
+        score = score.assign(**{f: score[f].mask(gone)})
     return score
 
 
