@@ -335,7 +335,8 @@ def why_apart(ids: Iterable[str], others: Iterable[str]) -> str:
     ids, others = set(ids), set(others)
     if ids & others:
         return ""
-    bare = lambda i: re.sub(r"\.(nii|npz|npy|dcm|mha|nrrd|h5|jpg|png)(\.gz)?$", "", i, flags=re.I)  # noqa: E731
+    ending = re.compile(r"\.(nii|npz|npy|dcm|mha|nrrd|h5|jpg|png)(\.gz)?$", re.IGNORECASE)
+    bare = lambda i: ending.sub("", i)  # noqa: E731
     name = lambda i: re.split(r"[/\\]", i)[-1]  # noqa: E731
     for change, why in (
         (bare, "endings such as .nii.gz"),

@@ -28,7 +28,8 @@ class Fit:
     cost : float
         Weighted sum of squares.
     at_bound : str
-        Which bound of the fit an exponent or the factor lies on; it is then no estimate. Empty where it is one.
+        Which bound of the fit an exponent or the factor lies on; it is then no estimate. Empty where
+        it is one.
     """
 
     law: str
