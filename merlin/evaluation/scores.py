@@ -97,8 +97,11 @@ def read_scores(
     path, notes = Path(path), []
     table = _read(path, id_column, notes)
     beside = table if labels is None else _read(Path(labels), id_column, notes)
-    scored = {c.removeprefix(_kind(c)) for c in table}
     alone = labels is not None
+    copied = [
+        c for c in table if alone and c in beside and set(table[c]) == set(beside[c])
+    ]  # as Age
+    scored = {c.removeprefix(_kind(c)) for c in table if c not in copied}
     stated, problems = _labels(beside, id_column, uncertain, notes, scored, alone=alone)
     if alone:
         where = f"{path.name}, {Path(labels).name}"

@@ -318,6 +318,10 @@ def test_a_public_csv_of_labels_is_read_with_its_other_columns(tmp_path, table, 
     kept = [list(found.finding).index(f) for f in FINDINGS]
     np.testing.assert_array_equal(found.finding_labels[:, kept], truth[0])
     assert "2 columns that are no labels left out: Sex, Age" in found.meta["notes"]
+    both = table.drop(columns=LABELS).assign(study_id=paths, Sex="Male", Age=range(60))
+    both.to_csv(tmp_path / "s.csv", index=False)
+    again = read_scores(tmp_path / "s.csv", labels=tmp_path / "l.csv")
+    assert list(again.score_finding) == FINDINGS
     more[FINDINGS[0]] = 7
     more.to_csv(tmp_path / "l.csv", index=False)
     with pytest.raises(ValueError, match=r"label of Pleural Effusion: 7"):
