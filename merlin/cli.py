@@ -22,7 +22,9 @@ Exit codes: 0 all scans done, 1 some scans could not be read, 2 nothing could be
 
 import argparse
 import io
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 
@@ -535,21 +537,24 @@ def _evaluate(args):
         threshold = rules[args.threshold] if args.threshold in rules else float(args.threshold)
     except ValueError:
         raise ValueError(f"--threshold {args.threshold}: a number, or validation") from None
-    files, refused = {}, []
-    for name, path in zip(names, paths, strict=True):
-        try:
-            files[name] = _read_judged(path, args, threshold)
-        except Exception as error:  # noqa: BLE001 - one file's fault must not cost the others
-            kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
-            refused.append(f"{name} is refused: {kind}{error}")
+    if args.threshold not in rules and not math.isfinite(threshold):
+        raise ValueError(f"--threshold {args.threshold}: expected a finite number, or validation")
+    if args.id != "study_id" and not args.labels and not any(map(_is_table, paths)):
+        raise ValueError(f"--id {args.id} names a column of a table; there is none")
+    files, refused = _read_all(names, paths, args, threshold)
     if not files:
         raise ValueError("no file can be judged\n" + "\n".join(refused))
     for text in refused:
         sys.stderr.write(f"merlin evaluate: {text}\n")
 
     from merlin.evaluation import off_shelf
+    from merlin.splits import SPLIT_NAMES
 
     split = None if args.split == "all" else args.split
+    if split and not any(
+        (e.split == split).any() for e in files.values()
+    ):  # files call it as we do
+        split = SPLIT_NAMES.get(split.lower(), split.lower())
     options = dict(site=args.site, split=split, pools=args.pools, min_positive=args.min_positive)
     options |= dict(threshold="validation" if args.threshold == "validation" else None)
     table, paired = off_shelf.evaluate(files, **options, n_resamples=args.resamples, seed=args.seed)
@@ -568,19 +573,55 @@ def _evaluate(args):
     return 1 if refused or failed.any() else 0
 
 
-def _read_judged(path, args, threshold):
+def _is_table(path):
+    from merlin.evaluation.scores import SUFFIXES
+
+    return path.name.lower().removesuffix(".gz").endswith(SUFFIXES)
+
+
+def _read_all(names, paths, args, threshold):
+    """Files by name, and why others cannot be read; tables without labels know what another file labels."""
+    files, refused = {}, {}
+    for again in (False, True):
+        judged = next((e.finding for e in files.values() if len(e.finding)), ())
+        for name, path in zip(names, paths, strict=True):
+            if again and not (len(judged) and (name in refused or not len(files[name].finding))):
+                continue
+            try:
+                files[name] = _read_judged(path, args, threshold, judged)
+                refused.pop(name, None)
+            except Exception as error:  # noqa: BLE001 - one file's fault must not cost the others
+                files.pop(name, None)
+                known = isinstance(error, ValueError | OSError)
+                kind = "" if known else f"{type(error).__name__}: "
+                refused[name] = f"{name} is refused: {kind}{error}"
+    return {n: files[n] for n in names if n in files}, [refused[n] for n in names if n in refused]
+
+
+def _read_judged(path, args, threshold, judged):
     """An embeddings file, or a table of scores."""
     from merlin.embeddings import load_embeddings
     from merlin.evaluation import scores
 
     if not path.is_file():
         raise FileNotFoundError(f"no file at {path}")
-    if path.suffix in scores.SUFFIXES:
+    if _is_table(path):
         options = dict(uncertain=args.uncertain, mask_nan=args.mask_nan, threshold=threshold)
-        return scores.read_scores(path, labels=args.labels, id_column=args.id, **options)
-    if path.suffix != ".npz":
+        options |= dict(labels=args.labels, id_column=args.id, judged=judged)
+        return scores.read_scores(path, **options)
+    if path.suffix.lower() != ".npz":
         raise ValueError(f"{path.name}: expected .npz, or a table ({', '.join(scores.SUFFIXES)})")
-    return load_embeddings(path)
+    e, notes = load_embeddings(path), []
+    if args.labels:
+        asked = dict(id_column=args.id, uncertain=args.uncertain)
+        finding, labels, notes = scores.read_labels(
+            args.labels, e.study_id, e.prompt_finding, **asked
+        )
+        e = replace(e, finding=finding, finding_labels=labels)
+        notes = [*notes, "labels from --labels, not the file's own"]
+    if args.threshold not in ("auto", "validation"):
+        notes = [*notes, f"--threshold {args.threshold} is for tables of scores; not used here"]
+    return replace(e, meta=e.meta | {"notes": [*e.meta.get("notes", ()), *notes]})
 
 
 MEANT = {"f1": "f1 (of the positive class, macro over findings)",

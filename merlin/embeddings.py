@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from merlin import npz
 from merlin.run import atomic, counts, unit
+from merlin.splits import SPLITS, plain_splits
 
 SCHEMA = 1
 PROMPTS = Path(__file__).parent / "evaluation" / "prompts.yaml"
@@ -51,7 +52,6 @@ NAMED_BY = {"n": "study_id", "m": "prompt", "p": "phecode", "f": "finding", "k":
 REQUIRED = ("study_id", "patient_id", "site", "split", "image")
 UNIT = ("image", "findings", "impression", "prompt_embedding")  # sums of sentences are not
 TEXTS = ("findings", "impression", "findings_sentences", "impression_sentences")
-SPLITS = ("train", "val", "test")
 MISSING = "missing"
 BLANK = ("", "nan", "none", "<na>", "nat", "null")  # how pandas and others write a missing text
 
@@ -215,12 +215,18 @@ def load_embeddings(path):
         for name in headers.keys() - faulty.keys() if is_whole else ():
             axes, kind = ARRAYS.get(name, ("", str))
             try:
-                value = npz.read(archive, *headers[name], kind)
+                wide = (
+                    headers[name][2] == np.float64 and name in UNIT
+                )  # may not fit float32 before its length is 1
+                value = npz.read(archive, *headers[name], np.float64 if wide else kind)
                 found[name] = value.reshape([lengths[a] for a in axes])
                 if name == "meta":
                     found[name] = _meta(value)
             except ValueError as error:
                 faulty[name] = str(error)
+    notes = []
+    if "split" in found:
+        found["split"], notes = plain_splits(found["split"])
     problems = [f"{n}: {text}" for n, text in faulty.items()]
     problems += _id_problems(found) + _vector_problems(found) + _name_problems(found)
     if problems:
@@ -228,7 +234,7 @@ def load_embeddings(path):
             f"{path.name}: not a whole embeddings file (docs/embeddings.md; rows count from 0)\n  "
             + "\n  ".join(problems)
         )
-    notes = (
+    notes += (
         _odd_splits(found)
         + _zeros_to_missing(found)
         + _normalise(found)
@@ -383,7 +389,9 @@ def _normalise(found):
     for name in UNIT:
         if name not in found:
             continue
-        length = np.linalg.norm(found[name].astype(float), axis=1)
+        largest = np.abs(found[name].astype(float)).max(1, initial=0)
+        scale = np.where((largest > 1e100) | (largest < 1e-100), largest, 1.0)  # squares must fit
+        length = scale * np.linalg.norm(found[name] / scale[:, None].astype(float), axis=1)
         off = np.abs(length - 1) > 1e-3
         if off.any():
             low, high = length[off].min(), length[off].max()
@@ -392,6 +400,7 @@ def _normalise(found):
                 f"{name}: {off.sum()} of {len(off)} rows were not of unit length ({low:.3g} to "
                 f"{high:.3g}) and were normalised"
             )
+        found[name] = found[name].astype(np.float32, copy=False)
     return notes
 
 

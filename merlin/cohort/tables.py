@@ -260,6 +260,8 @@ def _parquet_rows(path: Path, raw: bytes) -> list[list[str]]:
         raise TableError(
             f"{path.name}: not a whole parquet file ({type(error).__name__})."
         ) from None
+    if any(n and n not in table for n in table.index.names):  # set_index("study_id") before writing
+        table = table.reset_index()
     cells = table.astype(object).where(table.notna(), "")
     text = lambda v: (Number if isinstance(v, int | float) else str)(v)  # noqa: E731
     return [list(map(str, table.columns)), *([text(v) for v in row] for row in cells.to_numpy())]
@@ -401,12 +403,20 @@ def why_apart(ids: Iterable[str], others: Iterable[str]) -> str:
     ids, others = set(ids), set(others)
     if ids & others:
         return ""
+    ending = re.compile(r"\.(nii|npz|npy|dcm|mha|nrrd|h5|jpg|png)(\.gz)?$", re.IGNORECASE)
+    bare = lambda i: ending.sub("", i)  # noqa: E731
+    name = lambda i: re.split(r"[/\\]", i)[-1]  # noqa: E731
     for change, why in (
+        (bare, "endings such as .nii.gz"),
+        (name, "folders before the name"),
+        (lambda i: bare(name(i)), "folders before the name, and its ending"),
         (lambda i: i.lstrip("0"), "zeros at the front, which a spreadsheet takes from numbers"),
         (str.casefold, "capital and small letters"),
         (plain, "hyphens, blanks or other signs"),
     ):
-        if {change(i) for i in ids} & {change(i) for i in others}:
+        mine, theirs = {change(i) for i in ids}, {change(i) for i in others}
+        is_name = "folders" not in why or (len(mine), len(theirs)) == (len(ids), len(others))
+        if is_name and mine & theirs:
             return f"they differ by {why}"
     return ""
 

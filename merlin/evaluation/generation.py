@@ -207,9 +207,10 @@ def evaluate(
 
     parts = {n: (generated[:, i], reference[:, i]) for i, n in enumerate(names)}
     parts["full report"] = (join_sections(generated), join_sections(reference))
+    said_in = np.array([[bool(t.strip()) for t in row] for row in reference], bool)
     kinds = ("bleu", "bleu4_coco", "rouge2", "clinical_f1")
     for label, (made, true) in parts.items():
-        known = np.array([bool(t) for t in true])
+        known = said_in[:, list(names).index(label)] if label in names else said_in.any(1)
         if not known.any():
             reason = f"empty in all {len(true)} reference reports"
             rows += [results.missing(label, m, reason) for m in kinds]
@@ -237,7 +238,10 @@ def evaluate(
             for j, finding in enumerate(findings):
                 more = dict(is_ok=bool(has[j]), reason="" if has[j] else "stated in no reference")
                 add(f"finding: {finding}", "clinical_f1", each[j], known, truth[:, j].sum(), **more)
-            add(label, "clinical_f1_macro", bootstrap.macro(each), known, has.sum())
+            if has.any():
+                add(label, "clinical_f1_macro", bootstrap.macro(each), known, has.sum())
+            else:
+                rows.append(results.missing(label, "clinical_f1_macro", reason, n_studies=n))
     table = pd.DataFrame(rows)
     table.insert(0, "task", "report generation")
     return table.assign(model=model, split=split), resampled

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from merlin.cohort.tables import why_apart
 from merlin.evaluation import phenotypes, results, retrieval, zero_shot
 from merlin.evaluation.scores import ScoreTable
 from merlin.statistics import metrics
@@ -55,11 +56,21 @@ def common_rows(files, *, site=None, split=None):
         shared &= set(e.study_id)
     ids = [i for i in first.study_id if i in shared]
     if not ids:
+        apart = [why_apart(first.study_id, e.study_id) for e in files.values()]
+        why = next((f": {why}" for why in apart if why), "")
         wanted = f" of site {site or 'any'}, split {split or 'any'}"
         raise ValueError(
             f"the files have no study{wanted} in common; study_id must agree (of the first file's "
-            f"{keep.sum()} studies, {', '.join(have)})"
+            f"{keep.sum()} studies, {', '.join(have)}){why}"
         )
+    wanted, known = set(first.study_id[keep]), set(first.study_id)
+    for name, e in files.items():
+        theirs = set(e.study_id)
+        if why := why_apart(wanted - theirs, theirs - known):
+            raise ValueError(
+                f"study_id: {len(wanted & theirs)} of the first file's {keep.sum()} studies are in "
+                f"{name}: {why}. Spell them alike."
+            )
     rows = {}
     for name, e in files.items():
         position = {i: n for n, i in enumerate(e.study_id)}
@@ -139,7 +150,9 @@ def evaluate(
         try:
             made, kept = judge({name: e}, rows, **options)
             drawn |= kept
-            tables.append(_with_notes(made, e, rows[name], missed))
+            tables.append(
+                _with_notes(made, e, rows[name], missed + _contradicted(e, rows[name], judged_by))
+            )
         except Exception as error:  # noqa: BLE001 - one file's fault must not cost the others
             refused[name] = f"{type(error).__name__}: {error}"
     for name, reason in refused.items():
@@ -180,9 +193,36 @@ def _that_meet(files, **asked):
     return met, n_asked, refused
 
 
+def _contradicted(e, rows, judged_by):
+    """How many labels of a file say the contrary of those that all are judged by."""
+    known, labels = judged_by.get("finding", ((), None))
+    both = [f for f in e.finding if f in known]
+    if not both:
+        return []
+    theirs = e.finding_labels[rows][:, [list(e.finding).index(f) for f in both]]
+    n = int((theirs + labels[:, [known.index(f) for f in both]] == 1).sum())
+    return [f"{n} labels contradict those judged by, of the first file that has any"] if n else []
+
+
+def _wordings(e):
+    """Mask of the prompts judged by: `reported` ones of each finding, or its first wording; and a note."""
+    use, other = np.zeros(len(e.prompt), bool), []
+    for f in dict.fromkeys(e.prompt_finding.tolist()):
+        mine = e.prompt_finding == f
+        worded = e.prompt_wording[mine & (e.prompt_kind == "present")]
+        if not len(worded):
+            continue  # nothing to rank by
+        chosen = "reported" if "reported" in worded else worded[0]
+        use |= mine & (e.prompt_wording == chosen)
+        other += [f"{f} ({chosen or 'no wording'})"] if chosen != "reported" else []
+    said = f"{len(other)} findings without prompts worded `reported`, by their first: {', '.join(other)}"
+    return use, [said] if other else []
+
+
 def _with_notes(table, e, rows, more):
     """Add to macro and retrieval rows what was changed in reading, and that an encoder collapsed."""
     notes = [*e.meta.get("notes", ()), *more]
+    notes += [] if isinstance(e, ScoreTable) else _wordings(e)[1]
     can_be = not isinstance(e, ScoreTable) and len(rows) > 2
     share = one_direction(e.image[rows]) if can_be else 0.0
     if share > COLLAPSED:
@@ -309,10 +349,8 @@ def _scores(e, rows):
     """Presence scores of a file and each finding's threshold; NaN where zero means nothing."""
     if isinstance(e, ScoreTable):
         return zero_shot.Scores(tuple(e.score_finding), e.score[rows]), e.threshold
-    wording = "reported" if (e.prompt_wording == "reported").any() else e.prompt_wording[0]
-    use = e.prompt_wording == wording
-    present, absent = (e.prompt_finding[use & (e.prompt_kind == k)] for k in ("present", "absent"))
-    use &= np.isin(e.prompt_finding, present)
+    use, _ = _wordings(e)
+    absent = e.prompt_finding[use & (e.prompt_kind == "absent")]
     if not use.any():
         return zero_shot.Scores((), np.empty((len(rows), 0))), np.empty(0)
     prompts = (a[use] for a in (e.prompt_embedding, e.prompt_finding, e.prompt_kind))

@@ -6,6 +6,7 @@ a finding (`Pleural Effusion`, or `prob_…`, `logit_…`, `score_…`), or one 
 of their own: 1, 0, empty, and −1 by a rule that the caller names.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +14,15 @@ import numpy as np
 import pandas as pd
 
 from merlin.cohort.tables import TableError, read_ids, read_table, some_rows, why_apart
+from merlin.splits import plain_splits
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".parquet")
 UNCERTAIN = {"missing": np.nan, "positive": 1.0, "negative": 0.0}
 ABOUT = ("patient_id", "site", "split")  # of a study; from the labels' table where scores lack them
 KINDS = ("prob_", "logit_", "score_")
+WORDS = {"true": "1", "yes": "1", "false": "0", "no": "0"}  # labels
+NOTHING = (-1, -9, -99)  # how a score that failed is written among probabilities
+ROUNDED = 1e-6  # beyond 0 and 1, a probability still
 BLANK = ("", "nan", "none", "<na>", "nat", "null", "na", "n/a")
 
 
@@ -59,6 +64,7 @@ def read_scores(
     uncertain: str = "missing",
     mask_nan: bool = False,
     threshold: float | None = None,
+    judged: Iterable[str] = (),
 ) -> ScoreTable:
     """Read a table of scores.
 
@@ -71,9 +77,13 @@ def read_scores(
     uncertain : {"missing", "positive", "negative", "refuse"}
         What a label of −1 means; how many there are is noted.
     mask_nan : bool
-        Leave out the labels of scores that are NaN or missing, and count them, instead of refusing.
+        Leave out the labels of scores that are NaN, missing, or −1, −9, −99 among probabilities, and
+        count them, instead of refusing.
     threshold : float, optional
-        Default: 0.5 where all scores lie in [0, 1], 0 where some are negative. NaN for none yet.
+        Default, by column: 0.5 where scores lie in [0, 1], 0 where they are negative, too. NaN for none
+        yet.
+    judged : iterable of str
+        Findings that another file labels; columns of others are left out where this one has no labels.
 
     Returns
     -------
@@ -87,19 +97,17 @@ def read_scores(
     path, notes = Path(path), []
     table = _read(path, id_column, notes)
     beside = table if labels is None else _read(Path(labels), id_column, notes)
-    stated, problems = _labels(beside, id_column, uncertain, notes, alone=labels is not None)
-    if labels is not None:
-        known = set(beside[id_column])
-        n_lost = int((~table[id_column].isin(known)).sum())
-        if n_lost == len(table):
-            why = why_apart(table[id_column], known) or "spell them alike"
-            raise ValueError(f"{path.name}, {Path(labels).name}: no {id_column} is in both: {why}.")
-        n_more = len(known - set(table[id_column]))
-        if n_lost or n_more:
-            notes.append(
-                f"{n_lost} studies without labels, {n_more} labelled studies without scores"
-            )
-    score, kinds, more = _scores(table, id_column, stated.columns, mask_nan, notes)
+    alone = labels is not None
+    copied = [
+        c for c in table if alone and c in beside and set(table[c]) == set(beside[c])
+    ]  # as Age
+    scored = {c.removeprefix(_kind(c)) for c in table if c not in copied}
+    stated, problems = _labels(beside, id_column, uncertain, notes, scored, alone=alone)
+    if alone:
+        where = f"{path.name}, {Path(labels).name}"
+        notes += _meeting(table[id_column], beside[id_column], f"{where}: {{}} {id_column}")
+    named = stated.columns if len(stated.columns) else [f for f in judged if f in scored]
+    score, kinds, more = _scores(table, id_column, named, mask_nan, notes)
     limits, wrong = _thresholds(score, kinds, threshold, notes)
     about = _about(table, beside, id_column, notes)
     problems += more + wrong + _mixed_patients(about)
@@ -133,6 +141,8 @@ def _read(path, id_column, notes):
         is_comma = table.apply(lambda c: c.str.fullmatch(r"\s*[-+]?\d*,\d+\s*"))
         table = table.mask(is_comma, table.apply(lambda c: c.str.replace(",", ".")))
     table[id_column] = read_ids(table[id_column], where=f"{path.name}, column {id_column}")
+    if "finding" in table:
+        table["finding"] = table["finding"].str.split().str.join(" ")
     keys = [id_column, *(("finding",) if "finding" in table else ())]
     for bad, what in (
         (table[keys].apply(_is_blank).any(axis=1), "empty"),
@@ -150,7 +160,7 @@ def _widened(table, id_column):
     """One row a study and finding → one row a study; `score` of x becomes `score_x`."""
     values = [c for c in ("score", "prob", "logit", "label") if c in table]
     wide = table.pivot(index=id_column, columns="finding", values=values).fillna("")
-    wide.columns = [f"{kind}_{finding.strip()}" for kind, finding in wide.columns]
+    wide.columns = [f"{kind}_{finding}" for kind, finding in wide.columns]
     about = [c for c in ABOUT if c in table]
     return table.groupby(id_column, sort=False)[about].first().join(wide).reset_index()
 
@@ -172,15 +182,49 @@ def _numbers(table, problems):
     return out.astype(float)
 
 
-def _labels(table, id_column, uncertain, notes, *, alone):
-    """Labels by finding, and what is wrong with them; a table of labels alone needs no prefix."""
+def read_labels(
+    path: str | Path, study_id: np.ndarray, scored: Iterable[str], *, id_column: str, uncertain: str
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Labels of some studies out of a table: (f,) findings, (n, f) labels, and notes; as `read_scores`."""
+    path, notes = Path(path), []
+    table = _read(path, id_column, notes)
+    stated, problems = _labels(table, id_column, uncertain, notes, set(scored), alone=True)
+    if problems:
+        raise ValueError(f"{path.name}: row 1 is the header\n  " + "\n  ".join(problems))
+    notes += _meeting(study_id, table[id_column], f"{path.name}: {{}} {id_column}")
+    stated = stated.set_axis(table[id_column]).reindex(study_id)
+    return stated.columns.to_numpy(str), stated.to_numpy(float).reshape(len(study_id), -1), notes
+
+
+def _meeting(ids, labelled, where):
+    """How many studies have no labels, and labels no study; refused where their ids are only spelt apart."""
+    ids, labelled = set(ids), set(labelled)
+    lost, more = ids - labelled, labelled - ids
+    why = why_apart(lost, more)
+    if why or len(lost) == len(ids):
+        met = len(ids & labelled)
+        said = where.format(f"only {met} of {len(ids)}" if met else "no")
+        raise ValueError(f"{said} is in both: {why or 'spell them alike'}.")
+    said = f"{len(lost)} studies without labels, {len(more)} labelled studies without scores"
+    return [said] if lost or more else []
+
+
+def _labels(table, id_column, uncertain, notes, scored, *, alone):
+    """Labels by finding, and what is wrong with those of a score; a table of labels alone needs no prefix."""
     if uncertain not in (*UNCERTAIN, "refuse"):
         raise ValueError(f"uncertain must be refuse, {', '.join(UNCERTAIN)}; got {uncertain!r}")
     columns = [c for c in table if c.startswith("label_") and c != "label_map"]
     if alone and not columns:
-        columns = [c for c in table if c not in (id_column, *ABOUT) and not _is_no_score(table, c)]
+        columns = [c for c in table if c not in (id_column, *ABOUT) and not _is_row_number(c)]
+    text = table[columns].rename(columns=lambda c: c.removeprefix("label_"))
+    text = text.apply(lambda c: c.str.strip().str.lower().map(WORDS).fillna(c))
+    numbers = text.apply(pd.to_numeric, errors="coerce")
+    is_label = numbers.isin((0, 1, -1)) | text.apply(_is_blank)
+    other = [f for f in text if f not in scored and not is_label[f].all()]
+    if other:
+        notes.append(f"{len(other)} columns that are no labels left out: {', '.join(other)}")
     problems = []
-    stated = _numbers(table[columns], problems).rename(columns=lambda c: c.removeprefix("label_"))
+    stated = _numbers(text.drop(columns=other), problems)
     unsure = stated == -1
     n = int(unsure.to_numpy().sum())
     if n and uncertain == "refuse":
@@ -212,10 +256,10 @@ def _is_row_number(name):
 
 def _scores(table, id_column, labelled, mask_nan, notes):
     """Scores by finding, the kind of each ('' without prefix), and what is wrong with them."""
-    columns = [c for c in table if c.startswith(KINDS)]
+    columns = [c for c in table if _kind(c)]
     others = [c for c in table if c not in (id_column, *ABOUT) and not c.startswith("label")]
     columns = columns or [c for c in others if not _is_no_score(table, c)]
-    kind = {c: next((k for k in KINDS if c.startswith(k)), "") for c in columns}
+    kind = {c: _kind(c) for c in columns}
     names = {c: c.removeprefix(kind[c]) for c in columns}
     if len(set(names.values())) < len(names):
         return pd.DataFrame(), [], ["a finding has several columns of scores. Keep one of each."]
@@ -242,6 +286,7 @@ def _scores(table, id_column, labelled, mask_nan, notes):
     problems = [] if columns else ["no column of scores"]
     score = _numbers(table[columns], problems).rename(columns=names)
     score = score.replace([np.inf, -np.inf], np.nan)
+    score = _without_sentinels(score, [kind[c] for c in columns], mask_nan, notes, problems)
     gaps = {f: n for f, n in score.isna().sum().items() if n}
     if gaps and not problems:
         said = ", ".join(f"{f} {n}" for f, n in gaps.items())
@@ -255,6 +300,32 @@ def _scores(table, id_column, labelled, mask_nan, notes):
     return score, [kind[c] for c in columns], problems
 
 
+def _kind(column):
+    return next((k for k in KINDS if column.startswith(k)), "")
+
+
+def _outside(score):
+    return (score < -ROUNDED) | (score > 1 + ROUNDED)
+
+
+def _without_sentinels(score, kinds, mask_nan, notes, problems):
+    """Scores without the −1, −9 or −99 that stand among probabilities for a study that failed."""
+    for f, kind in zip(score, kinds, strict=True):
+        gone, out = score[f].isin(NOTHING), _outside(score[[f]])[f]
+        if kind == "logit_" or not gone.any() or (out & ~gone).any() or out.mean() > 0.5:
+            continue
+        found = ", ".join(f"{v:g}" for v in score.loc[gone, f].unique())
+        said = f"{f}: {found} among probabilities, {some_rows(score.index[gone])}"
+        if mask_nan:
+            notes.append(f"{said}: masked")
+        else:
+            problems.append(
+                f"{said}. A score that failed? Leave it empty, or leave it out with --mask-nan."
+            )
+        score = score.assign(**{f: score[f].mask(gone)})
+    return score
+
+
 def _thresholds(score, kinds, asked, notes):
     """(s,) float: above which a study is called, and what is wrong."""
     if score.empty:
@@ -263,21 +334,24 @@ def _thresholds(score, kinds, asked, notes):
         if not np.isnan(asked):
             notes.append(f"called present above {asked:g}, as asked")
         return np.full(score.shape[1], float(asked)), []
-    kinds = np.array(kinds)
-    low, high = score.min().min(), score.max().max()
-    limits = np.where(kinds == "prob_", 0.5, 0.0)
-    problems, free = [], ~np.isin(kinds, ("prob_", "logit_"))
-    chances = score.loc[:, kinds == "prob_"]
-    if ((chances < 0) | (chances > 1)).any(axis=None):
-        problems.append("prob_ columns hold values outside [0, 1]. Expected probabilities.")
-    if free.any():
-        low, high = score.loc[:, free].min().min(), score.loc[:, free].max().max()
-        limits[free] = 0.5 if low >= 0 else 0.0
-        if low >= 0 and high > 1:
-            problems.append(
-                f"scores from {low:g} to {high:g} are neither probabilities nor logits. Say above what a "
-                "study is called present: --threshold."
-            )
+    limits, problems = np.where(np.array(kinds) == "prob_", 0.5, 0.0), []
+    out, n_out = _outside(score), _outside(score).sum()
+    free = [k not in ("prob_", "logit_") for k in kinds]
+    few = (n_out <= (0.05 * score.notna().sum()).clip(lower=1)) & (score.notna().sum() >= 10)
+    is_logit = (score.min() < -ROUNDED) & ~few
+    for j, (f, kind) in enumerate(zip(score, kinds, strict=True)):
+        if kind == "logit_" or not n_out[f] or (free[j] and is_logit[f]):
+            limits[j] = 0.5 if free[j] and not n_out[f] else limits[j]
+            continue
+        low, high = score[f].min(), score[f].max()
+        if kind == "prob_":
+            what = "prob_ columns hold values outside [0, 1]. Expected probabilities"
+        elif low >= 0 and is_logit[free].any():
+            continue  # of a finding that is nearly always there, among logits
+        else:
+            what = "neither probabilities nor logits. Say above what a study is called: --threshold"
+        rows = some_rows(score.index[out[f]]) if few[f] else f"{n_out[f]} studies"
+        problems.append(f"{f}: {low:g} to {high:g}, outside [0, 1] in {rows}: {what}.")
     for limit in np.unique(limits):
         what = "probabilities" if limit else "logits"
         notes.append(f"{(limits == limit).sum()} findings taken as {what}: present above {limit:g}")
@@ -297,6 +371,8 @@ def _about(table, beside, id_column, notes):
             about[name] = "test" if name == "split" else ""
             if name == "split":
                 notes.append("no column split: every study is judged as test")
+    about["split"], said = plain_splits(about["split"].to_numpy(str))
+    notes += said
     n_loose = int(_is_blank(about["split"]).sum())
     if n_loose:
         notes.append(f"{n_loose} studies have no split and are in none")

@@ -87,13 +87,23 @@ def delong(scores, labels, patient_ids=None):
     Raises
     ------
     ValueError
-        If a class has fewer than two studies (or patients, where they are given), or a score is not
-        finite.
+        If a class has fewer than two studies (or patients, where they are given), a score is not finite, a
+        label is not 1, 0 or NaN, or lengths differ.
     """
     scores = np.asarray(scores, float)
     scores = scores[:, None] if scores.ndim == 1 else scores
     labels = np.asarray(labels, float)
+    if labels.shape != scores.shape[:1] or len(scores) != len(
+        labels if patient_ids is None else patient_ids
+    ):
+        n = "none" if patient_ids is None else len(patient_ids)
+        raise ValueError(
+            f"scores of {len(scores)} studies, labels {labels.shape}, patient_ids {n}: one each"
+        )
     known = ~np.isnan(labels)
+    odd = set(np.unique(labels[known])) - {0.0, 1.0}
+    if odd:
+        raise ValueError(f"labels must be 1, 0 or NaN; found {sorted(odd)[:5]}")
     scores, positive = scores[known], labels[known] == 1
     m, n = int(positive.sum()), int((~positive).sum())
     if min(m, n) < 2:

@@ -28,7 +28,8 @@ class Fit:
     cost : float
         Weighted sum of squares.
     at_bound : str
-        Which bound of the fit an exponent lies on; it is then no estimate. Empty where it is one.
+        Which bound of the fit an exponent or the factor lies on; it is then no estimate. Empty where
+        it is one.
     """
 
     law: str
@@ -84,7 +85,8 @@ def fit(sizes, values, law="power", *, variance=None, n_starts=12):
     Raises
     ------
     ValueError
-        With fewer points than the law has parameters, or sizes that are not positive.
+        With fewer points than the law has parameters, sizes that are not positive, or anything that is
+        not finite.
     """
     sizes, values = np.asarray(sizes, float), np.asarray(values, float)
     if law not in LAWS:
@@ -96,6 +98,14 @@ def fit(sizes, values, law="power", *, variance=None, n_starts=12):
         )
     if (sizes <= 0).any():
         raise ValueError("sizes must be positive")
+    given = dict(sizes=sizes, values=values)
+    given |= {} if variance is None else dict(variance=np.asarray(variance, float))
+    for what, numbers in given.items():
+        if numbers.shape != sizes.shape:
+            raise ValueError(f"{what} {numbers.shape}, sizes {sizes.shape}: expected one for each")
+        if (bad := ~np.isfinite(numbers)).any():
+            where = ", ".join(map(str, np.flatnonzero(bad)))
+            raise ValueError(f"{what} must be finite; not so at position {where}")
     in_logs = bool((values > 0).all())
     weight = np.ones(len(sizes))
     if variance is not None:
@@ -117,6 +127,8 @@ def fit(sizes, values, law="power", *, variance=None, n_starts=12):
     near = 1e-3 * (high - low)
     bound = low if p[1] < low + near else high if p[1] > high - near else None
     said = "" if bound is None else f"exponent {bound:g}"
+    if law == "power" and p[0] < 1e-8:
+        said = "; ".join(t for t in (said, "factor 0") if t)
     return Fit(law, float(a), float(p[1]), float(p[2]), float(2 * best.cost), said)
 
 

@@ -114,6 +114,11 @@ def test_ids_lose_a_spreadsheets_decimals_and_rounded_ones_are_refused():
         (["12"], ["0012"], "zeros"),
         (["ac1"], ["AC1"], "capital"),
         (["AC-1"], ["AC 1"], "hyphens"),
+        (["a.nii.gz", "b.NII"], ["a"], "endings"),
+        (["a.dcm"], ["a.npz"], "endings"),
+        (["/data/a", "/data/b"], ["b"], "folders"),
+        (["d\\\\a.nii.gz"], ["a"], "folders before the name, and its ending"),
+        (["p1/study1", "p2/study1"], ["p3/study1"], ""),  # a name alone is nobody's
         (["1"], ["1", "01"], ""),
         (["1"], ["2"], ""),
     ],

@@ -215,3 +215,19 @@ def test_bertscore_runs_offline_and_likes_equal_texts(monkeypatch):
     )
     assert same == pytest.approx(1, abs=1e-4)
     assert other < 0.95
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t"])
+def test_blank_references_are_no_reports_and_nothing_stated_has_no_macro(blank):
+    texts = np.array([["Ascites."], ["Normal."], ["Ascites."]], object)
+    reference = np.array([["Normal study."], ["Unremarkable."], [blank]], object)
+    table, _ = generation.evaluate(
+        texts, reference, np.array(["p1", "p2", "p3"]), ["abdomen"], NAMES,
+        model="m", split="test", n_resamples=5, seed=0,
+    )  # fmt: skip
+    rows = table.set_index(["label", "metric"])
+    assert set(rows[rows["status"] == "ok"]["n_studies"]) == {2}
+    for label in ("clinical_f1", "clinical_f1_macro"):
+        assert rows.loc[("full report", label), "status"] == "not evaluated"
+        assert "no finding is stated" in rows.loc[("full report", label), "reason"]
+    assert not (rows["status"].eq("ok") & rows["value"].isna()).any()

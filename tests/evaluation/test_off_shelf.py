@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from merlin import cli
-from merlin.embeddings import Embeddings, save_embeddings
+from merlin.embeddings import Embeddings, load_embeddings, save_embeddings
 from merlin.evaluation import external, off_shelf
 from merlin.run import RESULT_COLUMNS
 
@@ -363,3 +363,81 @@ def test_embeddings_and_scores_are_paired_on_their_findings(tmp_path):
     paired = pd.read_csv(tmp_path / "out" / "paired.csv").set_index("metric")
     assert list(paired["task"]) == ["zero-shot findings"] * 3
     assert paired.loc["auroc", "low"] > 0.2
+
+
+def worded(wordings):
+    """Two findings, of whose prompts one is worded otherwise."""
+    e = make(1)
+    two = {n: np.concatenate([getattr(e, n)] * 2) for n in blanks("prompts")}
+    two["prompt_finding"] = np.array(["ascites", "ascites", "effusion", "effusion"])
+    labels = np.repeat(e.finding_labels, 2, axis=1)
+    two |= dict(finding=np.array(["ascites", "effusion"]), finding_labels=labels)
+    return make(1, **two | {"prompt_wording": np.array(wordings)})
+
+
+@pytest.mark.parametrize(
+    ("wordings", "said"),
+    [
+        (["reported"] * 4, ""),
+        (["reported", "reported", "novel", "novel"], "1 findings without .*: effusion \\(novel\\)"),
+        (["a", "a", "b", "b"], "2 findings without .*: ascites \\(a\\), effusion \\(b\\)"),
+        ([""] * 4, "2 findings without"),
+        (["x", "x", "reported", "reported"], "1 findings without .*: ascites \\(x\\)"),
+    ],
+)
+def test_each_finding_is_judged_by_a_wording_that_it_has(tmp_path, wordings, said):
+    found = results_of(tmp_path, ("m", worded(wordings)))
+    for finding in ("ascites", "effusion"):
+        assert found.loc[("m", finding, "f1"), "value"].item() > 0.9
+    reason = found.loc[("m", "macro", "auroc"), "reason"].fillna("").iloc[0]
+    assert found.loc["m"]["reason"].str.contains(said).any() if said else "worded" not in reason
+
+
+def test_labels_of_a_table_judge_an_embeddings_file_too(tmp_path, capsys):
+    e = make(1)
+    table = pd.DataFrame({"study_id": e.study_id, "Age": 50, "ascites": e.finding_labels[:, 0]})
+    table["ascites"] = table["ascites"].map({1: "True", 0: "False"})
+    table.to_csv(tmp_path / "l.csv", index=False)
+    own = results_of(tmp_path, ("m", e))
+    bare = ("m", make(1, **blanks("labels")))
+    found = results_of(tmp_path, bare, labels=tmp_path / "l.csv")
+    key = ("m", "ascites", "auroc")
+    assert found.loc[key, "value"].item() == own.loc[key, "value"].item()
+    assert "m: labels from --labels" in capsys.readouterr().out
+    table.rename(columns={"study_id": "Study"}).to_csv(tmp_path / "l.csv", index=False)
+    again = results_of(tmp_path, bare, labels=tmp_path / "l.csv", id="Study")
+    assert again.loc[key, "value"].item() == own.loc[key, "value"].item()
+    table["study_id"] += ".nii.gz"
+    table.to_csv(tmp_path / "l.csv", index=False)
+    ask = ["evaluate", str(tmp_path / "m.npz"), "--out", str(tmp_path / "o")]
+    assert cli.main([*ask, "--labels", str(tmp_path / "l.csv")]) == 2
+    assert "they differ by endings" in capsys.readouterr().err
+
+
+def test_options_that_embeddings_have_no_use_for_are_said(tmp_path, capsys):
+    results_of(tmp_path, ("m", make(1)), threshold=0.3)
+    assert "--threshold 0.3 is for tables of scores; not used here" in capsys.readouterr().out
+    ask = ["evaluate", str(tmp_path / "m.npz"), "--out", str(tmp_path / "o"), "--id", "Name"]
+    assert cli.main(ask) == 2
+    assert "--id Name names a column of a table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("length", [1e-200, 1e-40, 3.0, 1e30, 1e200])
+def test_vectors_of_any_length_are_normalised_before_they_are_cast(tmp_path, length):
+    e = make(1)
+    save_embeddings(tmp_path / "m.npz", e)
+    arrays = dict(np.load(tmp_path / "m.npz"))
+    for name in ("image", "findings", "prompt_embedding"):
+        arrays[name] = arrays[name].astype(float) * length
+    np.savez(tmp_path / "long.npz", **arrays)
+    found = load_embeddings(tmp_path / "long.npz")
+    assert found.image.dtype == np.float32
+    np.testing.assert_allclose(found.image, e.image, atol=1e-6)
+    np.testing.assert_allclose(found.prompt_embedding, e.prompt_embedding, atol=1e-6)
+
+
+def test_splits_of_an_embeddings_file_go_by_our_names(tmp_path, capsys):
+    split = np.repeat(["VAL", "validation", "Test"], [20, 20, 40])
+    found = results_of(tmp_path, ("m", make(1, split=split)), threshold="validation")
+    assert found.loc[("m", "ascites", "auroc"), "n_studies"].item() == 40
+    assert "split: Test as test, VAL as val, validation as val" in capsys.readouterr().out

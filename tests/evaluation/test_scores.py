@@ -216,3 +216,171 @@ def test_scores_without_any_labels_are_not_judged(tmp_path, table, capsys):
     table.drop(columns=LABELS).to_csv(tmp_path / "s.csv", index=False)
     assert evaluate(tmp_path, tmp_path / "s.csv") == (2, None)
     assert "nothing can be judged" in capsys.readouterr().err
+
+
+def stray(t, column, value, n=1):
+    return t.assign(**{column: [value] * n + list(t[column][n:])})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.assign(Age=-3.5),  # nobody labels it
+        lambda t: t.assign(fold=[-1, 2] * 30),
+        lambda t: stray(t, FINDINGS[1], -1e-9),
+        lambda t: stray(t, FINDINGS[0], 1.0000001),
+    ],
+)
+def test_one_stray_column_or_digit_makes_no_logits_of_probabilities(tmp_path, table, change):
+    change(table).to_csv(tmp_path / "s.csv", index=False)
+    found = read_scores(tmp_path / "s.csv")
+    assert found.threshold.tolist() == [0.5, 0.5]
+    assert list(found.score_finding) == FINDINGS
+
+
+@pytest.mark.parametrize("value", [-1, -9, -99])
+def test_sentinels_among_probabilities_are_named_and_masked_on_request(tmp_path, table, value):
+    stray(table, FINDINGS[1], value, 2).to_csv(tmp_path / "s.csv", index=False)
+    with pytest.raises(ValueError, match=rf"Lung Opacity: {value} among .*rows 2, 3"):
+        read_scores(tmp_path / "s.csv")
+    found = read_scores(tmp_path / "s.csv", mask_nan=True)
+    assert found.threshold.tolist() == [0.5, 0.5]
+    assert np.isnan(found.score[:2, 1]).all()
+    assert np.isfinite(found.score[2:]).all()
+    assert any("Lung Opacity" in n and "masked" in n for n in found.meta["notes"])
+
+
+@pytest.mark.parametrize("value", [-0.3, 1.7, -2])
+def test_a_stray_value_among_probabilities_is_named_with_its_row(tmp_path, table, value):
+    stray(table, FINDINGS[1], value).to_csv(tmp_path / "s.csv", index=False)
+    with pytest.raises(ValueError, match=r"Lung Opacity: .*row 2: neither probabilities nor"):
+        read_scores(tmp_path / "s.csv")
+
+
+def test_each_column_has_its_own_threshold(tmp_path, table, truth):
+    table[FINDINGS[1]] = truth[1][:, 1]
+    table.to_csv(tmp_path / "s.csv", index=False)
+    assert read_scores(tmp_path / "s.csv").threshold.tolist() == [0.5, 0.0]
+    table[FINDINGS[0]] = truth[1][:, 0] + 10  # a logit of what is nearly always there
+    table.to_csv(tmp_path / "s.csv", index=False)
+    assert read_scores(tmp_path / "s.csv").threshold.tolist() == [0.0, 0.0]
+
+
+def test_columns_that_only_another_file_could_label_are_left_out(tmp_path, table, capsys):
+    table.to_csv(tmp_path / "a.csv", index=False)
+    table.drop(columns=LABELS).assign(age=60, gap=np.nan).to_csv(tmp_path / "b.csv", index=False)
+    for files in (("a.csv", "b.csv"), ("b.csv", "a.csv")):
+        code, found = evaluate(tmp_path, *(tmp_path / f for f in files), overwrite=True)
+        assert code == 0
+        assert found.groupby(["label", "metric"])["value"].nunique().max() == 1
+        assert "b: 2 columns left out: age, gap" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "why"),
+    [
+        (lambda i: f"{i:03d}", lambda i: str(i + 60), "zeros at the front"),  # alike from 100
+        (lambda i: f"v{i}.nii.gz", lambda i: f"v{i}", "endings"),
+        (lambda i: f"v{i}", lambda i: f"v{i}" + ".NPZ" * (i > 9), "endings"),
+        (lambda i: f"/data/valid/v{i}", lambda i: f"v{i}", "folders"),
+        (lambda i: f"d\\v{i}.dcm", lambda i: f"v{i}", "folders before the name, and its ending"),
+    ],
+)
+def test_ids_that_are_alike_in_part_only_are_refused(tmp_path, table, ours, theirs, why):
+    start = 60 if "zeros" in why else 0
+    wide = table.drop(columns=LABELS).assign(study_id=[ours(i + start) for i in range(60)])
+    wide.to_csv(tmp_path / "s.csv", index=False)
+    beside = table.assign(study_id=[theirs(i) for i in range(60)])
+    beside.to_csv(tmp_path / "l.csv", index=False)
+    with pytest.raises(ValueError, match=f"study_id is in both: they differ by {why}"):
+        read_scores(tmp_path / "s.csv", labels=tmp_path / "l.csv")
+
+
+def test_ids_that_are_alike_in_part_only_are_refused_between_files(tmp_path, table, capsys):
+    table.assign(study_id=[f"{i + 60:03d}" for i in range(60)]).to_csv(tmp_path / "a.csv")
+    table.assign(study_id=[str(i + 60) for i in range(60)]).to_csv(tmp_path / "b.csv")
+    code, found = evaluate(tmp_path, tmp_path / "a.csv", tmp_path / "b.csv")
+    assert (code, found) == (2, None)  # nothing is left to compare
+    assert (
+        "20 of the first file's 60 studies are in b: they differ by zeros"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_public_csv_of_labels_is_read_with_its_other_columns(tmp_path, table, truth):
+    paths = [f"CheXpert-v1.0/valid/patient{i:05d}/study1/view1_frontal.jpg" for i in range(60)]
+    table.drop(columns=LABELS).assign(study_id=paths).to_csv(tmp_path / "s.csv", index=False)
+    more = pd.DataFrame({"study_id": paths, "Sex": "Male", "Age": range(60), "AP/PA": ""})
+    more[FINDINGS] = truth[0]
+    more["Hernia"] = 1.0
+    more.to_csv(tmp_path / "l.csv", index=False)
+    found = read_scores(tmp_path / "s.csv", labels=tmp_path / "l.csv")
+    kept = [list(found.finding).index(f) for f in FINDINGS]
+    np.testing.assert_array_equal(found.finding_labels[:, kept], truth[0])
+    assert "2 columns that are no labels left out: Sex, Age" in found.meta["notes"]
+    both = table.drop(columns=LABELS).assign(study_id=paths, Sex="Male", Age=range(60))
+    both.to_csv(tmp_path / "s.csv", index=False)
+    again = read_scores(tmp_path / "s.csv", labels=tmp_path / "l.csv")
+    assert list(again.score_finding) == FINDINGS
+    more[FINDINGS[0]] = 7
+    more.to_csv(tmp_path / "l.csv", index=False)
+    with pytest.raises(ValueError, match=r"label of Pleural Effusion: 7"):
+        read_scores(tmp_path / "s.csv", labels=tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize(
+    "words", [("True", "False"), ("yes", "no"), ("TRUE", "FALSE"), (True, False)]
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_labels_in_words_are_read(tmp_path, table, truth, words, kind):
+    known = np.nan_to_num(truth[0])
+    for j, name in enumerate(LABELS):
+        table[name] = np.where(known[:, j] == 1, *words)
+    write = dict(csv=table.to_csv, parquet=table.set_index("study_id").to_parquet)[kind]
+    write(tmp_path / f"S.{kind.upper()}")
+    np.testing.assert_array_equal(read_scores(tmp_path / f"S.{kind.upper()}").finding_labels, known)
+
+
+@pytest.mark.parametrize("name", ["S.CSV", "s.csv.gz", "s.Parquet"])
+def test_endings_in_any_case_and_splits_by_other_names(tmp_path, table, name, capsys):
+    split = ["Test"] * 20 + ["VAL"] * 20 + ["validation"] * 20
+    table = table.assign(split=split)
+    path = tmp_path / name
+    table.to_parquet(path) if "arq" in name else table.to_csv(path, index=False)
+    code, found = evaluate(tmp_path, path)
+    assert code == 0
+    assert found.loc[found.metric == "auroc", "n_studies"].max() == 20
+    assert "split: Test as test, VAL as val, validation as val" in capsys.readouterr().out
+    assert evaluate(tmp_path, path, split="VAL", overwrite=True)[0] == 0
+
+
+def test_blanks_about_a_findings_name_make_no_other_finding(tmp_path, table):
+    long = table.melt(["study_id"], FINDINGS, "finding", "prob")
+    long.loc[::7, "finding"] += " "
+    long.to_csv(tmp_path / "s.csv", index=False)
+    assert sorted(read_scores(tmp_path / "s.csv").score_finding) == sorted(FINDINGS)
+    again = long[long["study_id"] == "0003"].assign(finding=lambda t: t["finding"] + "  ")
+    pd.concat([long, again]).to_csv(tmp_path / "s.csv", index=False)
+    with pytest.raises(ValueError, match="study_id and finding more than once"):
+        read_scores(tmp_path / "s.csv")
+
+
+def test_labels_that_contradict_the_first_files_are_counted(tmp_path, table, capsys):
+    table.to_csv(tmp_path / "a.csv", index=False)
+    other = table.copy()
+    other.loc[10:12, LABELS] = 1 - other.loc[10:12, LABELS]
+    other.to_csv(tmp_path / "b.csv", index=False)
+    code, found = evaluate(tmp_path, tmp_path / "a.csv", tmp_path / "b.csv")
+    assert code == 0
+    said = found[found["label"] == "macro"].set_index("model")["reason"]
+    assert said["b"].str.contains("6 labels contradict").any()
+    assert not said["a"].fillna("").str.contains("contradict").any()
+
+
+@pytest.mark.parametrize("asked", ["nan", "inf", "-inf", "NaN"])
+def test_thresholds_that_are_no_number_are_refused(tmp_path, table, asked, capsys):
+    table.to_csv(tmp_path / "s.csv", index=False)
+    path = str(tmp_path / "s.csv")
+    ask = ["evaluate", path, "--out", str(tmp_path / "o"), f"--threshold={asked}"]
+    assert cli.main(ask) == 2
+    assert "expected a finite number, or validation" in capsys.readouterr().err

@@ -149,3 +149,22 @@ def test_adjusted_p_values_keep_what_is_missing():
     np.testing.assert_allclose(comparisons.adjust(p, "bh")[~np.isnan(p)], expected)
     with pytest.raises(ValueError, match="method must be"):
         comparisons.adjust(p, "bonferroni")
+
+
+@pytest.mark.parametrize("odd", [2, -1, 0.5])
+def test_delong_refuses_labels_that_are_none(odd):
+    with pytest.raises(ValueError, match=f"labels must be 1, 0 or NaN; found .*{odd:g}"):
+        comparisons.delong(np.arange(6.0), [0, 0, 1, 1, odd, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "patients"),
+    [
+        (range(5), [0, 0, 1, 1], None),
+        (range(4), [0, 0, 1, 1], [1, 2, 3]),
+        (range(4), [[0], [1]], None),
+    ],
+)
+def test_delong_refuses_lengths_that_differ(scores, labels, patients):
+    with pytest.raises(ValueError, match=f"scores of {len(scores)} studies, labels .*one each"):
+        comparisons.delong(np.array(scores, float), labels, patients)

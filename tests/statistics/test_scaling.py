@@ -111,3 +111,18 @@ def test_an_exponent_on_its_bound_says_so(values):
     found = scaling.fit(SIZES, values, "offset")
     assert found.at_bound in ("exponent 0.001", "exponent 3")
     assert scaling.fit(SIZES, 0.9 - 2.0 * SIZES**-0.5, "offset").at_bound == ""
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("what", ["sizes", "values", "variance"])
+@pytest.mark.parametrize("law", scaling.LAWS)
+def test_what_is_not_finite_is_refused_in_words(law, what, bad):
+    given = {n: np.array([1.0, 2, 4, 8]) for n in ("sizes", "values", "variance")}
+    given[what][2] = bad
+    with pytest.raises(ValueError, match=f"{what} must be (finite|positive)"):
+        scaling.fit(given["sizes"], given["values"], law, variance=given["variance"])
+
+
+def test_a_factor_on_its_bound_says_so():
+    found = scaling.fit([1, 2, 4, 8, 16], [-0.5, -0.4, -0.3, -0.2, -0.1])
+    assert "factor 0" in found.at_bound
