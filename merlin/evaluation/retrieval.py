@@ -45,7 +45,8 @@ def rank_counts(
     out = np.empty((2, len(query)), int)
     for start in range(0, len(query), chunk):
         part = slice(start, start + chunk)
-        near = query[part] @ candidate.T
+        with threadpool_limits(1, "blas"):  # shared threads wait for a core that a neighbour keeps
+            near = query[part] @ candidate.T
         # Read off the same product: a separate dot product may differ in the last bit.
         own = near[np.arange(len(near)), np.arange(start, start + len(near))][:, None]
         out[:, part] = _beats(near, own, group[part, None] != group[None])
@@ -99,7 +100,6 @@ def drawn_recall(query, candidate, group, pool, ranks, *, n_draws, seed):
     for d in range(n_draws):
         order = np.random.default_rng([seed, 6, d]).permutation(n)[: n // pool * pool]
         parts = order.reshape(-1, pool)
-        # One product a pool is too small to share: threads would wait for each other at each.
         with threadpool_limits(1, "blas"):
             near = query[parts] @ candidate[parts].transpose(0, 2, 1)  # (pools, pool, pool)
         own = np.diagonal(near, axis1=1, axis2=2)[..., None]
