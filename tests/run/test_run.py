@@ -396,8 +396,8 @@ def test_provenance_says_where_a_figure_came_from(tmp_path):
 
 def test_folders_of_a_users_paths_stay_at_home_however_deep():
     given = {
-        "a": "/home/somebody/x.csv", "b": ["~/y.csv", {"c": "../z.csv"}], "d": Path("/q/w.npz"),
-        "e": "plain/words stay", "f": 3, "/home/somebody/key": None,
+        "a": "/mnt/somebody/x.csv", "b": ["~/y.csv", {"c": "../z.csv"}], "d": Path("/q/w.npz"),
+        "e": "plain/words stay", "f": 3, "/mnt/somebody/key": None,
     }  # fmt: skip
     assert run._without_folders(given) == {
         "a": "x.csv", "b": ["y.csv", {"c": "z.csv"}], "d": "w.npz", "e": "plain/words stay", "f": 3,
