@@ -19,7 +19,6 @@ import torch
 from tqdm import tqdm
 
 import merlin
-from merlin.cohort.tree import shown
 from merlin.embeddings import Embeddings, encode_prompts, save_embeddings
 from merlin.ingest.preprocess import PREPROCESS_VERSION, Grid, load_input
 from merlin.ingest.volume import (
@@ -32,6 +31,7 @@ from merlin.ingest.volume import (
 )
 from merlin.run import atomic, file_hash, fingerprint, write_csv
 from merlin.training.checkpoint import load_weights
+from merlin.words import shown
 
 PHANTOM_WARNING = (
     "These weights were trained on synthetic phantoms. Scores on a real scan test the software; they "

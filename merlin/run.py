@@ -34,6 +34,8 @@ from types import SimpleNamespace
 import numpy as np
 import yaml
 
+from merlin.words import NAME
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 PROFILES = NOTEBOOKS / "profiles"
@@ -64,7 +66,6 @@ RESULT_COLUMNS = (
 # Parameters that are paths.
 PATHS = {"folder", "patients", "icd", "weights", "phecodes", "code_map", "text_folder", "lm_folder",
          "weights_2d", "totalsegmentator", "real_ct", "real_labels"}  # fmt: skip
-NAME = re.compile(r"\w[\w.-]*")  # of profiles and arms: they become file names and words of a shell
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
 _started = time.time()

@@ -20,7 +20,7 @@ from merlin.cohort.tables import (
     read_table,
     some_rows,
 )
-from merlin.cohort.tree import shown
+from merlin.words import shown
 
 NO_CODES = pd.DataFrame(columns=["patient_id", "study_id", "date", "vocabulary", "code"], dtype=str)
 # What a column may be called, beside our own name for it; compared without case and signs.

@@ -13,7 +13,7 @@ import pandera.pandas as pa
 from merlin.cohort.ehr import DISEASES
 from merlin.cohort.findings import NAMES
 from merlin.cohort.tables import TableError, read_ids, read_table, some_rows
-from merlin.cohort.tree import names_a_file
+from merlin.words import names_a_file
 
 LABELS = tuple(f"label_{name}" for name in NAMES)
 FIVE_YEAR = tuple(f"five_year_{name}" for name in DISEASES)

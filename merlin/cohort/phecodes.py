@@ -16,7 +16,7 @@ import pandas as pd
 
 from merlin.cohort.codes import coded, doubtful_icd9, plain_icd, vocabulary
 from merlin.cohort.tables import TableError, read_table, some_rows, why_apart
-from merlin.cohort.tree import shown
+from merlin.words import shown
 
 DATA = Path(__file__).parent / "data"
 LEAST_MAPPED = 0.5  # of the codes; with fewer, map and codes do not belong together

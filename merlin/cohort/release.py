@@ -32,8 +32,9 @@ from merlin.cohort.tables import (
     read_table,
     why_apart,
 )
-from merlin.cohort.tree import names_a_file, walk
+from merlin.cohort.tree import walk
 from merlin.run import mark_synthetic
+from merlin.words import names_a_file
 
 VOLUMES = "merlin_data"
 REPORTS = "reports_final.xlsx"

@@ -26,8 +26,8 @@ from tqdm import tqdm
 from merlin.cohort import anatomy
 from merlin.cohort.manifest import SPLITS
 from merlin.cohort.tables import plain, read_ages, read_ids, read_sexes, read_table
-from merlin.cohort.tree import shown
 from merlin.run import end_with_parent, fingerprint
+from merlin.words import shown
 
 GRID_TOL_VOXEL = 0.25  # how far a mask's voxel may lie from the CT's: affines are rounded
 # Structures of several masks; all others go by their own name.

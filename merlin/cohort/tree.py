@@ -97,23 +97,3 @@ def _nobodys(entry: Path) -> str:
     if entry.name.startswith("."):
         return "hidden files"
     return "files of a CD or system" if entry.name.lower() in _SYSTEM else ""
-
-
-def names_a_file(text: str) -> bool:
-    """Whether an id can be the name of a file in the folder that is meant, and in no other."""
-    return (
-        0 < len(text) <= 200
-        and text not in (".", "..")
-        and text.isprintable()
-        and not set(text) & set("/\\")
-    )
-
-
-def shown(text: object) -> str:
-    r"""A path or a name as any terminal, table and log can hold it.
-
-    Bytes of a file name that are no UTF-8, and characters that steer a terminal, are escaped
-    (`\xe9`, `\x1b`).
-    """
-    raw = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw)

@@ -27,7 +27,8 @@ from pathlib import Path
 import pandas as pd
 
 from merlin.cohort.tables import TableError, read_ids, read_table, some_rows, why_apart
-from merlin.cohort.tree import shown, walk
+from merlin.cohort.tree import walk
+from merlin.words import shown
 
 # By the end of a part's name; the first of a patient's splits is kept.
 SPLITS = {"test": "test", "validation": "val", "training": "train"}

@@ -19,9 +19,10 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from merlin.cohort.tree import Tree, shown, walk
+from merlin.cohort.tree import Tree, walk
 from merlin.ingest.dicom_pixels import damaged, read_file, refusal, short
 from merlin.ingest.volume import UnreadableScan, is_machines
+from merlin.words import shown
 
 AXIAL_COSINE = 0.8  # slice normal against the body axis: gantries tilt by up to 30 degrees
 

@@ -9,7 +9,6 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from merlin.cohort.tree import shown
 from merlin.ingest.volume import (
     FILL_HU,
     UnreadableScan,
@@ -17,6 +16,7 @@ from merlin.ingest.volume import (
     is_machines,
     smallest_lossless,
 )
+from merlin.words import shown
 
 if TYPE_CHECKING:
     from merlin.ingest.dicom import Slice

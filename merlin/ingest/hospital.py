@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from merlin.cohort.codes import NO_CODES
 from merlin.cohort.tables import SEXES, TableError, read_ages, read_dates, read_ids, why_apart
-from merlin.cohort.tree import shown, walk
+from merlin.cohort.tree import walk
 from merlin.ingest import dicom, dicom_pixels
 from merlin.ingest.names import (
     OTHER_NUMBER,
@@ -56,6 +56,7 @@ from merlin.ingest.persons import (
     words_said,
 )  # fmt: skip
 from merlin.ingest.volume import UnreadableScan, is_machines, load_volume
+from merlin.words import shown
 
 TAGS = ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
         "PatientAge", "AccessionNumber", "StudyDate", "Manufacturer")  # fmt: skip

@@ -17,11 +17,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from merlin.cohort.tree import shown, walk
+from merlin.cohort.tree import walk
 from merlin.ingest.nifti import read_geometry
 from merlin.ingest.preprocess import Grid, load_input
 from merlin.ingest.volume import UnreadableScan, refusing
 from merlin.run import end_with_parent
+from merlin.words import shown
 
 COLUMNS = (
     "study_id", "status", "reason", "orientation", "spacing_r_mm", "spacing_a_mm", "spacing_s_mm",

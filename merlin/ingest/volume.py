@@ -26,7 +26,8 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from merlin.cohort.tree import shown, walk
+from merlin.cohort.tree import walk
+from merlin.words import shown
 
 if TYPE_CHECKING:
     from merlin.ingest.dicom import Series

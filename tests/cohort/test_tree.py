@@ -1,8 +1,6 @@
 """Which files a folder holds."""
 
-import os
-
-from merlin.cohort.tree import shown, walk
+from merlin.cohort.tree import walk
 
 
 def _write(path, text="x"):
@@ -43,9 +41,3 @@ def test_a_link_into_the_folder_itself_is_entered(tmp_path):
     found = walk(tmp_path / "data")
     assert [p.name for p in found.files] == ["1"]
     assert not found.outside
-
-
-def test_names_of_any_bytes_can_be_shown(tmp_path):
-    name = os.fsdecode(b"caf\xe9\x1b[31m")
-    assert shown(tmp_path / name).endswith(r"caf\xe9\x1b[31m")
-    assert shown("Müller") == "Müller"

@@ -1,0 +1,78 @@
+r"""What a stranger's word may become: names and texts of files pass here before they go anywhere.
+
+A word that a file brought (an id, a finding's or phecode's name, text of a header, a path) is data. Where
+it becomes something that a machine acts on, one function here says what is allowed:
+
+=================  ====================================================================================
+a file's name      `names_a_file` asks; the reader refuses what it denies, with row and mend
+a word of a shell  `NAME`, for profiles and arms; anything else reaches a shell as a variable's value
+a line             `shown`: terminal, message, log; what steers a terminal is escaped
+Markdown, HTML     `as_text`: no tag, link, picture or formula comes of it
+a table's cell     `as_cell`: no formula comes of it; `from_cell` gives the word back
+=================  ====================================================================================
+"""
+
+import re
+
+NAME = re.compile(r"\w[\w.-]*")  # of profiles and arms: they become file names and words of a shell
+_FORMULA = "=+-@\t\r\n＝＋－＠"  # with the wide signs, which spreadsheets read too
+_WIDE = str.maketrans({"$": "＄", "\\": "＼"})
+
+
+def names_a_file(text: str) -> bool:
+    """Whether an id can be the name of a file in the folder that is meant, and in no other."""
+    return (
+        text not in ("", ".", "..")
+        and text.isprintable()
+        and len(text.encode()) <= 200
+        and not set(text) & set("/\\")
+    )
+
+
+def shown(text: object, most: int | None = None) -> str:
+    r"""A path or a name as any terminal, message and log can hold it, in one line.
+
+    Bytes of a file name that are no UTF-8, and characters that steer a terminal or turn its direction,
+    are escaped (`\xe9`, `\x1b`, `\n`).
+
+    Parameters
+    ----------
+    text : object
+    most : int, optional
+        Characters to keep; an ellipsis stands for the rest.
+    """
+    raw = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if most is not None and len(raw) > most:
+        raw = f"{raw[:most]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw)
+
+
+def as_text(text: object, most: int | None = None) -> str:
+    """A name for Markdown or HTML that shows its letters and does nothing.
+
+    Every sign that could open a tag, link, picture, list, heading, emphasis or table is an entity;
+    a dollar or backslash, which a formula's renderer looks for after Markdown, becomes the wide sign.
+    """
+    plain = shown(text, most).strip().translate(_WIDE)
+    return "".join(c if c.isalnum() or c == " " or ord(c) > 127 else f"&#{ord(c)};" for c in plain)
+
+
+def as_cell(value: object) -> object:
+    """A value for a cell of a CSV: text that a spreadsheet would compute begins with an apostrophe.
+
+    Numbers, also written as text, stay as they are.
+    """
+    if not isinstance(value, str) or not value.lstrip(" ").startswith(tuple(_FORMULA)):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def from_cell(value: object) -> object:
+    """The value that `as_cell` wrote."""
+    if isinstance(value, str) and value[:1] == "'" and as_cell(value[1:]) == value:
+        return value[1:]
+    return value

@@ -1,0 +1,127 @@
+"""What a stranger's word may become, and what it may not."""
+
+import re
+from html import unescape
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
+
+from merlin.words import NAME, as_cell, as_text, from_cell, names_a_file, shown
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "<script>alert(1)</script>",
+    "[see](javascript:alert(1))",
+    "![](../../../../etc/passwd)",
+    "https://evil.example/x",
+    "<javascript:alert(1)>",
+    "$\\href{javascript:alert(1)}{x}$",
+    "\\(x\\)",
+    "`code` **bold** __u__ ~~s~~",
+    "# heading",
+    "- list",
+    "1. list",
+    "|a|b|\n|-|-|\n|1|2|",
+    "&lt;b&gt; &#60;b&#62;",
+    "[x]: javascript:alert(1)",
+    "a\n\n<b>b</b>",
+    "    indented",
+]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "../../precious",
+        "/etc/passwd",
+        "a\\b",
+        "..",
+        ".",
+        "",
+        "a\0b",
+        "a\nb",
+        "x" * 201,
+        "検" * 80,
+        "\u202egpj.exe",
+    ],
+)
+def test_a_path_is_no_file_name(word):
+    assert not names_a_file(word)
+
+
+@pytest.mark.parametrize("word", ["AC421cb5e", "study 7", "Müller-3", "s0001.a", "検査1"])
+def test_an_id_is_a_file_name(word):
+    assert names_a_file(word)
+
+
+@pytest.mark.parametrize(
+    "word", ["a b", "a;b", "$(id)", "`id`", "a/b", "-rf", ".hid", "a\n", "a'b", 'a"b', "a{b}", "a*"]
+)
+def test_a_word_of_a_shell_is_plain(word):
+    assert not NAME.fullmatch(word)
+
+
+@given(WORDS)
+def test_a_shown_word_steers_no_terminal(word):
+    line = shown(word)
+    assert line.isprintable()
+    assert len(line.splitlines()) <= 1
+
+
+def test_long_words_are_cut_where_asked():
+    assert shown("a" * 50, 10) == "a" * 10 + "…"
+    assert shown("\udce9") == r"\xe9"
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_hostile_words_show_their_letters_in_markdown_and_do_nothing(word):
+    page = markdown2html_mistune(f"Of {as_text(word)}, n = 3.")
+    assert re.findall(r"<(/?\w+)", page) == ["p", "/p"]
+    assert "Of " in page
+    seen = unescape(re.sub(r"</?p>", "", page)).strip()
+    assert seen == f"Of {shown(word).strip().replace('$', '＄').replace(chr(92), '＼')}, n = 3."
+    assert markdown2html_mistune(as_text(word)).count("<") == 2 * bool(word.strip())
+
+
+@given(WORDS.filter(str.strip))
+def test_any_word_is_text_alone_in_markdown(word):
+    assert set(re.findall(r"<(/?\w+)", markdown2html_mistune(f"x {as_text(word)} y"))) == {
+        "p",
+        "/p",
+    }
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "=1+1",
+        "+1+1",
+        "-2+3",
+        "@SUM(A1)",
+        '=HYPERLINK("http://x")',
+        "\t=1",
+        "\r=1",
+        " =1+1",
+        "＝1+1",
+        "-a",
+    ],
+)
+def test_formulas_are_text_in_a_cell(word):
+    assert as_cell(word) == "'" + word
+    assert from_cell(as_cell(word)) == word
+
+
+@pytest.mark.parametrize(
+    "value", [-1.5, "-1.5", "+3e-4", "-inf", None, 7, "a=b", "'quoted", "", "No mass."]
+)
+def test_other_cells_stay_as_they_are(value):
+    assert as_cell(value) is value
+    assert from_cell(value) is value
+
+
+@given(WORDS.filter(lambda w: not w.startswith("'")))
+def test_a_cell_gives_its_word_back(word):
+    assert from_cell(as_cell(word)) == word
