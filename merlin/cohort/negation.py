@@ -73,6 +73,7 @@ _STATE = rf"(?:is|are|remains?|appears?) (?:also |again |now |still )*(?:enlarge
 _WORDS = r"(?:(?!(?:and|or|nor|no|not|without)\b)[\w-]+ ){1,8}"
 _OWN_CLAUSE = _pattern(
     rf"^,\s*(?:and )?{_WORDS}{_STATE}present|noted|seen|observed|evident)\b"
+    rf"|^,\s*and (?:the|his|her) {_WORDS}(?:is|are|was|were|has|have|had)\b"
     rf"|^and (?:the|a|an|left|right|both|bilateral) {_WORDS}{_STATE}present|noted|seen|observed)\b"
     rf"|^(?:,\s*)?(?:and )?(?:the|an?|left|right) {_WORDS}(?:contains?|measures?|shows?|has|have) (?!no\b)"
     rf"|^and {_WORDS}(?:{_STATE}evident)|is (?:also |now |still )*present|is again \w+)\b"
@@ -99,6 +100,9 @@ _NOW = _pattern(  # a past finding of which the present is told as well
 _MIXED = _pattern(
     rf"^.*?(?:,|;|\bbut|\band)\s*(?:an? )?{_DEGREE}\b(?! or)"
 )  # none right, small left
+_QUALIFIED = _pattern(
+    r"\b(?:with|involving|measuring|extending|showing|containing|grade|score|\d+)\b"
+)
 _JOINT = re.compile(r",(?:\s*and\b)?|\band\b")
 _NEXT_TO = re.compile(r"\s*(?:(?!and\b|or\b)[\w-]+\s+){0,4}")
 _NEW_CLAUSE = re.compile(r"\b(?:is|are|remains?|appears?)\b")
@@ -168,8 +172,9 @@ def statement(sentence: str, start: int, end: int) -> Statement:
     Statement
     """
     left, right = _triggers(sentence, "left"), _triggers(sentence, "right")
-    if any(kind in ("before", "near") for b, e, kind in left if start <= b and e <= end):
-        return Statement("absent")  # "no acute distress" as a phrase
+    inside = [(b, e, kind) for b, e, kind in left if start <= b and e <= end]
+    if any(kind in ("before", "near") and sentence[e - 1] != "-" for b, e, kind in inside):
+        return Statement("absent")  # "no acute distress" as a phrase, no "non-Hodgkin lymphoma"
     if any(kind == "pseudo" and _is_denial(sentence, start, end, b, e) for b, e, kind in left):
         return Statement("absent")
     left = [t for t in left if t[1] <= start]
@@ -219,7 +224,7 @@ def _triggers(sentence, side):
 
 def _from_left(sentence, start, end, triggers):
     """Polarity by what comes before the phrase, or None; the nearest trigger first."""
-    after, through, polarity = sentence[end:], start, None
+    after, through, polarity, is_purpose = sentence[end:], start, None, False
     for begin, stop, kind in reversed(triggers):
         between = sentence[stop:through]
         if kind in ("stop", "closed", "stop_before") or len(between) > REACH:
@@ -229,12 +234,14 @@ def _from_left(sentence, start, end, triggers):
                 return "absent"
         if kind in ("near", "pseudo", "past", "relative"):
             continue
-        if _is_over(between, after, sentence[through:]):
+        if not is_purpose and _is_over(between, after, sentence[through:]):
             break
         if kind.startswith("open"):
             return "uncertain"
         if kind == "before":  # but "no free air, consistent with ..." denies nothing behind
-            return polarity if through < start and "," in between else "absent"
+            is_broken = through < start and "," in between and not is_purpose
+            return polarity if is_broken else "absent"
+        is_purpose = sentence[:begin].endswith(" to ")  # "no defects in A, B or C to suggest ..."
         polarity = "uncertain" if kind == "doubtful_evidence" else polarity
         through = begin
     return polarity
@@ -270,9 +277,10 @@ def _is_over(between, after, rest):
         if _OWN_CLAUSE.match(between[joints[-1] :] + rest[:200]):
             return True
     last = between.rfind(",")
-    if last < 0 or re.match(r",\s*(?:and\s+)?(?:or|nor)\b", between[last:]):
+    if last < 0 or re.search(r"\b(?:or|nor)\b", between[last:]):
         return False
-    if _NEW_NOUN.match(between[last:]) and not _GOES_ON.match(after):
+    is_new = _NEW_NOUN.match(between[last:]) or between[:last].endswith(")")
+    if is_new and not _GOES_ON.match(after):
         return True
     return bool(_STANDS.match(after))
 
@@ -290,6 +298,8 @@ def _from_right(sentence, start, end, triggers):
             return "uncertain"
         if "," in gap or " and " in gap:  # a list, unless its first part has been stated
             if _ASSERTED.search(sentence[:start]) or _VERB.search(sentence[start:end]):
+                return None
+            if _QUALIFIED.search(gap.rpartition(",")[0]):
                 return None
         if kind == "near" and gap.strip(" ,"):
             return None
