@@ -14,6 +14,9 @@ override EMBEDDINGS := $(value EMBEDDINGS)
 export PROFILE CORES DATA WEIGHTS EMBEDDINGS
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
+# JupyterLab would ask PyPI for updates and its own site for news.
+QUIET := --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None \
+  --LabApp.extension_manager=readonly
 .DEFAULT_GOAL := help
 .PHONY: help setup figures site test bench browser offline lint format lab redraw clean
 
@@ -55,7 +58,7 @@ format: setup ## Mend what lint can mend
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; $(BIN)/nbstripout --keep-id notebooks/*.ipynb
 
 lab: setup ## Open JupyterLab on the notebooks
-	@$(BIN)/jupyter lab --notebook-dir=notebooks
+	@$(BIN)/jupyter lab --notebook-dir=notebooks $(QUIET)
 
 redraw: setup ## Redraw every figure from its committed tables, without training
 	@$(BIN)/python -m merlin.figures.redraw figures

@@ -261,3 +261,17 @@ def test_importing_everything_and_asking_for_help_reaches_no_network():
     n, asked = done.stdout.splitlines()[-1].split(" ", 1)
     assert int(n) > 60
     assert asked == "[]"
+
+
+def test_lab_asks_nobody_for_updates_news_or_extensions():
+    from jupyterlab.handlers.announcements import NeverCheckForUpdate
+    from jupyterlab.labapp import LabApp
+
+    done = subprocess.run(
+        ["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    app = LabApp()
+    app.parse_command_line(done.stdout.split("jupyter lab ")[-1].split())
+    assert app.news_url is None
+    assert app.check_for_updates_class is NeverCheckForUpdate
+    assert app.extension_manager == "readonly"
