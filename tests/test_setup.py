@@ -67,6 +67,31 @@ def test_each_failing_says_how_to_mend_it(tmp_path, kind):
     assert not (tmp_path / ".venv" / "ready").exists()
 
 
+@pytest.mark.parametrize("build", ["nvidia-cublas==13", "filelock"])
+def test_a_cuda_build_of_torch_gets_its_parts_by_hash_too(tmp_path, build):
+    """Which build pip took is read off what it installed."""
+    about = ".venv/lib/python3.12/site-packages/torch-2.13.0.dist-info"
+    python = (
+        'echo "$*" >> calls; '
+        + GOOD
+        + f'*locks/torch.txt*) mkdir -p {about}; echo "Requires-Dist: {build}" > {about}/METADATA;; esac'
+    )
+    code, said = set_up(tmp_path, python)
+    assert code == 0, said
+    calls = [c for c in (tmp_path / "calls").read_text().splitlines() if " locks/" in c]
+    locks = [c.split(" locks/")[1] for c in calls]
+    cuda = ["cuda.txt"] if "nvidia" in build else []
+    assert locks == ["build.txt", "torch.txt", "packages.txt", *cuda]
+    assert all("--require-hashes --no-deps --no-build-isolation" in c for c in calls)
+
+
+def test_a_list_that_lacks_a_package_is_seen(tmp_path):
+    python = GOOD + '*"pip check"*) echo "a 1.0 requires b, which is not installed."; exit 1;; esac'
+    code, said = set_up(tmp_path, python)
+    assert code == 1
+    assert "a 1.0 requires b, which is not installed." in said
+
+
 def test_no_python_at_all_names_the_package(tmp_path):
     code, said = set_up(tmp_path, "exit 0", PYTHON="python3.99")
     assert code == 1
