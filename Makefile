@@ -14,8 +14,11 @@ override EMBEDDINGS := $(value EMBEDDINGS)
 export PROFILE CORES DATA WEIGHTS EMBEDDINGS
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
+# JupyterLab would ask PyPI for updates and its own site for news.
+QUIET := --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None \
+  --LabApp.extension_manager=readonly
 .DEFAULT_GOAL := help
-.PHONY: help setup figures site test bench browser lint format lab redraw clean
+.PHONY: help setup figures site test bench browser offline lint format lab redraw clean
 
 help: ## List the targets
 	@echo "Reproducible companion to Merlin. Start with: make figures PROFILE=smoke"
@@ -24,7 +27,7 @@ help: ## List the targets
 
 setup: $(VENV)/ready ## Create .venv with pinned packages (about 3 GB)
 
-$(VENV)/ready: pyproject.toml constraints.txt scripts/setup.sh
+$(VENV)/ready: pyproject.toml $(wildcard locks/*.txt) scripts/setup.sh
 	@PYTHON="$(PYTHON)" bash scripts/setup.sh "$(VENV)"
 
 figures: setup ## Run the notebooks of PROFILE in order and fill figures/
@@ -42,7 +45,10 @@ bench: setup ## Compare speed and memory with the other way, with the machine's 
 	@$(BIN)/python scripts/bench.py
 
 browser: setup ## Tests of the site and of every notebook in JupyterLab, in headless Chromium
-	@$(BIN)/pip install -q -c constraints.txt playwright && $(BIN)/python -m pytest -m browser -rs tests/browser
+	@$(BIN)/pip install -q --require-hashes --no-deps -r locks/browser.txt && $(BIN)/python -m pytest -m browser -rs tests/browser
+
+offline: setup ## Tests, then smoke and its site, where no network is (Linux)
+	@bash scripts/offline.sh $(MAKE) test figures site PROFILE=smoke
 
 lint: setup ## Check style, import layers and notebook form
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && \
@@ -52,7 +58,7 @@ format: setup ## Mend what lint can mend
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; $(BIN)/nbstripout --keep-id notebooks/*.ipynb
 
 lab: setup ## Open JupyterLab on the notebooks
-	@$(BIN)/jupyter lab --notebook-dir=notebooks
+	@$(BIN)/jupyter lab --notebook-dir=notebooks $(QUIET)
 
 redraw: setup ## Redraw every figure from its committed tables, without training
 	@$(BIN)/python -m merlin.figures.redraw figures

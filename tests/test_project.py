@@ -1,14 +1,17 @@
 """The project's own promises: pinned environment, README commands, cheap imports."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,30 +20,58 @@ def _name(requirement):
     return re.split(r"[\s\[<>=!~;]", requirement, maxsplit=1)[0].lower().replace("_", "-")
 
 
-def _constraints():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = [line for line in lines if line and not line.startswith("#")]
-    assert all("==" in p for p in pins)
-    return {_name(p): p.split("==")[1] for p in pins}
+def _pins(text):
+    """Name → the versions it is pinned to: more than one where Pythons differ."""
+    pins = {}
+    for line in re.findall(r"^[A-Za-z].*", text, re.MULTILINE):
+        pin = re.match(r"[\w.-]+==([\w.]+)(?: ;.*?)?(?: \\)?$", line)
+        assert pin, line
+        pins.setdefault(_name(line), set()).add(pin[1])
+    return pins
+
+
+LOCKS = sorted((ROOT / "locks").glob("*.txt"))
+CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 
 
 def test_every_dependency_is_pinned_within_its_range():
-    from packaging.requirements import Requirement
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    pins = _constraints()
-    for requirement in map(Requirement, wanted):
-        pin = pins.get(requirement.name.lower().replace("_", "-"))
-        assert pin, f"{requirement.name} is not in constraints.txt"
-        assert requirement.specifier.contains(pin), f"{requirement} against {pin}"
+    extras = project["optional-dependencies"]
+    pins = _pins(CONSTRAINTS)
+    for requirement in map(
+        Requirement, [*project["dependencies"], *extras["dev"], *extras["browser"]]
+    ):
+        found = pins.get(_name(requirement.name))
+        assert found, f"{requirement.name} is not in constraints.txt: scripts/lock.py"
+        assert all(requirement.specifier.contains(pin) for pin in found), f"{requirement}: {found}"
 
 
-def test_constraints_name_no_index_and_no_build_of_torch():
-    text = (ROOT / "constraints.txt").read_text()
-    assert "://" not in text
-    assert not [line for line in text.splitlines() if line.startswith("-")]
-    assert _constraints()["torch"] == "2.13.0"
+def test_locks_hold_the_pins_and_a_hash_for_each():
+    text = "".join(path.read_text() for path in LOCKS)
+    assert _pins(text) == _pins(CONSTRAINTS), "run scripts/lock.py"
+    assert "://" not in text + CONSTRAINTS
+    locked = re.findall(r"^[a-z].*(?:\n .*)*", text, re.MULTILINE)
+    assert len(locked) == sum(map(len, _pins(text).values()))
+    for lines in locked:
+        first, *hashes = lines.split(" \\\n")
+        assert hashes, first
+        assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", h) for h in hashes), first
+    assert _pins((ROOT / "locks" / "torch.txt").read_text()) == {"torch": {"2.13.0"}}
+
+
+def test_what_a_locked_package_asks_for_here_is_locked_too():
+    """Setup installs no dependency that is not listed: of this environment, nothing may be missing."""
+    pins, missing = _pins(CONSTRAINTS), []
+    for name in pins:
+        try:
+            asked = metadata.distribution(name).requires or []
+        except metadata.PackageNotFoundError:
+            continue  # of another platform
+        needed = [
+            r for r in map(Requirement, asked) if not r.marker or r.marker.evaluate({"extra": ""})
+        ]
+        missing += [f"{name}: {r}" for r in needed if _name(r.name) not in pins]
+    assert not missing
 
 
 def test_conda_environment_reads_the_same_pins():
@@ -139,3 +170,108 @@ def test_citation_names_the_project_and_the_paper_under_references():
     assert paper["type"] == "article"
     assert paper["title"].startswith("Merlin: a computed tomography")
     assert "2406.06512" in paper["url"]
+
+
+# Calls that run what a file says. None stands anywhere in the package, its scripts and notebooks.
+RUNS = re.compile(
+    r"eval|exec|compile|__import__|(os\.)?(system|popen|exec[lv]\w*|spawn\w*)|subprocess\.get\w*output|"
+    r"(importlib\.)?import_module|runpy\..*|(pickle|dill|cloudpickle|marshal|shelve|joblib)\.(?!Parallel|delayed).*|"
+    r".*\.(read_pickle|Unpickler|unsafe_load|full_load|exec_module|get_ipython)|yaml\.(load|load_all)"
+)
+ONLY = {  # a keyword that must stand, and how, by the call's last name
+    "from_pretrained": {"local_files_only": "True", "trust_remote_code": "False"},
+    "load": {"weights_only": "True"},  # torch's
+    "hf_hub_download": {"revision": "revision"},
+    "snapshot_download": {"revision": "commit"},
+}
+
+
+def _dangers(text):
+    """(line, call) of what runs code, a shell or a pickle that a file may bring, or fetches unpinned."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "") in (
+            "pickle",
+            "marshal",
+            "dill",
+        ):
+            yield node.lineno, ast.unparse(node)
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        last = called.split(".")[-1]
+        given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+        only = dict(ONLY.get(last, {})) if last != "load" or called == "torch.load" else {}
+        if last == "from_pretrained" and "Tokenizer" not in called:
+            only["use_safetensors"] = "True"
+        if (
+            RUNS.fullmatch(called)
+            or any(given.get(k, "False") != "False" for k in ("shell", "allow_pickle"))
+            or any(given.get(k) != v for k, v in only.items())
+        ):
+            yield node.lineno, ast.unparse(node)
+
+
+def test_nothing_runs_what_a_file_says():
+    sources = {p: p.read_text() for d in ("merlin", "scripts") for p in (ROOT / d).rglob("*.py")}
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+        sources[path] = "\n".join("".join(c["source"]) for c in cells)
+    assert len(sources) > 100
+    found = {
+        f"{p.name}:{line}": call for p, text in sources.items() for line, call in _dangers(text)
+    }
+    assert not found
+    rules = (ROOT / "Snakefile").read_text()  # is no Python as it stands
+    assert not re.findall(
+        r"\b(?:eval|exec|__import__)\(|os\.system|shell=True|pickle|yaml\.load", rules
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval(text)", "exec(compile(text, 'x', 'exec'))", "os.system(f'ls {name}')", "pickle.load(stream)",
+        "from pickle import loads", "subprocess.run(line, shell=True)", "np.load(path, allow_pickle=True)",
+        "np.load(path, allow_pickle=trusted)", "torch.load(path)", "torch.load(path, weights_only=False)",
+        "yaml.load(text, yaml.Loader)", "pd.read_pickle(path)", "joblib.load(path)",
+        "AutoTokenizer.from_pretrained(folder)",
+        "AutoModel.from_pretrained(f, local_files_only=True, trust_remote_code=True, use_safetensors=True)",
+        "AutoModel.from_pretrained(f, local_files_only=True, trust_remote_code=False)",
+        "hf_hub_download(name, file)", "snapshot_download(name, revision='main')",
+    ],
+)  # fmt: skip
+def test_each_way_to_run_a_file_would_be_seen(line):
+    assert list(_dangers(line))
+
+
+@pytest.mark.slow
+def test_importing_everything_and_asking_for_help_reaches_no_network():
+    code = (
+        "import sys\nasked = []\n"
+        "sys.addaudithook(lambda event, args: asked.append((event, args[1:])) if event in "
+        "('socket.connect', 'socket.getaddrinfo', 'socket.sendto', 'urllib.Request') else None)\n"
+        "import pkgutil, merlin\nfrom importlib import import_module\n"
+        "modules = [m.name for m in pkgutil.walk_packages(merlin.__path__, 'merlin.')]\n"
+        "for name in modules: import_module(name)\n"
+        "from merlin import cli\n"
+        "try:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(len(modules), asked)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    n, asked = done.stdout.splitlines()[-1].split(" ", 1)
+    assert int(n) > 60
+    assert asked == "[]"
+
+
+def test_lab_asks_nobody_for_updates_news_or_extensions():
+    from jupyterlab.handlers.announcements import NeverCheckForUpdate
+    from jupyterlab.labapp import LabApp
+
+    done = subprocess.run(
+        ["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    app = LabApp()
+    app.parse_command_line(done.stdout.split("jupyter lab ")[-1].split())
+    assert app.news_url is None
+    assert app.check_for_updates_class is NeverCheckForUpdate
+    assert app.extension_manager == "readonly"

@@ -108,8 +108,8 @@ def rouge2(generated, reference):
     )
 
 
-def bertscore(generated, reference, folder, *, batch_size=32):
-    """(n,) float: BERTScore F1 with an encoder from a local folder (torchmetrics; no rescaling, no idf).
+def bertscore(generated, reference, model, tokenizer, *, batch_size=32):
+    """(n,) float: BERTScore F1 with a Hugging Face encoder (torchmetrics; no rescaling, no idf).
 
     Name the encoder beside the number: another one gives another scale.
     """
@@ -118,7 +118,8 @@ def bertscore(generated, reference, folder, *, batch_size=32):
     found = bert_score(
         [g or "." for g in generated],
         list(reference),
-        model_name_or_path=str(folder),
+        model=model,
+        user_tokenizer=tokenizer,
         truncation=True,
         max_length=256,
         batch_size=batch_size,

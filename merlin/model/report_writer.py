@@ -10,10 +10,10 @@ Any Hugging Face causal model with its tokeniser will do, from a local folder, a
 (peft). The phantom default is a small one made here, with a tokeniser trained on the reports.
 """
 
-from pathlib import Path
-
 import torch
 from torch import nn
+
+from merlin.model import text
 
 END = "###"
 PROMPT = "Generate a radiology report for {section}" + END  # the paper's template
@@ -91,13 +91,11 @@ def require_language_model(folder):
     FileNotFoundError
         If there is none.
     """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"No Hugging Face model in {str(folder)!r} (config.json is missing). Put a causal language "
-            "model with its tokeniser there, as RadLLaMA-7b in the paper, and name it as lm_folder."
-        )
-    return folder
+    return text.model_folder(
+        folder,
+        "Put a causal language model with its tokeniser there, as RadLLaMA-7b in the paper, and name it "
+        "as lm_folder.",
+    )
 
 
 def language_model_from(folder):
@@ -108,17 +106,10 @@ def language_model_from(folder):
     FileNotFoundError
         If there is no model in the folder.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = require_language_model(folder)
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
+    model, tokenizer = text.load_model(require_language_model(folder), "AutoModelForCausalLM")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    ), tokenizer
+    return model, tokenizer
 
 
 class ReportWriter(nn.Module):

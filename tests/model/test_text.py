@@ -1,10 +1,13 @@
 """Cleaning, tokens, pooling and the three kinds of text encoder."""
 
+import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from merlin.model import text
 from merlin.model.text import TextConfig, TextEncoder, clean_report, minilm_folder
 
 
@@ -125,3 +128,71 @@ def test_unknown_choice_is_refused_with_the_choices(change, message):
 def test_missing_folder_says_what_to_put_there(folder):
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing.*Clinical-Longformer"):
         TextEncoder(TextConfig(folder=folder))
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the packaged model, by links, that is found in the package's place."""
+    links = tmp_path / "model"
+    links.mkdir()
+    for name in text.MINILM:
+        (links / name).symlink_to(minilm_folder() / name)
+    spec = SimpleNamespace(origin=tmp_path / "__init__.py")
+    monkeypatch.setattr(text, "find_spec", lambda name: spec)
+    return links
+
+
+def damaged(path, change):
+    raw = bytearray(path.read_bytes())
+    path.unlink()
+    change(raw)
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_packaged_model_that_is_not_the_known_one_is_refused(package, name):
+    assert minilm_folder.__wrapped__() == package
+    damaged(package / name, lambda raw: raw.__setitem__(-9, raw[-9] ^ 1))
+    with pytest.raises(ValueError, match=rf"{name}: not the file that .* expected .* make setup"):
+        minilm_folder.__wrapped__()
+
+
+def test_a_cut_or_missing_file_of_the_packaged_model_is_refused_too(package):
+    damaged(package / "model.safetensors", lambda raw: raw.__delitem__(slice(-100, None)))
+    with pytest.raises(ValueError, match=r"model\.safetensors: not the file"):
+        minilm_folder.__wrapped__()
+    (package / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"config\.json: .*no such file"):
+        minilm_folder.__wrapped__()
+
+
+def test_a_folder_runs_no_pickle_and_no_code_of_its_own(tmp_path):
+    """Weights as `.bin` are a pickle; `auto_map` names a module of the folder to import."""
+    folder = make_longformer(tmp_path / "model")
+    marks = tmp_path / "ran"
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModel": "own.M"}}
+    (folder / "own.py").write_text(f"open({str(marks)!r}, 'w')\n")
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"trust_remote_code|does not recognize|model type"):
+        TextEncoder(TextConfig(folder=str(folder)))
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match=r"no weights as \.safetensors; pickled ones"):
+        TextEncoder(TextConfig(folder=str(folder)))
+    assert not marks.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["someone/model", "someone/model@main", f"someone/model@{'g' * 40}"]
+)
+def test_the_hub_is_asked_for_a_commit_alone(tmp_path, monkeypatch, name):
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download",
+        lambda *a, **k: asked.append((a, k["revision"])) or str(make_longformer(tmp_path)),
+    )
+    with pytest.raises(ValueError, match=r"names no commit, so its files could change. Write hub:"):
+        TextEncoder(TextConfig(folder=f"hub:{name}"))
+    assert not asked
+    TextEncoder(TextConfig(folder=f"hub:someone/model@{'0a' * 20}", embedding_size=6))
+    assert asked == [(("someone/model",), "0a" * 20)]
