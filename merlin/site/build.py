@@ -70,7 +70,7 @@ WARNING = (
 )
 
 
-# A page loads what lies beside it; from disk, Firefox calls that `file:` and not `'self'`.
+# A page loads what lies beside it (Chromium and Firefox take 'self' so from disk too) and nothing else.
 POLICY = (
     "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'self'; "
     "img-src 'self' data:; script-src {}"
@@ -330,17 +330,21 @@ def copy_figures(site, folder):
         if not (folder / f"{name}.json").exists():
             continue
         facts[name] = about = json.loads((folder / f"{name}.json").read_text())
-        about["tables"] = {k: f"{name}{'_' + k if k else ''}.csv" for k in about["tables"]
-                           if names_a_file(f"{name}_{k}")}  # fmt: skip
+        tables = {key: f"{name}{'_' + key if key else ''}.csv" for key in about["tables"]}
+        about["tables"] = {k: v for k, v in tables.items() if _is_ours(folder, v)}
         for file in (f"{name}.png", f"{name}.pdf", f"{name}.json", *about["tables"].values()):
-            path = folder / file
-            if path.exists() and _is_inside(path, folder):
+            if _is_ours(folder, file):
+                path = folder / file
                 is_text = path.suffix in (".json", ".csv")
                 site.put(
                     f"figures/{file}",
                     names_only(path.read_text()) if is_text else path.read_bytes(),
                 )
     return facts
+
+
+def _is_ours(folder, file):
+    return names_a_file(file) and (folder / file).is_file() and _is_inside(folder / file, folder)
 
 
 def about_figure(facts):

@@ -125,10 +125,20 @@ def clean(html, *, resolve):
             return page if page.endswith(".png") and not urlsplit(page).scheme else None
         return value
 
-    return nh3.clean(
+    cleaned = nh3.clean(
         html, tags=_TAGS, attributes=_ATTRIBUTES, allowed_classes=_CLASSES, attribute_filter=keep,
         url_schemes={"http", "https", "mailto", "data"}, link_rel=None,
     )  # fmt: skip
+    return _TAG.sub(lambda tag: _words_of(tag[0]), cleaned)
+
+
+# A tag of cleaned HTML, whose values stand in double quotes.
+_TAG = re.compile(r'(<[^>"]*(?:"[^"]*"[^>"]*)*>)')
+
+
+def _words_of(tag):
+    bare = re.fullmatch(r'<img(?: alt="([^"]*)")?>', tag)  # its address went
+    return escape(unescape(bare[1] or ""), quote=False) if bare else tag
 
 
 def resolver(folder, page, known, on_missing):
@@ -183,7 +193,7 @@ _PATH = re.compile(
     | (?<!\w)(?: file:/+ | ~(?:[A-Za-z_][\w.-]*+)?[/\\] | [A-Za-z]:[/\\]{{1,2}}(?=\w) )
     | (?<![\w./\\])(?:\.\.[/\\])++
     | (?<!\\)\\{{2,4}}(?=[A-Za-z][\w.-]+\\+[\w$]) )  # \\server\share
-    (?: (?:(?![^\s/\\]*\.\w{{1,5}}[ ]){_PART}[ ]){{0,4}} {_PART} [/\\]+ )*+ (?:{_PART})?""",
+    (?: (?:(?![^\s/\\]*\.\w{{1,5}}[ ]){_PART}[ ](?!-)){{0,4}} {_PART} [/\\]+ )*+ (?:{_PART})?""",
     re.VERBOSE,
 )
 _HOME = re.compile(r"(?:/home|/Users|[A-Za-z]:[/\\]+Users)[/\\]+[^/\\]+[/\\]*")
@@ -198,6 +208,8 @@ def names_only(text):
     Absolute paths, and those from `~`, `..` or a drive; a home folder itself becomes `~`. Relative paths,
     which are the project's own, and addresses of the web stay.
     """
+    if not any(sign in text for sign in "/\\~"):  # tables of numbers are long
+        return text
     home = str(Path.home())
     if len(Path(home).parts) > 1:  # by its letters, since a person's name may have spaces
         text = re.sub(rf"{re.escape(home)}(?!\w|[.-]\w)", "~", text)
@@ -232,12 +244,9 @@ def unnamed(text):
 
 
 def in_text(html, change):
-    """`change` done to the text between the tags of cleaned HTML, and to what stands for a picture."""
-    parts = re.split(r'(<[^>"]*(?:"[^"]*"[^>"]*)*>)', html)
+    """`change` done to the text between the tags of cleaned HTML, and to words and anchors made of it."""
+    parts = _TAG.split(html)
     parts[::2] = [escape(change(unescape(p)), quote=False) for p in parts[::2]]
-    parts[1::2] = [
-        re.sub(r' alt="([^"]*)"', lambda m: f' alt="{escape(change(unescape(m[1])))}"', p)
-        if p.startswith("<img ") else p
-        for p in parts[1::2]
-    ]  # fmt: skip
+    worded = lambda m: m[1] + escape(change(unescape(m[2])))  # noqa: E731
+    parts[1::2] = [re.sub(r'( (?:alt="|id="|href="#))([^"]*)', worded, p) for p in parts[1::2]]
     return "".join(parts)
