@@ -226,9 +226,7 @@ def _is_inside(path, folder):
     return path.resolve().is_relative_to(folder.resolve())
 
 
-MARK = (
-    ".merlin-site"  # holds what the builder wrote, sha256 and path a line; nothing else is removed
-)
+MARK = ".merlin-site"  # what the builder wrote, sha256 and path a line; nothing else is removed
 
 
 def _ours(out):
