@@ -1,8 +1,16 @@
-"""The site: every link resolves, pictures have words, nothing is asked of the network."""
+"""The site: links resolve, pictures have words, nothing is live, asked of the network or told of a machine.
+
+Tests look at the folder that the command built: what was planted in a run and a repository, and what of
+it came out. A second builder has to pass them too.
+"""
 
 import json
+import os
 import re
 import shutil
+import socket
+import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -13,7 +21,6 @@ import pytest
 
 from merlin import run
 from merlin.site import build, viewer
-from merlin.site.text import markdown_to_html
 
 HERE = Path(__file__).parents[1]
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -25,10 +32,12 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.links, self.pictures, self.loaded, self.ids = [], [], [], set()
+        self.tags = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
+        self.tags.append((tag, attrs))
         self.ids.add(attrs.get("id"))
         if tag == "a" and "href" in attrs:
             self.links.append(attrs["href"])
@@ -55,40 +64,161 @@ def executed():
         out("display_data", data={"text/markdown": "**Reading.** See `05_phenotypes`."}),
     ]
     words = nbformat.v4.new_markdown_cell(
-        "# A question?\n\n$$s = \\frac{1}{|P|}\\sum_{p} v^\\top t_p$$\n\nSee `01_cohort` and $k/N$."
+        "# A question?\n\n$$s = \\frac{1}{|P|}\\sum_{p} v^\\top t_p$$\n\nSee `01_cohort` and $k/N$, `a < b`, "
+        "`runs/<profile>/results/`.\n\n| a | b |\n| - | - |\n| c | 1 |"
     )
     return nbformat.v4.new_notebook(cells=[words, cell])
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A site of two executed notebooks and the committed figures."""
-    root = tmp_path_factory.mktemp("root")
-    for name in (
-        "README.md",
-        "CONTRIBUTING.md",
-        "CHANGELOG.md",
-        "LICENSE",
-        "CITATION.cff",
-        "Snakefile",
-        "Makefile",
-    ):
-        shutil.copy(HERE / name, root)
+SECRET = "a-word-of-the-machine"
+RUN = "window.was_run = 1"
+# What somebody may write into the name of a finding, and what a page may still say of it.
+LIVE = [
+    f"<script>{RUN}</script>said0", f'<img src=x alt=said1 onerror="{RUN}">',
+    f"<svg onload='{RUN}'><a xlink:href='javascript:{RUN}'><text>said2</text></a></svg>",
+    f"[said3](javascript:{RUN})", f"[said4](JaVa\tScRiPt:{RUN})", f"<a href=' &#1;javascript:{RUN}'>said5</a>",
+    f"[said6](data:text/html,<script>{RUN}</script>)", "[said7](file:///etc/passwd)", "[said8](//host/x)",
+    "![said9](http://host/x.png)", "![said10](//host/x.png)", f"<iframe srcdoc='<script>{RUN}</script>'></iframe>",
+    "<form action=http://host><button>said12</button><input name=q autofocus></form>",
+    "<meta http-equiv=refresh content='0;url=http://host'><base href=http://host/>said13",
+    "<link rel=stylesheet href=http://host/x.css><style>@import 'http://host/x.css';</style>said14",
+    "<object data=http://host/x></object><embed src=http://host/x><video src=http://host/x></video>said15",
+    "<p style='position:fixed;background:url(http://host/x)' class=skip id=content>said16</p>",
+    f"<details open ontoggle='{RUN}'><summary>said17</summary></details>",
+    rf"$\href{{javascript:{RUN}}}{{x}} \text{{<img src=x onerror={RUN}>}}$ said18", r"$\frac$ said19",
+    f"<math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img src=1 onerror={RUN}&gt;'>",
+    f'"><script>{RUN}</script>said21', f"</div></main><script>{RUN}</script>said22",
+    f"```mermaid\n</pre><script>{RUN}</script>\n```\nsaid23", "![said24](attachment:x.png)",
+    "<img src='data:image/svg+xml;base64,PHN2Zy8+' alt=said25>", "<a href='http://[x'>said26</a>",
+    "[said27](mailto:a@b.c) <a href=http://example.org ping=http://host target=_top>said28</a>",
+]  # fmt: skip
+# Links to what a page must not show; `{out}` is a file beside the repository.
+AWAY = ("../notes.txt", "../docs/private.md", "../docs/away.md", "../../beside.txt", "{out}", "/etc/hostname",
+        "../docs/%2e%2e/%2e%2e/beside.txt", "..\\..\\beside.txt", "../.git/config", "../runs/default/own.txt",
+        "../docs/../../beside.txt#x", "../docs", ".", "../docs/inside.md")  # fmt: skip
+# A line of a stream, and what a page shows of it.
+NAMES = [
+    ("wrote {home}/data/scan.nii.gz in 3 s (12 MB/s)", "wrote scan.nii.gz in 3 s (12 MB/s)"),
+    ("home {home}", "home ~"),
+    ("'/mnt/Dr Lovelace/ct/a.csv' is no table", "'a.csv' is no table"),
+    ("PATH=/usr/bin:/home/alovelace/bin -I/home/alovelace/x", "PATH=bin:bin -Ix"),
+    (r"C:\Users\Ada Lovelace\ct\b.csv", "b.csv"), (r"\\server\alovelace\c.csv", "c.csv"),
+    ("file:///home/alovelace/d.csv", "d.csv"), ("~alovelace/e.csv and ~/f.csv", "e.csv and f.csv"),
+    ("../../alovelace/g.csv", "g.csv"), ("File /srv/alovelace/x.py:12, in f", "File x.py:12, in f"),
+    ("alovelace@ward7-ct.example, alovelace_scans", "user@host, user_scans"), ("ward7-ct: 3", "host: 3"),
+    ("1/2 of runs/smoke/h.csv 3 mg /kg; https://example.org/a/b", "1/2 of runs/smoke/h.csv 3 mg /kg; https://example.org/a/b"),
+    ("\x1b[31mred\x1b[0m \x1b]8;;http://host\x07x \u202eback", r"red \x1b]8;;http://host\x07x \u202eback"),
+]  # fmt: skip
+
+
+def hostile(home, beside):
+    """A notebook whose cells printed what strangers wrote, and where they ran."""
+    out, cells = nbformat.v4.new_output, []
+    for i, text in enumerate(LIVE):
+        cell = nbformat.v4.new_code_cell(f"cell = {i}")
+        cell.outputs = [
+            out("display_data", data={kind: text}) for kind in ("text/markdown", "text/html")
+        ]
+        cells.append(cell)
+    last = nbformat.v4.new_code_cell(
+        f'# Parameters\ndata = "{home}/ct"\nother = "C:\\\\Users\\\\Lovelace\\\\ct"'
+    )
+    links = "\n\n".join(f"[away{i}]({to.format(out=beside)})" for i, to in enumerate(AWAY))
+    path = "".join(
+        c if c.isalnum() else f"&#{ord(c)};" for c in f"{home}/q.npz"
+    )  # a name that was escaped
+    last.outputs = [
+        out("stream", name="stdout", text="\n".join(t.format(home=home) for t, _ in NAMES)),
+        out("display_data", data={"text/markdown": links}),
+        out("display_data", data={"text/html": re.sub(r"\[(\w+)\]\((.*)\)", r"<a href='\2'>\1</a>", links)}),
+        out("display_data", data={"text/markdown": f"**Read** {path}"}),
+        out("display_data", data={"text/html": f"<p>{home}/r.npz</p><img alt='{home}/s.png' src={home}/s.png>"}),
+        out("display_data", data={"image/svg+xml": f"<svg onload='{RUN}'/>", "text/plain": "a drawing"}),
+        out("display_data", data={"application/javascript": RUN, "text/plain": "a script"}),
+        out("display_data", data={"image/png": f'{PNG}" onerror="{RUN}', "text/plain": "no picture"}),
+        out("display_data", data={"text/html": "<div>" * 100_000, "text/plain": "too deep"}),
+        out("display_data", data={"text/markdown": r"\begin{a}" * 20_000, "text/plain": "too long"}),
+        out("error", ename="KeyError", evalue="x", traceback=[f"\x1b[0;32m{home}/t.py\x1b[0m in <module>", "<b>"]),
+    ]  # fmt: skip
+    words = nbformat.v4.new_markdown_cell(f"# Where? {home}/title")
+    notebook = nbformat.v4.new_notebook(cells=[words, *cells, last])
+    notebook.metadata["papermill"] = {
+        "output_path": f"{home}/out.ipynb",
+        "parameters": {"data": f"{home}/ct"},
+    }
+    return notebook
+
+
+def project(top):
+    """A repository under git, with a run in it that strangers' words went through, and secrets around."""
+    root, home = top / "root", top / "home" / "Ada Lovelace"
+    home.mkdir(parents=True)
+    (top / "beside.txt").write_text(SECRET)
     for name in ("docs", "data_manifests", "notebooks", "merlin", "figures", "tests", "scripts"):
-        (root / name).symlink_to(HERE / name)
-    for name in ("pyproject.toml", "constraints.txt", "environment.yml"):
+        shutil.copytree(HERE / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "Snakefile", "Makefile",
+                 "pyproject.toml", "constraints.txt", "environment.yml"):  # fmt: skip
         shutil.copy(HERE / name, root)
+    (root / "docs" / "away.md").symlink_to(top / "beside.txt")
+    (root / "docs" / "inside.md").symlink_to("private.md")
+    for command in ("init", "add ."):
+        subprocess.run(["git", *command.split()], cwd=root, check=True, capture_output=True)
     base = root / "runs" / "default"
     base.mkdir(parents=True)
-    for name in ("01_cohort", "05_phenotypes", "02_pretraining-main", "02_pretraining-reference"):
+    for name in (root / "notes.txt", root / "docs" / "private.md", base / "own.txt"):
+        name.write_text(SECRET)
+    for name in ("01_cohort", "05_phenotypes", "02_pretraining-main", "02_pretraining-reference",
+                 '07_external-"><script>'):  # fmt: skip
         nbformat.write(executed(), base / f"{name}.ipynb")
-    (base / "figures").symlink_to(HERE / "figures")
-    patch = pytest.MonkeyPatch()
-    patch.setattr(run, "ROOT", root)
-    n = build.build("default", root / "site")
-    patch.undo()
-    assert n > 20
-    return root / "site"
+    nbformat.write(hostile(home, top / "beside.txt"), base / "06_retrieval.ipynb")
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(SECRET)]), top / "away.ipynb"
+    )
+    (base / "08_five_year.ipynb").symlink_to(top / "away.ipynb")
+    figures = base / "figures"
+    shutil.copytree(HERE / "figures", figures, copy_function=os.link)
+    about = json.loads((figures / "qc.json").read_text())
+    about["caption"] = f'"><script>{RUN}</script> from {home}/ct'
+    about["tables"] = ["slices", "/../../../../beside", '"><script>']
+    (figures / "qc.json").unlink()
+    (figures / "qc.json").write_text(json.dumps(about))
+    (figures / "qc.pdf").unlink()
+    (figures / "qc.pdf").symlink_to(top / "beside.txt")
+    claims = pd.read_csv(figures / "claims.csv")
+    claims.loc[0, "note"] = f"<img src=x onerror={RUN}> {home}/u.csv"
+    (figures / "claims.csv").unlink()
+    claims.to_csv(figures / "claims.csv", index=False)
+    return root
+
+
+def made_by(patch, top):
+    """Whose machine the site is made on."""
+    patch.setenv("HOME", str(top / "home" / "Ada Lovelace"))
+    patch.setenv("LOGNAME", "alovelace")
+    patch.setattr(socket, "gethostname", lambda: "ward7-ct.example")
+    patch.setattr(run, "ROOT", top / "root")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A site of executed notebooks, one of them hostile, and the committed figures."""
+    top = tmp_path_factory.mktemp("top")
+    project(top)
+    before = sorted(top.rglob("*"))
+    with pytest.MonkeyPatch.context() as patch:
+        made_by(patch, top)
+        assert build.main(["default", str(top / "root" / "site")]) == 0
+    new = {p for p in top.rglob("*") if top / "root" / "site" not in (p, *p.parents)} - set(before)
+    assert new == set(), "written outside the site"
+    return top / "root" / "site"
+
+
+@pytest.fixture
+def again(site, monkeypatch):
+    """The command on the same run, without the seconds of the viewer's phantoms; its exit code."""
+    made_by(monkeypatch, site.parents[1])
+    monkeypatch.setattr(viewer, "studies", lambda profile: [])
+    return lambda out: build.main(["default", str(out)])
 
 
 def pages(site):
@@ -132,7 +262,7 @@ def test_pictures_have_words_and_nothing_is_loaded_from_elsewhere(site):
 
 def test_runs_of_the_sweep_get_no_page_and_arms_do(site):
     names = {p.stem for p in (site / "notebooks").iterdir()}
-    assert names == {"01_cohort", "05_phenotypes", "02_pretraining-main"}
+    assert names == {"01_cohort", "05_phenotypes", "02_pretraining-main", "06_retrieval"}
 
 
 def test_notebook_page_shows_formulas_outputs_and_links(site):
@@ -144,8 +274,11 @@ def test_notebook_page_shows_formulas_outputs_and_links(site):
     assert "bar:  50%" not in text
     assert "site-packages" not in text
     assert "<pre></pre>" not in text
-    assert '<a href="../notebooks/01_cohort.html"><code>01_cohort</code></a>' in text
-    assert "<table><tr><td>1</td></tr></table>" in text
+    assert '<a href="01_cohort.html"><code>01_cohort</code></a>' in text
+    assert "<table><tbody><tr><td>1</td></tr></tbody></table>" in text
+    assert "<code>a &lt; b</code>" in text
+    assert "<code>runs/&lt;profile&gt;/results/</code>" in text
+    assert "<td>c</td>" in text
 
 
 def test_gallery_gives_tier_n_seed_table_and_provenance_of_each_figure(site):
@@ -213,35 +346,160 @@ def test_a_profile_that_was_not_run_says_what_to_run(tmp_path, monkeypatch, caps
     assert "Run make figures PROFILE=smoke first." in capsys.readouterr().err
 
 
-def test_a_folder_of_something_else_is_not_replaced(site, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "ROOT", site.parent)
-    (tmp_path / "thesis.tex").write_text("years of work")
-    assert build.main(["default", str(tmp_path)]) == 1
-    assert (tmp_path / "thesis.tex").exists()
+def test_nothing_of_an_output_is_live_and_its_words_stay(site):
+    """Whatever strangers wrote: no tag that acts, no handler, no style, and no address but the web's."""
+    ours = {
+        "script": {"src"},
+        "link": {"rel", "href"},
+        "meta": {"charset", "http-equiv", "name", "content"},
+    }
+    acts = {
+        "svg",
+        "iframe",
+        "form",
+        "style",
+        "base",
+        "object",
+        "embed",
+        "video",
+        "audio",
+        "template",
+        "mglyph",
+    }
+    for path, page in pages(site).items():
+        text = path.read_text()
+        assert "default-src 'none'" in text.split("</head>")[0]
+        for tag, attrs in page.tags:
+            assert tag not in acts, (path.name, tag)
+            assert tag not in ours or set(attrs) <= ours[tag], (path.name, attrs)
+            assert not [
+                k for k in attrs if k.startswith("on") or k in ("style", "srcdoc", "ping")
+            ], attrs
+            assert attrs.get("http-equiv", "Content-Security-Policy") == "Content-Security-Policy"
+            scheme = urlsplit(attrs.get("href", "").replace("http://[x", "bad:")).scheme
+            assert scheme in ("", "http", "https", "mailto") or (tag, scheme) == ("link", "data"), (
+                attrs
+            )
+            source = attrs.get("src", "")
+            assert not source.startswith("data:") or source.startswith(
+                "data:image/png;base64,iVBOR"
+            ), source
+        assert "<script" not in text.split("<body>")[1].split("</footer>")[0], path.name
+    text = (site / "notebooks" / "06_retrieval.html").read_text()
+    for i in set(range(len(LIVE))) - {
+        2,
+        11,
+        20,
+    }:  # a drawing, an inner page and a style are not shown
+        assert len(re.findall(rf"said{i}\b", text)) >= 1, LIVE[i]
+    for said in ("a drawing", "a script", "no picture", "too deep", "too long", "&lt;b&gt;"):
+        assert f">{said}<" in text or f"\n{said}<" in text
+    assert text.count('href="mailto:a@b.c"') == 1
+    assert text.count('href="http://example.org"') == 2
 
 
-def test_a_site_is_made_again_but_never_takes_a_strangers_file_with_it(site, tmp_path, monkeypatch):
-    """Neither a web project with a style sheet of its own, nor what somebody put into our folder."""
-    monkeypatch.setattr(run, "ROOT", site.parent)
-    (tmp_path / "static").mkdir()
-    (tmp_path / "static" / "style.css").write_text("body {}")
-    assert build.main(["default", str(tmp_path)]) == 1
-    assert (tmp_path / "static" / "style.css").read_text() == "body {}"
+def test_links_show_files_of_the_repository_and_no_other(site):
+    """Not what git does not track, nor what lies outside, by `..`, by an absolute path or by a link."""
+    for path in site.rglob("*"):
+        assert not path.is_symlink()
+        assert path.is_dir() or SECRET.encode() not in path.read_bytes(), path
+    text = (site / "notebooks" / "06_retrieval.html").read_text()
+    for i in range(len(AWAY)):
+        assert len(re.findall(rf"<a>away{i}</a>|>away{i}<(?!/a)", text)) == 2, AWAY[i]
+    assert (site / "source" / "merlin" / "cohort" / "phantom.py.html").exists()
+    assert not (site / "figures" / "qc.pdf").exists()
+
+
+def test_where_there_is_no_git_a_closed_list_is_shown(again, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert again(tmp_path / "site") == 0
+    assert (tmp_path / "site" / "source" / "merlin" / "cohort" / "phantom.py.html").exists()
+    found = [p for p in (tmp_path / "site").rglob("*") if p.is_file()]
+    assert not [p for p in found if SECRET.encode() in p.read_bytes()]
+
+
+def test_pages_and_files_say_nothing_of_the_machine_but_names(site):
+    for path in site.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            for mark in (b"Lovelace", b"alovelace", b"ward7", b"/home/", str(site.parent).encode()):
+                assert mark not in content, (path, mark)
+    text = (site / "notebooks" / "06_retrieval.html").read_text()
+    shown = unescape(text.split('<div class="output stream"><pre>')[1].split("</pre>")[0])
+    assert shown.splitlines() == [expected for _, expected in NAMES]
+    for said in ("<strong>Read</strong> q.npz", "r.npz", ">s.png", "t.py in", "Where? title"):
+        assert said in text
+    assert "u.csv" in (site / "ledger.html").read_text()
+    assert "from ct" in (site / "gallery.html").read_text()
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_folder_of_something_else_is_not_replaced(again, tmp_path, capsys):
+    """Neither a text, nor a web project with a style sheet of its own, nor a file."""
+    for i, name in enumerate(("thesis.tex", "static/style.css", "index.html", ".git/config")):
+        path = tmp_path / str(i) / name
+        path.parent.mkdir(parents=True)
+        path.write_text("years of work")
+        assert again(tmp_path / str(i)) == 1
+        assert path.read_text() == "years of work"
+        assert name.split("/")[0] in capsys.readouterr().err
+    assert again(tmp_path / "0" / "thesis.tex") == 1
+    assert (tmp_path / "0" / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    "listed",
+    ["thesis.tex", "../precious.txt", "{top}/precious.txt", "a\0b", "./a/../thesis.tex"],
+)
+def test_a_forged_mark_removes_nothing(again, site, tmp_path, listed):
+    """A mark that names a stranger's file, in the folder or outside it, with whatever hash."""
+    (tmp_path / "precious.txt").write_text("older work")
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years of work")
+    line = (site / ".merlin-site").read_text().splitlines()[0].split()[0]
+    listed = listed.format(top=tmp_path)
+    (folder / ".merlin-site").write_text(f"{line}  {listed}\n{listed}\n")
+    before = contents(tmp_path)
+    assert again(folder) == 1
+    assert contents(tmp_path) == before
+
+
+def test_a_linked_site_is_left_alone(again, site, tmp_path):
+    shutil.copytree(site, tmp_path / "real")
+    (tmp_path / "site").symlink_to(tmp_path / "real")
+    before = contents(tmp_path)
+    assert again(tmp_path / "site") == 1
+    assert contents(tmp_path) == before
+
+
+def test_a_site_is_made_again_but_never_takes_a_strangers_file_with_it(again, site, tmp_path):
+    """Neither what somebody put into our folder, nor a page that they wrote on, nor a folder of theirs."""
     ours = tmp_path / "ours"
     shutil.copytree(site, ours)
     (ours / "docs" / "notes.txt").write_text("mine")
-    assert build.main(["default", str(ours)]) == 1
+    assert again(ours) == 1
     assert (ours / "docs" / "notes.txt").read_text() == "mine"
     (ours / "docs" / "notes.txt").unlink()
-    (ours / "old.html").symlink_to(tmp_path / "static" / "style.css")
-    assert build.main(["default", str(ours)]) == 1
+    page = (ours / "index.html").read_text()
+    (ours / "index.html").write_text(page + "my remark")
+    assert again(ours) == 1
+    assert (ours / "index.html").read_text() == page + "my remark"
+    (ours / "index.html").write_text(page)
+    (ours / "drafts").mkdir()
+    assert again(ours) == 1
+    assert (ours / "drafts").is_dir()
+    (ours / "drafts").rmdir()
+    (tmp_path / "style.css").write_text("body {}")
+    (ours / "old.html").symlink_to(tmp_path / "style.css")
+    assert again(ours) == 1
     (ours / "old.html").unlink()
-    assert build.main(["default", str(ours)]) == 0
-    assert not list(tmp_path.glob(".ours-*"))
-
-
-def test_markdown_keeps_code_and_escapes_it():
-    html = markdown_to_html("`a < b`\n\n| a | b |\n| - | - |\n| $x^2$ | 1 |")
-    assert "<code>a &lt; b</code>" in html
-    assert "<table>" in html
-    assert "<math" in html
+    assert again(ours) == 0
+    assert again(ours) == 0
+    assert contents(tmp_path).keys() == {
+        tmp_path / "style.css",
+        *(ours / p.relative_to(site) for p in contents(site)),
+    }

@@ -3,6 +3,10 @@
 Nothing is executed: executed notebooks, figures with their tables and provenance, and the docs become
 pages that open from disk without a server and ask nothing of the network. The one thing computed is the
 viewer's phantoms, from the profile's seed.
+
+What a run printed and saved holds words of strangers' files, and a site is made to be shown: nothing of
+it is live (`merlin.site.text`), files outside the repository and the run are never copied, and nothing is
+written or removed but what is the site's.
 """
 
 import argparse
@@ -10,11 +14,14 @@ import copy
 import json
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import pandas as pd
@@ -27,7 +34,17 @@ from pygments.util import ClassNotFound
 from merlin import run
 from merlin.figures.catalogue import FIGURES
 from merlin.site import viewer
-from merlin.site.text import markdown_to_html, resolver
+from merlin.site.text import (
+    PNG,
+    clean,
+    in_text,
+    markdown_to_html,
+    names_only,
+    resolver,
+    unnamed,
+)
+from merlin.words import NAME, names_a_file
+from merlin.words import shown as in_one_line
 
 STATIC = Path(__file__).parent / "static"
 # Pages made from markdown: repository path → address on the site.
@@ -53,6 +70,15 @@ WARNING = (
 )
 
 
+# A page loads what lies beside it (Chromium and Firefox take 'self' so from disk too) and nothing else.
+POLICY = (
+    "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'self'; "
+    "img-src 'self' data:; script-src {}"
+)
+# What is rendered of an output, characters and tags; beyond, nested ones would take minutes.
+LONGEST_MARKDOWN, MOST_TAGS = 50_000, 20_000
+
+
 class Site:
     """Pages written so far, and where things of the repository stand among them."""
 
@@ -61,10 +87,17 @@ class Site:
         self.known = dict(DOCS)
         self.notebooks = {}  # notebook name → its page
         self.n_pages = 0
+        self._may_show = repository_files()
+
+    def put(self, address, content):
+        """Write a file of the site, text or bytes: the only way that anything gets into it."""
+        path = self.out / address
+        assert path.resolve().is_relative_to(self.out.resolve()), f"{address} leads out of the site"
+        with run.atomic(path, "w" if isinstance(content, str) else "wb") as stream:
+            stream.write(content)
 
     def write(self, address, title, body, *, is_wide=False, scripts=()):
         """One page in the frame of all: menu, content, footer."""
-        path = self.out / address
         up = "../" * address.count("/")
         menu = "".join(
             f'<a href="{up}{to}"{" aria-current=page" if to == address else ""}>{name}</a>'
@@ -72,37 +105,44 @@ class Site:
         )
         tags = "".join(f'<script src="{up}{s}"></script>' for s in scripts)
         wide = ' class="wide"' if is_wide else ""
-        with run.atomic(path) as stream:
-            stream.write(
-                f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-                f'<meta name="viewport" content="width=device-width, initial-scale=1">'
-                f'<title>{escape(title)} · Merlin companion</title><link rel="icon" href="data:,">'
-                f'<link rel="stylesheet" href="{up}static/style.css">'
-                f'<link rel="stylesheet" href="{up}static/code.css"></head><body>'
-                f'<a class="skip" href="#content">To the content</a><header><nav aria-label="Site">'
-                f'{menu}</nav></header><main id="content"{wide}>{body}</main>'
-                f"<footer>Profile {escape(self.profile['profile'])}, tier {self.profile['tier']}: "
-                f"{run.TIER_NOTES[self.profile['tier']]}.</footer>{tags}</body></html>\n"
-            )
+        policy = POLICY.format("'self'" if scripts else "'none'")
+        self.put(
+            address,
+            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+            f'<meta name="referrer" content="no-referrer">'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<title>{escape(title)} · Merlin companion</title><link rel="icon" href="data:,">'
+            f'<link rel="stylesheet" href="{up}static/style.css">'
+            f'<link rel="stylesheet" href="{up}static/code.css"></head><body>'
+            f'<a class="skip" href="#content">To the content</a><header><nav aria-label="Site">'
+            f'{menu}</nav></header><main id="content"{wide}>{body}</main>'
+            f"<footer>Profile {escape(self.profile['profile'])}, tier {self.profile['tier']}: "
+            f"{run.TIER_NOTES[self.profile['tier']]}.</footer>{tags}</body></html>\n",
+        )
         self.n_pages += 1
+
+    def resolver(self, folder, address):
+        """How the page at `address` resolves links of a file in `folder`."""
+        return resolver(folder, address, self.known, self._source_page)
 
     def render(self, source, folder, address):
         """Markdown of a file in `folder` for the page at `address`."""
-        up = "../" * address.count("/")
-        names = {n: up + page for n, page in self.notebooks.items()}
-        resolve = resolver(folder, address, self.known, self._source_page)
-        return markdown_to_html(source, resolve=resolve, notebooks=names)
+        resolve = self.resolver(folder, address)
+        return markdown_to_html(source, resolve=resolve, notebooks=self.notebooks)
 
     def _source_page(self, path):
-        """A page that shows a file of the repository; None for what is no file."""
-        file = run.ROOT / path
+        """A page that shows a file of the repository; None for what is no file of it."""
+        root = run.ROOT.resolve()
+        file = (root / path).resolve() if path in self._may_show else root
+        if not file.is_relative_to(root) or str(file.relative_to(root)) not in self._may_show:
+            return None
         if not file.is_file():
             return None
         address = f"source/{path}.html"
         if file.suffix in (".png", ".pdf"):
             address = f"source/{path}"
-            (self.out / address).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, self.out / address)
+            self.put(address, file.read_bytes())
         else:
             text = file.read_text(errors="replace")
             try:
@@ -113,6 +153,26 @@ class Site:
             self.write(address, path, f"<h1>{escape(path)}</h1>{shown}", is_wide=True)
         self.known[path] = address
         return address
+
+
+def repository_files():
+    """Files of the repository that a page may show: what git tracks; without git, those we know to be ours.
+
+    Returns
+    -------
+    set of str
+        Paths from the root.
+    """
+    tracked = b""
+    if shutil.which("git"):
+        tracked = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=run.ROOT, capture_output=True, check=False
+        ).stdout
+    if tracked:
+        return set(tracked.decode(errors="replace").split("\0")[:-1])
+    kinds = ("notebooks/*.ipynb", "merlin/**/*.py", "figures/*.png", "figures/*.pdf", "figures/*.csv",
+             "figures/*.json")  # fmt: skip
+    return {*DOCS, *(str(p.relative_to(run.ROOT)) for kind in kinds for p in run.ROOT.glob(kind))}
 
 
 def table_html(table, *, sortable=False, identity=""):
@@ -126,7 +186,13 @@ def table_html(table, *, sortable=False, identity=""):
         cells = []
         for value in row:
             missing = pd.isna(value)
-            shown = "" if missing else _number(value) if isinstance(value, float) else str(value)
+            shown = (
+                ""
+                if missing
+                else _number(value)
+                if isinstance(value, float)
+                else names_only(str(value))
+            )
             exact = f' data-value="{"" if missing else value}"' if isinstance(value, float) else ""
             cells.append(f"<td{exact}>{escape(shown)}</td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
@@ -149,32 +215,44 @@ def executed_notebooks(base):
     found = {}
     for path in sorted(base.glob("*.ipynb")):
         name, _, arm = path.stem.partition("-")
-        if name in names and arm not in sweep:
+        is_ours = NAME.fullmatch(path.stem) and _is_inside(path, base)
+        if is_ours and name in names and arm not in sweep:
             found[path.stem] = path
     return dict(sorted(found.items(), key=lambda x: (x[0].partition("-")[0], "-main" not in x[0])))
 
 
-MARK = ".merlin-site"  # holds what the builder wrote, a path a line; nothing else is ever removed
+def _is_inside(path, folder):
+    """Whether a file is in the folder, also when its links are followed."""
+    return path.resolve().is_relative_to(folder.resolve())
 
 
-def _refuse_strangers(out):
-    """Refuse a folder that holds anything which a former call did not write.
+MARK = ".merlin-site"  # what the builder wrote, sha256 and path a line; nothing else is removed
+
+
+def _ours(out):
+    """Files of a folder if a former call wrote each of them, and none was changed since; the mark last.
 
     Raises
     ------
     FileExistsError
+        Naming what is not ours.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise FileExistsError(f"{out} is no folder. Choose another one.")
-    mark = out / MARK
-    ours = {MARK, *(mark.read_text().splitlines() if mark.is_file() else ())}
-    inside = [p for p in out.rglob("*") if p.is_symlink() or not p.is_dir()] if out.exists() else []
-    strange = sorted(n for p in inside if (n := str(p.relative_to(out))) not in ours)
+    mark, written = out / MARK, {}
+    if mark.is_file() and not mark.is_symlink():
+        lines = mark.read_text(errors="replace").splitlines()
+        written = {out / name: sha for sha, _, name in (x.partition("  ") for x in lines)}
+    found = sorted(out.rglob("*"))
+    ours = [p for p in found if p in written and not p.is_symlink() and p.is_file()
+            and run.file_hash(p) == written[p]] + [mark] * bool(written)  # fmt: skip
+    strange = sorted(set(found) - set(ours) - {folder for p in ours for folder in p.parents})
     if strange:
         raise FileExistsError(
-            f"{out} holds {len(strange)} files that no site of ours brought, as {strange[0]}. Choose "
-            "another folder, or move them away."
+            f"{out} holds {len(strange)} files that no site of ours brought, or that were changed since, as "
+            f"{in_one_line(strange[0].relative_to(out))}. Choose another folder, or move them away."
         )
+    return ours
 
 
 def build(profile_name, out):
@@ -193,36 +271,39 @@ def build(profile_name, out):
             f"runs/{profile_name}/ holds no executed notebook. Run make figures PROFILE={profile_name} "
             "first."
         )
-    _refuse_strangers(out := Path(out))
+    _ours(out := Path(out))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as part:
         made = Path(part) / "site"
         n_pages = _build(profile, base, pages, made)
-        written = sorted(str(p.relative_to(made)) for p in made.rglob("*") if p.is_file())
-        (made / MARK).write_text("\n".join(written) + "\n")
-        _refuse_strangers(out)
-        shutil.rmtree(out, ignore_errors=True)
+        written = sorted(p for p in made.rglob("*") if p.is_file())
+        lines = [f"{run.file_hash(p)}  {p.relative_to(made)}\n" for p in written]
+        (made / MARK).write_text("".join(lines))
+        former = _ours(out)
+        for path in former:
+            path.unlink()
+        for folder in sorted(
+            {f for p in former for f in p.parents if f.is_relative_to(out)}, reverse=True
+        ):
+            folder.rmdir()
         made.replace(out)
     return n_pages
 
 
 def _build(profile, base, pages, out):
     """Write all pages into a new folder."""
-    profile_name = profile["profile"]
-    shutil.copytree(STATIC, out / "static")
-    (out / "static" / "code.css").write_text(_code_css())
     site = Site(out, profile)
+    for path in STATIC.iterdir():
+        site.put(f"static/{path.name}", path.read_text())
+    site.put("static/code.css", _code_css())
     site.notebooks = {stem: f"notebooks/{stem}.html" for stem in pages}
     for stem in pages:
-        name = stem.partition("-")[0]
-        site.notebooks.setdefault(name, site.notebooks[stem])
-        site.known.setdefault(f"notebooks/{name}.ipynb", site.notebooks[name])
-    facts = copy_figures(base, out)
+        site.notebooks.setdefault(stem.partition("-")[0], site.notebooks[stem])
+    site.known |= {f"notebooks/{name}.ipynb": page for name, page in site.notebooks.items()}
+    facts = copy_figures(site, base / "figures")
     site.known |= {f"figures/{n}.png": f"gallery.html#{n}" for n in facts}
     site.known |= {f"figures/{p.name}": f"figures/{p.name}" for p in (out / "figures").iterdir()
                    if p.suffix != ".png"}  # fmt: skip
-    site.known |= {f"notebooks/profiles/{profile_name}.yaml": site._source_page(
-        f"notebooks/profiles/{profile_name}.yaml")}  # fmt: skip
     front_page(site, facts)
     gallery(site, facts)
     notebook_pages(site, pages, facts)
@@ -239,20 +320,29 @@ def _code_css():
     return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight {{ background: none; }}\n"
 
 
-def copy_figures(base, out):
+def copy_figures(site, folder):
     """Pictures, tables and sidecars of a run; returns name → sidecar, in the catalogue's order."""
-    (out / "figures").mkdir()
+    (site.out / "figures").mkdir()
     facts = {}
     for name in FIGURES:
-        sidecar = base / "figures" / f"{name}.json"
-        if not sidecar.exists():
+        if not (folder / f"{name}.json").exists():
             continue
-        facts[name] = json.loads(sidecar.read_text())
-        tables = [f"{name}{'_' + key if key else ''}.csv" for key in facts[name]["tables"]]
-        for file in (f"{name}.png", f"{name}.pdf", f"{name}.json", *tables):
-            if (base / "figures" / file).exists():
-                shutil.copyfile(base / "figures" / file, out / "figures" / file)
+        facts[name] = about = json.loads((folder / f"{name}.json").read_text())
+        tables = {key: f"{name}{'_' + key if key else ''}.csv" for key in about["tables"]}
+        about["tables"] = {k: v for k, v in tables.items() if _is_ours(folder, v)}
+        for file in (f"{name}.png", f"{name}.pdf", f"{name}.json", *about["tables"].values()):
+            if _is_ours(folder, file):
+                path = folder / file
+                is_text = path.suffix in (".json", ".csv")
+                site.put(
+                    f"figures/{file}",
+                    names_only(path.read_text()) if is_text else path.read_bytes(),
+                )
     return facts
+
+
+def _is_ours(folder, file):
+    return names_a_file(file) and (folder / file).is_file() and _is_inside(folder / file, folder)
 
 
 def about_figure(facts):
@@ -260,16 +350,20 @@ def about_figure(facts):
     n = ", ".join(f"{v:,} {k}" for k, v in facts.get("n", {}).items())
     interval = facts.get("interval") or "no interval"
     parts = (facts.get("caption", ""), facts["tier_note"], n, interval)
-    return " · ".join(p.rstrip(".") for p in parts if p) + f" · seed {facts['seed']}"
+    said = " · ".join(p.rstrip(".") for p in parts if p) + f" · seed {facts['seed']}"
+    return unnamed(names_only(said))
 
 
 def notebook_of(name):
     """The notebook that makes a figure, as the Snakefile lists them."""
-    text = (run.ROOT / "Snakefile").read_text()
-    listed = re.search(r"^FIGURES = (\{.*?^\})", text, re.MULTILINE | re.DOTALL)[1]
-    return next(
-        (k for k, v in yaml.safe_load(listed.replace(",\n}", "\n}")).items() if name in v), ""
-    )
+    return _notebooks_of((run.ROOT / "Snakefile").read_text()).get(name, "")
+
+
+@cache
+def _notebooks_of(snakefile):
+    listed = re.search(r"^FIGURES = (\{.*?^\})", snakefile, re.MULTILINE | re.DOTALL)[1]
+    made = yaml.safe_load(listed.replace(",\n}", "\n}"))
+    return {name: notebook for notebook, names in made.items() for name in names}
 
 
 def panels_of(name, notebook):
@@ -321,9 +415,10 @@ def gallery(site, facts):
         notebook = notebook_of(name)
         page = site.notebooks.get(notebook)
         links = [f'<a href="{page}">notebook</a>'] if page else []
-        for key in about["tables"]:
-            file = f"{name}{'_' + key if key else ''}.csv"
-            links.append(f'<a href="figures/{file}">table{" " + key if key else ""}</a>')
+        for key, file in about["tables"].items():
+            links.append(
+                f'<a href="figures/{quote(file)}">table{escape(" " + key if key else "")}</a>'
+            )
         links.append(f'<a href="figures/{name}.json">provenance</a>')
         if (site.out / "figures" / f"{name}.pdf").exists():
             links.append(f'<a href="figures/{name}.pdf">PDF</a>')
@@ -347,7 +442,7 @@ def notebook_pages(site, pages, facts):
         address = site.notebooks[stem]
         name = stem.partition("-")[0]
         notebook = nbformat.read(path, as_version=4)
-        title = notebook.cells[0].source.splitlines()[0].lstrip("# ")
+        title = names_only(notebook.cells[0].source.splitlines()[0].lstrip("# "))
         body = "".join(_cell(c, site, address, facts, name) for c in notebook.cells)
         near = "".join(
             f'<a href="{stems[j]}.html">{mark} {stems[j]}</a>' if 0 <= j < len(stems) else "<span></span>"
@@ -366,12 +461,13 @@ def notebook_pages(site, pages, facts):
 def _cell(cell, site, address, facts, name):
     """One cell: words rendered, code in colours, outputs as they came."""
     if cell.cell_type == "markdown":
-        return f'<div class="cell">{site.render(cell.source, "notebooks", address)}</div>'
+        said = in_text(site.render(cell.source, "notebooks", address), names_only)
+        return f'<div class="cell">{said}</div>'
     if cell.cell_type != "code":
         return ""
     from pygments.lexers import PythonLexer
 
-    code = highlight(cell.source, PythonLexer(), HtmlFormatter())
+    code = highlight(names_only(cell.source), PythonLexer(), HtmlFormatter())
     shown = _joined(cell.get("outputs", []))
     named = [n for n in facts if f'"{n}"' in cell.source]  # the figure that this cell saves
     made = named or [n for n in facts if notebook_of(n) == name]
@@ -399,31 +495,39 @@ def _joined(outputs):
     return joined
 
 
-def _output(output, site, address, words):
-    if output.output_type == "stream":
-        # A progress bar rewrites its line: its last state is what a reader would have seen.
-        lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in output.text.rstrip().split("\n")]
-        # A library's remark on missing widgets holds a path of this machine and tells a reader nothing.
-        text = "\n".join(x for x in lines if "TqdmWarning" not in x and "autonotebook" not in x)
-        if not text.strip():
-            return ""
-        return f'<div class="output stream"><pre>{escape(_ANSI.sub("", text))}</pre></div>'
-    if output.output_type == "error":
-        return f"<pre>{escape(_ANSI.sub('', chr(10).join(output.traceback)))}</pre>"
-    data = output.data
-    if "image/png" in data:
-        return (
-            f'<div class="output"><img alt="{escape(words)}" '
-            f'src="data:image/png;base64,{data["image/png"].strip()}"></div>'
-        )
-    if "text/markdown" in data:
-        return (
-            f'<div class="output">{site.render(data["text/markdown"], "notebooks", address)}</div>'
-        )
-    if "text/html" in data:
-        html = re.sub(r"<style.*?</style>", "", data["text/html"], flags=re.DOTALL)
-        return f'<div class="output">{html}</div>'
-    return f'<div class="output"><pre>{escape(data.get("text/plain", ""))}</pre></div>'
+def _output(output, site, address, alt):
+    """An output as a page shows it: nothing live, and no name of the machine that it ran on."""
+    kind = " stream" if output.output_type == "stream" else ""
+    if output.output_type in ("stream", "error"):
+        html = _said(output.text if kind else "\n".join(output.traceback))
+    else:
+        html = _shown(output.data, site, address, alt)
+    if not html:
+        return ""
+    resolve = site.resolver("notebooks", address)
+    html = in_text(clean(html, resolve=resolve), lambda text: unnamed(names_only(text)))
+    return f'<div class="output{kind}">{html}</div>'
+
+
+def _said(text):
+    # A progress bar rewrites its line: its last state is what a reader would have seen.
+    lines = [line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.rstrip().split("\n")]
+    # A library's remark on missing widgets tells a reader nothing.
+    lines = [x for x in lines if "TqdmWarning" not in x and "autonotebook" not in x]
+    shown = "\n".join(in_one_line(_ANSI.sub("", x).expandtabs()) for x in lines)
+    return f"<pre>{escape(shown)}</pre>" if shown.strip() else ""
+
+
+def _shown(data, site, address, alt):
+    picture = f"data:image/png;base64,{''.join(str(data.get('image/png', '')).split())}"
+    if PNG.fullmatch(picture):
+        return f'<img alt="{escape(alt)}" src="{picture}">'
+    markdown, html = data.get("text/markdown", ""), data.get("text/html", "")
+    if 0 < len(markdown) <= LONGEST_MARKDOWN:
+        return site.render(markdown, "notebooks", address)
+    if html and html.count("<") <= MOST_TAGS:
+        return html
+    return _said(str(data.get("text/plain", "")))
 
 
 def ledger(site, path):
@@ -479,8 +583,7 @@ def cohort_page(site, facts):
 
 def viewer_page(site):
     """Slices of phantoms and of the model's input, with organs and findings to switch on."""
-    with run.atomic(site.out / "static" / "studies.js") as stream:
-        stream.write(viewer.script(viewer.studies(site.profile)))
+    site.put("static/studies.js", viewer.script(viewer.studies(site.profile)))
     planes = "".join(
         f'<figure><figcaption><label for="{p}-slice">{p}</label>, <span id="{p}-said"></span></figcaption>'
         f'<canvas id="{p}" role="img" aria-label="{p} slice of the chosen study"></canvas>'
@@ -525,7 +628,7 @@ def main(argv=None):
     began = time.time()
     try:
         n = build(args.profile, args.out)
-    except (FileNotFoundError, FileExistsError, run.ProfileError) as error:
+    except (OSError, run.ProfileError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write(

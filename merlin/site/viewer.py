@@ -95,5 +95,5 @@ def _encoded(array):
 
 
 def script(found):
-    """The studies as a script that the viewer's page loads."""
-    return f"window.STUDIES = {json.dumps(found)};\n"
+    """The studies as a script that the viewer's page loads; no name in it can end a script."""
+    return f"window.STUDIES = {json.dumps(found).replace('<', chr(92) + 'u003c')};\n"

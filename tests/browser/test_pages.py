@@ -143,6 +143,32 @@ def test_dark_mode_is_dark_and_the_keyboard_reaches_the_content(chromium, site):
     context.close()
 
 
+@pytest.mark.parametrize("policy", [True, False], ids=["policy", "no_policy"])
+def test_what_strangers_wrote_does_not_run_even_without_the_policy(chromium, tmp_path, policy):
+    """The page's own policy aside, the sanitiser holds alone."""
+    import test_site
+
+    test_site.project(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        test_site.made_by(patch, tmp_path)
+        assert build.main(["default", str(tmp_path / "site")]) == 0
+    context = chromium.new_context(bypass_csp=not policy)
+    page, asked = context.new_page(), []
+    page.on("request", lambda r: asked.append(r.url))
+    page.on("dialog", lambda d: asked.append(d.message))
+    for name in ("notebooks/06_retrieval", "gallery", "ledger"):
+        page.goto((tmp_path / "site" / f"{name}.html").as_uri())
+        assert page.evaluate("window.was_run") is None
+        assert (
+            page.evaluate(
+                "document.querySelectorAll('main :is(script, iframe, form, style)').length"
+            )
+            == 0
+        )
+    assert [u for u in asked if not u.startswith((tmp_path.as_uri(), "data:"))] == []
+    context.close()
+
+
 @pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="SCREENSHOTS names no folder")
 @pytest.mark.parametrize("page", SIZES, indirect=True)
 def test_screenshots_to_look_at(page, site, request):
