@@ -3,7 +3,6 @@
 # The notebook, its settings and the package modules that it uses (and what those import) are inputs,
 # so editing any of them reruns exactly what depends on it. papermill runs the notebook into a
 # partial copy; only a finished one becomes the output, a failed one is kept and explained.
-import json
 import os
 import re
 import shlex
@@ -88,9 +87,9 @@ def coded(name):
 
 
 def chosen(name, arm=None):
-    """What the profile sets for a notebook: a change of it reruns the rule."""
+    """Fingerprint of what the profile sets for a notebook: a change of it reruns the rule."""
     values = {k: SETTINGS[k] for k in ("tier", "seed")} | SETTINGS[name]
-    return json.dumps(values | (arm_settings(arm) if arm else {}), sort_keys=True)
+    return run.fingerprint(values | (arm_settings(arm) if arm else {}))
 
 
 def arm_settings(arm):
@@ -125,15 +124,16 @@ PROGRESS = r"""shown=-15; while IFS= read -r line; do case "$line" in
 *%'|'*) if [ $((SECONDS - shown)) -ge 15 ]; then shown=$SECONDS; echo "$name: ${line##*$'\r'}"; fi ;;
 Traceback*) echo "$line"; cat ;;
 esac; done"""
+# A profile is data: whatever it holds is quoted (`:q`), and its names reach papermill as text (`-r`).
 # Two kernels that start in the same moment may pick the same port, and one dies: each start holds a
 # lock for some seconds, in the background.
 PAPERMILL = (
-    "mkdir -p {BASE}/partial/$(dirname {params.name}) && name={params.name} && "
-    "exec 9>{BASE}/partial/.start && flock 9 && {{ sleep 5 & }} && exec 9>&- && "
-    "( papermill {input[0]} {BASE}/partial/{params.name}.ipynb --cwd notebooks --no-progress-bar "
-    "--log-level WARNING --log-output -p profile {PROFILE} {params.extra} 2> >({PROGRESS} >&2) "
-    "|| {{ python -m merlin.run explain {BASE}/partial/{params.name}.ipynb; exit 1; }} ) && "
-    "mv {BASE}/partial/{params.name}.ipynb {output[0]}"
+    "name={params.name:q} && partial={BASE:q}/partial && mkdir -p \"$partial\" && "
+    "exec 9>\"$partial/.start\" && flock 9 && {{ sleep 5 & }} && exec 9>&- && "
+    "( papermill {input[0]:q} \"$partial/$name.ipynb\" --cwd notebooks --no-progress-bar "
+    "--log-level WARNING --log-output -r profile {PROFILE:q} {params.extra:q} 2> >({PROGRESS} >&2) "
+    "|| {{ python -m merlin.run explain \"$partial/$name.ipynb\"; exit 1; }} ) && "
+    "mv \"$partial/$name.ipynb\" {output[0]:q}"
 )
 
 
@@ -161,7 +161,7 @@ if "data" in OWN:
             figures("01_dataset"),
         params:
             name="01_dataset",
-            extra=lambda w, threads: f"-p n_workers {threads}",
+            extra=lambda w, threads: ["-p", "n_workers", threads],
             settings=chosen("01_dataset"),
         threads: SETTINGS["01_dataset"]["n_workers"]
         resources:
@@ -183,7 +183,7 @@ else:
             figures("01_cohort"),
         params:
             name="01_cohort",
-            extra="",
+            extra=[],
             settings=chosen("01_cohort"),
         threads: 2
         resources:
@@ -202,7 +202,7 @@ else:
             figures("01_dataset"),
         params:
             name="01_dataset",
-            extra="",
+            extra=[],
             settings=chosen("01_dataset"),
         threads: SETTINGS["01_dataset"]["n_workers"]
         resources:
@@ -222,7 +222,7 @@ if "weights" in OWN:
         resources:
             **LIGHT,
         shell:
-            "python -m merlin.run take weights {PROFILE} {output}"
+            "python -m merlin.run take weights {PROFILE:q} {output:q}"
 
     ruleorder: given_weights > pretraining
 
@@ -238,7 +238,7 @@ if "embeddings" in OWN:
         resources:
             **LIGHT,
         shell:
-            "python -m merlin.run take embeddings {PROFILE} {output}"
+            "python -m merlin.run take embeddings {PROFILE:q} {output:q}"
 
     ruleorder: given_embeddings > embeddings
 
@@ -258,7 +258,7 @@ rule pretraining:
         arm="main",
     params:
         name=lambda w: f"02_pretraining-{w.arm}",
-        extra=lambda w: f"-p arm {w.arm}",
+        extra=lambda w: ["-r", "arm", w.arm],
         settings=lambda w: chosen("02_pretraining", w.arm),
     threads: threads_of
     priority: 2
@@ -301,7 +301,7 @@ rule embeddings:
         arm=any_of(ARMS),
     params:
         name=lambda w: f"03_embeddings-{w.arm}",
-        extra=lambda w: f"-p arm {w.arm}",
+        extra=lambda w: ["-r", "arm", w.arm],
         settings=lambda w: chosen("03_embeddings"),
     threads: SETTINGS["03_embeddings"]["n_threads"]
     priority: 1
@@ -360,7 +360,7 @@ for notebook, reads in READS.items():
             figures(notebook),
         params:
             name=notebook,
-            extra="",
+            extra=[],
             settings=chosen(notebook),
         threads: max(SETTINGS[notebook].get(k, 1) for k in ("n_threads", "n_workers"))
         priority: int(notebook in TRAINS)  # minutes before seconds
