@@ -929,11 +929,12 @@ def figures(profile, cores, given=None):
         else:
             e = values["expected"]
             # In the full tier the note says of which machine.
+            note = shown(e.get("note") or "")
             two_cores = "" if values["tier"] == "full" else " on two cores"
             sys.stdout.write(
                 f"Profile {profile}: about {e['minutes']} minutes{two_cores}, {e['memory_gb']} GB of "
                 f"memory, {e['disk_gb']} GB of disk under runs/"
-                f"{' (' + e['note'] + ')' if e.get('note') else ''}. Interrupt at will: the next call "
+                f"{f' ({note})' if note else ''}. Interrupt at will: the next call "
                 "resumes.\n"
             )
             free, cache = shutil.disk_usage(base).free / 1e9, cache_gb(values, own, base)
