@@ -383,8 +383,13 @@ def atomic(path, mode="w"):
 
 def write_csv(path, table):
     """Write a table atomically; texts that a spreadsheet would compute are marked, see `words.as_cell`."""
+
+    def text(value):  # a bare carriage return, which pandas does not quote, would end the row
+        plain = as_cell(value)
+        return re.sub("\r\n?", "\n", plain) if isinstance(plain, str) and "\r" in plain else plain
+
     with atomic(path) as stream:
-        changed_texts(table, as_cell).to_csv(stream, index=False, lineterminator="\n")
+        changed_texts(table, text).to_csv(stream, index=False, lineterminator="\n")
 
 
 def read_csv(path, **options):

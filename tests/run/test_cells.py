@@ -40,6 +40,15 @@ def test_no_cell_or_column_of_a_csv_is_a_formula_and_numbers_do_not_move(tmp_pat
     assert read["=text"].tolist() == table["=text"].fillna("").tolist()
 
 
+def test_no_text_begins_a_row_of_its_own(tmp_path):
+    table = pd.DataFrame({"a": ["x\rs9,forged", "y\r\nz", '"\n"', "\r=1"], "b": "1"})
+    run.write_csv(tmp_path / "t.csv", table)
+    want = ["x\ns9,forged", "y\nz", '"\n"', "\n=1"]
+    for back in (read_table(tmp_path / "t.csv"), run.read_csv(tmp_path / "t.csv")):
+        assert back["a"].tolist() == want
+        assert len(back.columns) == 2
+
+
 def test_a_workbook_holds_texts_alone(tmp_path, table):
     run.write_xlsx(tmp_path / "t.xlsx", table.assign(more="a\x1bb"))
     sheet = zipfile.ZipFile(tmp_path / "t.xlsx").read("xl/worksheets/sheet1.xml").decode()
