@@ -5,7 +5,6 @@
 # partial copy; only a finished one becomes the output, a failed one is kept and explained.
 import os
 import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -80,16 +79,19 @@ def source(name):
     return [str(p.relative_to(run.ROOT)) for p in (path, *run.depends_on(path))]
 
 
-def coded(name):
-    """The cohort's diagnosis codes, and the user's map and list of phecodes: labels follow from them."""
-    own = [SETTINGS[name].get(k) for k in ("code_map", "phecodes")]
-    return [f"{BASE}/cohort/codes.csv", *(run.located(p) for p in own if p)]
+def own_tables(name):
+    """Hashes of the user's map and list of phecodes, from which labels follow: no inputs, whose braces
+    Snakemake would read."""
+    own = [run.located(p) for k in ("code_map", "phecodes") if (p := SETTINGS[name].get(k))]
+    if lost := [p for p in own if not Path(p).is_file()]:
+        raise WorkflowError(f"{name}: no file at {run.shown(lost[0])}")
+    return [run.file_hash(p) for p in own]
 
 
 def chosen(name, arm=None):
     """Fingerprint of what the profile sets for a notebook: a change of it reruns the rule."""
     values = {k: SETTINGS[k] for k in ("tier", "seed")} | SETTINGS[name]
-    return run.fingerprint(values | (arm_settings(arm) if arm else {}))
+    return run.fingerprint(values | (arm_settings(arm) if arm else {}), own_tables(name))
 
 
 def arm_settings(arm):
@@ -152,7 +154,6 @@ if "data" in OWN:
         input:
             source("01_dataset"),
             own=OWN_FILE,
-            map=lambda w: coded("03_embeddings")[1:],
         output:
             f"{BASE}/01_dataset.ipynb",
             f"{BASE}/cohort/manifest.csv",
@@ -163,6 +164,7 @@ if "data" in OWN:
             name="01_dataset",
             extra=lambda w, threads: ["-p", "n_workers", threads],
             settings=chosen("01_dataset"),
+            map=lambda w: own_tables("03_embeddings"),
         threads: SETTINGS["01_dataset"]["n_workers"]
         resources:
             **READING,
@@ -248,7 +250,7 @@ rule pretraining:
     input:
         source("02_pretraining"),
         manifest=f"{BASE}/cohort/manifest.csv",
-        codes=lambda w: coded("02_pretraining"),
+        codes=f"{BASE}/cohort/codes.csv",
         start=inflated_from,
     output:
         BASE + "/02_pretraining-{arm}.ipynb",
@@ -293,7 +295,7 @@ rule embeddings:
         source("03_embeddings"),
         weights=BASE + "/pretraining/{arm}/weights.safetensors",
         manifest=f"{BASE}/cohort/manifest.csv",
-        codes=lambda w: coded("03_embeddings"),
+        codes=f"{BASE}/cohort/codes.csv",
     output:
         BASE + "/03_embeddings-{arm}.ipynb",
         BASE + "/embeddings/{arm}.npz",
