@@ -34,7 +34,7 @@ from types import SimpleNamespace
 import numpy as np
 import yaml
 
-from merlin.words import NAME, Refusal, as_cell, from_cell, shown
+from merlin.words import NAME, Refusal, as_cell, from_cell, lines, shown
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -742,15 +742,14 @@ def explain(path):
             if output["output_type"] == "error":
                 source = "".join(cell["source"]).splitlines()[-6:]
                 last = (output["traceback"] or [output.get("evalue", "")])[-1]
-                trace = [shown(_ANSI.sub("", t)) for t in last.splitlines() if t.strip()][-12:]
-                return "\n".join(
-                    [
-                        f"Code cell {number} failed with {output['ename']}:",
-                        *("    " + shown(line) for line in source),
-                        *trace,
-                        f"The executed copy is kept: {path}",
-                    ]
-                )
+                trace = [_ANSI.sub("", line) for line in last.splitlines() if line.strip()][-12:]
+                said = [
+                    f"Code cell {number} failed with {output['ename']}:",
+                    *("    " + line for line in source),
+                    *trace,
+                    f"The executed copy is kept: {path}",
+                ]
+                return lines("\n".join(said))
     return f"No failed cell in {path}: it was interrupted. Run the same command again to resume."
 
 
