@@ -75,10 +75,13 @@ def as_cell(value: object) -> object:
 
     Numbers stay as they are, also as text or as a list with blanks between.
     """
-    if not isinstance(value, str) or not value.lstrip(" ").startswith(tuple(_FORMULA)):
+    if not isinstance(value, str):
+        return value
+    bare = value.lstrip("'")  # what already looks marked is marked once more, so that it comes back
+    if not bare.lstrip(" ").startswith(tuple(_FORMULA)):
         return value
     try:
-        for part in value.split():
+        for part in bare.split():
             float(part)
     except ValueError:
         return f"'{value}"
