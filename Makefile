@@ -11,7 +11,8 @@ override CORES := $(value CORES)
 override DATA := $(value DATA)
 override WEIGHTS := $(value WEIGHTS)
 override EMBEDDINGS := $(value EMBEDDINGS)
-export PROFILE CORES DATA WEIGHTS EMBEDDINGS
+override PYTHON := $(value PYTHON)
+export PROFILE CORES DATA WEIGHTS EMBEDDINGS PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 # JupyterLab would ask PyPI for updates and its own site for news.
@@ -28,7 +29,7 @@ help: ## List the targets
 setup: $(VENV)/ready ## Create .venv with pinned packages (about 3 GB)
 
 $(VENV)/ready: pyproject.toml $(wildcard locks/*.txt) scripts/setup.sh
-	@PYTHON="$(PYTHON)" bash scripts/setup.sh "$(VENV)"
+	@bash scripts/setup.sh "$(VENV)"
 
 figures: setup ## Run the notebooks of PROFILE in order and fill figures/
 	@$(BIN)/python -m merlin.run check "$$PROFILE"

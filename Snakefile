@@ -3,10 +3,8 @@
 # The notebook, its settings and the package modules that it uses (and what those import) are inputs,
 # so editing any of them reruns exactly what depends on it. papermill runs the notebook into a
 # partial copy; only a finished one becomes the output, a failed one is kept and explained.
-import json
 import os
 import re
-import shlex
 import sys
 from pathlib import Path
 
@@ -81,16 +79,19 @@ def source(name):
     return [str(p.relative_to(run.ROOT)) for p in (path, *run.depends_on(path))]
 
 
-def coded(name):
-    """The cohort's diagnosis codes, and the user's map and list of phecodes: labels follow from them."""
-    own = [SETTINGS[name].get(k) for k in ("code_map", "phecodes")]
-    return [f"{BASE}/cohort/codes.csv", *(run.located(p) for p in own if p)]
+def own_tables(name):
+    """Hashes of the user's map and list of phecodes, from which labels follow: no inputs, whose braces
+    Snakemake would read."""
+    own = [run.located(p) for k in ("code_map", "phecodes") if (p := SETTINGS[name].get(k))]
+    if lost := [p for p in own if not Path(p).is_file()]:
+        raise WorkflowError(f"{name}: no file at {run.shown(lost[0])}")
+    return [run.file_hash(p) for p in own]
 
 
 def chosen(name, arm=None):
-    """What the profile sets for a notebook: a change of it reruns the rule."""
+    """Fingerprint of what the profile sets for a notebook: a change of it reruns the rule."""
     values = {k: SETTINGS[k] for k in ("tier", "seed")} | SETTINGS[name]
-    return json.dumps(values | (arm_settings(arm) if arm else {}), sort_keys=True)
+    return run.fingerprint(values | (arm_settings(arm) if arm else {}), own_tables(name))
 
 
 def arm_settings(arm):
@@ -125,15 +126,16 @@ PROGRESS = r"""shown=-15; while IFS= read -r line; do case "$line" in
 *%'|'*) if [ $((SECONDS - shown)) -ge 15 ]; then shown=$SECONDS; echo "$name: ${line##*$'\r'}"; fi ;;
 Traceback*) echo "$line"; cat ;;
 esac; done"""
+# A profile is data: whatever it holds is quoted (`:q`), and its names reach papermill as text (`-r`).
 # Two kernels that start in the same moment may pick the same port, and one dies: each start holds a
 # lock for some seconds, in the background.
 PAPERMILL = (
-    "mkdir -p {BASE}/partial/$(dirname {params.name}) && name={params.name} && "
-    "exec 9>{BASE}/partial/.start && flock 9 && {{ sleep 5 & }} && exec 9>&- && "
-    "( papermill {input[0]} {BASE}/partial/{params.name}.ipynb --cwd notebooks --no-progress-bar "
-    "--log-level WARNING --log-output -p profile {PROFILE} {params.extra} 2> >({PROGRESS} >&2) "
-    "|| {{ python -m merlin.run explain {BASE}/partial/{params.name}.ipynb; exit 1; }} ) && "
-    "mv {BASE}/partial/{params.name}.ipynb {output[0]}"
+    "name={params.name:q} && partial={BASE:q}/partial && mkdir -p \"$partial\" && "
+    "exec 9>\"$partial/.start\" && flock 9 && {{ sleep 5 & }} && exec 9>&- && "
+    "( papermill {input[0]:q} \"$partial/$name.ipynb\" --cwd notebooks --no-progress-bar "
+    "--log-level WARNING --log-output -r profile {PROFILE:q} {params.extra:q} 2> >({PROGRESS} >&2) "
+    "|| {{ python -m merlin.run explain \"$partial/$name.ipynb\"; exit 1; }} ) && "
+    "mv \"$partial/$name.ipynb\" {output[0]:q}"
 )
 
 
@@ -152,7 +154,6 @@ if "data" in OWN:
         input:
             source("01_dataset"),
             own=OWN_FILE,
-            map=lambda w: coded("03_embeddings")[1:],
         output:
             f"{BASE}/01_dataset.ipynb",
             f"{BASE}/cohort/manifest.csv",
@@ -161,8 +162,9 @@ if "data" in OWN:
             figures("01_dataset"),
         params:
             name="01_dataset",
-            extra=lambda w, threads: f"-p n_workers {threads}",
+            extra=lambda w, threads: ["-p", "n_workers", threads],
             settings=chosen("01_dataset"),
+            map=lambda w: own_tables("03_embeddings"),
         threads: SETTINGS["01_dataset"]["n_workers"]
         resources:
             **READING,
@@ -183,7 +185,7 @@ else:
             figures("01_cohort"),
         params:
             name="01_cohort",
-            extra="",
+            extra=[],
             settings=chosen("01_cohort"),
         threads: 2
         resources:
@@ -202,7 +204,7 @@ else:
             figures("01_dataset"),
         params:
             name="01_dataset",
-            extra="",
+            extra=[],
             settings=chosen("01_dataset"),
         threads: SETTINGS["01_dataset"]["n_workers"]
         resources:
@@ -222,7 +224,7 @@ if "weights" in OWN:
         resources:
             **LIGHT,
         shell:
-            "python -m merlin.run take weights {PROFILE} {output}"
+            "python -m merlin.run take weights {PROFILE:q} {output:q}"
 
     ruleorder: given_weights > pretraining
 
@@ -238,7 +240,7 @@ if "embeddings" in OWN:
         resources:
             **LIGHT,
         shell:
-            "python -m merlin.run take embeddings {PROFILE} {output}"
+            "python -m merlin.run take embeddings {PROFILE:q} {output:q}"
 
     ruleorder: given_embeddings > embeddings
 
@@ -248,7 +250,7 @@ rule pretraining:
     input:
         source("02_pretraining"),
         manifest=f"{BASE}/cohort/manifest.csv",
-        codes=lambda w: coded("02_pretraining"),
+        codes=f"{BASE}/cohort/codes.csv",
         start=inflated_from,
     output:
         BASE + "/02_pretraining-{arm}.ipynb",
@@ -258,7 +260,7 @@ rule pretraining:
         arm="main",
     params:
         name=lambda w: f"02_pretraining-{w.arm}",
-        extra=lambda w: f"-p arm {w.arm}",
+        extra=lambda w: ["-r", "arm", w.arm],
         settings=lambda w: chosen("02_pretraining", w.arm),
     threads: threads_of
     priority: 2
@@ -293,7 +295,7 @@ rule embeddings:
         source("03_embeddings"),
         weights=BASE + "/pretraining/{arm}/weights.safetensors",
         manifest=f"{BASE}/cohort/manifest.csv",
-        codes=lambda w: coded("03_embeddings"),
+        codes=f"{BASE}/cohort/codes.csv",
     output:
         BASE + "/03_embeddings-{arm}.ipynb",
         BASE + "/embeddings/{arm}.npz",
@@ -301,7 +303,7 @@ rule embeddings:
         arm=any_of(ARMS),
     params:
         name=lambda w: f"03_embeddings-{w.arm}",
-        extra=lambda w: f"-p arm {w.arm}",
+        extra=lambda w: ["-r", "arm", w.arm],
         settings=lambda w: chosen("03_embeddings"),
     threads: SETTINGS["03_embeddings"]["n_threads"]
     priority: 1
@@ -360,7 +362,7 @@ for notebook, reads in READS.items():
             figures(notebook),
         params:
             name=notebook,
-            extra="",
+            extra=[],
             settings=chosen(notebook),
         threads: max(SETTINGS[notebook].get(k, 1) for k in ("n_threads", "n_workers"))
         priority: int(notebook in TRAINS)  # minutes before seconds

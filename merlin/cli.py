@@ -27,6 +27,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from merlin.words import lines
+
 
 def parser():
     """The command line."""
@@ -277,11 +279,15 @@ def main(argv=None):
     try:
         return COMMANDS.get(args.command, _run)(args)
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"merlin {args.command}: {error}\n")
+        sys.stderr.write(lines(f"merlin {args.command}: {error}") + "\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"\nmerlin {args.command}: interrupted\n")
         return 130
+
+
+def _say(text):
+    sys.stdout.write(lines(text) + "\n")
 
 
 def _refuse_existing(target, overwrite):
@@ -322,8 +328,8 @@ def _release(args):
     write_csv(out / "left_out.csv", found.lost)
     write_csv(target, found.manifest)
     for row in found.audit.itertuples():
-        sys.stdout.write(f"{row.n:>8,}  {row.what}{f' ({row.detail})' if row.detail else ''}\n")
-    sys.stdout.write(f"Wrote {target}, audit.csv, odd.csv and left_out.csv.\n")
+        _say(f"{row.n:>8,}  {row.what}{f' ({row.detail})' if row.detail else ''}")
+    _say(f"Wrote {target}, audit.csv, odd.csv and left_out.csv.")
     return 0
 
 
@@ -338,11 +344,12 @@ def _verse(args):
     )
     write_csv(target, found.manifest)
     n = found.manifest[FRACTURE].value_counts()
-    sys.stdout.write("".join(f"{note}\n" for note in found.notes))
-    sys.stdout.write(
+    for note in found.notes:
+        _say(note)
+    _say(
         f"grades in {', '.join(found.grades)}; not taken: {', '.join(found.ignored) or 'none'}\n"
         f"Wrote {target}: {len(found.manifest)} scans, {n.get('1', 0)} with a fracture, "
-        f"{n.get('0', 0)} without, {found.n_ungraded} without a grade.\n"
+        f"{n.get('0', 0)} without, {found.n_ungraded} without a grade."
     )
     return 0
 
@@ -368,9 +375,9 @@ def _totalsegmentator(args):
     write_csv(out / "excluded.csv", excluded)
     write_csv(target, manifest)
     n = manifest["split"].value_counts()
-    sys.stdout.write(
+    _say(
         f"Wrote {target}: {', '.join(f'{n.get(s, 0)} {s}' for s in ('train', 'val', 'test'))}; "
-        f"{len(excluded)} scans not taken (excluded.csv).\n"
+        f"{len(excluded)} scans not taken (excluded.csv)."
     )
     return 0
 
@@ -386,8 +393,8 @@ def _phantom(args):
     if args.studies:
         table = table.head(args.studies)
     folder = write_release(table, args.out)
-    sys.stdout.write(
-        f"Wrote {len(table)} synthetic studies to {folder}, and {folder.name}-patients.csv beside it.\n"
+    _say(
+        f"Wrote {len(table)} synthetic studies to {folder}, and {folder.name}-patients.csv beside it."
     )
     return 0
 
@@ -407,7 +414,7 @@ def _hospital(args):
         codes = read_codes(args.codes, owner="patient_id", dates=args.dates)
     for table, name in ((reports, "reports"), (codes, "codes")):
         for note in () if table is None else table.attrs["notes"]:
-            sys.stdout.write(f"{name}: {note}\n")
+            _say(f"{name}: {note}")
     key = hospital.read_key(args.key, out)
     begun, mark = out / "UNFINISHED", _hospital_mark(args, key)
     others = [p for p in out.iterdir() if p != begun] if out.exists() else []
@@ -427,23 +434,23 @@ def _hospital(args):
         if path.name.removesuffix(".nii.gz") not in set(made.manifest.get("study_id", ())):
             path.unlink()
     begun.unlink()
-    sys.stdout.write(
+    _say(
         f"{len(made.manifest)} studies of {made.manifest.get('patient_id', pd.Series()).nunique()} "
-        f"patients in {out / 'manifest.csv'}; {len(made.quarantine)} left out (quarantine.csv).\n"
+        f"patients in {out / 'manifest.csv'}; {len(made.quarantine)} left out (quarantine.csv)."
     )
     if made.n_unreported or made.n_unused:
-        sys.stdout.write(
+        _say(
             f"{made.n_unreported} studies have no report, {made.n_unused} reports no study: are accession "
-            "numbers spelled alike in both?\n"
+            "numbers spelled alike in both?"
         )
     for note in made.notes:
-        sys.stdout.write(f"{note}\n")
+        _say(f"{note}")
     for kind, n in made.text_hits.groupby("kind")["n"].sum().items():
-        sys.stdout.write(f"{n:>8,}  {kind} in free text (text_hits.csv)\n")
-    sys.stdout.write(
+        _say(f"{n:>8,}  {kind} in free text (text_hits.csv)")
+    _say(
         "Read the reports before you share them: no program can promise they are safe. Nicknames, names in "
         "a script that no header uses, garbled short names, people whom no header or column names and what "
-        "only one person can have had are not found.\n"
+        "only one person can have had are not found."
     )
     return 1 if len(made.quarantine) else 0
 
@@ -508,7 +515,7 @@ def _weights(args):
             names = read_phenotypes(args.phecodes)["phecode"]
         folder = str(Path(args.text_folder).resolve()) if args.text_folder else ""
         said = official.convert(path, out, text_folder=folder, phecodes=names)
-    sys.stdout.write(f"{path.name}: {said}. Wrote {out}.\n")
+    _say(f"{path.name}: {said}. Wrote {out}.")
     return 0
 
 
@@ -545,7 +552,7 @@ def _evaluate(args):
     if not files:
         raise ValueError("no file can be judged\n" + "\n".join(refused))
     for text in refused:
-        sys.stderr.write(f"merlin evaluate: {text}\n")
+        sys.stderr.write(lines(f"merlin evaluate: {text}") + "\n")
 
     from merlin.evaluation import off_shelf
     from merlin.splits import SPLIT_NAMES
@@ -566,9 +573,7 @@ def _evaluate(args):
     _draw_comparison(table, files, args, out)
     _tell(table, files)
     n, units = len(table), int(table["n_patients"].max())
-    sys.stdout.write(
-        f"Wrote {target} ({n} rows, {units} {_unit(files)} in common) and comparison.png.\n"
-    )
+    _say(f"Wrote {target} ({n} rows, {units} {_unit(files)} in common) and comparison.png.")
     failed = table["reason"].str.startswith(off_shelf.REFUSED)
     return 1 if refused or failed.any() else 0
 
@@ -633,7 +638,7 @@ def _tell(table, files):
     told = {name: set(e.meta.get("notes", ())) for name, e in files.items()}
     for name, e in files.items():
         for note in e.meta.get("notes", ()):
-            sys.stdout.write(f"{name}: {note}\n")
+            _say(f"{name}: {note}")
     for row in table[table["label"].eq("macro") | table["metric"].eq("recall")].itertuples():
         said = [f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"]
         if row.status != "ok":
@@ -641,7 +646,7 @@ def _tell(table, files):
         said += [t for t in row.reason.split("; ") if t and t not in told[row.model]]
         told[row.model] |= set(said[1:])
         metric = MEANT.get(row.metric, row.metric)
-        sys.stdout.write(f"{row.model}: {row.task}, {metric}: {'; '.join(said)}\n")
+        _say(f"{row.model}: {row.task}, {metric}: {'; '.join(said)}")
 
 
 def _unit(files):
@@ -684,7 +689,7 @@ def _five_year(args):
                 f"{args.manifest}: no site {args.site}; found {found}. Name one, or all."
             )
         if n_elsewhere:
-            sys.stdout.write(f"{n_elsewhere} studies of other sites than {args.site} sit out.\n")
+            _say(f"{n_elsewhere} studies of other sites than {args.site} sit out.")
         studies = studies[sites == args.site]
     flow = five_year.flow(studies, names)
     labels = five_year.labels_from_codes(studies[columns])
@@ -724,9 +729,9 @@ def _five_year(args):
         said = (
             f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}], {row.n_positive} of {row.n_studies}"
         )
-        sys.stdout.write(f"{row.label}: AUROC {said if row.status == 'ok' else row.reason}\n")
-    sys.stdout.write(
-        f"Wrote {target} ({len(studies)} studies, {len(bad)} could not be read) and five_year.png.\n"
+        _say(f"{row.label}: AUROC {said if row.status == 'ok' else row.reason}")
+    _say(
+        f"Wrote {target} ({len(studies)} studies, {len(bad)} could not be read) and five_year.png."
     )
     return 1 if len(bad) else 0
 
@@ -754,8 +759,7 @@ def _draw_five_year(tables, args, facts, studies, n_bad):
         "site": args.site,
     }
     with mpl.rc_context(style.RC):
-        figure = adapted.draw_given_five_year(tables, sidecar)
-        style.stamp(figure, style.stamp_text(sidecar))
+        figure = style.drawn(adapted.draw_given_five_year, tables, sidecar)
         figure.savefig(Path(args.out) / "five_year.png", dpi=200)
 
 
@@ -782,8 +786,7 @@ def _draw_comparison(table, files, args, out):
         "pool": 64 if 64 in args.pools else args.pools[0],
     }
     with mpl.rc_context(style.RC):
-        figure = off_shelf.draw_comparison({"": table}, facts)
-        style.stamp(figure, style.stamp_text(facts))
+        figure = style.drawn(off_shelf.draw_comparison, {"": table}, facts)
         figure.savefig(out / "comparison.png", dpi=200)
         plt.close(figure)
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import yaml
 from tqdm import tqdm
 
 from merlin import npz
-from merlin.run import atomic, counts, unit
+from merlin.run import atomic, counts, read_yaml, unit
 from merlin.splits import SPLITS, plain_splits
+from merlin.words import Refusal, shown
 
 SCHEMA = 1
 PROMPTS = Path(__file__).parent / "evaluation" / "prompts.yaml"
@@ -48,6 +48,7 @@ ARRAYS = {
     "finding_labels": ("nf", np.float32),
     "text_group": ("n", np.int64),
 }
+NAMES = [name for name, (_, kind) in ARRAYS.items() if kind is str and name != "prompt"]
 NAMED_BY = {"n": "study_id", "m": "prompt", "p": "phecode", "f": "finding", "k": "section"}
 REQUIRED = ("study_id", "patient_id", "site", "split", "image")
 UNIT = ("image", "findings", "impression", "prompt_embedding")  # sums of sentences are not
@@ -230,7 +231,7 @@ def load_embeddings(path):
     problems = [f"{n}: {text}" for n, text in faulty.items()]
     problems += _id_problems(found) + _vector_problems(found) + _name_problems(found)
     if problems:
-        raise ValueError(
+        raise Refusal(
             f"{path.name}: not a whole embeddings file (docs/embeddings.md; rows count from 0)\n  "
             + "\n  ".join(problems)
         )
@@ -273,12 +274,21 @@ def _shape_problems(shapes, unreadable):
 
 def _meta(text):
     try:
-        meta = json.loads(str(text.ravel()[0])) if text.size == 1 else None
+        meta = _shown(json.loads(str(text.ravel()[0]))) if text.size == 1 else None
     except (ValueError, RecursionError):
         meta = None
     if not isinstance(meta, dict):
         raise ValueError("not a JSON object. Save np.array(json.dumps({'model': …, 'tier': …})).")
     return meta
+
+
+def _shown(value):
+    """Values out of JSON, every text as any terminal can show it."""
+    if isinstance(value, dict):
+        return {shown(k): _shown(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_shown(v) for v in value]
+    return shown(value) if isinstance(value, str) else value
 
 
 def _rows(mask):
@@ -295,6 +305,13 @@ def _is_blank(texts):
 def _id_problems(found):
     """Studies without a name or named twice, splits that are empty, patients in several splits."""
     problems = []
+    for name in (n for n in NAMES if n in found):
+        bad = np.array([len(t) > 200 or not t.isprintable() for t in found[name]], bool)
+        if bad.any():
+            problems.append(
+                f"{name}: characters that cannot be seen, or more than 200, in {_rows(bad)}. Write names "
+                "in one line of plain signs."
+            )
     for name in ("study_id", "split", "prompt_finding", "prompt_kind", "finding", "phecode"):
         blank = _is_blank(found.get(name, np.empty(0, str)))
         if blank.any():
@@ -419,7 +436,7 @@ def _name_unknown_patients(found):
 
 def prompt_bank(path=PROMPTS):
     """The versioned prompts as a list of (finding, kind, wording, text), and the version."""
-    bank = yaml.safe_load(Path(path).read_text())
+    bank = read_yaml(path)
     rows = [
         (finding, kind, wording, text)
         for finding, kinds in bank["prompts"].items()

@@ -29,9 +29,9 @@ from merlin.ingest.volume import (
     locate,
     refusing,
 )
-from merlin.run import atomic, file_hash, fingerprint, write_csv
+from merlin.run import atomic, file_hash, fingerprint, read_csv, write_csv
 from merlin.training.checkpoint import load_weights
-from merlin.words import shown
+from merlin.words import lines, shown
 
 PHANTOM_WARNING = (
     "These weights were trained on synthetic phantoms. Scores on a real scan test the software; they "
@@ -71,14 +71,14 @@ def run(
     shape = facts["grid"]
     grid = Grid(tuple(shape["spacing_mm"]), tuple(shape["shape"]), tuple(shape["hu_window"]))
     sys.stdout.write(
-        f"Weights: {shown(weights)} ({facts['tier']} tier, profile {facts['profile']}).\n"
+        f"Weights: {shown(weights)} ({shown(facts['tier'], 40)} tier, profile {shown(facts['profile'], 40)}).\n"
         f"Model input: {grid.shape} voxels of {grid.spacing_mm} mm (R, A, S), "
         f"HU {grid.hu_window[0]:g} to {grid.hu_window[1]:g}.\n"
     )
     if facts["tier"] == "phantom":
         sys.stdout.write(PHANTOM_WARNING + "\n")
     scans, notes = find_scans(paths)
-    sys.stdout.write("".join(f"{note}\n" for note in notes))
+    sys.stdout.write("".join(f"{shown(note)}\n" for note in notes))
     kept = (
         out / ".unfinished" if command == "findings" else out.with_name(f".unfinished-{out.name}")
     )
@@ -108,7 +108,7 @@ def run(
         kept.rmdir()
     if failed:
         sys.stderr.write(f"{len(failed)} of {len(scans)} scans could not be read:\n")
-        sys.stderr.write("".join(f"  {error}\n" for error in failed))
+        sys.stderr.write("".join(f"  {lines(error)}\n" for error in failed))
     return 2 if not done else 1 if failed else 0
 
 
@@ -187,7 +187,7 @@ def _write_findings(model, facts, done, out, overwrite):
     write_csv(target, table.assign(weights_tier=facts["tier"]))
     for number, one in enumerate(done.values(), 1):
         one.picture.replace(_picture(out, number))
-    sys.stdout.write(f"Wrote {target} and {len(done)} QC pictures (scan_001.png, …).\n")
+    sys.stdout.write(f"Wrote {shown(target)} and {len(done)} QC pictures (scan_001.png, …).\n")
 
 
 def _picture(out, number):
@@ -199,7 +199,7 @@ def _remove_former(target):
     if not target.exists():
         return
     try:
-        numbers = pd.read_csv(target)["scan"].unique()
+        numbers = read_csv(target)["scan"].unique()
         pictures = [_picture(target.parent, int(n)) for n in numbers]
     except (ValueError, KeyError):  # no table of ours
         pictures = []
@@ -223,8 +223,7 @@ def _draw_qc(path, number, seen, facts):
         "grid_spacing_mm": facts["grid"]["spacing_mm"],
     }
     with mpl.rc_context(style.RC):
-        figure = panels.draw_qc(tables, sidecar)
-        style.stamp(figure, style.stamp_text(sidecar))
+        figure = style.drawn(panels.draw_qc, tables, sidecar)
         figure.savefig(path, dpi=200)
     plt.close(figure)
 

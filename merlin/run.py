@@ -34,7 +34,7 @@ from types import SimpleNamespace
 import numpy as np
 import yaml
 
-from merlin.words import NAME
+from merlin.words import NAME, Refusal, as_cell, from_cell, lines, shown
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -72,8 +72,48 @@ _started = time.time()
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class ProfileError(ValueError):
-    """A profile or a notebook parameter that does not exist."""
+class ProfileError(Refusal):
+    """A profile or a notebook parameter that does not exist, or is not what it should be."""
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML in which nothing stands for what is written elsewhere: ten lines of aliases make a billion values."""
+
+    n_deep = 0
+
+    def compose_node(self, parent, index):
+        event, self.n_deep = self.peek_event(), self.n_deep + 1
+        odd = "nested too deeply" if self.n_deep > 20 else ""
+        if isinstance(event, yaml.AliasEvent):
+            odd = f"an alias, *{event.anchor}. Write out what it stands for"
+        elif len(getattr(event, "value", "")) > 2000:
+            odd = f"a value of {len(event.value):,} characters. Expected 2,000 at most"
+        if odd:
+            raise yaml.MarkedYAMLError(problem=odd, problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        self.n_deep -= 1
+        return node
+
+
+def read_yaml(path, most_kb=64):
+    """Values of a YAML file that anybody may have written.
+
+    Raises
+    ------
+    ProfileError
+        With file and line, of what is no YAML, too large, nested or long, or an alias.
+    """
+    path = Path(path)
+    if (n_kb := path.stat().st_size >> 10) > most_kb:
+        raise ProfileError(f"{path.name}: {n_kb:,} kB. Expected {most_kb} at most.")
+    try:
+        return _PlainLoader(path.read_bytes()).get_single_data()
+    except (yaml.YAMLError, ValueError) as error:  # a date or number that is none is a ValueError
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ProfileError(
+            f"{path.name}{where}: {getattr(error, 'problem', '') or error}."
+        ) from None
 
 
 def nearest(name, known):
@@ -102,8 +142,8 @@ def load_profile(name):
             f"No profile {name!r}{nearest(name, names)} Profiles are {', '.join(names)}, "
             f"in {PROFILES.relative_to(ROOT)}/."
         )
-    full = yaml.safe_load((PROFILES / "default.yaml").read_text())
-    problems = _fill_in(full, yaml.safe_load(path.read_text()) or {})
+    full = read_yaml(PROFILES / "default.yaml")
+    problems = _fill_in(full, read_yaml(path) or {})
     if problems:
         raise ProfileError(
             f"{path.relative_to(ROOT)}: {len(problems)} problem{'s'[: len(problems) != 1]}\n  "
@@ -114,38 +154,83 @@ def load_profile(name):
 
 def _fill_in(full, own):
     """Put a profile's own values into the default ones; returns what is wrong with them."""
+    if odd := _misfit("the file", own, full):
+        return [odd]
     problems = []
     for key, value in own.items():
         if key not in full:
             problems.append(f"{key}: unknown{nearest(key, full)}")
-        elif isinstance(value, dict) != isinstance(full[key], dict):
-            problems.append(
-                f"{key}: {value!r}. Expected {'keys and values' if isinstance(full[key], dict) else 'a value'}."
-            )
-        elif key == "arms":
-            full["arms"] = value
-        elif isinstance(full[key], dict):
+        elif odd := _misfit(key, value, full[key]):
+            problems.append(odd)
+        elif key == "arms" or not isinstance(full[key], dict):
+            full[key] = value
+        else:
             for inner, v in (value or {}).items():
                 if inner not in full[key]:
                     problems.append(f"{key}.{inner}: unknown{nearest(inner, full[key])}")
-                full[key][inner] = v
-        else:
-            full[key] = value
+                elif odd := _misfit(f"{key}.{inner}", v, full[key][inner]):
+                    problems.append(odd)
+                else:
+                    full[key][inner] = v
     if full["tier"] not in TIER_NOTES:
         problems.append(
             f"tier: {full['tier']!r}{nearest(full['tier'], TIER_NOTES)} Expected one of {', '.join(TIER_NOTES)}."
         )
-    trained = set(full.get("02_pretraining", {}))
-    sweep = full.get("sweep", {})
-    named = {f"arms.{a}": c for a, c in full["arms"].items()} | {"sweep.base": sweep.get("base")}
-    named |= {f"sweep.arms.{a}": c for a, c in (sweep.get("arms") or {}).items()}
-    for where, changes in named.items():
-        if not NAME.fullmatch(where.rpartition("arms.")[2]):
-            problems.append(f"{where!r}: names of arms are letters, digits, '_', '-' and '.'")
-        for key in changes or {}:
+    known = [k for k in full if k[:2].isdigit()]
+    odd = [n for n in full.get("notebooks") or () if n not in known]
+    problems += [f"notebooks: {n}: unknown{nearest(n, known)}" for n in odd]
+    return problems + _arm_problems(full)
+
+
+def _arm_problems(full):
+    """What is wrong with the names of arms, and with what they change of 02_pretraining."""
+    trained, sweep, problems = full.get("02_pretraining", {}), full.get("sweep", {}), []
+    arms = [("arms", a, c) for a, c in full["arms"].items()]
+    arms += [("sweep.arms", a, c) for a, c in (sweep.get("arms") or {}).items()]
+    names = [name for _, name, _ in arms]
+    for place, name, _ in arms:
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            said = "names of arms are letters, digits, '_', '-' and '.', 48 at most"
+            problems.append(f"{place}.{shown(name)}: {said}")
+    for place, name, changes in [*arms, ("sweep", "base", sweep.get("base"))]:
+        where = f"{place}.{name}"
+        if changes is not None and not isinstance(changes, dict):
+            problems.append(f"{where}: {_kind(changes)}. Expected keys and values.")
+            continue
+        for key, value in (changes or {}).items():
             if key not in trained:
                 problems.append(f"{where}.{key}: unknown{nearest(key, trained)}")
+            elif odd := _misfit(f"{where}.{key}", value, trained[key]):
+                problems.append(odd)
+            elif key == "init_from" and value and value not in names:
+                problems.append(f"{where}.{key}: no arm {value!r}{nearest(value, names)}")
     return problems
+
+
+def _kind(value):
+    """What a YAML value is, in words."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "a number" if abs(value) < 1e15 else "no finite number"
+    words = {bool: "true or false", str: "text", list: "a list", dict: "keys and values"}
+    return words.get(type(value), "nothing" if value is None else "a date")
+
+
+def _misfit(where, value, like):
+    """Why a value is of another kind than the default's, `like`; empty if it may stand in its place."""
+    if value is None and not like:
+        return ""
+    kind = "a number" if like is None else _kind(like)
+    if _kind(value) != kind:
+        hint = f", as {like}" if like and not isinstance(like, dict) else ""
+        return f"{where}: {shown(repr(value), 80)}. Expected {kind}{hint}."
+    if kind == "a list":  # empty by default: texts, or lists of them
+        parts = [(where, v, like[0] if like else [] if isinstance(v, list) else "") for v in value]
+    elif kind == "keys and values" and where in ("01_cohort.n_patients", "01_dataset.columns"):
+        inner = next(iter(like.values()), "")
+        parts = [(f"{where}.{k}", v, inner) for k, v in value.items()]
+    else:
+        return ""
+    return next((odd for part in parts if (odd := _misfit(*part))), "")
 
 
 def sweep_runs(profile):
@@ -297,9 +382,48 @@ def atomic(path, mode="w"):
 
 
 def write_csv(path, table):
-    """Write a table atomically."""
+    """Write a table atomically; texts that a spreadsheet would compute are marked, see `words.as_cell`."""
+
+    def text(value):  # a bare carriage return, which pandas does not quote, would end the row
+        plain = as_cell(value)
+        return re.sub("\r\n?", "\n", plain) if isinstance(plain, str) and "\r" in plain else plain
+
     with atomic(path) as stream:
-        table.to_csv(stream, index=False, lineterminator="\n")
+        changed_texts(table, text).to_csv(stream, index=False, lineterminator="\n")
+
+
+def read_csv(path, **options):
+    """A table that `write_csv` wrote; options as of `pandas.read_csv`."""
+    import pandas as pd
+
+    return changed_texts(pd.read_csv(path, **options), from_cell)
+
+
+def write_xlsx(path, table):
+    """Write a workbook of one sheet atomically, all texts as texts: `=1+1` is no formula."""
+    import pandas as pd
+    from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+    plain = changed_texts(
+        table, lambda v: ILLEGAL_CHARACTERS_RE.sub(" ", v) if isinstance(v, str) else v
+    )
+    with atomic(path, "wb") as stream, pd.ExcelWriter(stream, engine="openpyxl") as book:
+        plain.to_excel(book, index=False)
+        for cell in (cell for row in book.book.active for cell in row):
+            if cell.data_type == "f":
+                cell.data_type = "s"
+
+
+def changed_texts(table, change):
+    """A table with its texts and its columns' names changed; other values as they are."""
+    out = table.rename(columns=change)
+    for i, kind in enumerate(table.dtypes):
+        if kind.kind == "O":
+            values = table.iloc[:, i].tolist()
+            changed = [change(v) for v in values]
+            if any(a is not b for a, b in zip(changed, values, strict=True)):
+                out.isetitem(i, np.fromiter(changed, object, len(changed)))
+    return out
 
 
 def write_json(path, value):
@@ -406,10 +530,8 @@ def mark_mined(folder_, note):
 
 def left_out(base):
     """For a figure's footer: test studies of a data set that no notebook after `01_dataset` sees."""
-    import pandas as pd
-
     path = Path(base) / "cohort" / "left_out.csv"
-    n = int((pd.read_csv(path, dtype=str)["split"] == "test").sum()) if path.exists() else 0
+    n = int((read_csv(path, dtype=str)["split"] == "test").sum()) if path.exists() else 0
     return {"test studies without a readable volume": n} if n else {}
 
 
@@ -436,10 +558,8 @@ def cohort_hash(manifest):
 
     A corrected table of codes, or a scan that was replaced under its name, is another cohort.
     """
-    import pandas as pd
-
     manifest = Path(manifest)
-    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    table = read_csv(manifest, dtype=str, keep_default_na=False)
     named = [p for c in ("volume", "label_map") if c in table for p in table[c] if p]
     paths = [manifest.parent / p for p in named]
     sizes = [p.stat().st_size for p in paths if p.is_file()]
@@ -623,14 +743,13 @@ def explain(path):
                 source = "".join(cell["source"]).splitlines()[-6:]
                 last = (output["traceback"] or [output.get("evalue", "")])[-1]
                 trace = [_ANSI.sub("", line) for line in last.splitlines() if line.strip()][-12:]
-                return "\n".join(
-                    [
-                        f"Code cell {number} failed with {output['ename']}:",
-                        *("    " + line for line in source),
-                        *trace,
-                        f"The executed copy is kept: {path}",
-                    ]
-                )
+                said = [
+                    f"Code cell {number} failed with {output['ename']}:",
+                    *("    " + line for line in source),
+                    *trace,
+                    f"The executed copy is kept: {path}",
+                ]
+                return lines("\n".join(said))
     return f"No failed cell in {path}: it was interrupted. Run the same command again to resume."
 
 
@@ -814,11 +933,12 @@ def figures(profile, cores, given=None):
         else:
             e = values["expected"]
             # In the full tier the note says of which machine.
+            note = shown(e.get("note") or "")
             two_cores = "" if values["tier"] == "full" else " on two cores"
             sys.stdout.write(
                 f"Profile {profile}: about {e['minutes']} minutes{two_cores}, {e['memory_gb']} GB of "
                 f"memory, {e['disk_gb']} GB of disk under runs/"
-                f"{' (' + e['note'] + ')' if e.get('note') else ''}. Interrupt at will: the next call "
+                f"{f' ({note})' if note else ''}. Interrupt at will: the next call "
                 "resumes.\n"
             )
             free, cache = shutil.disk_usage(base).free / 1e9, cache_gb(values, own, base)

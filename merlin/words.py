@@ -6,7 +6,7 @@ it becomes something that a machine acts on, one function here says what is allo
 =================  ====================================================================================
 a file's name      `names_a_file` asks; the reader refuses what it denies, with row and mend
 a word of a shell  `NAME`, for profiles and arms; anything else reaches a shell as a variable's value
-a line             `shown`: terminal, message, log; what steers a terminal is escaped
+a line             `shown`: terminal, message, log; what steers a terminal is escaped (`lines`: several)
 Markdown, HTML     `as_text`: no tag, link, picture or formula comes of it
 a table's cell     `as_cell`: no formula comes of it; `from_cell` gives the word back
 =================  ====================================================================================
@@ -14,7 +14,8 @@ a table's cell     `as_cell`: no formula comes of it; `from_cell` gives the word
 
 import re
 
-NAME = re.compile(r"\w[\w.-]*")  # of profiles and arms: they become file names and words of a shell
+# Of profiles and arms: they become file names and words of a shell.
+NAME = re.compile(r"\w[\w.-]{0,47}")
 _FORMULA = "=+-@\t\r\n＝＋－＠"  # with the wide signs, which spreadsheets read too
 _WIDE = str.maketrans({"$": "＄", "\\": "＼"})
 
@@ -47,6 +48,18 @@ def shown(text: object, most: int | None = None) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw)
 
 
+def lines(text: object) -> str:
+    """Text of several lines, each as `shown`."""
+    return "\n".join(map(shown, str(text).split("\n")))
+
+
+class Refusal(ValueError):
+    """What cannot be taken, and why; a message may quote files, so it comes as `lines`."""
+
+    def __init__(self, text: object):
+        super().__init__(lines(text))
+
+
 def as_text(text: object, most: int | None = None) -> str:
     """A name for Markdown or HTML that shows its letters and does nothing.
 
@@ -60,12 +73,16 @@ def as_text(text: object, most: int | None = None) -> str:
 def as_cell(value: object) -> object:
     """A value for a cell of a CSV: text that a spreadsheet would compute begins with an apostrophe.
 
-    Numbers, also written as text, stay as they are.
+    Numbers stay as they are, also as text or as a list with blanks between.
     """
-    if not isinstance(value, str) or not value.lstrip(" ").startswith(tuple(_FORMULA)):
+    if not isinstance(value, str):
+        return value
+    bare = value.lstrip("'")  # what already looks marked is marked once more, so that it comes back
+    if not bare.lstrip(" ").startswith(tuple(_FORMULA)):
         return value
     try:
-        float(value)
+        for part in bare.split():
+            float(part)
     except ValueError:
         return f"'{value}"
     return value

@@ -122,6 +122,6 @@ def test_other_cells_stay_as_they_are(value):
     assert from_cell(value) is value
 
 
-@given(WORDS.filter(lambda w: not w.startswith("'")))
+@given(WORDS | st.text("'=-+ 1a", max_size=9))
 def test_a_cell_gives_its_word_back(word):
     assert from_cell(as_cell(word)) == word

@@ -17,6 +17,7 @@ from merlin.cohort.findings import NAMES
 from merlin.cohort.manifest import FIVE_YEAR, LABELS, SPLITS, ManifestError, load_manifest
 from merlin.cohort.phecodes import map_codes, phecode_labels, read_code_map
 from merlin.cohort.tables import read_table, why_apart
+from merlin.run import read_csv, write_csv, write_xlsx
 
 TABLES = (release.REPORTS, release.FINDINGS, release.FIVE_YEARS, release.METADATA, "manifest.csv",
           "codes.csv")  # fmt: skip
@@ -270,22 +271,22 @@ def plant_defects(folder):
     text[val[0]] = text[test[0]]  # the same words in two splits
     reports["Findings"] = text
     short = reports.loc[[train[2]]].assign(Findings="Preliminary read.")
-    pd.concat([reports, short]).to_excel(folder / release.REPORTS, index=False)
+    write_xlsx(folder / release.REPORTS, pd.concat([reports, short]))
     ids = reports["study id"]
 
-    labels = pd.read_csv(folder / release.FINDINGS, dtype=str, keep_default_na=False)
+    labels = read_csv(folder / release.FINDINGS, dtype=str, keep_default_na=False)
     labels = labels[labels["study_id"] != ids[test[1]]]
     row, twin = (labels.index[labels["study_id"] == ids[i]][0] for i in (test[0], val[0]))
     labels.loc[twin, list(NAMES)] = labels.loc[row, list(NAMES)]  # those of the text it now has
     turned = next(n for n in NAMES if labels.loc[row, n] in ("0", "1"))
     labels.loc[row, turned] = {"0": "1", "1": "0"}[labels.loc[row, turned]]
-    labels.to_csv(folder / release.FINDINGS, index=False)
+    write_csv(folder / release.FINDINGS, labels)
 
-    five = pd.read_csv(folder / release.FIVE_YEARS, dtype=str, keep_default_na=False)
+    five = read_csv(folder / release.FIVE_YEARS, dtype=str, keep_default_na=False)
     extra = pd.concat([five.iloc[[0]], five.iloc[[0]].assign(study_id=ids[train[0]])])
-    pd.concat([five, extra]).to_csv(folder / release.FIVE_YEARS, index=False)
-    about = pd.read_csv(folder / release.METADATA, dtype=str, keep_default_na=False)
-    about[about["study_id"] != ids[test[2]]].to_csv(folder / release.METADATA, index=False)
+    write_csv(folder / release.FIVE_YEARS, pd.concat([five, extra]))
+    about = read_csv(folder / release.METADATA, dtype=str, keep_default_na=False)
+    write_csv(folder / release.METADATA, about[about["study_id"] != ids[test[2]]])
 
     volume = lambda i: next((folder / release.VOLUMES).glob(f"{ids[i]}.nii*"))  # noqa: E731
     nested = folder / release.VOLUMES / "part_2"

@@ -13,7 +13,7 @@ import pandera.pandas as pa
 from merlin.cohort.ehr import DISEASES
 from merlin.cohort.findings import NAMES
 from merlin.cohort.tables import TableError, read_ids, read_table, some_rows
-from merlin.words import names_a_file
+from merlin.words import Refusal, names_a_file
 
 LABELS = tuple(f"label_{name}" for name in NAMES)
 FIVE_YEAR = tuple(f"five_year_{name}" for name in DISEASES)
@@ -33,7 +33,7 @@ OPTIONAL = (
 SPLITS = ("train", "val", "test")
 
 
-class ManifestError(ValueError):
+class ManifestError(Refusal):
     """A manifest with problems, all of them listed in the message."""
 
 
@@ -152,6 +152,12 @@ def _row_problems(table):
             problems.append(
                 f"{some_rows(odd)}, column study_id: no name of a file. Expected no /, \\ or control "
                 "characters, and 200 characters at most."
+            )
+    if "site" in table:
+        odd = table.index[[isinstance(s, str) and not s.isprintable() for s in table["site"]]]
+        if len(odd):
+            problems.append(
+                f"{some_rows(odd)}, column site: characters that cannot be seen. Write it without."
             )
     if {"patient_id", "split"} <= set(table.columns):
         n_splits = table.groupby("patient_id")["split"].transform("nunique")

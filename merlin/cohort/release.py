@@ -30,10 +30,11 @@ from merlin.cohort.tables import (
     read_lengths_mm,
     read_sexes,
     read_table,
+    some_rows,
     why_apart,
 )
 from merlin.cohort.tree import walk
-from merlin.run import mark_synthetic
+from merlin.run import mark_synthetic, write_csv, write_xlsx
 from merlin.words import names_a_file
 
 VOLUMES = "merlin_data"
@@ -478,10 +479,15 @@ def write_release(manifest, folder):
         The folder; `patients.csv` beside it holds what the release does not.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; name a new folder.")
-    if not all(map(names_a_file, manifest["study_id"])):
-        raise ManifestError("study_id: ids that are no names of files")
+    beside = folder.with_name(f"{folder.name}-patients.csv")
+    if there := next((p for p in (folder, beside) if p.exists()), None):
+        raise FileExistsError(f"{there} exists; name a new folder.")
+    odd = manifest.index[~manifest["study_id"].map(names_a_file)]
+    if len(odd):
+        raise ManifestError(
+            f"{some_rows(odd)}, column study_id: no name of a file. Expected no /, \\ or control "
+            "characters, and 200 characters at most."
+        )
     (folder / VOLUMES).mkdir(parents=True)
     mark_synthetic(folder)
     ids = manifest["study_id"]
@@ -495,15 +501,15 @@ def write_release(manifest, folder):
     reports = pd.DataFrame(
         {"study id": ids, "Findings": joined, "Split": manifest["split"], "Few Shot": 0}
     )
-    reports.to_excel(folder / REPORTS, index=False)
+    write_xlsx(folder / REPORTS, reports)
     labels = manifest[[f"label_{n}" for n in NAMES]].set_axis(list(NAMES), axis=1)
     labels = labels.fillna(-1).astype(int)
     labels.insert(0, "study_id", ids)
-    labels.to_csv(folder / FINDINGS, index=False)
+    write_csv(folder / FINDINGS, labels)
     diseases = manifest[[f"five_year_{d}" for d in DISEASES]].set_axis(list(DISEASES), axis=1)
     diseases.insert(0, "study_id", ids)
     known = diseases[manifest["split"] == "test"].dropna(subset=list(DISEASES))
-    known.astype({d: int for d in DISEASES}).to_csv(folder / FIVE_YEARS, index=False)
+    write_csv(folder / FIVE_YEARS, known.astype({d: int for d in DISEASES}))
     about = {"study_id": ids}
     for theirs, ours in (
         ("age", "age"), ("gender", "sex"), ("phase", "phase"), ("manufacturer", "manufacturer"),
@@ -511,9 +517,9 @@ def write_release(manifest, folder):
     ):  # fmt: skip
         if ours in manifest:
             about[theirs] = manifest[ours]
-    pd.DataFrame(about).to_csv(folder / METADATA, index=False)
+    write_csv(folder / METADATA, pd.DataFrame(about))
     owners = ["study_id", "patient_id"] + (["date"] if "date" in manifest else [])
-    manifest[owners].to_csv(folder.with_name(f"{folder.name}-patients.csv"), index=False)
+    write_csv(beside, manifest[owners])
     return folder
 
 
@@ -523,5 +529,7 @@ def _link(source, target):
 
     try:
         os.link(source, target)
+    except FileExistsError:  # a copy would go into the file that is linked there
+        raise
     except OSError:  # another disk
         shutil.copyfile(source, target)

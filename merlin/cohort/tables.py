@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from merlin.cohort.letters import code_pages
+from merlin.words import Refusal, from_cell, shown
 
 DELIMITERS = ",;\t|"
 HEADER_WITHIN = 6  # rows, where the first is a title
@@ -28,7 +29,7 @@ MOST_BYTES = 1 << 30  # of a table, unzipped
 csv.field_size_limit(16 << 20)  # a report may be long; a page of 16 MB is none
 
 
-class TableError(ValueError):
+class TableError(Refusal):
     """A table that cannot be read for certain; the message lists every problem with its rows."""
 
 
@@ -279,7 +280,7 @@ def _framed(
         notes.append(f"Row {filled[n_titles][0] - start + 1} read as the header.")
     filled = filled[n_titles:]
     n_cells, header = len(filled[0][1]), filled[0][1]
-    header = [" ".join(h.replace("\ufeff", "").split()) for h in header]
+    header = [shown(" ".join(_UNSEEN.sub("", from_cell(h)).split())) for h in header]
     while header and not header[-1]:
         header.pop()
     width, problems, index, cells, n_escaped = len(header), [], [], [], 0
@@ -316,11 +317,15 @@ def _cell(text: str) -> str:
     """A cell with Excel's escapes of control characters (`_x000D_`, a line break) undone."""
     if isinstance(text, Number):
         return text
+    text = from_cell(text)
     if "_x00" in text:
         text = re.sub(r"_x000D_\n?|_x000A_", "\n", text, flags=re.IGNORECASE)
         text = re.sub(r"_x00[01][0-9A-F]_", " ", text, flags=re.IGNORECASE)
         text = re.sub(r"_x005F_", "_", text, flags=re.IGNORECASE)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+_UNSEEN = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
 
 
 def plain(name: object) -> str:
@@ -384,10 +389,17 @@ def read_ids(values: pd.Series, *, where: str) -> pd.Series:
     Raises
     ------
     TableError
-        With the rows of ids that a spreadsheet rounded (`1.23E+11`): their digits are lost.
+        With the rows of ids that a spreadsheet rounded (`1.23E+11`), whose digits are lost, or that hold
+        characters which cannot be seen: ids are printed, and some become names of files.
     """
     # ="007" and '007 are how spreadsheets are kept from taking ids for numbers.
-    bare = values.str.replace("[\u200b-\u200d\u2060\ufeff]", "", regex=True).str.strip()
+    bare = values.str.replace(_UNSEEN, "", regex=True).str.strip()
+    unseen = np.array([not t.isprintable() for t in bare], bool)
+    if unseen.any():
+        raise TableError(
+            f"{where}: {some_rows(bare.index[unseen])}: ids with characters that cannot be seen, as line "
+            "breaks. Write them without."
+        )
     text = bare.str.replace(r"""^(?:="(.*)"|'(\d.*))$""", r"\1\2", regex=True)
     lost = text.str.fullmatch(r"\d(?:[.,]\d+[eE]\+?\d+|[eE]\+\d+)")
     if lost.any():

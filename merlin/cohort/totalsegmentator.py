@@ -27,7 +27,7 @@ from merlin.cohort import anatomy
 from merlin.cohort.manifest import SPLITS
 from merlin.cohort.tables import plain, read_ages, read_ids, read_sexes, read_table
 from merlin.run import end_with_parent, fingerprint
-from merlin.words import shown
+from merlin.words import names_a_file, shown
 
 GRID_TOL_VOXEL = 0.25  # how far a mask's voxel may lie from the CT's: affines are rounded
 # Structures of several masks; all others go by their own name.
@@ -109,7 +109,7 @@ def read_folder(folder):
 
 def _row_problem(row):
     """Why a row of the list cannot be used; empty if it can."""
-    if not row.study_id or Path(row.study_id).name != row.study_id:
+    if not names_a_file(row.study_id):
         return "no image_id that names a folder"
     if row.split not in SPLITS:
         return f"split {row.split!r}. Expected one of {', '.join(SPLITS)}"

@@ -101,7 +101,7 @@ def read_folder(folder, table, *, out=".", subject="subject", min_grade=1):
     strangers = sorted(set(grades.index) - known)
     if len(strangers) == len(grades):
         why = why_apart(grades.index, known)
-        raise ValueError(
+        raise TableError(
             f"{Path(table).name}: {len(strangers)} subjects without a scan: "
             f"{', '.join(strangers[:8])}{why and f' ({why})'}. Unpack all parts of the dataset."
         )
@@ -171,19 +171,19 @@ def _grades(path, subject):
     try:
         table = read_table(path, needed=(subject,))
     except TableError as error:
-        raise ValueError(f"{error} The column of subjects is named with --subject.") from None
+        raise TableError(f"{error} The column of subjects is named with --subject.") from None
     names = read_ids(table[subject], where=f"{path.name}, column {subject}").str.lower()
     if (names == "").any():
-        raise ValueError(f"{path.name}: {some_rows(names.index[names == ''])}: no subject")
+        raise TableError(f"{path.name}: {some_rows(names.index[names == ''])}: no subject")
     names = names.str.replace(r"^\d{1,3}$", lambda m: f"verse{m[0]:0>3}", regex=True)
     names = names.where(names.str.startswith("sub-"), "sub-" + names)
     if names.duplicated().any():
         rows = some_rows(names.index[names.duplicated(keep=False)])
-        raise ValueError(f"{path.name}: {rows}: a subject stands more than once; keep one row")
+        raise TableError(f"{path.name}: {rows}: a subject stands more than once; keep one row")
     others = [c for c in table if c != subject]
     columns = [c for c in others if VERTEBRA.fullmatch(c)]
     if not columns:
-        raise ValueError(
+        raise TableError(
             f"{path.name}: no column is named like a vertebra; found {', '.join(table)}"
         )
     text = table[columns].replace(["NA", "N/A", "NaN", "nan", "-"], "")
@@ -195,7 +195,7 @@ def _grades(path, subject):
             for c in columns
             for r in odd.index[odd[c]]
         ]
-        raise ValueError(
+        raise TableError(
             f"{path.name}: {len(said)} grades are not 0, 1, 2, 3 or empty\n  "
             + "\n  ".join(said[:20])
         )

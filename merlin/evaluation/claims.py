@@ -5,11 +5,10 @@ design claim (A better than B) has a direction, and that can be asked of phantom
 about this small model on synthetic scans, and the word *reproduced* is kept for the full tier.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
-import yaml
+
+from merlin.run import read_yaml
 
 KEYS = (
     "id", "family", "figure", "claim", "value", "low", "high", "source", "reliability", "tier",
@@ -34,7 +33,7 @@ def read_claims(path):
     LedgerError
         Naming every bad entry, what was found and what was expected.
     """
-    entries = yaml.safe_load(Path(path).read_text())
+    entries = read_yaml(path, most_kb=512)
     problems, seen = [], set()
     for n, entry in enumerate(entries, 1):
         where = f"entry {n} ({entry.get('id', 'no id')})"

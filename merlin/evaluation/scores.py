@@ -112,7 +112,7 @@ def read_scores(
     about = _about(table, beside, id_column, notes)
     problems += more + wrong + _mixed_patients(about)
     if problems:
-        raise ValueError(
+        raise TableError(
             f"{path.name}: not a table of scores (docs/embeddings.md; row 1 is the header)\n  "
             + "\n  ".join(problems)
         )
@@ -144,13 +144,16 @@ def _read(path, id_column, notes):
     if "finding" in table:
         table["finding"] = table["finding"].str.split().str.join(" ")
     keys = [id_column, *(("finding",) if "finding" in table else ())]
-    for bad, what in (
-        (table[keys].apply(_is_blank).any(axis=1), "empty"),
-        (table.duplicated(keys, keep=False), "more than once"),
+    named = [c for c in ("finding", *ABOUT) if c in table]
+    is_seen = table[named].map(lambda t: t.strip().isprintable())
+    for columns, bad, what in (
+        (keys, table[keys].apply(_is_blank).any(axis=1), "empty"),
+        (keys, table.duplicated(keys, keep=False), "more than once"),
+        (named, ~is_seen.all(axis=1).astype(bool), "with characters that cannot be seen"),
     ):
         if bad.any():
             rows = some_rows(table.index[bad])
-            raise TableError(f"{path.name}: {' and '.join(keys)} {what} in {rows}")
+            raise TableError(f"{path.name}: {' and '.join(columns)} {what} in {rows}")
     if table.empty:
         raise TableError(f"{path.name}: a header and no rows")
     return _widened(table, id_column) if "finding" in table else table
@@ -190,7 +193,7 @@ def read_labels(
     table = _read(path, id_column, notes)
     stated, problems = _labels(table, id_column, uncertain, notes, set(scored), alone=True)
     if problems:
-        raise ValueError(f"{path.name}: row 1 is the header\n  " + "\n  ".join(problems))
+        raise TableError(f"{path.name}: row 1 is the header\n  " + "\n  ".join(problems))
     notes += _meeting(study_id, table[id_column], f"{path.name}: {{}} {id_column}")
     stated = stated.set_axis(table[id_column]).reindex(study_id)
     return stated.columns.to_numpy(str), stated.to_numpy(float).reshape(len(study_id), -1), notes
@@ -204,7 +207,7 @@ def _meeting(ids, labelled, where):
     if why or len(lost) == len(ids):
         met = len(ids & labelled)
         said = where.format(f"only {met} of {len(ids)}" if met else "no")
-        raise ValueError(f"{said} is in both: {why or 'spell them alike'}.")
+        raise TableError(f"{said} is in both: {why or 'spell them alike'}.")
     said = f"{len(lost)} studies without labels, {len(more)} labelled studies without scores"
     return [said] if lost or more else []
 

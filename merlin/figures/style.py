@@ -16,7 +16,8 @@ import pandas as pd
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from merlin.run import atomic, write_csv, write_json
+from merlin.run import atomic, changed_texts, read_csv, write_csv, write_json
+from merlin.words import lines
 
 COLUMN_MM, PAGE_MM, MAX_HEIGHT_MM = 89, 183, 170
 # Okabe and Ito's colours, told apart with any common colour vision.
@@ -180,15 +181,14 @@ def redraw(folder, name, draw):
     folder = Path(folder)
     facts = json.loads((folder / f"{name}.json").read_text())
     tables = {
-        key: pd.read_csv(folder / f"{name}{'_' + key if key else ''}.csv", keep_default_na=True)
+        key: read_csv(folder / f"{name}{'_' + key if key else ''}.csv", keep_default_na=True)
         for key in facts["tables"]
     }
     # Loading a notebook's backend turns interactive drawing on. Done by the first figure, inside the
     # settings below, that would be undone with them, and no later figure would be shown.
     plt.switch_backend(mpl.get_backend())
     with mpl.rc_context(RC):
-        figure = draw(tables, facts)
-        stamp(figure, stamp_text(facts))
+        figure = drawn(draw, tables, facts)
         for suffix in ("png", "pdf"):
             buffer = io.BytesIO()
             # No dates inside: the same tables give the same file.
@@ -197,6 +197,30 @@ def redraw(folder, name, draw):
             with atomic(folder / f"{name}.{suffix}", "wb") as stream:
                 stream.write(buffer.getbuffer())
     return figure
+
+
+def drawn(draw, tables, facts):
+    """The stamped figure of a drawing function; names in tables and facts show as they are written.
+
+    Call it, and save the figure, within `mpl.rc_context(RC)`.
+    """
+    tables, facts = _drawable(tables), _drawable(facts)
+    figure = draw(tables, facts)
+    stamp(figure, stamp_text(facts))
+    return figure
+
+
+def _drawable(value):
+    """Every text so that nothing in it steers a terminal or is set as a formula, which dollars would open."""
+    if isinstance(value, str):
+        return lines(value).replace("$", r"\$")
+    if isinstance(value, dict):
+        return {_drawable(k): _drawable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_drawable(v) for v in value]
+    if isinstance(value, pd.DataFrame):
+        return changed_texts(value, _drawable)
+    return value
 
 
 def images_to_table(images):

@@ -535,7 +535,7 @@ def ledger(site, path):
     if not path.exists():
         site.write("ledger.html", "Claims", "<h1>Claims</h1><p>16_claims was not run.</p>")
         return
-    table = pd.read_csv(path)
+    table = run.read_csv(path)
     shown = ["claim", "status", "family", "figure", "value", "low", "high", "notebook", "tier",
              "source", "reliability", "id", "note"]  # fmt: skip
     table = table[[c for c in shown if c in table]]
@@ -559,7 +559,7 @@ def cohort_page(site, facts):
     path = site.out / "figures" / "cohort_flow.csv"
     flow = "<p>01_cohort was not run.</p>"
     if path.exists():
-        rows = pd.read_csv(path).to_dict("records")
+        rows = run.read_csv(path).to_dict("records")
         box = lambda r, t: (  # noqa: E731
             f'<div class="box"><strong>{escape(t)}</strong><br>{r["n_patients"]:,} patients, '
             f"{r['n_studies']:,} studies</div>"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 HERE = Path(__file__).parents[2]
 # A cluster of one: `create` runs the job at once, `get` tells how it went.
@@ -109,6 +110,29 @@ def test_no_path_of_the_users_is_read_as_anything_else(project, tmp_path):
     assert "not found" in done.stdout + done.stderr
     done = snakemake(project, "-n", "--config", "profile=embeddings", f"embeddings={own.parent}")
     assert "not by --config" in done.stdout + done.stderr
+
+
+def test_texts_of_a_profile_reach_no_line_of_a_rule(project):
+    """Whatever a folder, a list or a note holds; a user's tables count by their content."""
+    odd = "$(touch ran) `touch ran`; touch ran {input} {ran} 'x' \"y\""
+    own = project / f"{odd}.csv"
+    own.write_text("phecode,phenotype\n")
+    values = yaml.safe_load((project / "notebooks" / "profiles" / "smoke.yaml").read_text())
+    values["expected"]["note"] = values["01_cohort"]["real_ct"] = f"{odd}\n{odd}"
+    values["02_pretraining"] |= {"phecodes": own.name, "text_folder": odd, "network": odd}
+    values["03_embeddings"] = {"code_map": own.name}
+    values["10_segmentation"]["real_scans"] = [[odd, odd]]
+    profile = project / "notebooks" / "profiles" / "odd.yaml"
+    profile.write_text(yaml.safe_dump(values))
+    done = snakemake(project, "-n", "-p", "--config", "profile=odd")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    said = done.stdout + done.stderr
+    assert said.count("papermill notebooks/") > 20
+    assert "touch" not in said
+    own.unlink()
+    done = snakemake(project, "-n", "--config", "profile=odd")
+    assert "no file at" in done.stdout + done.stderr
+    assert not list(project.glob("ran"))
 
 
 def test_make_hands_over_what_was_given_sign_for_sign(tmp_path):

@@ -478,6 +478,14 @@ def test_explain_survives_an_error_without_traceback(tmp_path):
     assert "KeyError" in run.explain(path)
 
 
+def test_explain_steers_no_terminal(tmp_path):
+    """Colours are taken off; what else a stranger's name could do is escaped."""
+    error = ERROR | {"traceback": ["\x1b[31mKeyError\x1b[0m: a\x1b]0;PWNED\x07\x1b[2J\u202eb"]}
+    text = run.explain(executed(tmp_path, code_cell(["a"], error)))
+    assert r"KeyError: a\x1b]0;PWNED\x07\x1b[2J\u202eb" in text
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
 # Command line and publishing
 
 
@@ -680,6 +688,8 @@ def test_names_of_profiles_and_arms_are_plain_words(tiny):
         run.load_profile("odd")
     with pytest.raises(run.ProfileError, match="No profile"):
         run.load_profile("../profiles/smoke")
+    with pytest.raises(run.ProfileError, match="No profile"):
+        run.load_profile("a" * 300)
 
 
 def test_compiled_functions_work_where_nothing_may_be_kept(monkeypatch):
