@@ -25,6 +25,12 @@ from merlin.cohort.letters import code_pages
 DELIMITERS = ",;\t|"
 HEADER_WITHIN = 6  # rows, where the first is a title
 MOST_BYTES = 1 << 30  # of a table, unzipped
+# A packed file of any size may unpack to so many bytes, or to so many for each of its own. Cells become
+# objects of fifty bytes and more, so that a text takes twenty times its bytes.
+SMALL, PER_BYTE = 1 << 24, 16
+SMALL_PART = 1 << 20  # bytes of a workbook's styles, names and links: each of their words is an object
+FEW_CELLS, CELLS_PER_BYTE = 1 << 21, 2  # the same of cells, empty ones too
+MOST_ROWS = 1 << 20  # of a sheet, in Excel too
 csv.field_size_limit(16 << 20)  # a report may be long; a page of 16 MB is none
 
 
@@ -89,14 +95,17 @@ def _unzipped(path: Path) -> bytes:
     with path.open("rb") as stream:
         if stream.read(2) != b"\x1f\x8b":
             return path.read_bytes()
+    packed = path.stat().st_size
+    most = min(MOST_BYTES, max(SMALL, PER_BYTE * packed))
     try:
         with gzip.open(path) as stream:
-            raw = stream.read(MOST_BYTES + 1)
+            raw = stream.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise TableError(f"{path.name}: not a whole gzip file ({type(error).__name__}).") from None
-    if len(raw) > MOST_BYTES:
+    if len(raw) > most:
         raise TableError(
-            f"{path.name}: more than {MOST_BYTES >> 20:,} MB unzipped; no table of ours."
+            f"{path.name}: more than {most:,} bytes unzipped out of {packed:,}; that is no usual table. If "
+            "it is right, unzip it and pass the CSV."
         )
     return raw
 
@@ -177,7 +186,8 @@ def _csv_rows(path: Path, text: str, sep: str) -> list[list[str]]:
 
 # A formula whose value was never worked out, as programs write it; an empty text is t="str".
 _UNCOMPUTED = re.compile(
-    rb'<c r="([A-Z]+\d+)"(?![^>]*t="str")[^>]*><f[^>]*(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v></v>)?\s*</c>'
+    rb'<c r="([A-Z]{1,3}\d{1,7})"(?![^<>]*t="str")[^<>]*+><f[^<>]*(?:/>|>[^<]*+</f>)\s*+'
+    rb"(?:<v\s*+/>|<v></v>)?\s*+</c>"  # bounded by the next tag, so that no text takes long
 )
 
 
@@ -199,15 +209,19 @@ def _workbook_rows(
         return str(value)
 
     try:
-        n_bytes = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(raw)).infolist())
-        if n_bytes > MOST_BYTES:
-            raise TableError(f"{path.name}: {n_bytes >> 20:,} MB unzipped; no table of ours.")
+        _refuse_large_parts(path, zipfile.ZipFile(io.BytesIO(raw)).infolist(), len(raw))
+        most = max(FEW_CELLS, CELLS_PER_BYTE * len(raw))
         book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
         seen = [s for s in book.worksheets if s.sheet_state == "visible"]
         sheets = {}
         for sheet in seen or book.worksheets:
             sheet.reset_dimensions()  # as large as its cells, whatever it says of itself
-            rows = [[text(v) for v in row] for row in sheet.iter_rows(values_only=True)]
+            rows, n_cells = [], 0
+            for row in sheet.iter_rows(values_only=True):
+                n_cells += len(row)
+                if n_cells > most or len(rows) == MOST_ROWS:
+                    raise TableError(_too_many(path, most))
+                rows.append([text(v) for v in row])
             filled = [row for row in rows if any(row)]
             at = _header_at(filled, needed)
             sheets[sheet] = rows, len(filled[at or 0]) if filled else 0
@@ -234,6 +248,8 @@ def _workbook_rows(
                 f"{path.name}: {len(empty):,} formulas without a value: {cells}. Open it in a spreadsheet "
                 "and save it again, or replace formulas by values."
             )
+        if len(rows) * width > most:
+            raise TableError(_too_many(path, most))
         return [row + [""] * (width - len(row)) for row in rows]  # empty cells may not be written
     except TableError:
         raise
@@ -245,6 +261,10 @@ def _workbook_rows(
         AttributeError,
         TypeError,
         SyntaxError,
+        RuntimeError,
+        EOFError,
+        OverflowError,
+        zlib.error,
         zipfile.BadZipFile,
     ) as error:
         raise TableError(
@@ -253,10 +273,47 @@ def _workbook_rows(
         ) from None
 
 
+def _refuse_large_parts(path: Path, parts: list[zipfile.ZipInfo], packed: int) -> None:
+    """Refuse a workbook by what its parts claim to be unpacked; a part that lies breaks off there."""
+    most = min(MOST_BYTES, max(SMALL, PER_BYTE * packed))
+    is_data = re.compile(r"xl/(worksheets/[^/]+|sharedStrings)\.xml|xl/media/.*", re.IGNORECASE)
+    others = [part.file_size for part in parts if not is_data.fullmatch(part.filename)]
+    for what, n, limit in (
+        ("", sum(part.file_size for part in parts), most),
+        (" of styles, names and links", sum(others), SMALL_PART),
+    ):
+        if n > limit:
+            raise TableError(
+                f"{path.name}: {n:,} bytes{what} unzipped out of {packed:,}, at most {limit:,} expected; "
+                "that is no usual table. Save the sheet as CSV."
+            )
+
+
+def _too_many(path: Path, most: int) -> str:
+    return (
+        f"{path.name}: more than {most:,} cells, empty ones too, or {MOST_ROWS:,} rows, for so small a "
+        "file. Delete empty rows and columns behind the table, or save the sheet as CSV."
+    )
+
+
 def _parquet_rows(path: Path, raw: bytes) -> list[list[str]]:
+    from pyarrow import parquet
+
     try:
-        table = pd.read_parquet(io.BytesIO(raw))
-    except (ValueError, OSError) as error:
+        about = parquet.ParquetFile(io.BytesIO(raw))
+        shape, most = (about.metadata.num_rows, about.metadata.num_columns), FEW_CELLS
+        most = max(most, CELLS_PER_BYTE * len(raw))
+        if shape[0] * shape[1] > most:
+            raise TableError(
+                f"{path.name}: {shape[0]:,} rows of {shape[1]:,} columns out of {len(raw):,} bytes, at "
+                f"most {most:,} cells expected. If that is right, write it as CSV."
+            )
+        texts = [f.name for f in about.schema_arrow if str(f.type) in ("string", "large_string")]
+        # A text that stands in every row is kept once.
+        table = parquet.read_table(io.BytesIO(raw), read_dictionary=texts).to_pandas()
+    except TableError:
+        raise
+    except (ValueError, OSError, RuntimeError, KeyError, NotImplementedError) as error:
         raise TableError(
             f"{path.name}: not a whole parquet file ({type(error).__name__})."
         ) from None
@@ -287,6 +344,7 @@ def _framed(
         extra = [c for c in row[width:] if c.strip()]
         if extra or (len(row) < width and len(row) < n_cells):
             problems.append(i - start + 1)
+            continue
         index.append(i - start - 1)
         cells.append([_cell(c) for c in (row + [""] * width)[:width]])
         n_escaped += any("_x00" in c for c in row)

@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from merlin.model.text import network_from, refuse_deep
+
 END = "###"
 PROMPT = "Generate a radiology report for {section}" + END  # the paper's template
 ADAPTERS = ("flat", "tokens")
@@ -79,7 +81,9 @@ def language_model_of(tokenizer, config):
     from tokenizers import Tokenizer
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    model = GPT2LMHeadModel(GPT2Config.from_dict(config))
+    config = GPT2Config.from_dict(config)
+    refuse_deep(config, "its language model")
+    model = GPT2LMHeadModel(config)
     return model, _fast(Tokenizer.from_str(tokenizer))
 
 
@@ -116,9 +120,7 @@ def language_model_from(folder):
     )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    ), tokenizer
+    return network_from(AutoModelForCausalLM, folder), tokenizer
 
 
 class ReportWriter(nn.Module):

@@ -18,8 +18,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from merlin.words import shown
+
 HUB = "hub:"  # before a model's name: fetch it from the Hugging Face hub
 CLEANING = ("lower_wordpunct", "lower", "none")
+MAX_LAYERS = 512  # of a configuration that somebody else wrote, and heads and experts
 _WORDPUNCT = re.compile(r"\w+|[^\w\s]+")  # what NLTK's wordpunct_tokenize does
 
 
@@ -41,6 +44,8 @@ class TextConfig:
     embedding_size: int = 512
 
     def __post_init__(self):
+        if not 1 <= self.n_layers <= MAX_LAYERS:
+            raise ValueError(f"text n_layers must be 1 to {MAX_LAYERS}; got {self.n_layers!r}")
         for name, allowed in (("kind", ("longformer", "minilm", "small")), ("cleaning", CLEANING)):
             if getattr(self, name) not in allowed:
                 raise ValueError(
@@ -91,6 +96,60 @@ def _model_folder(config):
     return folder
 
 
+def network_from(auto, folder, *, is_local=True):
+    """A Hugging Face network, its configuration held to its weights before room is made for it.
+
+    Parameters
+    ----------
+    auto : class
+        `AutoModel` or another of its kind.
+    folder : path
+        Or a name on the hub, if not `is_local`.
+
+    Returns
+    -------
+    transformers model
+        Without values where the default device is `meta`.
+
+    Raises
+    ------
+    ValueError
+        If the configuration asks for far more than the folder's weights hold.
+    """
+    from transformers import AutoConfig
+
+    options = dict(local_files_only=is_local, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(folder, **options)
+    refuse_deep(config, folder)
+    with torch.device("meta"):
+        plan = auto.from_config(config, trust_remote_code=False)
+    if torch.get_default_device().type == "meta":
+        return plan
+    if is_local:
+        n = sum(p.numel() for p in plan.parameters())
+        files = [f for f in Path(folder).iterdir() if f.suffix in (".safetensors", ".bin")]
+        n_bytes = sum(f.stat().st_size for f in files)
+        if n > 4 * n_bytes:  # four numbers a byte are fewer bits than any model is stored in
+            raise ValueError(
+                f"{shown(folder)}: config.json asks for {n:,} numbers, the weights beside it have "
+                f"{n_bytes:,} bytes. Copy the whole model there."
+            )
+    return auto.from_pretrained(folder, **options)
+
+
+def refuse_deep(config, name):
+    """Refuse a configuration with more layers, heads or experts than any model has.
+
+    Raises
+    ------
+    ValueError
+    """
+    for key, value in config.to_dict().items():
+        counts = any(word in key for word in ("layer", "head", "expert"))
+        if counts and isinstance(value, int) and value > MAX_LAYERS:
+            raise ValueError(f"{shown(name)}: {shown(key)} is {value}, at most {MAX_LAYERS} expected")
+
+
 class TextEncoder(nn.Module):
     """Text tower; `text_encoder` and `linear_layer` are the official checkpoint's names."""
 
@@ -119,13 +178,12 @@ class TextEncoder(nn.Module):
                 add_pooling_layer=False,
             )
             words = self.text_encoder.embeddings.word_embeddings.weight
-            with torch.no_grad():
-                words.copy_(_compressed_words(folder, config.hidden_size))
+            if not words.is_meta:
+                with torch.no_grad():
+                    words.copy_(_compressed_words(folder, config.hidden_size))
             words.requires_grad_(False)
         else:
-            self.text_encoder = AutoModel.from_pretrained(
-                folder, local_files_only=is_local, trust_remote_code=False
-            )
+            self.text_encoder = network_from(AutoModel, folder, is_local=is_local)
             if config.is_frozen:
                 self.text_encoder.requires_grad_(False)
         self.linear_layer = nn.Linear(self.text_encoder.config.hidden_size, config.embedding_size)
