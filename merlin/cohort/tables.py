@@ -25,12 +25,12 @@ from merlin.cohort.letters import code_pages
 DELIMITERS = ",;\t|"
 HEADER_WITHIN = 6  # rows, where the first is a title
 MOST_BYTES = 1 << 30  # of a table, unzipped
-# A packed file of any size may unpack to so many bytes, or to so many for each of its own. Cells become
-# objects of fifty bytes and more, so that a text takes twenty times its bytes.
-SMALL, PER_BYTE = 1 << 24, 16
-SMALL_PART = 1 << 20  # bytes of a workbook's styles, names and links: each of their words is an object
-FEW_CELLS, CELLS_PER_BYTE = 1 << 21, 2  # the same of cells, empty ones too
-MOST_ROWS = 1 << 20  # of a sheet, in Excel too
+# What a packed file of any size may become, and each byte of a larger one. An unpacked CSV always fits.
+SMALL, PER_BYTE = 1 << 24, 16  # bytes
+FEW_CELLS = 1 << 20  # cells, empty ones too, and one for each byte: they are objects of 200 bytes
+FEW_LETTERS, LETTERS_PER_BYTE = 1 << 27, 16  # of all cells: a workbook keeps a text once for all of them
+SMALL_PART = 1 << 19  # bytes of a workbook's styles, names and links: each of their words is an object
+LONG_TAG = 1 << 16  # bytes: a parser begins long ones again and again
 csv.field_size_limit(16 << 20)  # a report may be long; a page of 16 MB is none
 
 
@@ -84,6 +84,13 @@ def read_table(path: str | Path, *, needed: Iterable[str] = ()) -> pd.DataFrame:
         text = text[said.end() :] if said else text
         sep = said[1] if said else _delimiter(text, needed)
         rows = _csv_rows(path, text, sep)
+    n_letters = sum(len(cell) for row in rows for cell in row)
+    most = max(FEW_LETTERS, LETTERS_PER_BYTE * path.stat().st_size)
+    if n_letters > most:
+        raise TableError(
+            f"{path.name}: {n_letters:,} letters in its cells, at most {most:,} expected in so small a file. "
+            "Leave out texts that repeat."
+        )
     table = _framed(path, rows, needed, notes)
     table = _renamed(path, table, needed, notes)
     table.attrs.update(notes=tuple(notes), decimal_comma=sep == ";")
@@ -172,9 +179,12 @@ def _header_at(rows: list[list[str]], needed: tuple[str, ...]) -> int | None:
 
 def _csv_rows(path: Path, text: str, sep: str) -> list[list[str]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=sep, strict=True)
-    rows = []
+    rows, n_cells, most = [], 0, _most_cells(path)
     try:
         for row in reader:
+            n_cells += len(row)
+            if n_cells > most:
+                raise TableError(_too_many(path, most))
             rows.append(row)
     except csv.Error as error:
         raise TableError(
@@ -209,17 +219,19 @@ def _workbook_rows(
         return str(value)
 
     try:
-        _refuse_large_parts(path, zipfile.ZipFile(io.BytesIO(raw)).infolist(), len(raw))
-        most = max(FEW_CELLS, CELLS_PER_BYTE * len(raw))
+        _refuse_large_parts(path, zipfile.ZipFile(io.BytesIO(raw)), len(raw))
+        most = _most_cells(path)
         book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
         seen = [s for s in book.worksheets if s.sheet_state == "visible"]
         sheets = {}
         for sheet in seen or book.worksheets:
             sheet.reset_dimensions()  # as large as its cells, whatever it says of itself
-            rows, n_cells = [], 0
+            rows, n_cells, widest = [], 0, 4
             for row in sheet.iter_rows(values_only=True):
-                n_cells += len(row)
-                if n_cells > most or len(rows) == MOST_ROWS:
+                if len(rows) < HEADER_WITHIN:
+                    widest = max(widest, len(row))  # the others are filled up to the header
+                n_cells += max(widest, len(row))
+                if n_cells > most:
                     raise TableError(_too_many(path, most))
                 rows.append([text(v) for v in row])
             filled = [row for row in rows if any(row)]
@@ -273,10 +285,10 @@ def _workbook_rows(
         ) from None
 
 
-def _refuse_large_parts(path: Path, parts: list[zipfile.ZipInfo], packed: int) -> None:
+def _refuse_large_parts(path: Path, archive: zipfile.ZipFile, packed: int) -> None:
     """Refuse a workbook by what its parts claim to be unpacked; a part that lies breaks off there."""
-    most = min(MOST_BYTES, max(SMALL, PER_BYTE * packed))
-    is_data = re.compile(r"xl/(worksheets/[^/]+|sharedStrings)\.xml|xl/media/.*", re.IGNORECASE)
+    parts, most = archive.infolist(), min(MOST_BYTES, max(SMALL, PER_BYTE * packed))
+    is_data = re.compile(r"/?xl/(worksheets/[^/]+|sharedStrings)\.xml|/?xl/media/.*", re.IGNORECASE)
     others = [part.file_size for part in parts if not is_data.fullmatch(part.filename)]
     for what, n, limit in (
         ("", sum(part.file_size for part in parts), most),
@@ -287,12 +299,24 @@ def _refuse_large_parts(path: Path, parts: list[zipfile.ZipInfo], packed: int) -
                 f"{path.name}: {n:,} bytes{what} unzipped out of {packed:,}, at most {limit:,} expected; "
                 "that is no usual table. Save the sheet as CSV."
             )
+    for part in (part for part in parts if part.filename.lower().endswith(".xml")):
+        if _LONG_TAG.search(archive.read(part)):
+            raise TableError(
+                f"{path.name}: a tag or comment of more than {LONG_TAG:,} bytes inside. Save the sheet as CSV."
+            )
+
+
+_LONG_TAG = re.compile(rb"<[^<>]{%d}|<!--(?s:(?!-->).){%d}|<\?(?s:(?!\?>).){%d}" % ((LONG_TAG,) * 3))
+
+
+def _most_cells(path: Path) -> int:
+    return max(FEW_CELLS, path.stat().st_size)
 
 
 def _too_many(path: Path, most: int) -> str:
     return (
-        f"{path.name}: more than {most:,} cells, empty ones too, or {MOST_ROWS:,} rows, for so small a "
-        "file. Delete empty rows and columns behind the table, or save the sheet as CSV."
+        f"{path.name}: more than {most:,} cells, empty ones too, in a file of {path.stat().st_size:,} "
+        "bytes. Delete empty rows and columns behind the table, or save it as CSV, not packed."
     )
 
 
@@ -301,13 +325,9 @@ def _parquet_rows(path: Path, raw: bytes) -> list[list[str]]:
 
     try:
         about = parquet.ParquetFile(io.BytesIO(raw))
-        shape, most = (about.metadata.num_rows, about.metadata.num_columns), FEW_CELLS
-        most = max(most, CELLS_PER_BYTE * len(raw))
-        if shape[0] * shape[1] > most:
-            raise TableError(
-                f"{path.name}: {shape[0]:,} rows of {shape[1]:,} columns out of {len(raw):,} bytes, at "
-                f"most {most:,} cells expected. If that is right, write it as CSV."
-            )
+        n_cells = about.metadata.num_rows * about.metadata.num_columns
+        if n_cells > (most := _most_cells(path)):
+            raise TableError(_too_many(path, most))
         texts = [f.name for f in about.schema_arrow if str(f.type) in ("string", "large_string")]
         # A text that stands in every row is kept once.
         table = parquet.read_table(io.BytesIO(raw), read_dictionary=texts).to_pandas()
