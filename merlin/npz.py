@@ -75,7 +75,9 @@ def headers(archive: zipfile.ZipFile, names: Iterable[str]) -> tuple[dict, dict[
                 )
             found[name] = info, shape, dtype
         except (ValueError, RecursionError, MemoryError, OverflowError) as error:
-            problems[name] = f"cannot be read ({str(error)[:300]}). Write the file again with np.savez."
+            problems[name] = (
+                f"cannot be read ({str(error)[:300]}). Write the file again with np.savez."
+            )
     return found, problems
 
 

@@ -28,8 +28,14 @@ MOST_BYTES = 1 << 30  # of a table, unzipped
 # What a packed file of any size may become, and each byte of a larger one. An unpacked CSV always fits.
 SMALL, PER_BYTE = 1 << 24, 16  # bytes
 FEW_CELLS = 1 << 20  # cells, empty ones too, and one for each byte: they are objects of 200 bytes
-FEW_LETTERS, LETTERS_PER_BYTE = 1 << 27, 16  # of all cells: a workbook keeps a text once for all of them
-SMALL_PART = 1 << 19  # bytes of a workbook's styles, names and links: each of their words is an object
+FEW_LETTERS, LETTERS_PER_BYTE = (
+    1 << 27,
+    16,
+)  # of all cells: a workbook keeps a text once for all of them
+SMALL_PART = (
+    1 << 19
+)  # bytes of a workbook's styles, names and links: each of their words is an object
+FEW_TEXT_TAGS = 400_000  # or one for two bytes: a text has four, and makes an object of its own
 LONG_TAG = 1 << 16  # bytes: a parser begins long ones again and again
 csv.field_size_limit(16 << 20)  # a report may be long; a page of 16 MB is none
 
@@ -299,14 +305,21 @@ def _refuse_large_parts(path: Path, archive: zipfile.ZipFile, packed: int) -> No
                 f"{path.name}: {n:,} bytes{what} unzipped out of {packed:,}, at most {limit:,} expected; "
                 "that is no usual table. Save the sheet as CSV."
             )
+    n_texts, most = 0, max(FEW_TEXT_TAGS, packed // 2)
     for part in (part for part in parts if part.filename.lower().endswith(".xml")):
-        if _LONG_TAG.search(archive.read(part)):
+        raw = archive.read(part)
+        is_sheet = "/worksheets/" in part.filename.lower()
+        n_texts += raw.count(b"<r>") + raw.count(b"<r/>") if is_sheet else raw.count(b"<")
+        if _LONG_TAG.search(raw) or n_texts > most:
             raise TableError(
-                f"{path.name}: a tag or comment of more than {LONG_TAG:,} bytes inside. Save the sheet as CSV."
+                f"{path.name}: a tag or comment of more than {LONG_TAG:,} bytes inside, or more than "
+                f"{most:,} tags of texts and styles. Save the sheet as CSV."
             )
 
 
-_LONG_TAG = re.compile(rb"<[^<>]{%d}|<!--(?s:(?!-->).){%d}|<\?(?s:(?!\?>).){%d}" % ((LONG_TAG,) * 3))
+_LONG_TAG = re.compile(
+    rb"<[^<>]{%d}|<!--(?s:(?!-->).){%d}|<\?(?s:(?!\?>).){%d}" % ((LONG_TAG,) * 3)
+)
 
 
 def _most_cells(path: Path) -> int:

@@ -44,7 +44,11 @@ def known_kernel(values: Iterable[Any]) -> str:
     words = [str(v).strip() for v in values]
     if not any(words):
         return "not stated"
-    return "/".join(words) if all(map(_KERNEL.fullmatch, words[:3])) and len(words) < 4 else "not known"
+    return (
+        "/".join(words)
+        if all(map(_KERNEL.fullmatch, words[:3])) and len(words) < 4
+        else "not known"
+    )
 
 
 _CT_IMAGES = {"CT Image Storage", "Enhanced CT Image Storage"}

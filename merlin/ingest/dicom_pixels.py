@@ -240,7 +240,9 @@ def coded_size(frame: bytes) -> tuple[int, int, int] | None:
     header.
     """
     if (at := frame.find(b"\xff\x4f\xff\x51")) >= 0:  # JPEG 2000: SIZ follows the start
-        right, down, left, top = (int.from_bytes(frame[i : i + 4]) for i in range(at + 8, at + 24, 4))
+        right, down, left, top = (
+            int.from_bytes(frame[i : i + 4]) for i in range(at + 8, at + 24, 4)
+        )
         return down - top, right - left, int.from_bytes(frame[at + 40 : at + 42])
     at = 2
     while at + 9 <= len(frame) and frame[at] == 0xFF:  # JPEG and JPEG-LS: segments up to SOF

@@ -45,7 +45,12 @@ def label_on_grid(path, affine, shape):
     if np.allclose(to_index, exact, atol=1e-4) and abs(np.linalg.det(exact)) == 1:
         to_index = exact  # axes turned alone: rounding must not lose the outermost voxels
     return ndimage.affine_transform(
-        label.astype(np.uint8, copy=False), to_index[:3, :3], to_index[:3, 3], tuple(shape), order=0, cval=0
+        label.astype(np.uint8, copy=False),
+        to_index[:3, :3],
+        to_index[:3, 3],
+        tuple(shape),
+        order=0,
+        cval=0,
     )
 
 

@@ -27,7 +27,9 @@ from merlin.ingest.volume import (
 )
 
 FORMS_TOL_MM = 1.0  # how far sform and qform may place a corner apart unnoticed
-MAX_OFFSET = 1 << 24  # bytes before the voxels, with all extensions; as many behind them are counted
+MAX_OFFSET = (
+    1 << 24
+)  # bytes before the voxels, with all extensions; as many behind them are counted
 CHUNK = 1 << 20  # bytes unpacked at a time
 SMALL_LABELS = 1 << 27  # voxels that any label map may have: masks pack to almost nothing
 LABELS_PER_BYTE = 128

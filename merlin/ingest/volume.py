@@ -81,7 +81,13 @@ def is_machines(error: BaseException) -> bool:
 
 
 def refuse_too_large(
-    path: str | Path, claim: str, n: int, n_bytes: int, *, small: int = SMALL_SCAN, each: int = PER_BYTE
+    path: str | Path,
+    claim: str,
+    n: int,
+    n_bytes: int,
+    *,
+    small: int = SMALL_SCAN,
+    each: int = PER_BYTE,
 ) -> None:
     """Refuse what a header claims before room is made for it.
 

@@ -147,7 +147,9 @@ def refuse_deep(config, name):
     for key, value in config.to_dict().items():
         counts = any(word in key for word in ("layer", "head", "expert"))
         if counts and isinstance(value, int) and value > MAX_LAYERS:
-            raise ValueError(f"{shown(name)}: {shown(key)} is {value}, at most {MAX_LAYERS} expected")
+            raise ValueError(
+                f"{shown(name)}: {shown(key)} is {value}, at most {MAX_LAYERS} expected"
+            )
 
 
 class TextEncoder(nn.Module):

@@ -73,7 +73,9 @@ def read_state(path):
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
         raise ValueError(f"{path.name}: no state dict inside. Expected names and tensors.")
     held, asked = path.stat().st_size, sum(v.numel() * v.element_size() for v in state.values())
-    if asked > 4 * held:  # some tensors may be one; a few numbers repeated by strides may be billions
+    if (
+        asked > 4 * held
+    ):  # some tensors may be one; a few numbers repeated by strides may be billions
         raise ValueError(
             f"{path.name}: tensors of {asked:,} bytes in a file of {held:,}. Expected one that holds its "
             "numbers; save it again with torch.save."
