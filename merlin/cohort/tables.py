@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -213,33 +214,14 @@ def _workbook_rows(
     """Rows of the first sheet seen that is the table; whole numbers without a point, days without a time."""
     import openpyxl
 
-    def text(value: object) -> str:
-        if value is None:
-            return ""
-        if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-            return Number(int(value))
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return Number(value)
-        if isinstance(value, datetime):
-            return str(value).removesuffix(" 00:00:00")
-        return str(value)
-
     try:
         _refuse_large_parts(path, zipfile.ZipFile(io.BytesIO(raw)), len(raw))
-        most = _most_cells(path)
         book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
         seen = [s for s in book.worksheets if s.sheet_state == "visible"]
         sheets = {}
         for sheet in seen or book.worksheets:
             sheet.reset_dimensions()  # as large as its cells, whatever it says of itself
-            rows, n_cells, widest = [], 0, 4
-            for row in sheet.iter_rows(values_only=True):
-                if len(rows) < HEADER_WITHIN:
-                    widest = max(widest, len(row))  # the others are filled up to the header
-                n_cells += max(widest, len(row))
-                if n_cells > most:
-                    raise TableError(_too_many(path, most))
-                rows.append([text(v) for v in row])
+            rows = _sheet_rows(path, sheet)
             filled = [row for row in rows if any(row)]
             at = _header_at(filled, needed)
             sheets[sheet] = rows, len(filled[at or 0]) if filled else 0
@@ -266,7 +248,7 @@ def _workbook_rows(
                 f"{path.name}: {len(empty):,} formulas without a value: {cells}. Open it in a spreadsheet "
                 "and save it again, or replace formulas by values."
             )
-        if len(rows) * width > most:
+        if len(rows) * width > (most := _most_cells(path)):
             raise TableError(_too_many(path, most))
         return [row + [""] * (width - len(row)) for row in rows]  # empty cells may not be written
     except TableError:
@@ -289,6 +271,31 @@ def _workbook_rows(
             f"{path.name}: not a readable Excel workbook ({type(error).__name__}). Save it again as "
             ".xlsx or as CSV."
         ) from None
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return Number(int(value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Number(value)
+    if isinstance(value, datetime):
+        return str(value).removesuffix(" 00:00:00")
+    return str(value)
+
+
+def _sheet_rows(path: Path, sheet: Any) -> list[list[str]]:
+    """Rows of one sheet; each counts as wide as the header, since it is filled up to it."""
+    rows, n_cells, widest, most = [], 0, 4, _most_cells(path)
+    for row in sheet.iter_rows(values_only=True):
+        if len(rows) < HEADER_WITHIN:
+            widest = max(widest, len(row))
+        n_cells += max(widest, len(row))
+        if n_cells > most:
+            raise TableError(_too_many(path, most))
+        rows.append([_text(v) for v in row])
+    return rows
 
 
 def _refuse_large_parts(path: Path, archive: zipfile.ZipFile, packed: int) -> None:

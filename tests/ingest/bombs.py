@@ -35,7 +35,6 @@ from test_volume import write_nifti, write_series, write_slice
 
 from merlin.cohort.tables import TableError, read_table
 from merlin.embeddings import load_embeddings, save_embeddings
-from merlin.ingest.labels import label_on_grid
 from merlin.ingest.preprocess import load_input
 from merlin.ingest.volume import UnreadableScan, find_scans
 from merlin.training import checkpoint, official, reports
@@ -395,7 +394,10 @@ TEXTS_TYPE = (
     b'vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"/>'
 )
 SHEET = '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>%s</sheetData></worksheet>'
-HEADER = '<row r="1"><c r="A1" t="inlineStr"><is><t>study_id</t></is></c><c r="B1" t="inlineStr"><is><t>findings</t></is></c></row>'
+HEADER = (
+    '<row r="1"><c r="A1" t="inlineStr"><is><t>study_id</t></is></c>'
+    '<c r="B1" t="inlineStr"><is><t>findings</t></is></c></row>'
+)
 
 
 def xlsx_with_cells_in_the_last_column(folder):
@@ -787,11 +789,11 @@ def main():
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    import transformers  # noqa: F401 - a library's own memory is no bomb's
     import monai.networks.nets  # noqa: F401
-    import SimpleITK  # noqa: F401
     import peft  # noqa: F401
     import pyarrow.parquet  # noqa: F401
+    import SimpleITK  # noqa: F401
+    import transformers  # noqa: F401 - a library's own memory is no bomb's
 
     found = {}
     for name in asked.names or BOMBS:
