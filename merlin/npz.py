@@ -5,10 +5,12 @@ that nothing is made for a claim. Other arrays are not touched and nothing is un
 saved as Python objects (a column of a table often is) is read off the pickle's opcodes.
 """
 
+import io
 import math
 import pickletools
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,8 @@ from pathlib import Path
 import numpy as np
 
 MAX_DEFLATE = 1032  # no deflated byte becomes more
+SMALL = 1 << 26  # bytes that the arrays of a file of any size may take once they are read
+PER_BYTE = 32  # and of each byte of a larger one: what was saved without compression always fits
 
 
 @contextmanager
@@ -41,24 +45,49 @@ def headers(archive: zipfile.ZipFile, names: Iterable[str]) -> tuple[dict, dict[
     problems : dict of str to str
         What is wrong with a header.
     """
-    members = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
+    members = [(i.filename.removesuffix(".npy"), i) for i in archive.infolist()]
+    times, members = Counter(name for name, _ in members), dict(members)
     found, problems = {}, {}
+    size = Path(archive.filename).stat().st_size
+    left = most = max(SMALL, PER_BYTE * size)
     for name in names:
         if name not in members:
             continue
         info = members[name]
         try:
+            if times[name] > 1:
+                raise ValueError(f"stands there {times[name]} times")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError("packed in a way that NumPy never does")
             with archive.open(info) as stream:
-                shape, dtype = _header(stream)
-                n_bytes = info.file_size - stream.tell()
+                start = io.BytesIO(stream.read(1 << 16))  # a header may claim to be 4 GB long
+            shape, dtype = _header(start)
+            n_bytes = info.file_size - start.tell()
             is_held = dtype.hasobject or math.prod(shape) * dtype.itemsize == n_bytes
             can_be = n_bytes <= MAX_DEFLATE * info.compress_size
             if min(shape, default=0) < 0 or not is_held or not can_be:
                 raise ValueError(f"claims {shape} of {dtype} in {n_bytes} bytes")
+            left -= _cost(shape, dtype, n_bytes)
+            if left < 0:
+                raise ValueError(
+                    f"{shape} of {dtype} is too much for a file of {size:,} bytes, whose arrays may "
+                    f"take {most:,} once they are read; one written without compression may"
+                )
             found[name] = info, shape, dtype
-        except (ValueError, RecursionError, MemoryError) as error:
-            problems[name] = f"cannot be read ({error}). Write the file again with np.savez."
+        except (ValueError, RecursionError, MemoryError, OverflowError) as error:
+            problems[name] = (
+                f"cannot be read ({str(error)[:300]}). Write the file again with np.savez."
+            )
     return found, problems
+
+
+def _cost(shape, dtype, n_bytes):
+    """Bytes that an array takes once it is numbers of 8 bytes or text; objects are read op by op."""
+    if dtype.hasobject:
+        return PER_BYTE * n_bytes
+    if len(shape) > 1:
+        return math.prod(shape) * max(8, dtype.itemsize)
+    return math.prod(shape) * max(100, 4 * dtype.itemsize)
 
 
 def _header(stream):
@@ -85,7 +114,10 @@ def read(
             raise ValueError(f"{_PICKLE} Save it with .astype(np.{kind.__name__}).")
         with archive.open(info) as stream:
             _header(stream)
-            return np.array(_pickled_texts(stream.read(), math.prod(shape)), str).reshape(shape)
+            texts = _pickled_texts(stream.read(), math.prod(shape))
+        if len(texts) * max(map(len, texts), default=0) > SMALL:  # as wide as the longest, each
+            raise ValueError(f"{len(texts)} texts of up to {max(map(len, texts))} letters")
+        return np.array(texts, str).reshape(shape)
     with archive.open(info) as stream:
         value = np.lib.format.read_array(stream, allow_pickle=False)
     if kind is not str:
@@ -131,7 +163,8 @@ def _pickled_texts(raw, n):
             continue
         else:
             last = memo.get(arg) if "GET" in name else arg
-            if not (name == "NONE" or isinstance(last, str | bytes | int | float)):
+            is_wide = isinstance(last, int) and last.bit_length() > 64
+            if not (name == "NONE" or isinstance(last, str | bytes | int | float)) or is_wide:
                 break
             items.append(last)
     if len(items) != n or not name.startswith("TUPLE"):

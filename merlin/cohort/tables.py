@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,18 @@ from merlin.words import Refusal, from_cell, shown
 DELIMITERS = ",;\t|"
 HEADER_WITHIN = 6  # rows, where the first is a title
 MOST_BYTES = 1 << 30  # of a table, unzipped
+# What a packed file of any size may become, and each byte of a larger one. An unpacked CSV always fits.
+SMALL, PER_BYTE = 1 << 24, 16  # bytes
+FEW_CELLS = 1 << 20  # cells, empty ones too, and one for each byte: they are objects of 200 bytes
+FEW_LETTERS, LETTERS_PER_BYTE = (
+    1 << 27,
+    16,
+)  # of all cells: a workbook keeps a text once for all of them
+SMALL_PART = (
+    1 << 19
+)  # bytes of a workbook's styles, names and links: each of their words is an object
+FEW_TEXT_TAGS = 400_000  # or one for two bytes: a text has four, and makes an object of its own
+LONG_TAG = 1 << 16  # bytes: a parser begins long ones again and again
 csv.field_size_limit(16 << 20)  # a report may be long; a page of 16 MB is none
 
 
@@ -79,6 +92,13 @@ def read_table(path: str | Path, *, needed: Iterable[str] = ()) -> pd.DataFrame:
         text = text[said.end() :] if said else text
         sep = said[1] if said else _delimiter(text, needed)
         rows = _csv_rows(path, text, sep)
+    n_letters = sum(len(cell) for row in rows for cell in row)
+    most = max(FEW_LETTERS, LETTERS_PER_BYTE * path.stat().st_size)
+    if n_letters > most:
+        raise TableError(
+            f"{path.name}: {n_letters:,} letters in its cells, at most {most:,} expected in so small a file. "
+            "Leave out texts that repeat."
+        )
     table = _framed(path, rows, needed, notes)
     table = _renamed(path, table, needed, notes)
     table.attrs.update(notes=tuple(notes), decimal_comma=sep == ";")
@@ -90,14 +110,17 @@ def _unzipped(path: Path) -> bytes:
     with path.open("rb") as stream:
         if stream.read(2) != b"\x1f\x8b":
             return path.read_bytes()
+    packed = path.stat().st_size
+    most = min(MOST_BYTES, max(SMALL, PER_BYTE * packed))
     try:
         with gzip.open(path) as stream:
-            raw = stream.read(MOST_BYTES + 1)
+            raw = stream.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise TableError(f"{path.name}: not a whole gzip file ({type(error).__name__}).") from None
-    if len(raw) > MOST_BYTES:
+    if len(raw) > most:
         raise TableError(
-            f"{path.name}: more than {MOST_BYTES >> 20:,} MB unzipped; no table of ours."
+            f"{path.name}: more than {most:,} bytes unzipped out of {packed:,}; that is no usual table. If "
+            "it is right, unzip it and pass the CSV."
         )
     return raw
 
@@ -164,9 +187,12 @@ def _header_at(rows: list[list[str]], needed: tuple[str, ...]) -> int | None:
 
 def _csv_rows(path: Path, text: str, sep: str) -> list[list[str]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=sep, strict=True)
-    rows = []
+    rows, n_cells, most = [], 0, _most_cells(path)
     try:
         for row in reader:
+            n_cells += len(row)
+            if n_cells > most:
+                raise TableError(_too_many(path, most))
             rows.append(row)
     except csv.Error as error:
         raise TableError(
@@ -178,7 +204,8 @@ def _csv_rows(path: Path, text: str, sep: str) -> list[list[str]]:
 
 # A formula whose value was never worked out, as programs write it; an empty text is t="str".
 _UNCOMPUTED = re.compile(
-    rb'<c r="([A-Z]+\d+)"(?![^>]*t="str")[^>]*><f[^>]*(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v></v>)?\s*</c>'
+    rb'<c r="([A-Z]{1,3}\d{1,7})"(?![^<>]*t="str")[^<>]*+><f[^<>]*(?:/>|>[^<]*+</f>)\s*+'
+    rb"(?:<v\s*+/>|<v></v>)?\s*+</c>"  # bounded by the next tag, so that no text takes long
 )
 
 
@@ -188,27 +215,14 @@ def _workbook_rows(
     """Rows of the first sheet seen that is the table; whole numbers without a point, days without a time."""
     import openpyxl
 
-    def text(value: object) -> str:
-        if value is None:
-            return ""
-        if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-            return Number(int(value))
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return Number(value)
-        if isinstance(value, datetime):
-            return str(value).removesuffix(" 00:00:00")
-        return str(value)
-
     try:
-        n_bytes = sum(part.file_size for part in zipfile.ZipFile(io.BytesIO(raw)).infolist())
-        if n_bytes > MOST_BYTES:
-            raise TableError(f"{path.name}: {n_bytes >> 20:,} MB unzipped; no table of ours.")
+        _refuse_large_parts(path, zipfile.ZipFile(io.BytesIO(raw)), len(raw))
         book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
         seen = [s for s in book.worksheets if s.sheet_state == "visible"]
         sheets = {}
         for sheet in seen or book.worksheets:
             sheet.reset_dimensions()  # as large as its cells, whatever it says of itself
-            rows = [[text(v) for v in row] for row in sheet.iter_rows(values_only=True)]
+            rows = _sheet_rows(path, sheet)
             filled = [row for row in rows if any(row)]
             at = _header_at(filled, needed)
             sheets[sheet] = rows, len(filled[at or 0]) if filled else 0
@@ -235,6 +249,8 @@ def _workbook_rows(
                 f"{path.name}: {len(empty):,} formulas without a value: {cells}. Open it in a spreadsheet "
                 "and save it again, or replace formulas by values."
             )
+        if len(rows) * width > (most := _most_cells(path)):
+            raise TableError(_too_many(path, most))
         return [row + [""] * (width - len(row)) for row in rows]  # empty cells may not be written
     except TableError:
         raise
@@ -246,6 +262,10 @@ def _workbook_rows(
         AttributeError,
         TypeError,
         SyntaxError,
+        RuntimeError,
+        EOFError,
+        OverflowError,
+        zlib.error,
         zipfile.BadZipFile,
     ) as error:
         raise TableError(
@@ -254,10 +274,87 @@ def _workbook_rows(
         ) from None
 
 
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return Number(int(value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Number(value)
+    if isinstance(value, datetime):
+        return str(value).removesuffix(" 00:00:00")
+    return str(value)
+
+
+def _sheet_rows(path: Path, sheet: Any) -> list[list[str]]:
+    """Rows of one sheet; each counts as wide as the header, since it is filled up to it."""
+    rows, n_cells, widest, most = [], 0, 4, _most_cells(path)
+    for row in sheet.iter_rows(values_only=True):
+        if len(rows) < HEADER_WITHIN:
+            widest = max(widest, len(row))
+        n_cells += max(widest, len(row))
+        if n_cells > most:
+            raise TableError(_too_many(path, most))
+        rows.append([_text(v) for v in row])
+    return rows
+
+
+def _refuse_large_parts(path: Path, archive: zipfile.ZipFile, packed: int) -> None:
+    """Refuse a workbook by what its parts claim to be unpacked; a part that lies breaks off there."""
+    parts, most = archive.infolist(), min(MOST_BYTES, max(SMALL, PER_BYTE * packed))
+    is_data = re.compile(r"/?xl/(worksheets/[^/]+|sharedStrings)\.xml|/?xl/media/.*", re.IGNORECASE)
+    others = [part.file_size for part in parts if not is_data.fullmatch(part.filename)]
+    for what, n, limit in (
+        ("", sum(part.file_size for part in parts), most),
+        (" of styles, names and links", sum(others), SMALL_PART),
+    ):
+        if n > limit:
+            raise TableError(
+                f"{path.name}: {n:,} bytes{what} unzipped out of {packed:,}, at most {limit:,} expected; "
+                "that is no usual table. Save the sheet as CSV."
+            )
+    n_texts, most = 0, max(FEW_TEXT_TAGS, packed // 2)
+    for part in (part for part in parts if part.filename.lower().endswith(".xml")):
+        raw = archive.read(part)
+        is_sheet = "/worksheets/" in part.filename.lower()
+        n_texts += raw.count(b"<r>") + raw.count(b"<r/>") if is_sheet else raw.count(b"<")
+        if _LONG_TAG.search(raw) or n_texts > most:
+            raise TableError(
+                f"{path.name}: a tag or comment of more than {LONG_TAG:,} bytes inside, or more than "
+                f"{most:,} tags of texts and styles. Save the sheet as CSV."
+            )
+
+
+_LONG_TAG = re.compile(
+    rb"<[^<>]{%d}|<!--(?s:(?!-->).){%d}|<\?(?s:(?!\?>).){%d}" % ((LONG_TAG,) * 3)
+)
+
+
+def _most_cells(path: Path) -> int:
+    return max(FEW_CELLS, path.stat().st_size)
+
+
+def _too_many(path: Path, most: int) -> str:
+    return (
+        f"{path.name}: more than {most:,} cells, empty ones too, in a file of {path.stat().st_size:,} "
+        "bytes. Delete empty rows and columns behind the table, or save it as CSV, not packed."
+    )
+
+
 def _parquet_rows(path: Path, raw: bytes) -> list[list[str]]:
+    from pyarrow import parquet
+
     try:
-        table = pd.read_parquet(io.BytesIO(raw))
-    except (ValueError, OSError) as error:
+        about = parquet.ParquetFile(io.BytesIO(raw))
+        n_cells = about.metadata.num_rows * about.metadata.num_columns
+        if n_cells > (most := _most_cells(path)):
+            raise TableError(_too_many(path, most))
+        texts = [f.name for f in about.schema_arrow if str(f.type) in ("string", "large_string")]
+        # A text that stands in every row is kept once.
+        table = parquet.read_table(io.BytesIO(raw), read_dictionary=texts).to_pandas()
+    except TableError:
+        raise
+    except (ValueError, OSError, RuntimeError, KeyError, NotImplementedError) as error:
         raise TableError(
             f"{path.name}: not a whole parquet file ({type(error).__name__})."
         ) from None
@@ -288,6 +385,7 @@ def _framed(
         extra = [c for c in row[width:] if c.strip()]
         if extra or (len(row) < width and len(row) < n_cells):
             problems.append(i - start + 1)
+            continue
         index.append(i - start - 1)
         cells.append([_cell(c) for c in (row + [""] * width)[:width]])
         n_escaped += any("_x00" in c for c in row)

@@ -20,11 +20,36 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from merlin.cohort.tree import Tree, walk
-from merlin.ingest.dicom_pixels import damaged, read_file, refusal, short
+from merlin.ingest.dicom_pixels import damaged, quietly, read_file, refusal, short
 from merlin.ingest.volume import UnreadableScan, is_machines
-from merlin.words import shown
 
 AXIAL_COSINE = 0.8  # slice normal against the body axis: gantries tilt by up to 30 degrees
+
+MAX_FRAMES = 1 << 14  # of one file: perfusion over a minute has some thousands
+
+# What may be said of a header's text: the standard's own words, and what vendors call kernels.
+_MODALITIES = set(
+    "AR AU BDUS BI BMD CR CT DG DOC DX ECG EPS ES FID GM HC HD IO IVOCT IVUS KER KO LEN LS MG MR NM OAM "
+    "OCT OP OPM OPT OPV OT PLAN PR PT PX REG RESP RF RG RTDOSE RTIMAGE RTPLAN RTRECORD RTSTRUCT SC SEG "
+    "SM SMR SR SRF TG US VA XA XC".split()
+)
+_KERNEL = re.compile(  # Siemens B30f and Br40d\\3, Canon FC08, Philips YA, GE's words
+    r"[A-Z][a-z]?\d\d[a-z]?|F[CL]\d\d|\d|[A-F]|[SUXY][A-E]|"
+    r"STD|STANDARD|SOFT|LUNG|BONE|BONEPLUS|DETAIL|EDGE|CHEST|ULTRA"
+)
+
+
+def known_kernel(values: Iterable[Any]) -> str:
+    """A convolution kernel if it is one that vendors have; free text may hold a name."""
+    words = [str(v).strip() for v in values]
+    if not any(words):
+        return "not stated"
+    return (
+        "/".join(words)
+        if all(map(_KERNEL.fullmatch, words[:3])) and len(words) < 4
+        else "not known"
+    )
+
 
 _CT_IMAGES = {"CT Image Storage", "Enhanced CT Image Storage"}
 _TAGS = [
@@ -90,6 +115,7 @@ def _is_bare(start: bytes) -> bool:
     return start[:2] in (b"\x02\x00", b"\x08\x00") and len(start) >= 132 and start[3] == 0
 
 
+@quietly()
 def study_folders(files: Iterable[Path]) -> list[Path]:
     """Folders of the studies among DICOM files: one a study where each has folders of its own.
 
@@ -116,6 +142,7 @@ def study_folders(files: Iterable[Path]) -> list[Path]:
     return sorted(found)
 
 
+@quietly()
 def find_series(path: Path) -> Series:
     """Choose the CT series with most axial slices in a file or folder.
 
@@ -272,13 +299,13 @@ _PROJECTED = {
 
 def _not_a_slice(header: Dataset) -> str:
     """Why a DICOM object is no CT slice, worded after a count; empty if it is one."""
-    modality = shown(str(_value(header, "Modality") or "without modality")[:16])
+    modality = str(_value(header, "Modality") or "").strip()
     sop_class = UID(str(_value(header, "SOPClassUID") or "")).name
     image_type = [str(v).upper().strip() for v in _list(_value(header, "ImageType"))]
     if "Secondary Capture" in sop_class:
         return "secondary captures"
     if modality != "CT":
-        return f"{modality} objects"
+        return f"{modality} objects" if modality in _MODALITIES else "objects of no known modality"
     if not _value(header, "Rows"):
         return "CT objects without an image"
     if "LOCALIZER" in image_type or "SCOUT" in image_type:
@@ -310,13 +337,12 @@ def _refuse_several_patients(path: Path, headers: list[Dataset]) -> None:
 
 def _number(header: Dataset) -> int:
     number = _floats(_value(header, "SeriesNumber"), 1)
-    return 0 if number is None else int(number[0])
+    return 0 if number is None or abs(number[0]) >= 1 << 31 else int(number[0])
 
 
 def _choice(series: list[tuple[Dataset, list[Slice]]]) -> str:
     def words(header: Dataset, slices: list[Slice]) -> str:
-        kernel = "/".join(str(k) for k in _list(_value(header, "ConvolutionKernel")))
-        kernel = shown(kernel[:40]) or "not stated"
+        kernel = known_kernel(_list(_value(header, "ConvolutionKernel")))
         return f"number {_number(header)} ({_n_axial(slices)} slices, kernel {kernel})"
 
     first, others = series[0], "; ".join(words(*s) for s in series[1:])
@@ -346,6 +372,14 @@ def _slices(path: Path, file: Path, header: Dataset) -> Iterator[Slice]:
             "per-frame functional groups",
             "Export the series as single CT images",
         )
+    if n_frames > MAX_FRAMES:
+        raise refusal(
+            path,
+            f"{n_frames} frames in {short(path, file)}",
+            f"at most {MAX_FRAMES}",
+            "Export one phase at a time, or as single CT images",
+        )
+    image_type = tuple(str(v) for v in _list(_value(header, "ImageType"))[:16])
     for i in range(n_frames):
         groups = [frames[i], shared[0]] if frames else []
 
@@ -373,7 +407,7 @@ def _slices(path: Path, file: Path, header: Dataset) -> Iterator[Slice]:
             slope=None if slope is None else float(slope[0]),
             intercept=None if intercept is None else float(intercept[0]),
             rescale_type=str(get("RescaleType", transform) or "").strip().upper(),
-            image_type=tuple(str(v) for v in _list(_value(header, "ImageType"))),
+            image_type=image_type,
             acquisition=str(_value(header, "AcquisitionNumber") or ""),
         )
 
@@ -388,8 +422,11 @@ def _value(header: Dataset, tag: str) -> Any:
 
 def _floats(value: Any, n: int) -> np.ndarray | None:
     """`n` finite numbers, or None where the tag is absent, short or malformed."""
+    values = [value] if isinstance(value, (str, int, float)) else value
     try:
-        numbers = np.array([float(v) for v in _list(value)])
-    except (TypeError, ValueError):
+        if len(values) != n:  # before any of them is read: there may be a hundred thousand
+            return None
+        numbers = np.array([float(v) for v in values])
+    except (TypeError, ValueError, OverflowError):
         return None
-    return numbers if len(numbers) == n and np.isfinite(numbers).all() else None
+    return numbers if np.isfinite(numbers).all() else None

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from merlin.ingest.dicom import Series, Slice
-from merlin.ingest.dicom_pixels import Pixels, refusal
-from merlin.ingest.volume import Volume
+from merlin.ingest.dicom_pixels import Pixels, quietly, refusal
+from merlin.ingest.volume import Volume, refuse_too_large
 
 SPACING_TOL = 0.05  # of the spacing: how far a slice may lie from an evenly spaced grid
 SPACING_TOL_MM = 0.11  # the least tolerance, because some scanners round positions to 0.1 mm
@@ -20,6 +20,15 @@ DRIFT_TOL_MM = 0.5  # a slice beside the straight line through first and last
 MAX_PIXELS = 8192  # a side; what claims more is no CT slice, and is not decoded
 
 
+# What may be said of a header's text in a message.
+RESCALE_TYPES = {"OD", "HU", "US", "MGML", "Z_EFF", "ED", "EDW", "HU_MOD", "PCT"}
+IMAGE_WORDS = set(
+    "AXIAL LOCALIZER PERFUSION RCBF RCBV MTT TTP TMAX VOLUME DUAL_ENERGY MONO_ENERGY VMI MAP CALCIUM_SCORING "
+    "REFORMATTED MPR NONE FILTERED AVERAGE".split()
+)
+
+
+@quietly()
 def read_series(path: Path, series: Series, *, assume_hu: bool = False) -> Volume:
     """Sort, check and read a chosen series.
 
@@ -44,6 +53,9 @@ def read_series(path: Path, series: Series, *, assume_hu: bool = False) -> Volum
     slices = list(series.slices)
     _check_headers(path, slices)
     slices = _check_rescale(path, slices, notes, assume_hu)
+    n = sum(s.shape[0] * s.shape[1] for s in slices)
+    n_bytes = sum(file.stat().st_size for file in series.files)
+    refuse_too_large(path, f"{len(slices)} slices", n, n_bytes)
     pixels = Pixels(path)
     slices = _drop_duplicates(path, slices, pixels, notes)
     affine = _affine(path, slices)
@@ -124,8 +136,9 @@ def _check_rescale(
         types -= {"US"}
     missing = sum(s.slope is None or s.intercept is None for s in slices)
     if types:
-        kind = "/".join(slices[0].image_type[2:])
-        found = f"rescale type {', '.join(sorted(types))} instead of HU" + (kind and f" ({kind})")
+        kind = "/".join(word for word in slices[0].image_type[2:] if word in IMAGE_WORDS)
+        known = ", ".join(sorted(types & RESCALE_TYPES)) or "of no standard"
+        found = f"rescale type {known} instead of HU" + (kind and f" ({kind})")
     elif missing:
         found = f"{missing} of {len(slices)} slices without rescale slope and intercept"
     elif any(s.slope <= 0 for s in slices):

@@ -34,7 +34,7 @@ def label_on_grid(path, affine, shape):
         If the map cannot be read, or holds values that are not whole numbers from 0 to 255.
     """
     with refusing(path):
-        image = read_nifti(Path(path))
+        image = read_nifti(Path(path), is_label=True)
     label = image.hu
     if label.dtype.kind == "f":  # whole numbers of 16 bits come as such
         raise UnreadableScan(f"{path}: values are not whole numbers; is this a label map?")
@@ -45,7 +45,12 @@ def label_on_grid(path, affine, shape):
     if np.allclose(to_index, exact, atol=1e-4) and abs(np.linalg.det(exact)) == 1:
         to_index = exact  # axes turned alone: rounding must not lose the outermost voxels
     return ndimage.affine_transform(
-        label.astype(np.uint8), to_index[:3, :3], to_index[:3, 3], tuple(shape), order=0, cval=0
+        label.astype(np.uint8, copy=False),
+        to_index[:3, :3],
+        to_index[:3, 3],
+        tuple(shape),
+        order=0,
+        cval=0,
     )
 
 

@@ -2,14 +2,17 @@
 
 Headers go wrong in ways that readers forgive: an offset inside the header makes voxels of header
 bytes, a missing intercept drops the slope, fewer slices than the file holds lose half a scan. Each
-is refused here with what was found. Nothing is allocated because a header claims a size.
+is refused here with what was found. What a header claims is bounded by the file's size before room is
+made for it, and a packed file is unpacked as far as its header says.
 """
 
 import gzip
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -18,15 +21,22 @@ from merlin.ingest.volume import (
     UnreadableScan,
     Volume,
     refuse_other_formats,
+    refuse_too_large,
     smallest_lossless,
     triple,
 )
 
 FORMS_TOL_MM = 1.0  # how far sform and qform may place a corner apart unnoticed
+MAX_OFFSET = (
+    1 << 24
+)  # bytes before the voxels, with all extensions; as many behind them are counted
+CHUNK = 1 << 20  # bytes unpacked at a time
+SMALL_LABELS = 1 << 27  # voxels that any label map may have: masks pack to almost nothing
+LABELS_PER_BYTE = 128
 UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units: not stated, metre, mm, micrometre
 
 
-def read_nifti(path: Path, *, assume_hu: bool = False) -> Volume:
+def read_nifti(path: Path, *, assume_hu: bool = False, is_label: bool = False) -> Volume:
     """Read a 3D file of plain numbers, whatever they mean: `hu` holds the values as scaled.
 
     Parameters
@@ -34,81 +44,79 @@ def read_nifti(path: Path, *, assume_hu: bool = False) -> Volume:
     path : Path
     assume_hu : bool
         Go on where the slope is negative.
+    is_label : bool
+        Of a label map bytes stay bytes, and a small file may hold many voxels.
 
     Raises
     ------
     UnreadableScan
     """
-    raw, notes = _bytes(path)
-    header = _header(path, raw)
-    shape, dtype = _shape(path, header)
-    offset = _offset(path, raw, header, shape, dtype.itemsize, notes)
-    slope, intercept = _scaling(path, header)
-    if slope < 0:
-        if not assume_hu:
-            raise UnreadableScan.about(
-                path,
-                found=f"a slope of {slope:g} (scl_slope), which turns air into bone",
-                expected="a positive slope",
-                mend="Correct it, or pass assume_hu (--assume-hu) if it is right",
-            )
-        notes.append(f"Taken as HU on request, although the slope is {slope:g}.")
-    affine = _affine(path, header, notes)
-    hu = np.frombuffer(raw, dtype, math.prod(shape), offset).reshape(shape, order="F")
+    notes: list[str] = []
+    with _unpacked(path, notes) as stream:
+        header, start = _header(path, stream)
+        shape, dtype = _shape(path, header)
+        slope, intercept = _scaling(path, header)
+        if slope < 0:
+            if not assume_hu:
+                raise UnreadableScan.about(
+                    path,
+                    found=f"a slope of {slope:g} (scl_slope), which turns air into bone",
+                    expected="a positive slope",
+                    mend="Correct it, or pass assume_hu (--assume-hu) if it is right",
+                )
+            notes.append(f"Taken as HU on request, although the slope is {slope:g}.")
+        affine = _affine(path, header, notes)
+        is_scaled = (slope, intercept) != (1, 0)
+        _refuse_too_large(path, shape, 8 if is_scaled else dtype.itemsize, is_label, stream)
+        hu = _voxels(path, stream, header, start, (shape, dtype), notes).reshape(shape, order="F")
     if not dtype.isnative:
         hu = hu.astype(dtype.newbyteorder("="))
-    if (slope, intercept) != (1, 0):
+    if is_scaled:
         is_exact = dtype.kind in "iu" and all(
             v.is_integer() and abs(v) < 1 << 30 for v in (slope, intercept)
         )
         with np.errstate(over="ignore", invalid="ignore"):  # what is infinite is refused as such
             hu = hu * np.array(slope, "i8" if is_exact else "f8")
             hu += np.array(intercept, hu.dtype)
-    return Volume(smallest_lossless(hu), affine, tuple(notes))
+    if not (is_label and hu.itemsize == 1):
+        hu = smallest_lossless(hu)
+    return Volume(hu, affine, tuple(notes))
 
 
 def read_geometry(path: Path) -> tuple[np.ndarray, tuple[int, ...]]:
     """Affine in mm and shape, from the header alone; raises as `read_nifti` does."""
-    with path.open("rb") as file:
-        start = file.read(1 << 16)
-    if start[:2] == b"\x1f\x8b":
-        start = zlib.decompressobj(wbits=31).decompress(start, 1 << 10)
-    header = _header(path, start)
+    with _unpacked(path, []) as stream:
+        header, _ = _header(path, stream)
     shape, _ = _shape(path, header)
     return _affine(path, header, []), shape
 
 
-def _bytes(path: Path) -> tuple[bytes, list[str]]:
-    """Read the file, unpacked if it is gzip whatever the ending says."""
-    raw, notes = path.read_bytes(), []
-    is_gzip = raw[:2] == b"\x1f\x8b"
-    if is_gzip:
+@contextmanager
+def _unpacked(path: Path, notes: list[str]) -> Iterator[BinaryIO]:
+    """The file's bytes as a stream, unpacked on the way if it is gzip whatever the ending says."""
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == _GZIP
+        file.seek(0)
         try:
-            raw = _unpack(raw)
+            yield gzip.GzipFile(fileobj=file) if is_gzip else file
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise UnreadableScan.about(
                 path,
-                found=f"gzip data that end early or are damaged ({error})",
+                found=f"gzip data that end early or are damaged ({type(error).__name__})",
                 expected="a complete .nii.gz",
                 mend="Copy or download it again",
             ) from error
-        refuse_other_formats(path, raw[:512])
     if is_gzip != path.name.lower().endswith(".gz"):
         notes.append(f"The file is {'' if is_gzip else 'not '}gzip-compressed, unlike its name.")
-    return raw, notes
 
 
-def _unpack(packed: bytes) -> bytes:
-    """Unpack gzip in one go: faster than a stream, because the size stands at the end."""
-    size = int.from_bytes(packed[-4:], "little")
-    inflate = zlib.decompressobj(wbits=31)
-    raw = inflate.decompress(packed, min(size, 1000 * len(packed)) + 1)
-    if inflate.eof and not inflate.unused_data:
-        return raw
-    return gzip.decompress(packed)  # several members, padding, or truncated: raises if so
+_GZIP = b"\x1f\x8b"
 
 
-def _header(path: Path, raw: bytes) -> nib.Nifti1Header:
+def _header(path: Path, stream: BinaryIO) -> tuple[nib.Nifti1Header, bytes]:
+    """The header, and the bytes that it was read from with the mark of extensions behind it."""
+    raw = stream.read(544)
+    refuse_other_formats(path, raw)
     kinds = ((348, 344, b"n+1\0", nib.Nifti1Header), (540, 4, b"n+2\0", nib.Nifti2Header))
     for size, at, magic, kind in kinds:
         for order, sign in (("little", "<"), ("big", ">")):
@@ -121,13 +129,15 @@ def _header(path: Path, raw: bytes) -> nib.Nifti1Header:
             elif len(raw) < size:
                 found, mend = f"{len(raw)} bytes, a truncated header", "Download it again"
             else:
-                return kind(raw[:size], endianness=sign, check=False)
+                return kind(raw[:size], endianness=sign, check=False), raw
             raise UnreadableScan.about(path, found=found, expected="NIfTI", mend=mend)
+    stream.read(CHUNK)  # what ends early is said to
+    found = f"{path.stat().st_size} bytes that are neither NIfTI nor DICOM"
     raise UnreadableScan.about(
         path,
-        found=f"{len(raw)} bytes that are neither NIfTI nor DICOM",
+        found="gzip inside gzip" if raw[:2] == _GZIP else found,
         expected="a NIfTI file (.nii, .nii.gz) or DICOM",
-        mend="Check what the file is; it may be misnamed or damaged",
+        mend="Check what the file is; it may be misnamed, packed twice or damaged",
     )
 
 
@@ -161,44 +171,78 @@ def _shape(path: Path, header: nib.Nifti1Header) -> tuple[tuple[int, ...], np.dt
     raise UnreadableScan.about(path, found=found, expected=expected, mend=mend)
 
 
-def _offset(
+def _size(shape: tuple[int, ...], itemsize: int) -> str:
+    return f"{'×'.join(map(str, shape))} voxels of {itemsize} bytes"
+
+
+def _refuse_too_large(
+    path: Path, shape: tuple[int, ...], itemsize: int, is_label: bool, stream: BinaryIO
+) -> None:
+    """Bound what a packed file may become; one that is not packed is as large as it says, or refused.
+
+    Wide numbers count several times, for the memory that they take on their way to 16 bits.
+    """
+    n, packed = math.prod(shape), path.stat().st_size
+    if n > packed and not isinstance(stream, gzip.GzipFile):
+        return  # cut short, and refused as such
+    times = max(1, itemsize - 1 if is_label else itemsize // 8)
+    bounds = dict(small=SMALL_LABELS, each=LABELS_PER_BYTE) if is_label else {}
+    refuse_too_large(path, _size(shape, itemsize), n * times, packed, **bounds)
+
+
+def _voxels(
     path: Path,
-    raw: bytes,
+    stream: BinaryIO,
     header: nib.Nifti1Header,
-    shape: tuple[int, ...],
-    itemsize: int,
+    start: bytes,
+    form: tuple[tuple[int, ...], np.dtype],
     notes: list[str],
-) -> int:
-    """Where the voxels begin; refuses what disagrees with the number of bytes in the file."""
-    stated, least = float(header["vox_offset"]), int(header["sizeof_hdr"]) + 4
-    size = f"{'×'.join(map(str, shape))} voxels of {itemsize} bytes"
-    if not (stated.is_integer() and least <= stated < 1 << 40):
+) -> np.ndarray:
+    """The voxels in file order; refuses what disagrees with the number of bytes in the file.
+
+    Memory is as much as the header asks for, and what lies behind is counted, not kept.
+    """
+    (shape, dtype), least = form, int(header["sizeof_hdr"]) + 4
+    stated, size = float(header["vox_offset"]), _size(shape, dtype.itemsize)
+    if not (stated.is_integer() and least <= stated <= MAX_OFFSET):
         raise UnreadableScan.about(
             path,
             found=f"voxels that begin at byte {stated:g} (vox_offset)",
-            expected=f"byte {least} or later, behind the header",
+            expected=f"byte {least} or later, behind the header, and {MAX_OFFSET:,} at most",
             mend="Convert the scan again, or write the true vox_offset",
         )
-    offset, n_bytes = int(stated), math.prod(shape) * itemsize
-    n_left = len(raw) - offset - n_bytes
-    if n_left < 0:
+    offset, n_bytes = int(stated), math.prod(shape) * dtype.itemsize
+    n_held = n_bytes
+    if not isinstance(stream, gzip.GzipFile):
+        n_held = max(path.stat().st_size - offset, 0)
+    if n_held >= n_bytes:
+        values = np.empty(math.prod(shape), dtype)
+        into, n_held = memoryview(values.view(np.uint8)), 0
+        stream.seek(offset)
+        while got := stream.readinto(into[n_held : n_held + CHUNK]):
+            n_held += got
+    if n_held < n_bytes:
         raise UnreadableScan.about(
             path,
-            found=f"{max(len(raw) - offset, 0)} bytes of voxels",
+            found=f"{n_held} bytes of voxels",
             expected=f"{n_bytes} for {size}",
             mend="The file is truncated, or its header wrong; copy or download it again",
         )
-    has_extension = offset == least and any(raw[least - 4 : least])
-    if n_left >= shape[0] * shape[1] * itemsize or (n_left and has_extension):
+    n_left = 0
+    while n_left < MAX_OFFSET and (more := stream.read(CHUNK)):
+        n_left += len(more)
+    has_extension = offset == least and any(start[least - 4 : least])
+    if n_left >= shape[0] * shape[1] * dtype.itemsize or (n_left and has_extension):
         raise UnreadableScan.about(
             path,
-            found=f"{n_left} bytes more than its header describes ({size} from byte {offset})",
+            found=f"{'at least ' * (n_left >= MAX_OFFSET)}{n_left} bytes more than its header "
+            f"describes ({size} from byte {offset})",
             expected="a header that describes all voxels",
             mend="Convert the scan again; shape, data type or vox_offset in the header are wrong",
         )
     if n_left:
         notes.append(f"{n_left} bytes behind the voxels were not read.")
-    return offset
+    return values
 
 
 def _scaling(path: Path, header: nib.Nifti1Header) -> tuple[float, float]:

@@ -13,6 +13,8 @@ catch exports that went wrong. They do not show that a scan is fit for a diagnos
 
 import errno
 import hashlib
+import logging
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -44,6 +46,10 @@ FILL_HU = -1024  # what padding becomes
 IMPLAUSIBLE_HU = 32767.0  # extended CT scales stay below
 SAMPLE_PER_AXIS = 80  # voxels an axis that the statistics look at
 OFFSETS = tuple(s << k for k in range(10, 16) for s in (1, -1))  # what writers add to HU
+SMALL_SCAN = 1 << 23  # voxels that a file of any size may claim: the paper's grid has 8 million
+PER_BYTE = 16  # voxels a byte of file: CT packs to 3 voxels a byte, lossy JPEG 2000 to 10
+LARGEST_SCAN = 1 << 30  # voxels, in a file of any size
+SETTING = "MERLIN_MOST_VOXELS"  # environment: voxels to allow instead
 MACHINES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # no scan's fault
 
 _EXPORT = "Export it again in HU, without windowing"
@@ -74,6 +80,67 @@ def is_machines(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or getattr(error, "errno", None) in MACHINES
 
 
+def refuse_too_large(
+    path: str | Path,
+    claim: str,
+    n: int,
+    n_bytes: int,
+    *,
+    small: int = SMALL_SCAN,
+    each: int = PER_BYTE,
+) -> None:
+    """Refuse what a header claims before room is made for it.
+
+    Parameters
+    ----------
+    path : path
+    claim : str
+        What is claimed, for the message.
+    n : int
+        Voxels that it asks for.
+    n_bytes : int
+        Size of the file or files.
+    small, each : int
+        What any file may claim, and what each of its bytes may.
+
+    Raises
+    ------
+    UnreadableScan
+    """
+    own = os.environ.get(SETTING, "")
+    most = int(own) if own.isdecimal() else min(LARGEST_SCAN, max(small, each * n_bytes))
+    if n > most:
+        raise UnreadableScan.about(
+            path,
+            found=f"{claim} claimed by {n_bytes:,} bytes, which count as {n:,} voxels",
+            expected=f"at most {most:,} in so many bytes",
+            mend=f"Export the scan again; if it is right, set {SETTING}={n} in the environment",
+        )
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Keep what libraries say of a file inside: their warnings and log records quote its header."""
+    names = [n for n in logging.root.manager.loggerDict if n.split(".")[0] in _TALKERS]
+    talkers = [logging.getLogger(name) for name in names]
+
+    def drop(record: logging.LogRecord) -> bool:
+        return False
+
+    for logger in talkers:
+        logger.addFilter(drop)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger in talkers:
+            logger.removeFilter(drop)
+
+
+_TALKERS = ("pydicom", "nibabel")
+
+
 @contextmanager
 def refusing(path: str | Path) -> Iterator[None]:
     """Turn whatever a library raises on one scan into its `UnreadableScan`, with the kind alone.
@@ -82,8 +149,7 @@ def refusing(path: str | Path) -> Iterator[None]:
     Libraries' own text stays inside: it quotes headers. So do their warnings.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with unheard():
             yield
     except (UnreadableScan, FileNotFoundError):
         raise
@@ -454,9 +520,11 @@ def _air_for_padding(hu: np.ndarray, sample: np.ndarray, notes: list[str]) -> np
 
 def connected_to_corners(mask: np.ndarray) -> np.ndarray:
     """Keep the parts of a mask, of any dimension, that reach one of its corners."""
-    labels, _ = ndimage.label(mask)
-    reached = np.unique(labels[np.ix_(*[(0, -1)] * mask.ndim)])
-    return np.isin(labels, reached[reached > 0])
+    labels, n = ndimage.label(mask)
+    is_kept = np.zeros(n + 1, bool)
+    is_kept[labels[np.ix_(*[(0, -1)] * mask.ndim)]] = True
+    is_kept[0] = False
+    return np.stack([is_kept[plane] for plane in labels])  # all at once would take 8 bytes a voxel
 
 
 def _constant_offset(v: np.ndarray) -> tuple[str, str] | None:

@@ -17,6 +17,7 @@ slices, each seen alone.
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import torch
 from torch import nn
@@ -79,6 +80,7 @@ class ImageConfig:
             ("stem", ("inflated", "patch", "steps")),
             ("pool", ("mean", "grid")),
             ("in_channels", (1, 3)),
+            ("n_stages", (1, 2, 3, 4)),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
@@ -302,7 +304,7 @@ class ImageEncoder(nn.Module):
                 raise ValueError(
                     "pool='grid' needs feature_shape, the (S, R, A) size of the last feature map"
                 )
-            cells = int(torch.tensor(feature_shape).prod())
+            cells = prod(feature_shape)
             self.squeeze = nn.Conv3d(self.i3_resnet.feature_size, config.grid_cells, 1)
             self.embedding_size = cells * config.grid_cells
             self.norm = nn.LayerNorm(self.embedding_size)

@@ -21,6 +21,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from merlin.words import shown
+
 HUB = "hub:"  # before a model's name: fetch it from the Hugging Face hub
 FETCHED = ["config.json", "*token*.json", "vocab.*", "merges.txt", "*.safetensors"]
 MINILM = {  # file of the packaged model → sha256; the hub's sentence-transformers/all-MiniLM-L6-v2 has the same
@@ -32,6 +34,7 @@ MINILM = {  # file of the packaged model → sha256; the hub's sentence-transfor
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
 CLEANING = ("lower_wordpunct", "lower", "none")
+MAX_LAYERS = 512  # of a configuration that somebody else wrote, and heads and experts
 _WORDPUNCT = re.compile(r"\w+|[^\w\s]+")  # what NLTK's wordpunct_tokenize does
 
 
@@ -53,6 +56,8 @@ class TextConfig:
     embedding_size: int = 512
 
     def __post_init__(self):
+        if not 1 <= self.n_layers <= MAX_LAYERS:
+            raise ValueError(f"text n_layers must be 1 to {MAX_LAYERS}; got {self.n_layers!r}")
         for name, allowed in (("kind", ("longformer", "minilm", "small")), ("cleaning", CLEANING)):
             if getattr(self, name) not in allowed:
                 raise ValueError(
@@ -141,10 +146,7 @@ def load_model(folder, kind="AutoModel"):
     tokenizer = transformers.AutoTokenizer.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )
-    model = getattr(transformers, kind).from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
-    )
-    return model, tokenizer
+    return network_from(getattr(transformers, kind), folder), tokenizer
 
 
 def _text_folder(config):
@@ -166,6 +168,61 @@ def _text_folder(config):
         "Put a copy of yikuan8/Clinical-Longformer there and name it as text_folder, or ask for a "
         f"download with text_folder='{HUB}yikuan8/Clinical-Longformer@COMMIT'.",
     )
+
+
+def network_from(auto, folder):
+    """A Hugging Face network, its configuration held to its weights before room is made for it.
+
+    Parameters
+    ----------
+    auto : class
+        `AutoModel` or another of its kind.
+    folder : path
+        With weights as safetensors.
+
+    Returns
+    -------
+    transformers model
+        Without values where the default device is `meta`.
+
+    Raises
+    ------
+    ValueError
+        If the configuration asks for far more than the folder's weights hold.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    refuse_deep(config, folder)
+    with torch.device("meta"):
+        plan = auto.from_config(config, trust_remote_code=False)
+    if torch.get_default_device().type == "meta":
+        return plan
+    n = sum(p.numel() for p in plan.parameters())
+    n_bytes = sum(f.stat().st_size for f in Path(folder).glob("*.safetensors"))
+    if n > 4 * n_bytes:  # four numbers a byte are fewer bits than any model is stored in
+        raise ValueError(
+            f"{shown(folder)}: config.json asks for {n:,} numbers, the weights beside it have "
+            f"{n_bytes:,} bytes. Copy the whole model there."
+        )
+    return auto.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    )
+
+
+def refuse_deep(config, name):
+    """Refuse a configuration with more layers, heads or experts than any model has.
+
+    Raises
+    ------
+    ValueError
+    """
+    for key, value in config.to_dict().items():
+        counts = any(word in key for word in ("layer", "head", "expert"))
+        if counts and isinstance(value, int) and value > MAX_LAYERS:
+            raise ValueError(
+                f"{shown(name)}: {shown(key)} is {value}, at most {MAX_LAYERS} expected"
+            )
 
 
 class TextEncoder(nn.Module):
@@ -196,8 +253,9 @@ class TextEncoder(nn.Module):
                 add_pooling_layer=False,
             )
             words = self.text_encoder.embeddings.word_embeddings.weight
-            with torch.no_grad():
-                words.copy_(_compressed_words(folder, config.hidden_size))
+            if not words.is_meta:
+                with torch.no_grad():
+                    words.copy_(_compressed_words(folder, config.hidden_size))
             words.requires_grad_(False)
         else:
             self.text_encoder, self.tokenizer = load_model(folder)

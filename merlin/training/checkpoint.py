@@ -15,9 +15,11 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 
 from merlin.model.text import HUB
 from merlin.model.two_towers import TowersConfig, TwoTowers
+from merlin.words import shown
 
 
 def save_checkpoint(path, *, model, optimizer, step, log, fingerprint, scaler=None):
@@ -144,7 +146,7 @@ def file_header(path):
     header = raw_header(path)
     try:
         return {k: json.loads(v) for k, v in header.items()}
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return {}
 
 
@@ -161,7 +163,7 @@ def raw_header(path):
             return file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(
-            f"{path}: not a readable safetensors file ({error}). An official .pt is converted once with "
+            f"{path}: not a readable safetensors file ({shown(error, 200)}). An official .pt is converted once with "
             "`merlin weights`; a cut file must be copied again."
         ) from None
 
@@ -182,20 +184,22 @@ def load_weights(path):
     header = _header(path)
     with safe_open(path, "pt") as file:
         tensors = {k: file.get_tensor(k) for k in file.keys()}
-    config = TowersConfig.from_dict(json.loads(header["config"]))
+    with refusing_header(path):
+        config = TowersConfig.from_dict(json.loads(header["config"]))
+        metadata = json.loads(header["metadata"])
     if config.text.folder.startswith(HUB):
         raise ValueError(
             f"{path}: its text encoder would be fetched from the network ({config.text.folder}). "
             "Load it once from a local folder and save the weights again."
         )
-    model = TwoTowers(config)
-    load_strictly(model, tensors, name=str(path))
-    return model.eval(), json.loads(header["metadata"])
+    return build_strictly(lambda: TwoTowers(config), tensors, name=str(path)), metadata
 
 
 def read_facts(path):
     """The metadata of `save_weights` alone: grid, phecodes, tier and provenance."""
-    return json.loads(_header(path)["metadata"])
+    header = _header(path)
+    with refusing_header(path):
+        return json.loads(header["metadata"])
 
 
 def _header(path):
@@ -209,14 +213,67 @@ def _header(path):
     return header
 
 
+@contextmanager
+def refusing_header(name):
+    """Whatever a file's configuration makes go wrong is a ValueError that names the file."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{name}: its header makes no model ({type(error).__name__}: {shown(error, 200)}). Expected "
+            "a file as 02_pretraining, 08_five_year and 09_report_generation write it."
+        ) from error
+
+
+class _ShortRows(TorchFunctionMode):
+    """Rows of numbers that a network reads while it is built are real on the meta device too."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        return func(*args, **({"device": "cpu"} | kwargs if func is torch.linspace else kwargs))
+
+
+def planned(make, *, name):
+    """The model that `make` builds, shapes alone: a file's header may ask for any size.
+
+    Raises
+    ------
+    ValueError
+        If it builds none.
+    """
+    with refusing_header(name), torch.device("meta"), _ShortRows():
+        return make()
+
+
+def build_strictly(make, tensors, *, name):
+    """The model that `make` builds, in evaluation mode, with these tensors: all of them, and no other.
+
+    Raises
+    ------
+    ValueError
+        As `refuse_misfit`, before memory is taken.
+    """
+    refuse_misfit(planned(make, name=name).state_dict(), tensors, name=name)
+    model = make()
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
 def load_strictly(model, tensors, *, name):
-    """`load_state_dict` that lists every missing, unexpected and misshapen tensor.
+    """`load_state_dict` after `refuse_misfit`."""
+    refuse_misfit(model.state_dict(), tensors, name=name)
+    model.load_state_dict(tensors)
+
+
+def refuse_misfit(own, tensors, *, name):
+    """List every tensor that is missing, unexpected or of another shape than a model's own.
 
     Raises
     ------
     ValueError
     """
-    own = model.state_dict()
     problems = [f"{k}: missing" for k in own if k not in tensors]
     problems += [f"{k}: unexpected" for k in tensors if k not in own]
     problems += [
@@ -225,7 +282,6 @@ def load_strictly(model, tensors, *, name):
         if k in tensors and tensors[k].shape != v.shape
     ]
     if problems:
-        shown = "\n  ".join(problems[:20])
+        some = "\n  ".join(shown(p, 200) for p in problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise ValueError(f"{name}: {len(problems)} tensors do not fit this model\n  {shown}{more}")
-    model.load_state_dict(tensors)
+        raise ValueError(f"{name}: {len(problems)} tensors do not fit this model\n  {some}{more}")

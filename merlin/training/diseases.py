@@ -14,7 +14,7 @@ from tqdm import tqdm
 from merlin.model.i3d import ImageConfig, ImageEncoder
 from merlin.model.two_towers import feature_shape
 from merlin.training.adapt import batches, minimise, volumes_at_once
-from merlin.training.checkpoint import load_strictly, load_tensors, save_tensors
+from merlin.training.checkpoint import build_strictly, load_tensors, save_tensors
 from merlin.training.data import augment
 from merlin.training.losses import phecode_loss
 
@@ -117,12 +117,14 @@ def load_model(path):
     facts : dict
     """
     tensors, header = load_tensors(path, KIND)
-    image, facts = ImageConfig.from_dict(header["config"]), header["metadata"]
-    shape = feature_shape(image, facts["grid"]["shape"])
-    encoder = ImageEncoder(image, feature_shape=shape)
-    model = DiseaseModel(encoder, len(header["diseases"]))
-    load_strictly(model, tensors, name=str(path))
-    return model.eval(), header["diseases"], facts
+
+    def make():
+        image = ImageConfig.from_dict(header["config"])
+        shape = feature_shape(image, header["metadata"]["grid"]["shape"])
+        return DiseaseModel(ImageEncoder(image, feature_shape=shape), len(header["diseases"]))
+
+    model = build_strictly(make, tensors, name=str(path))
+    return model, header["diseases"], header["metadata"]
 
 
 @torch.inference_mode()

@@ -11,6 +11,9 @@ without heads (`encode_image.`), an adapter and a language model with LoRA.
 """
 
 import pickle  # for its error class only: nothing is unpickled here
+import pickletools
+import re
+import zipfile
 from pathlib import Path
 
 import torch
@@ -25,12 +28,14 @@ from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.training import diseases, reports
 from merlin.training.checkpoint import (
     atomically,
+    build_strictly,
     file_header,
     load_strictly,
     load_weights,
     raw_header,
     save_weights,
 )
+from merlin.words import shown
 
 IMAGE = "encode_image.i3_resnet."
 REPOSITORY = "stanfordmimi/Merlin"  # on the Hugging Face hub
@@ -55,10 +60,11 @@ def read_state(path):
     """
     path = Path(path)
     try:
+        _refuse_bombs(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, *_OF_PICKLES) as error:
         raise ValueError(
-            f"{path.name}: not readable as a file of tensors ({type(error).__name__}). Expected a "
+            f"{path.name}: not readable as a file of tensors ({_said(error)}). Expected a "
             "state dict, as the authors publish; a truncated download or an LFS pointer reads so too."
         ) from None
     for inner in ("state_dict", "model", "model_state_dict"):
@@ -66,10 +72,52 @@ def read_state(path):
             state = state[inner]
     if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
         raise ValueError(f"{path.name}: no state dict inside. Expected names and tensors.")
+    held, asked = path.stat().st_size, sum(v.numel() * v.element_size() for v in state.values())
+    if (
+        asked > 4 * held
+    ):  # some tensors may be one; a few numbers repeated by strides may be billions
+        raise ValueError(
+            f"{path.name}: tensors of {asked:,} bytes in a file of {held:,}. Expected one that holds its "
+            "numbers; save it again with torch.save."
+        )
     for prefix in ("module.", "_orig_mod.", "module."):  # of DataParallel, DDP and torch.compile
         if state and all(str(k).startswith(prefix) for k in state):
             state = {k.removeprefix(prefix): v for k, v in state.items()}
     return state
+
+
+class _Bomb(ValueError):
+    """A file that asks for more than it holds."""
+
+
+_OF_PICKLES = (
+    ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError,
+    zipfile.BadZipFile,
+)  # fmt: skip
+_TENSORS = re.compile(  # what the pickle of a state dict may name; others make room on a word
+    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch(\.storage)? \w+Storage|"
+    r"torch (Size|device|b?float\d*|double|half|u?int\d+|long|bool)"
+)
+
+
+def _said(error):
+    return str(error) if isinstance(error, _Bomb) else type(error).__name__
+
+
+def _refuse_bombs(path):
+    """Refuse an archive that unpacks to more than itself, and a pickle that names more than tensors."""
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        if any(p.compress_type != zipfile.ZIP_STORED for p in parts):
+            raise _Bomb("compressed inside, which torch.save never does")
+        claimed, held = sum(p.file_size for p in parts), path.stat().st_size
+        if claimed > held:
+            raise _Bomb(f"its parts claim {claimed:,} bytes, the file has {held:,}")
+        for part in (p for p in parts if p.filename.endswith("data.pkl")):
+            for op, arg, _ in pickletools.genops(archive.read(part)):
+                is_named = op.name in ("GLOBAL", "STACK_GLOBAL", "INST")
+                if is_named and not _TENSORS.fullmatch(str(arg)):
+                    raise _Bomb("its pickle names more than tensors")
 
 
 def kind_of(state):
@@ -86,8 +134,8 @@ def kind_of(state):
         return "five-year"
     if any(k.startswith("decode_text.") for k in state):
         return "report"
-    shown = ", ".join(list(state)[:3])
-    raise ValueError(f"not one of the released checkpoints: it holds {shown}, …")
+    some = ", ".join(shown(k, 80) for k in list(state)[:3])
+    raise ValueError(f"not one of the released checkpoints: it holds {some}, …")
 
 
 def import_contrastive(state, text_folder, *, name="checkpoint", image=None):
@@ -111,9 +159,7 @@ def import_contrastive(state, text_folder, *, name="checkpoint", image=None):
     """
     image = image or ImageConfig()
     config = TowersConfig(image, TextConfig(folder=str(text_folder)), GRID["shape"])
-    model = TwoTowers(config)
-    load_strictly(model, state, name=name)
-    return model.eval()
+    return build_strictly(lambda: TwoTowers(config), state, name=name)
 
 
 def import_image(state, *, name="checkpoint", depth=152, width=64):
@@ -125,9 +171,8 @@ def import_image(state, *, name="checkpoint", depth=152, width=64):
         In evaluation mode; its second output holds the logits.
     """
     n = len(state["classifier.weight"])
-    model = I3ResNet(ImageConfig(n_phecodes=n, depth=depth, width=width))
-    load_strictly(model, state, name=name)
-    return model.eval()
+    config = ImageConfig(n_phecodes=n, depth=depth, width=width)
+    return build_strictly(lambda: I3ResNet(config), state, name=name)
 
 
 def split_report(state):
@@ -169,10 +214,13 @@ def import_report_image(part, *, name="checkpoint", depth=152, width=64):
     for key, tensor in part.items():
         number, _, rest = key.removeprefix("vision_model.features.").partition(".")
         state[f"{SEQUENCE.get(number, number)}.{rest}"] = tensor
-    model = I3ResNet(ImageConfig(depth=depth, width=width))
-    model.classifier = model.contrastive_head = None
-    load_strictly(model, state, name=name)
-    return model.eval()
+
+    def make():
+        model = I3ResNet(ImageConfig(depth=depth, width=width))
+        model.classifier = model.contrastive_head = None
+        return model
+
+    return build_strictly(make, state, name=name)
 
 
 def import_report_writer(state, language_model, tokenizer, *, name="checkpoint"):

@@ -16,7 +16,14 @@ from merlin.model.report_writer import PROMPT, ReportWriter
 from merlin.model.two_towers import feature_shape
 from merlin.run import atomic
 from merlin.training.adapt import batches, minimise, volumes_at_once
-from merlin.training.checkpoint import load_strictly, load_tensors, save_tensors
+from merlin.training.checkpoint import (
+    build_strictly,
+    load_strictly,
+    load_tensors,
+    planned,
+    refuse_misfit,
+    save_tensors,
+)
 
 
 def fit(
@@ -222,25 +229,34 @@ def load_model(path, *, lm_folder=None):
         If the folder is needed and not named, or tensors do not fit, naming them.
     """
     tensors, header = load_tensors(path, KIND)
-    image, facts = ImageConfig.from_dict(header["config"]), header["metadata"]
-    encoder = ImageEncoder(image, feature_shape=feature_shape(image, facts["grid"]["shape"]))
     part = lambda p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}  # noqa: E731
-    load_strictly(encoder, part("encoder."), name=str(path))
-    if header["lm_folder"]:
-        if not lm_folder:
-            name = header["lm_folder"]
-            raise ValueError(
-                f"{path}: its language model came from a folder called {name}, which must be named "
-                "(lm_folder, or --lm-folder)."
-            )
-        language_model, tokenizer = report_writer.language_model_from(lm_folder)
-    else:
-        made = header["tokenizer"], header["language_model"]
-        language_model, tokenizer = report_writer.language_model_of(*made)
-    options = dict(header["writer"])
-    writer = ReportWriter(language_model, tokenizer, options.pop("feature_size"), **options)
-    own = writer.state_dict()
+
+    def make_encoder():
+        image = ImageConfig.from_dict(header["config"])
+        shape = feature_shape(image, header["metadata"]["grid"]["shape"])
+        return ImageEncoder(image, feature_shape=shape)
+
+    def make_writer():
+        if header["lm_folder"]:
+            made = report_writer.language_model_from(lm_folder)
+        else:
+            made = report_writer.language_model_of(header["tokenizer"], header["language_model"])
+        options = dict(header["writer"])
+        return ReportWriter(*made, options.pop("feature_size"), **options)
+
+    encoder = build_strictly(make_encoder, part("encoder."), name=str(path))
+    if header.get("lm_folder") and not lm_folder:
+        name = header["lm_folder"]
+        raise ValueError(
+            f"{path}: its language model came from a folder called {name}, which must be named "
+            "(lm_folder, or --lm-folder)."
+        )
     found = part("writer.")
+    plan = planned(make_writer, name=str(path)).state_dict()
+    rest = {k: v for k, v in plan.items() if not _is_trained(k)} if header.get("frozen") else {}
+    refuse_misfit(plan, rest | found, name=str(path))
+    writer = make_writer()
+    own = writer.state_dict()
     if header.get("frozen"):  # the rest is the folder's
         if frozen_mark(writer) != header["frozen"]:
             raise ValueError(
@@ -249,4 +265,4 @@ def load_model(path, *, lm_folder=None):
             )
         found = {k: v for k, v in own.items() if not _is_trained(k)} | found
     load_strictly(writer, found, name=str(path))
-    return encoder.eval(), writer.eval(), facts
+    return encoder, writer.eval(), header["metadata"]
