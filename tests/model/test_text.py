@@ -171,9 +171,14 @@ def test_a_folder_runs_no_pickle_and_no_code_of_its_own(tmp_path):
     folder = make_longformer(tmp_path / "model")
     marks = tmp_path / "ran"
     settings = json.loads((folder / "config.json").read_text())
-    settings |= {"model_type": "own", "auto_map": {"AutoConfig": "own.C", "AutoModel": "own.M"}}
+    settings["auto_map"] = {"AutoConfig": "own.C", "AutoModel": "own.M"}
+    words = json.loads((folder / "tokenizer_config.json").read_text())
+    words["auto_map"] = {"AutoTokenizer": ["own.T", "own.F"]}
     (folder / "own.py").write_text(f"open({str(marks)!r}, 'w')\n")
     (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "tokenizer_config.json").write_text(json.dumps(words))
+    TextEncoder(TextConfig(folder=str(folder)))  # by the library's own classes
+    (folder / "config.json").write_text(json.dumps(settings | {"model_type": "own"}))
     with pytest.raises(ValueError, match=r"trust_remote_code|does not recognize|model type"):
         TextEncoder(TextConfig(folder=str(folder)))
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
