@@ -133,7 +133,7 @@ PAPERMILL = (
     "( papermill {input[0]} {BASE}/partial/{params.name}.ipynb --cwd notebooks --no-progress-bar "
     "--log-level WARNING --log-output -p profile {PROFILE} {params.extra} 2> >({PROGRESS} >&2) "
     "|| {{ python -m merlin.run explain {BASE}/partial/{params.name}.ipynb; exit 1; }} ) && "
-    "mv {BASE}/partial/{params.name}.ipynb {output[0]}"
+    "python -m merlin.run keep {BASE}/partial/{params.name}.ipynb {output[0]}"
 )
 
 

@@ -308,6 +308,7 @@ def _run(args):
 
 
 def _release(args):
+    from merlin.cohort.manifest import linked
     from merlin.cohort.release import read_release
     from merlin.run import write_csv
 
@@ -320,7 +321,7 @@ def _release(args):
     write_csv(out / "audit.csv", found.audit)
     write_csv(out / "odd.csv", found.odd)
     write_csv(out / "left_out.csv", found.lost)
-    write_csv(target, found.manifest)
+    write_csv(target, linked(found.manifest, args.folder, out))
     for row in found.audit.itertuples():
         sys.stdout.write(f"{row.n:>8,}  {row.what}{f' ({row.detail})' if row.detail else ''}\n")
     sys.stdout.write(f"Wrote {target}, audit.csv, odd.csv and left_out.csv.\n")
@@ -499,6 +500,7 @@ def _weights(args):
         part = out.with_name(f".part-{out.name}")
         shutil.copyfile(path, part)
         part.replace(out)
+        checkpoint.link_text_folder(out, checkpoint.text_folder(path))
         said = "copied: these are weights of ours"
     else:
         names = None

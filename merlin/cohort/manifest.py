@@ -5,6 +5,7 @@ row (1 is the header, as in a spreadsheet), column, what was found, what was exp
 mend it; values of the patient columns are never printed.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,39 @@ def load_manifest(path, *, check_files=True):
                 str((path.parent / p).resolve()) if isinstance(p, str) else p for p in table[column]
             ]
     return table
+
+
+LINK = "data"  # beside a manifest, to the data set that it was made of
+
+
+def linked(table, data, out):
+    """A manifest for the folder `out` whose paths hold no place of this machine, through a link beside it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `volume` and `label_map` as absolute paths.
+    data : path
+        The data set's folder. Paths that lead outside it become relative ones.
+    out : path
+        Made if missing.
+    """
+    data, out, link = Path(data).absolute(), Path(out).absolute(), Path(out) / LINK
+    out.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink() or not link.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to(data.resolve())
+
+    def place(path):
+        if not isinstance(path, str) or not Path(path).is_absolute():
+            return path
+        for root in (data, data.resolve()):
+            if Path(path).is_relative_to(root) and link.is_symlink():
+                return str(Path(LINK) / Path(path).relative_to(root))
+        return os.path.relpath(path, out.resolve())
+
+    columns = [c for c in ("volume", "label_map") if c in table]
+    return table.assign(**{c: table[c].map(place) for c in columns})
 
 
 def nested_subset(patient_ids, fraction, *, seed):

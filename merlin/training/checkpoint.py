@@ -10,6 +10,7 @@ import json
 import os
 import pickle  # for its error class only: nothing is unpickled here
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 
 from merlin.model.text import HUB
 from merlin.model.two_towers import TowersConfig, TwoTowers
+from merlin.words import without_folders
 
 
 def save_checkpoint(path, *, model, optimizer, step, log, fingerprint, scaler=None):
@@ -105,11 +107,29 @@ def save_weights(path, model, metadata):
     ----------
     path : path
     model : TwoTowers
+        A text encoder from a folder is found again through a link beside `path`: in the header stands
+        no place of this machine.
     metadata : dict
         JSON-able facts of the run, as phecodes, grid and provenance.
     """
     header = {"config": model.config.to_dict(), "metadata": metadata}
     save_tensors(path, model.state_dict(), header)
+    link_text_folder(path, model.config.text.folder)
+
+
+def link_text_folder(path, folder):
+    """Link the text encoder's folder beside weights, whose header holds its name alone."""
+    source, link = Path(folder), Path(path).parent / Path(folder).name
+    if folder and source.is_dir() and (link.is_symlink() or not link.exists()):
+        target = source.resolve()
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+
+
+def text_folder(path):
+    """The text encoder's folder, beside weights of `save_weights`; empty if they need none."""
+    name = Path(TowersConfig.from_dict(json.loads(_header(path)["config"])).text.folder).name
+    return str(Path(path).absolute().parent / name) if name else ""
 
 
 def save_tensors(path, tensors, header):
@@ -117,6 +137,8 @@ def save_tensors(path, tensors, header):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    # A tokenizer's text, say, is no place of ours.
+    header |= {k: without_folders(header[k]) for k in ("config", "metadata") if k in header}
     header = {k: json.dumps(v, default=str) for k, v in header.items()}
     with atomically(path) as part:
         save_file(tensors, part, metadata=header)
@@ -188,7 +210,8 @@ def load_weights(path):
             f"{path}: its text encoder would be fetched from the network ({config.text.folder}). "
             "Load it once from a local folder and save the weights again."
         )
-    model = TwoTowers(config)
+    text = replace(config.text, folder=text_folder(path))
+    model = TwoTowers(replace(config, text=text))
     load_strictly(model, tensors, name=str(path))
     return model.eval(), json.loads(header["metadata"])
 
