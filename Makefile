@@ -15,7 +15,7 @@ export PROFILE CORES DATA WEIGHTS EMBEDDINGS
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup figures site test bench browser lint format lab redraw clean
+.PHONY: help setup figures site test bench marks browser lint format lab redraw clean
 
 help: ## List the targets
 	@echo "Reproducible companion to Merlin. Start with: make figures PROFILE=smoke"
@@ -40,6 +40,9 @@ test: setup ## Run the tests, CORES at a time (minutes on two)
 
 bench: setup ## Compare speed and memory with the other way, with the machine's name
 	@$(BIN)/python scripts/bench.py
+
+marks: setup ## Plant marks in headers, paths, cells, the environment, and search all that is written
+	@$(BIN)/python scripts/planted_marks.py
 
 browser: setup ## Tests of the site and of every notebook in JupyterLab, in headless Chromium
 	@$(BIN)/pip install -q -c constraints.txt playwright && $(BIN)/python -m pytest -m browser -rs tests/browser

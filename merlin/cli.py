@@ -166,8 +166,8 @@ def _more_commands(commands):
         "hospital",
         help="turn a DICOM tree, reports and codes into a de-identified cohort",
         description="Writes NIfTI volumes, manifest.csv, codes.csv, text_hits.csv and quarantine.csv. "
-        "Ids are keyed hashes, dates are shifted by patient, no header text but the manufacturer's name "
-        "leaves. A report that holds a name, number or birth date of any header of its study or of its "
+        "Ids are keyed hashes, dates are shifted by patient, no header text but the scanner's maker "
+        "leaves. Series whose pixels may show text or a screen stay behind. A report that holds a name, number or birth date of any header of its study or of its "
         "table rows, or a name or number of any other, is withheld with its study, or has them replaced "
         "with --redact. Read text_hits.csv and the reports before you share anything: no program can "
         "promise that free text is safe.",

@@ -7,6 +7,7 @@ no other.
 """
 
 import hashlib
+import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -168,11 +169,12 @@ def _write_findings(model, facts, done, out, overwrite):
     scores = zero_shot.score(
         image, *(prompts[k][use] for k in ("prompt_embedding", "prompt_finding", "prompt_kind"))
     )
+    above = os.path.commonpath([scan.absolute().parent for scan in done])
     table = pd.DataFrame(
         [
             dict(
                 scan=i + 1,
-                source=shown(scan),
+                source=shown(scan.absolute().relative_to(above)),
                 finding=name,
                 score=round(float(value), 4),
                 above_zero=int(value > 0),

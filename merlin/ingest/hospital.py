@@ -469,7 +469,7 @@ def _read_study(files, unread):
     Unreadable files beside them come along under their names: named like the series, they are its holes.
     """
     if not files:
-        raise UnreadableScan("the study: nothing else in it")
+        raise UnreadableScan("the study: Nothing else is in it.")
     places = {p: i for i, p in enumerate(dict.fromkeys(f.parent for f in files))}
     with tempfile.TemporaryDirectory() as folder:
         for file in (*files, *(f for f in unread if f.parent in places)):
