@@ -167,7 +167,8 @@ def _more_commands(commands):
         help="turn a DICOM tree, reports and codes into a de-identified cohort",
         description="Writes NIfTI volumes, manifest.csv, codes.csv, text_hits.csv and quarantine.csv. "
         "Ids are keyed hashes, dates are shifted by patient, no header text but the scanner's maker "
-        "leaves. Series whose pixels may show text or a screen stay behind. A report that holds a name, number or birth date of any header of its study or of its "
+        "leaves. Series whose pixels may show text or a screen stay behind. "
+        "A report that holds a name, number or birth date of any header of its study or of its "
         "table rows, or a name or number of any other, is withheld with its study, or has them replaced "
         "with --redact. Read text_hits.csv and the reports before you share anything: no program can "
         "promise that free text is safe.",
@@ -329,6 +330,7 @@ def _release(args):
 
 
 def _verse(args):
+    from merlin.cohort.manifest import linked
     from merlin.cohort.verse import FRACTURE, read_folder
     from merlin.run import write_csv
 
@@ -337,7 +339,7 @@ def _verse(args):
     found = read_folder(
         args.folder, args.grades, out=args.out, subject=args.subject, min_grade=args.min_grade
     )
-    write_csv(target, found.manifest)
+    write_csv(target, linked(found.manifest, args.folder, args.out))
     n = found.manifest[FRACTURE].value_counts()
     sys.stdout.write("".join(f"{note}\n" for note in found.notes))
     sys.stdout.write(
@@ -352,6 +354,7 @@ def _totalsegmentator(args):
     import pandas as pd
 
     from merlin.cohort import totalsegmentator
+    from merlin.cohort.manifest import linked
     from merlin.run import write_csv
 
     out = Path(args.out)
@@ -367,7 +370,7 @@ def _totalsegmentator(args):
         said = "".join(f"\n  {n} of them: {reason}" for reason, n in reasons.head(5).items())
         raise ValueError(f"none of the {len(excluded)} scans can be used{said}")
     write_csv(out / "excluded.csv", excluded)
-    write_csv(target, manifest)
+    write_csv(target, linked(manifest, args.folder, out))
     n = manifest["split"].value_counts()
     sys.stdout.write(
         f"Wrote {target}: {', '.join(f'{n.get(s, 0)} {s}' for s in ('train', 'val', 'test'))}; "

@@ -166,9 +166,13 @@ def test_a_manifest_names_volumes_through_a_link_and_is_read_again(tmp_path):
     for _ in range(2):  # once more over what is there
         made = linked(table, data, out)
         assert list(made["volume"]) == ["data/v/a.nii", "data/v/b.nii", "../other/b.nii"]
+    assert list(linked(made, data, out)["volume"]) == list(made["volume"])
     made.to_csv(out / "manifest.csv", index=False)
     read = load_manifest(out / "manifest.csv")["volume"]
     assert list(read) == [str(Path(v).resolve()) for v in volumes]
+    inside = linked(table[:1], data, data / "made")
+    assert list(inside["volume"]) == ["../v/a.nii"]
+    assert not (data / "made" / "data").exists()
 
 
 # Time

@@ -240,25 +240,27 @@ def linked(table, data, out):
     Parameters
     ----------
     table : DataFrame
-        `volume` and `label_map` as absolute paths.
+        `volume` and `label_map` as absolute paths, or relative to `out`.
     data : path
-        The data set's folder. Paths that lead outside it become relative ones.
+        The data set's folder. What lies outside it is named from `out`.
     out : path
         Made if missing.
     """
-    data, out, link = Path(data).absolute(), Path(out).absolute(), Path(out) / LINK
+    out, data = Path(out).resolve(), Path(data).absolute()
+    link, roots = out / LINK, (data, data.resolve())
     out.mkdir(parents=True, exist_ok=True)
-    if link.is_symlink() or not link.exists():
+    if not out.is_relative_to(roots[1]) and (link.is_symlink() or not link.exists()):
         link.unlink(missing_ok=True)
-        link.symlink_to(data.resolve())
+        link.symlink_to(roots[1])
 
     def place(path):
-        if not isinstance(path, str) or not Path(path).is_absolute():
+        if not isinstance(path, str):
             return path
-        for root in (data, data.resolve()):
-            if Path(path).is_relative_to(root) and link.is_symlink():
-                return str(Path(LINK) / Path(path).relative_to(root))
-        return os.path.relpath(path, out.resolve())
+        whole = Path(os.path.normpath(out / path))
+        below = [whole.relative_to(r) for r in roots if whole.is_relative_to(r)]
+        if below and link.is_symlink():
+            return str(LINK / below[0])
+        return os.path.relpath(whole, out)
 
     columns = [c for c in ("volume", "label_map") if c in table]
     return table.assign(**{c: table[c].map(place) for c in columns})
