@@ -453,9 +453,9 @@ def run_all(place, n=24, *, short=False):
             shutil.copy(ROOT / file, root)
         profiles = root / "notebooks" / "profiles"
         text = (profiles / "full.yaml").read_text().replace("n_workers: 16", "n_workers: 1")
-        (profiles / "marks.yaml").write_text(
-            text.replace(", 05_phenotypes, 06_retrieval", ", 06_retrieval")
-        )
+        text = text.replace(", 05_phenotypes, 06_retrieval", "")
+        codes_map = "03_embeddings:\n  code_map: merlin/cohort/data/phantom_icd.csv\n"
+        (profiles / "marks.yaml").write_text(text.replace("03_embeddings:\n", codes_map))
         command = [
             sys.executable,
             "-m",

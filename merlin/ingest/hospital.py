@@ -188,7 +188,7 @@ def _read_header(path):
     items = (i for g in groups for i in g.get("PixelValueTransformationSequence") or ())
     values = [part.get(t) for part in (header, *items) for t in QUOTED]
     quoted = {str(w) for v in values if v for w in ([v] if isinstance(v, str) else v)}
-    series = str(header.get("SeriesInstanceUID", ""))
+    series = str(header.get("SeriesInstanceUID", "")) or str(path.parent)
     return Study(facts, [path], [series], [dicom.shows_more(header)], said_in(header), quoted)
 
 
@@ -490,9 +490,12 @@ def _plain_reason(text, study, unread):
     """A refusal without paths, names of files and words of the header: any of them may name a person."""
     text = text.split(": ", 1)[-1].replace(str(study.header.StudyInstanceUID), DELETED)
     for name in sorted({f.name for f in (*study.files, *unread)}, key=len, reverse=True):
-        text = text.replace(shown(name), "a file")
-    for word in sorted(study.quoted - PLAIN, key=len, reverse=True):
-        text = re.sub(rf"(?i)(?<!\w){re.escape(shown(word[:16]))}(?!\w)", DELETED, text)
+        text = re.sub(rf"\b\d+/{re.escape(shown(name))}", "a file", text)
+    words = {
+        w for word in study.quoted for w in (word, word[:16]) if re.search(r"[^\W\d_]{2}", word)
+    }
+    for word in sorted(words - PLAIN, key=len, reverse=True):
+        text = re.sub(rf"(?i)(?<!\w){re.escape(shown(word))}(?!\w)", DELETED, text)
     return " ".join(filter(None, [_counted([study]), text]))
 
 
