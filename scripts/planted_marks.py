@@ -6,8 +6,9 @@ weights, and in the environment. Then run `merlin hospital`, `findings`, `embed`
 full tier on what `hospital` made, and the site of that run. Archives, pictures, PDFs and notebooks are
 searched unpacked, in UTF-8 and UTF-16, whatever the case.
 
-By design a mark is found in the key, in `own.json` (where this machine's files lie) and in `.snakemake/`
-alone, and as the target of a link. What a call prints is searched too, but may name the paths it was given.
+By design a path is found in `own.json` (where this machine's files lie), in `.snakemake/` and as the target
+of a link alone; given weights are copied as they are; of scans, weights and embeddings the file's name
+may stand in results. What a call prints is searched too, but may name the paths it was given.
 """
 
 import argparse
@@ -39,8 +40,9 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 ROOT = Path(__file__).resolve().parents[1]
 UID = "1.2.826.0.1.3680043.8.498.7741"
 KINDS = {
-    "hd": "header", "da": "date of a header", "ui": "UID", "pa": "path", "ce": "cell", "en": "environment",
-    "ni": "NIfTI header", "xl": "property of a workbook", "np": "embeddings header", "we": "weights header",
+    "hd": "header", "da": "date of a header", "ui": "UID", "pa": "path", "na": "name of a file",
+    "ce": "cell", "en": "environment", "ni": "NIfTI header", "xl": "property of a workbook",
+    "np": "embeddings header", "we": "weights header",
 }  # fmt: skip
 PLAIN = re.compile(rb"zq([a-z]{2})([a-p]{4})xv")
 HIDDEN = re.compile(
@@ -186,12 +188,8 @@ def write_study(folder, marks, number, *, odd=()):
     )
 
 
-SAID = (
-    "The liver is normal. ",
-    "There is ascites. ",
-    "There is a left pleural effusion. ",
-    "Gallstones are seen. ",
-)
+SAID = (("No ascites. ", "There is ascites. "), ("No gallstones. ", "Gallstones are seen. "),
+        ("No pleural effusion. ", "There is a pleural effusion. "))  # fmt: skip
 
 
 def write_hospital(folder, marks, n):
@@ -209,9 +207,9 @@ def write_hospital(folder, marks, n):
         )
         text += f"{p['born'][4:6]}-{p['born'][6:]}. Asked for by Dr. {p['doctor'].split('^')[0]}. "
         reader = marks.new("ce", "reader")
-        text += SAID[i % 4] + SAID[(i // 4) % 4] + f"Read by {reader}."
+        text += "".join(s[i >> k & 1] for k, s in enumerate(SAID)) + f"Read by {reader}."
         rows.append(
-            dict(accession=p["accession"], findings=text, impression=SAID[i % 4] + f"{given} knows.",
+            dict(accession=p["accession"], findings=text, impression=f"{SAID[0][i & 1]}{given} knows.",
                  patient_name=f"{family}, {given}", radiologist=reader,
                  remark=marks.new("ce", "column that is not ours"))
         )  # fmt: skip
@@ -283,7 +281,7 @@ def write_weights(path, marks):
     facts = dict(
         grid=grid, phecodes=["250", "401", "411", "574"], model="main", tier="full", profile="full"
     )
-    facts |= dict(seed=0, author=marks.new("we", "author"), parameters={"folder": str(path.parent)})
+    facts |= dict(seed=0, author=marks.new("we", "author"), parameters={"weights": str(path)})
     save_weights(path, model, facts)
     return path
 
@@ -354,7 +352,11 @@ def deflated(part):
             continue
 
 
-ALLOWED = ("own.json", "secret.txt")
+MACHINE = ("path", "environment")  # of Snakemake's own logs
+ALLOWED = {
+    "own.json": ("path",),
+    "weights.safetensors": ("weights header",),
+}  # the latter is copied as given
 
 
 def search(folder, marks):
@@ -382,9 +384,12 @@ def search(folder, marks):
                 for blob in unpacked(path):
                     n_bytes += len(blob)
                     said |= marks.in_bytes(blob)
+            named = {m for m in said if marks.places[m][0] == "name of a file"}
+            allowed["names of files"] += len(named)
+            said -= named
             if said and (name in ALLOWED or ".snakemake" in where):
                 allowed[name if name in ALLOWED else ".snakemake/"] += 1
-                said = {m for m in said if marks.places[m][0] != "path"}
+                said = {m for m in said if marks.places[m][0] not in ALLOWED.get(name, MACHINE)}
             found += [(where, *marks.places[m], m) for m in sorted(said)]
     return found, n_files, n_bytes, n_links, allowed
 
@@ -415,7 +420,8 @@ def run_all(place, n=24, *, short=False):
     write_nifti(given / f"{(scan := marks.new('pa', 'scan'))}.nii.gz", marks)
     weights = write_weights(given / f"{marks.new('pa', 'weights')}.safetensors", marks)
     cli = [sys.executable, "-m", "merlin.cli"]
-    first = sorted(p for p in tree.iterdir() if p.is_dir())[0]
+    dicom = given / marks.new("na", "DICOM folder")
+    shutil.copytree(sorted(p for p in tree.iterdir() if p.is_dir())[0], dicom)
 
     def call(name, *words, cwd=ROOT, path=ROOT):
         done = subprocess.run(
@@ -426,7 +432,9 @@ def run_all(place, n=24, *, short=False):
             check=False,
         )
         said = done.stdout + done.stderr
-        for mark in [m for m, (kind, _) in marks.places.items() if kind == "path"]:
+        for mark in [
+            m for m, (kind, _) in marks.places.items() if kind in ("path", "name of a file")
+        ]:
             said = re.sub(mark.encode(), b"(a path)", said, flags=re.IGNORECASE)
         (out / "said" / f"{name}.txt").write_bytes(said)
         sys.stdout.write(f"{name}: exit code {done.returncode}\n")
@@ -437,7 +445,7 @@ def run_all(place, n=24, *, short=False):
     cohort = out / "cohort"
     codes_of = [call("hospital", *cli, "hospital", tree, "--reports", reports, "--codes", codes, "--redact",
                      "--key", given / "secret.txt", "--out", cohort)]  # fmt: skip
-    scans = (given / f"{scan}.nii.gz", first)
+    scans = (given / f"{scan}.nii.gz", dicom)
     codes_of.append(
         call("findings", *cli, "findings", *scans, "--weights", weights, "--out", out / "findings")
     )
