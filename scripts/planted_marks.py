@@ -417,8 +417,8 @@ def run_all(place, n=24, *, short=False):
     out = place / "out"  # all that is written, with what is printed
     (out / "said").mkdir(parents=True)
     tree, reports, codes = write_hospital(given, marks, n)
-    write_nifti(given / f"{(scan := marks.new('pa', 'scan'))}.nii.gz", marks)
-    weights = write_weights(given / f"{marks.new('pa', 'weights')}.safetensors", marks)
+    write_nifti(given / f"{(scan := marks.new('na', 'scan'))}.nii.gz", marks)
+    weights = write_weights(given / f"{marks.new('na', 'weights')}.safetensors", marks)
     cli = [sys.executable, "-m", "merlin.cli"]
     dicom = given / marks.new("na", "DICOM folder")
     shutil.copytree(sorted(p for p in tree.iterdir() if p.is_dir())[0], dicom)
@@ -507,7 +507,7 @@ def plant_embeddings(path, folder, marks):
         "author": marks.new("np", "author"),
         "folder": str(folder),
     }
-    target = folder / f"{marks.new('pa', 'embeddings')}.npz"
+    target = folder / f"{marks.new('na', 'embeddings')}.npz"
     np.savez(
         target,
         **arrays | {"meta": np.array(json.dumps(meta))},
