@@ -841,7 +841,8 @@ def figures(profile, cores, given=None):
             }
             # Large pages for large arrays, where glibc knows how: fewer page faults, same numbers.
             env.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-            code = _to_its_end([*command, "--quiet", "rules"], env)
+            # Quiet about the host too: its lines name machine and user, and a log is often sent on.
+            code = _to_its_end([*command, "--quiet", "rules", "host"], env)
             if code:
                 sys.stderr.write(
                     f"Stopped. Finished notebooks are kept; make figures PROFILE={profile} resumes.\n"
