@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE := 1
 QUIET := --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None \
   --LabApp.extension_manager=readonly
 .DEFAULT_GOAL := help
-.PHONY: help setup figures site test bench browser offline lint format lab redraw clean
+.PHONY: help setup figures site test bench marks browser offline lint format lab redraw clean
 
 help: ## List the targets
 	@echo "Reproducible companion to Merlin. Start with: make figures PROFILE=smoke"
@@ -44,6 +44,9 @@ test: setup ## Run the tests, CORES at a time (minutes on two)
 
 bench: setup ## Compare speed and memory with the other way, with the machine's name
 	@$(BIN)/python scripts/bench.py
+
+marks: setup ## Plant marks in headers, paths, cells, the environment, and search all that is written
+	@$(BIN)/python scripts/planted_marks.py
 
 browser: setup ## Tests of the site and of every notebook in JupyterLab, in headless Chromium
 	@$(BIN)/pip install -q --require-hashes --no-deps -r locks/browser.txt && $(BIN)/python -m pytest -m browser -rs tests/browser

@@ -135,7 +135,7 @@ PAPERMILL = (
     "( papermill {input[0]:q} \"$partial/$name.ipynb\" --cwd notebooks --no-progress-bar "
     "--log-level WARNING --log-output -r profile {PROFILE:q} {params.extra:q} 2> >({PROGRESS} >&2) "
     "|| {{ python -m merlin.run explain \"$partial/$name.ipynb\"; exit 1; }} ) && "
-    "mv \"$partial/$name.ipynb\" {output[0]:q}"
+    "python -m merlin.run keep \"$partial/$name.ipynb\" {output[0]:q}"
 )
 
 

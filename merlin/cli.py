@@ -168,8 +168,9 @@ def _more_commands(commands):
         "hospital",
         help="turn a DICOM tree, reports and codes into a de-identified cohort",
         description="Writes NIfTI volumes, manifest.csv, codes.csv, text_hits.csv and quarantine.csv. "
-        "Ids are keyed hashes, dates are shifted by patient, no header text but the manufacturer's name "
-        "leaves. A report that holds a name, number or birth date of any header of its study or of its "
+        "Ids are keyed hashes, dates are shifted by patient, no header text but the scanner's maker "
+        "leaves. Series whose pixels may show text or a screen stay behind. "
+        "A report that holds a name, number or birth date of any header of its study or of its "
         "table rows, or a name or number of any other, is withheld with its study, or has them replaced "
         "with --redact. Read text_hits.csv and the reports before you share anything: no program can "
         "promise that free text is safe.",
@@ -314,6 +315,7 @@ def _run(args):
 
 
 def _release(args):
+    from merlin.cohort.manifest import linked
     from merlin.cohort.release import read_release
     from merlin.run import write_csv
 
@@ -326,7 +328,7 @@ def _release(args):
     write_csv(out / "audit.csv", found.audit)
     write_csv(out / "odd.csv", found.odd)
     write_csv(out / "left_out.csv", found.lost)
-    write_csv(target, found.manifest)
+    write_csv(target, linked(found.manifest, args.folder, out))
     for row in found.audit.itertuples():
         _say(f"{row.n:>8,}  {row.what}{f' ({row.detail})' if row.detail else ''}")
     _say(f"Wrote {target}, audit.csv, odd.csv and left_out.csv.")
@@ -334,6 +336,7 @@ def _release(args):
 
 
 def _verse(args):
+    from merlin.cohort.manifest import linked
     from merlin.cohort.verse import FRACTURE, read_folder
     from merlin.run import write_csv
 
@@ -342,7 +345,7 @@ def _verse(args):
     found = read_folder(
         args.folder, args.grades, out=args.out, subject=args.subject, min_grade=args.min_grade
     )
-    write_csv(target, found.manifest)
+    write_csv(target, linked(found.manifest, args.folder, args.out))
     n = found.manifest[FRACTURE].value_counts()
     for note in found.notes:
         _say(note)
@@ -358,6 +361,7 @@ def _totalsegmentator(args):
     import pandas as pd
 
     from merlin.cohort import totalsegmentator
+    from merlin.cohort.manifest import linked
     from merlin.run import write_csv
 
     out = Path(args.out)
@@ -373,7 +377,7 @@ def _totalsegmentator(args):
         said = "".join(f"\n  {n} of them: {reason}" for reason, n in reasons.head(5).items())
         raise ValueError(f"none of the {len(excluded)} scans can be used{said}")
     write_csv(out / "excluded.csv", excluded)
-    write_csv(target, manifest)
+    write_csv(target, linked(manifest, args.folder, out))
     n = manifest["split"].value_counts()
     _say(
         f"Wrote {target}: {', '.join(f'{n.get(s, 0)} {s}' for s in ('train', 'val', 'test'))}; "
@@ -506,6 +510,7 @@ def _weights(args):
         part = out.with_name(f".part-{out.name}")
         shutil.copyfile(path, part)
         part.replace(out)
+        checkpoint.link_text_folder(out, checkpoint.text_folder(path))
         said = "copied: these are weights of ours"
     else:
         names = None

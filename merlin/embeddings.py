@@ -16,7 +16,7 @@ from tqdm import tqdm
 from merlin import npz
 from merlin.run import atomic, counts, read_yaml, unit
 from merlin.splits import SPLITS, plain_splits
-from merlin.words import Refusal, shown
+from merlin.words import Refusal, shown, without_folders
 
 SCHEMA = 1
 PROMPTS = Path(__file__).parent / "evaluation" / "prompts.yaml"
@@ -186,7 +186,7 @@ def save_embeddings(path, embeddings):
     for name, value in arrays.items():
         if value.dtype == object:
             arrays[name] = value.astype(str)
-    meta = json.dumps({"schema": SCHEMA, **embeddings.meta}, default=str)
+    meta = json.dumps({"schema": SCHEMA, **without_folders(embeddings.meta)}, default=str)
     np.savez(buffer, meta=np.array(meta), **arrays)
     with atomic(path, "wb") as stream:
         stream.write(buffer.getbuffer())

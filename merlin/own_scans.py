@@ -7,6 +7,7 @@ no other.
 """
 
 import hashlib
+import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -168,16 +169,20 @@ def _write_findings(model, facts, done, out, overwrite):
     scores = zero_shot.score(
         image, *(prompts[k][use] for k in ("prompt_embedding", "prompt_finding", "prompt_kind"))
     )
+    names = [scan.absolute().name for scan in done]
+    if len(set(names)) < len(names):  # as many folders as tell scans apart
+        above = os.path.commonpath([scan.absolute().parent for scan in done])
+        names = [scan.absolute().relative_to(above) for scan in done]
     table = pd.DataFrame(
         [
             dict(
                 scan=i + 1,
-                source=shown(scan),
+                source=shown(names[i]),
                 finding=name,
                 score=round(float(value), 4),
                 above_zero=int(value > 0),
             )
-            for i, scan in enumerate(done)
+            for i in range(len(done))
             for name, value in zip(scores.findings, scores.value[i], strict=True)
         ]
     )

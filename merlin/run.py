@@ -7,7 +7,8 @@ parameters cell, or papermill's `-p`, gives one. Unknown names are errors that n
 
 `python -m merlin.run figures PROFILE` runs the workflow (as `make figures` does), `… bring PROFILE`
 notes which files of the user's it reads, for a workflow that is started by hand, `… explain FILE` says
-where an executed notebook failed, `… check PROFILE` checks a profile.
+where an executed notebook failed, `… keep FILE TARGET` moves a finished one to its place without this
+machine's paths, `… check PROFILE` checks a profile.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from types import SimpleNamespace
 import numpy as np
 import yaml
 
-from merlin.words import NAME, Refusal, as_cell, from_cell, lines, shown
+from merlin.words import NAME, Refusal, as_cell, from_cell, lines, shown, without_folders
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -683,7 +684,7 @@ def provenance(settings_, inputs=(), **facts):
         "tier_note": tier_note(settings_, (cohort / SYNTHETIC).exists()) + mined,
         "profile": settings_.profile,
         "seed": settings_.seed,
-        "parameters": _without_folders(vars(settings_)),
+        "parameters": without_folders(vars(settings_)),
         **facts,
         "inputs": {
             (
@@ -698,20 +699,6 @@ def provenance(settings_, inputs=(), **facts):
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "seconds": round(time.time() - _started, 1),
     }
-
-
-def _without_folders(value):
-    """Parameters with the names alone of a user's paths, however deep: the rest is about their machine."""
-    if isinstance(value, dict):
-        return {_without_folders(k): _without_folders(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_folders(v) for v in value]
-    if isinstance(value, Path) or (isinstance(value, str) and _PATH.match(value)):
-        return Path(value).name
-    return value
-
-
-_PATH = re.compile(r"(?:/|~|\.{1,2}/|[A-Za-z]:[\\/]|file:)")
 
 
 def _commit():
@@ -751,6 +738,25 @@ def explain(path):
                 ]
                 return lines("\n".join(said))
     return f"No failed cell in {path}: it was interrupted. Run the same command again to resume."
+
+
+def keep(partial, target):
+    """Put an executed notebook in its place; of paths of this machine its outputs keep the names."""
+    book, places = json.loads(Path(partial).read_text()), ()
+    with suppress(ValueError, KeyError, OSError):  # a profile that reads files of the user's
+        noted = json.loads((Path(target).parent / OWN).read_text())["files"].values()
+        places = tuple(p for v in noted for p in (v, str(Path(v).parent)) if len(Path(p).parts) > 2)
+    for cell in book["cells"]:
+        if "injected-parameters" in cell["metadata"].get("tags", ()):
+            cell["source"] = without_folders(cell["source"], places)
+        for output in cell.get("outputs", ()):
+            for kind in [k for k in output if k != "data"]:
+                output[kind] = without_folders(output[kind], places)
+            for kind in [k for k in output.get("data", ()) if not k.startswith("image/")]:
+                output["data"][kind] = without_folders(output["data"][kind], places)
+    book["metadata"] = without_folders(book["metadata"], places)
+    write_json(target, book)
+    Path(partial).unlink()
 
 
 NEEDS = {"phantom": (), "embeddings": ("embeddings",), "full": ("data", "weights")}  # by tier
@@ -955,7 +961,8 @@ def figures(profile, cores, given=None):
             }
             # Large pages for large arrays, where glibc knows how: fewer page faults, same numbers.
             env.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-            code = _to_its_end([*command, "--quiet", "rules"], env)
+            # Quiet about the host too: its lines name machine and user, and a log is often sent on.
+            code = _to_its_end([*command, "--quiet", "rules", "host"], env)
             if code:
                 sys.stderr.write(
                     f"Stopped. Finished notebooks are kept; make figures PROFILE={profile} resumes.\n"
@@ -1029,9 +1036,9 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m merlin.run", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("action", choices=("explain", "check", "figures", "bring", "take"))
+    parser.add_argument("action", choices=("explain", "keep", "check", "figures", "bring", "take"))
     parser.add_argument("name", help="an executed notebook, a profile, or (take) what to take")
-    parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)  # take: profile and target
+    parser.add_argument("more", nargs="*", help=argparse.SUPPRESS)  # keep, take: the target
     parser.add_argument("--cores", type=int, default=2)
     for name in NEEDS["full"] + NEEDS["embeddings"]:
         parser.add_argument(f"--{name}", default="", help="of the full and embeddings tiers")
@@ -1041,6 +1048,9 @@ def main(argv=None):
         if args.action == "explain":
             sys.stderr.write(explain(args.name) + "\n")
             return 1
+        if args.action == "keep":
+            keep(args.name, *args.more)
+            return 0
         if args.action == "take":
             return take(args.name, *args.more)
         values = load_profile(args.name)

@@ -9,10 +9,14 @@ a word of a shell  `NAME`, for profiles and arms; anything else reaches a shell 
 a line             `shown`: terminal, message, log; what steers a terminal is escaped (`lines`: several)
 Markdown, HTML     `as_text`: no tag, link, picture or formula comes of it
 a table's cell     `as_cell`: no formula comes of it; `from_cell` gives the word back
+what is shared     `without_folders`: of a path its name; notebooks, headers and sidecars are written so
 =================  ====================================================================================
 """
 
 import re
+import sys
+from functools import cache
+from pathlib import Path
 
 # Of profiles and arms: they become file names and words of a shell.
 NAME = re.compile(r"\w[\w.-]{0,47}")
@@ -93,3 +97,54 @@ def from_cell(value: object) -> object:
     if isinstance(value, str) and value[:1] == "'" and as_cell(value[1:]) == value:
         return value[1:]
     return value
+
+
+# A whole value that is a path; and paths inside a text: in quotation marks, or of two names and more.
+_PATH = re.compile(r"(?:/(?=[^\s/])|~[\w.-]*/|\.{1,2}/|[A-Za-z]:[\\/]|file:)[^\n:]*")
+_PART = r"""/[^\s/'"<>|:;,()\[\]{}`\x1b]+"""
+_INSIDE = re.compile(
+    r"""(?P<quote>['"])(?P<quoted>(?:/|~[\w.-]*/|\.\./)[^'"\n]*)(?P=quote)"""
+    r"|(?P<colour>\x1b\[[\d;]*m|(?<![\w/.<+~-])(?<!base64,))"
+    rf"(?:(?:~[\w.-]*|\.\.|file://)(?:{_PART})+|(?:{_PART}){{2,}})/?"
+)
+
+
+def without_folders(value: object, places: tuple[str, ...] = ()) -> object:
+    """A plain value with the names alone of a machine's paths, however deep and inside texts.
+
+    Below this checkout and this environment, a path keeps what is below them. In a text, a path with
+    blanks is known by quotation marks around it, or by `places`.
+
+    Parameters
+    ----------
+    value : dict, list, tuple, Path, str or other
+        Keys of a dict too; what is none of these stays.
+    places : tuple of str
+        More paths, which may hold blanks: of each, its name stays.
+    """
+    if isinstance(value, dict):
+        return {without_folders(k, places): without_folders(v, places) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(v, places) for v in value]
+    if isinstance(value, Path) or (isinstance(value, str) and _PATH.fullmatch(value)):
+        return Path(value).name
+    if not isinstance(value, str) or "/" not in value:
+        return value
+    for place in sorted(places, key=len, reverse=True):
+        value = value.replace(place, Path(place).name)
+    for place, name in _here():
+        value = value.replace(place, name)
+    return _INSIDE.sub(_name, value)
+
+
+def _name(match):
+    if match["quote"]:
+        return f"{match['quote']}{Path(match['quoted']).name}{match['quote']}"
+    return f"{match['colour']}{match[0].rstrip('/').rpartition('/')[2]}"
+
+
+@cache
+def _here():
+    """Where the checkout, the environment and the user's home begin, and what to say for them."""
+    ours = (Path(__file__).parents[1], Path(sys.prefix), Path(sys.base_prefix))
+    return (*((f"{p}/", "") for p in ours), (f"{Path.home()}/", "~/"))

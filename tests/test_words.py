@@ -2,12 +2,14 @@
 
 import re
 from html import unescape
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
+from merlin import words
 from merlin.words import NAME, as_cell, as_text, from_cell, names_a_file, shown
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -125,3 +127,49 @@ def test_other_cells_stay_as_they_are(value):
 @given(WORDS | st.text("'=-+ 1a", max_size=9))
 def test_a_cell_gives_its_word_back(word):
     assert from_cell(as_cell(word)) == word
+
+
+def test_folders_of_a_users_paths_stay_at_home_however_deep():
+    given = {
+        "a": "/mnt/somebody/x.csv", "b": ["~/y.csv", {"c": "../z.csv"}], "d": Path("/q/w.npz"),
+        "e": "plain/words stay", "f": 3, "/mnt/somebody/key": None, "g": "/mnt/some body/a scan.nii",
+    }  # fmt: skip
+    assert words.without_folders(given) == {
+        "a": "x.csv", "b": ["y.csv", {"c": "z.csv"}], "d": "w.npz", "e": "plain/words stay", "f": 3,
+        "key": None, "g": "a scan.nii",
+    }  # fmt: skip
+
+
+ROOT = Path(words.__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("from /mnt/jane/a.nii, then ~/b/c.nii.\n", "from a.nii, then c.nii.\n"),
+        ("namespace(folder='/mnt/Jane Doe/my data', n=3)", "namespace(folder='my data', n=3)"),
+        (f"{ROOT}/merlin/x.py:12: UserWarning: odd", "merlin/x.py:12: UserWarning: odd"),
+        (f"see {Path.home()}/other/x.py", "see x.py"),
+        ("\x1b[32m/tmp/jane/x.py\x1b[39m in <module>", "\x1b[32mx.py\x1b[39m in <module>"),
+        ("<td>/mnt/jane/x</td></tr><br/>", "<td>x</td></tr><br/>"),
+        ("of file:///mnt/jane/x and DATA=/mnt/jane/y", "of x and DATA=y"),
+        ("of ../jane/x and /mnt/jane/folder/", "of x and folder"),
+    ],
+)
+def test_a_text_keeps_the_names_of_paths_alone(text, left):
+    assert words.without_folders(text) == left
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1/2 and 3/4 of N/A, and/or w/o", "https://example.org/a/b", "km/h ~5 %", "runs/full/cohort/x.csv",
+     "data:image/png;base64,/9j/4AAQ/x+/ab/cd=", "\n/ 3 of 4", "</td></tr></table>", "a // b / c"],
+)  # fmt: skip
+def test_a_text_without_paths_stays(text):
+    assert words.without_folders(text) == text
+
+
+def test_places_with_blanks_are_known_by_name():
+    said = "odd: /mnt/Jane Doe/my data/merlin_data/x.nii\n"
+    left = words.without_folders(said, ("/mnt/Jane Doe", "/mnt/Jane Doe/my data"))
+    assert left == "odd: my data/merlin_data/x.nii\n"

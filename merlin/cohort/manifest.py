@@ -5,6 +5,7 @@ row (1 is the header, as in a spreadsheet), column, what was found, what was exp
 mend it; values of the patient columns are never printed.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,41 @@ def load_manifest(path, *, check_files=True):
                 str((path.parent / p).resolve()) if isinstance(p, str) else p for p in table[column]
             ]
     return table
+
+
+LINK = "data"  # beside a manifest, to the data set that it was made of
+
+
+def linked(table, data, out):
+    """A manifest for the folder `out` whose paths hold no place of this machine, through a link beside it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `volume` and `label_map` as absolute paths, or relative to `out`.
+    data : path
+        The data set's folder. What lies outside it is named from `out`.
+    out : path
+        Made if missing.
+    """
+    out, data = Path(out).resolve(), Path(data).absolute()
+    link, roots = out / LINK, (data, data.resolve())
+    out.mkdir(parents=True, exist_ok=True)
+    if not out.is_relative_to(roots[1]) and (link.is_symlink() or not link.exists()):
+        link.unlink(missing_ok=True)
+        link.symlink_to(roots[1])
+
+    def place(path):
+        if not isinstance(path, str):
+            return path
+        whole = Path(os.path.normpath(out / path))
+        below = [whole.relative_to(r) for r in roots if whole.is_relative_to(r)]
+        if below and link.is_symlink():
+            return str(LINK / below[0])
+        return os.path.relpath(whole, out)
+
+    columns = [c for c in ("volume", "label_map") if c in table]
+    return table.assign(**{c: table[c].map(place) for c in columns})
 
 
 def nested_subset(patient_ids, fraction, *, seed):

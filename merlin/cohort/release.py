@@ -272,7 +272,7 @@ def _volumes(folder, problems, audit):
         study = path.name.split(".")[0]
         if study in paths:
             twice.append(study)
-        paths.setdefault(study, str(path.resolve()))
+        paths.setdefault(study, str(path.absolute()))
     audit.append(("volumes", len(paths), "files"))
     if twice:
         name_studies(

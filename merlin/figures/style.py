@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from merlin.run import atomic, changed_texts, read_csv, write_csv, write_json
-from merlin.words import lines
+from merlin.words import lines, without_folders
 
 COLUMN_MM, PAGE_MM, MAX_HEIGHT_MM = 89, 183, 170
 # Okabe and Ito's colours, told apart with any common colour vision.
@@ -172,7 +172,7 @@ def save_figure(folder, name, tables, facts, draw):
     for key, table in tables.items():
         write_csv(folder / f"{name}{'_' + key if key else ''}.csv", table)
     # Draw from what was written, so that a later redraw sees the same numbers.
-    write_json(folder / f"{name}.json", facts | {"tables": list(tables)})
+    write_json(folder / f"{name}.json", without_folders(facts) | {"tables": list(tables)})
     return redraw(folder, name, draw)
 
 

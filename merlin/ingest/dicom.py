@@ -59,6 +59,7 @@ _TAGS = [
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
     "RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "BurnedInAnnotation", "ConversionType",
 ]  # fmt: skip
 
 
@@ -158,7 +159,7 @@ def find_series(path: Path) -> Series:
     _refuse_several_patients(path, found.headers)
     if not found.slices:
         raise _nothing(path, found)
-    notes = list(found.notes)
+    notes = list(found.notes) + _prefer_the_scanners(found)
     if found.skipped:
         notes.append(f"Left out: {found.what_was_skipped}.")
     studies = {str(_value(h, "StudyInstanceUID")) for h, _ in found.slices}
@@ -297,13 +298,62 @@ _PROJECTED = {
 }  # fmt: skip
 
 
+def shows_more(header: Dataset) -> str:
+    """Why an image may show a name, a date or a face besides a body, worded after a count; or empty.
+
+    Its own word counts (BurnedInAnnotation, RecognizableVisualFeatures), where it comes from (a
+    secondary capture, a conversion, or both DERIVED and SECONDARY: made on a workstation), and an
+    overlay that lies inside the pixels. What a scanner computes itself (DERIVED and PRIMARY) is an
+    image as any. Overlays beside the pixels never leave: only pixels are written.
+    """
+    image_type = _image_type(header)[:2]
+    embedded = (t for t in header.keys() if t.element == 0x0102 and 0x6000 <= t.group < 0x6100)
+    if reason := _drawn_on(header):
+        return reason
+    if str(_value(header, "RecognizableVisualFeatures") or "").strip().upper() == "YES":
+        return "images with recognizable features"
+    if image_type == _WORKSTATION:
+        return "images made on a workstation (DERIVED, SECONDARY)"
+    return (
+        "images with an overlay in their pixels" if any(header[t].value for t in embedded) else ""
+    )
+
+
+_WORKSTATION = ["DERIVED", "SECONDARY"]
+
+
+def _drawn_on(header: Dataset) -> str:
+    """Why an object's pixels are a picture of a screen or a page."""
+    sop_class = UID(str(_value(header, "SOPClassUID") or "")).name
+    if "Secondary Capture" in sop_class or str(_value(header, "ConversionType") or "").strip():
+        return "secondary captures"
+    is_burned = str(_value(header, "BurnedInAnnotation") or "").strip().upper() == "YES"
+    return "images with burned-in text" if is_burned else ""
+
+
+def _image_type(header: Dataset) -> list[str]:
+    return [str(v).upper().strip() for v in _list(_value(header, "ImageType"))]
+
+
+def _prefer_the_scanners(found: _Look) -> list[str]:
+    """Leave out what a workstation made of other images, where there are others; the notes on it."""
+    made = [_image_type(h)[:2] == _WORKSTATION for h, _ in found.slices]
+    if all(made):
+        return [
+            "The images were made on a workstation (DERIVED, SECONDARY): look for text in them."
+        ]
+    found.skipped["images made on a workstation (DERIVED, SECONDARY)"] += sum(made)
+    found.skipped += Counter()  # without zeros
+    found.slices = [x for x, is_made in zip(found.slices, made, strict=True) if not is_made]
+    return []
+
+
 def _not_a_slice(header: Dataset) -> str:
     """Why a DICOM object is no CT slice, worded after a count; empty if it is one."""
     modality = str(_value(header, "Modality") or "").strip()
-    sop_class = UID(str(_value(header, "SOPClassUID") or "")).name
-    image_type = [str(v).upper().strip() for v in _list(_value(header, "ImageType"))]
-    if "Secondary Capture" in sop_class:
-        return "secondary captures"
+    image_type = _image_type(header)
+    if reason := _drawn_on(header):
+        return reason
     if modality != "CT":
         return f"{modality} objects" if modality in _MODALITIES else "objects of no known modality"
     if not _value(header, "Rows"):

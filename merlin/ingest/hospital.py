@@ -1,7 +1,9 @@
 """A hospital's own studies as a de-identified cohort: DICOM tree, reports and codes in, manifest out.
 
-What leaves is a NIfTI volume a study (geometry and HU, no header text), reports, codes, sex, age, the
-manufacturer's name, and the manifest of `data_manifests/README.md`. Patients and studies get new ids,
+What leaves is a NIfTI volume a study (geometry and HU, no header text), reports, codes that are spelled
+as ICD spells them, sex, age, the scanner's maker if it is a known one, and the manifest of
+`data_manifests/README.md`. Series of which the header says that pixels may show more than a body (text
+burned in, a capture of a screen, a workstation's picture) stay behind. Patients and studies get new ids,
 the first digits of a keyed hash (HMAC-SHA-256): the same patient gets the same id on every call with
 the same key, and without the key nobody can compute an id from a record number. The key is a file that
 stays outside. Dates are shifted by a number of days that is fixed for a patient, so that intervals
@@ -20,10 +22,12 @@ import dataclasses
 import functools
 import hashlib
 import hmac
+import re
 import secrets
 import tempfile
+import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -60,6 +64,8 @@ from merlin.words import shown
 
 TAGS = ("StudyInstanceUID", "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
         "PatientAge", "AccessionNumber", "StudyDate", "Manufacturer")  # fmt: skip
+QUOTED = ("Modality", "ImageType", "RescaleType")  # by the reader's refusals
+PLAIN = frozenset("CT CR DX KO MG MR NM OT PR PT RF SC SEG SR US XA HU RTDOSE RTSTRUCT".split())
 MAX_AGE = 90  # older patients are written as 90
 REPORT_COLUMNS = ("accession", "findings")
 CODE_COLUMNS = ("patient_id", "date", "vocabulary", "code")
@@ -144,13 +150,46 @@ class Study:
     header : Dataset
         `TAGS` of its first file.
     files : list of Path
+    series, shows : list of str
+        Of each file: its series, and why it may show more than a body (`dicom.shows_more`).
     said : set of (str, str)
         Keyword and value of all that names a person or is one's number, in any of its files.
+    quoted : set of str
+        Words of its headers that a refusal of the reader may quote.
     """
 
     header: object
-    files: list[Path]
-    said: set[tuple[str, str]]
+    files: list[Path] = field(default_factory=list)
+    series: list[str] = field(default_factory=list)
+    shows: list[str] = field(default_factory=list)
+    said: set[tuple[str, str]] = field(default_factory=set)
+    quoted: set[str] = field(default_factory=set)
+
+    @property
+    def kept(self) -> list[Path]:
+        """Files of series in which no image may show more than a body."""
+        behind = {s for s, why in zip(self.series, self.shows, strict=True) if why}
+        return [f for f, s in zip(self.files, self.series, strict=True) if s not in behind]
+
+
+def _read_header(path):
+    """The study of one file, or None where it is no DICOM or names none."""
+    import pydicom
+
+    if not dicom.looks_like_dicom(path):
+        return None
+    header = dicom_pixels.read_file(path, path, stop_before_pixels=True)
+    if not str(header.get("StudyInstanceUID", "")):
+        return None
+    facts = pydicom.Dataset()
+    for tag in (t for t in TAGS if t in header):
+        facts.add(header[tag])
+    groups = header.get("SharedFunctionalGroupsSequence") or ()
+    items = (i for g in groups for i in g.get("PixelValueTransformationSequence") or ())
+    values = [part.get(t) for part in (header, *items) for t in QUOTED]
+    quoted = {str(w) for v in values if v for w in ([v] if isinstance(v, str) else v)}
+    series = str(header.get("SeriesInstanceUID", "")) or str(path.parent)
+    return Study(facts, [path], [series], [dicom.shows_more(header)], said_in(header), quoted)
 
 
 def find_studies(folder):
@@ -170,31 +209,27 @@ def find_studies(folder):
     Refused
         If there is no such folder, or no DICOM in it.
     """
-    import pydicom
-
     if not Path(folder).is_dir():
         raise Refused(f"no folder {shown(folder)}")
     tree, found, unread = walk(folder), {}, []
     for path in tqdm(tree.files, desc="headers"):
         try:
-            is_dicom = dicom.looks_like_dicom(path)
-            header = dicom_pixels.read_file(path, path, stop_before_pixels=True) if is_dicom else {}
-            uid = str(header.get("StudyInstanceUID", ""))
-            said = said_in(header) if uid else ()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pydicom's quote the header
+                one = _read_header(path)
         except Exception as error:  # a damaged header may raise anything, with its bytes inside
             if is_machines(error):
                 raise
-            uid = ""
-        if not uid:
+            one = None
+        if one is None:
             unread.append(path)
             continue
-        if uid not in found:
-            facts = pydicom.Dataset()
-            for tag in (t for t in TAGS if t in header):
-                facts.add(header[tag])
-            found[uid] = Study(facts, [], set())
-        found[uid].files.append(path)
-        found[uid].said.update(said)
+        study = found.setdefault(str(one.header.StudyInstanceUID), Study(one.header))
+        for held, more in zip((study.files, study.series, study.shows),
+                              (one.files, one.series, one.shows), strict=True):  # fmt: skip
+            held += more
+        study.said.update(one.said)
+        study.quoted.update(one.quoted)
     if not found:
         raise Refused(f"no DICOM study in {shown(folder)} ({len(unread)} files of other kinds)")
     return found, unread, tree.notes
@@ -291,7 +326,7 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
         row = dict(study_id=study_id, patient_id=patient_id, site="internal",
                    split={3: "val", 4: "test"}.get(place, "train"),
                    volume=f"volumes/{study_id}.nii.gz",
-                   **_about(study.header, key, patient, sought[uid]))  # fmt: skip
+                   **_about(study.header, key, patient))  # fmt: skip
         texts, part, why = _texts(said, sought[uid], study_id, redacts)
         hits += part
         if why:
@@ -300,9 +335,9 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
         path = Path(out) / row["volume"]
         if not path.exists():  # else an interrupted call wrote it whole
             try:
-                volume = _read_study(study.files, unread)
+                volume = _read_study(study.kept, unread)
             except (UnreadableScan, FileNotFoundError) as error:
-                reason = str(error).split(": ", 1)[-1].replace(uid, DELETED)
+                reason = _plain_reason(str(error), study, unread)
                 left_out.append((study_id, redact(reason, all_spans(reason, sought[uid]))[:300]))
                 continue
             save(path, volume)  # a full disk ends the call, which then resumes; no study is lost
@@ -315,7 +350,11 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
         pd.DataFrame(left_out, columns=["study_id", "reason"]),
         n_unreported=sum(not (r["findings"] or r["impression"]) for r in rows),
         n_unused=int((~reports.index.isin(list(studies))).sum()),
-        notes=(*notes, *([f"Accession numbers do not meet: {why}."] if why else [])),
+        notes=(
+            *notes,
+            *filter(None, [_counted(found.values())]),
+            *([f"Accession numbers do not meet: {why}."] if why else []),
+        ),
     )
     _refuse_leaks(made, known, {i for i in (*patients, *studies) if len(i) > 3}, own)
     return made
@@ -429,6 +468,8 @@ def _read_study(files, unread):
 
     Unreadable files beside them come along under their names: named like the series, they are its holes.
     """
+    if not files:
+        raise UnreadableScan("the study: Nothing else is in it.")
     places = {p: i for i, p in enumerate(dict.fromkeys(f.parent for f in files))}
     with tempfile.TemporaryDirectory() as folder:
         for file in (*files, *(f for f in unread if f.parent in places)):
@@ -438,7 +479,27 @@ def _read_study(files, unread):
         return load_volume(folder)
 
 
-def _about(header, key, patient, sought):
+def _counted(studies):
+    """What may show more than a body in studies, and that it stays behind; or nothing."""
+    reasons = sorted(Counter(why for s in studies for why in s.shows if why).items())
+    said = ", ".join(f"{n} {why}" for why, n in reasons)
+    return f"{said} left behind with their series: pixels may show who it is." if said else ""
+
+
+def _plain_reason(text, study, unread):
+    """A refusal without paths, names of files and words of the header: any of them may name a person."""
+    text = text.split(": ", 1)[-1].replace(str(study.header.StudyInstanceUID), DELETED)
+    for name in sorted({f.name for f in (*study.files, *unread)}, key=len, reverse=True):
+        text = re.sub(rf"\b\d+/{re.escape(shown(name))}", "a file", text)
+    words = {
+        w for word in study.quoted for w in (word, word[:16]) if re.search(r"[^\W\d_]{2}", word)
+    }
+    for word in sorted(words - PLAIN, key=len, reverse=True):
+        text = re.sub(rf"(?i)(?<!\w){re.escape(shown(word))}(?!\w)", DELETED, text)
+    return " ".join(filter(None, [_counted([study]), text]))
+
+
+def _about(header, key, patient):
     age = _age(header)
     date = _day(header, "StudyDate")
     moved = date + pd.Timedelta(days=shift_days(key, patient))
@@ -446,13 +507,21 @@ def _about(header, key, patient, sought):
         sex=SEXES.get(str(header.get("PatientSex", "")).strip().casefold(), ""),
         age="" if age is None else str(min(age, MAX_AGE)),
         date="" if pd.isna(date) else moved.date().isoformat(),
-        manufacturer=_unless_own(str(header.get("Manufacturer", "")), sought.own | sought.others),
+        manufacturer=_maker(str(header.get("Manufacturer", ""))),
     )
 
 
-def _unless_own(text, words):
-    """The text, or nothing where it holds one of these persons' words, or something like them."""
-    return "" if find(read_text(text), words) or looks_like(text, words) else text
+# The one text of a header that leaves is one of these: whatever else stands there may name somebody.
+MAKERS = {m.casefold(): m for m in (
+    "Siemens", "GE", "Philips", "Canon", "Toshiba", "Hitachi", "Fujifilm", "Shimadzu", "Picker", "Elscint",
+    "Marconi", "Imatron", "Neusoft", "United Imaging", "UIH", "MinFound", "Anke", "NeuroLogica", "Samsung",
+)}  # fmt: skip
+
+
+def _maker(text):
+    """The scanner's maker among those known, or nothing."""
+    said = re.search(rf"(?i)\b({'|'.join(MAKERS)})\b", text)
+    return MAKERS[said[1].casefold()] if said else ""
 
 
 def _age(header):
@@ -471,12 +540,19 @@ def _day(header, tag):
     return pd.to_datetime(said.strip(), format="%Y%m%d", errors="coerce")
 
 
+CODED = ("ICD9CM", "ICD10CM", "ICD10")
+_ICD = re.compile(
+    r"(?i)(?:\d{1,3}(?:\.\d{0,2})?|\d{4,5}|[EV]\d{2,3}\.?\d{0,2}|[A-Z]\d[\dA-Z]\.?[\dA-Z]{0,4})[*+†! ]{0,2}"
+)
+
+
 def _coded(codes, key, patients, studies, kept):
     if codes is None:
         return NO_CODES
     codes = codes[codes["patient_id"].isin(patients)]
     date = read_dates(codes["date"], where="codes, column date")
     moved = date + pd.to_timedelta([shift_days(key, p) for p in codes["patient_id"]], unit="D")
+    is_code = codes["vocabulary"].isin(CODED) & codes["code"].str.fullmatch(_ICD)
     at = codes["accession"].map(studies) if "accession" in codes else pd.Series("", codes.index)
     at = at.fillna("")
     return pd.DataFrame(
@@ -484,8 +560,8 @@ def _coded(codes, key, patients, studies, kept):
             "patient_id": codes["patient_id"].map(patients),
             "study_id": at.where(at.isin(kept), ""),
             "date": moved.dt.date.astype(str).replace("NaT", ""),
-            "vocabulary": codes["vocabulary"],
-            "code": codes["code"],
+            "vocabulary": codes["vocabulary"].where(is_code, "other"),
+            "code": codes["code"].where(is_code, "other"),
         }
     ).reset_index(drop=True)
 

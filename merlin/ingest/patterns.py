@@ -484,7 +484,14 @@ def redact(text: str, spans: Iterable[Span]) -> str:
         Places in the text as given.
     """
     merged: list[list[int]] = []
-    for start, end, _ in sorted(_whole_word(text, s) for s in spans):
+    whole: list[Span] = []
+    until = -1  # end of a word in which nothing needs to be drawn to its ends again
+    for span in sorted(spans):
+        if span.end > until:
+            whole.append(_whole_word(text, span))
+            is_name = not any(c.isdigit() for c in text[whole[-1].start : whole[-1].end])
+            until = whole[-1].end if is_name else -1
+    for start, end, _ in sorted(whole):
         last = merged[-1][1] if merged else 0
         parts = _PARTS if text[last - 2 : last - 1].isalnum() else _AFTER_INITIAL
         if merged and (start <= last or parts.fullmatch(text[last:start])):

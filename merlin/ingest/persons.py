@@ -7,16 +7,29 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from merlin.ingest.patterns import JOINED, decoded_again, fold, meet, read_text, vocabulary
+from merlin.ingest.patterns import (
+    JOINED,
+    decoded_again,
+    find_patterns,
+    fold,
+    meet,
+    read_text,
+    vocabulary,
+)
 
 LONGEST = 6  # words that are tried as one name: de la Peña y Díaz
 # Besides every element that holds a person's name: what tells a patient, and what else names one.
 NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
          "ResponsiblePerson")  # fmt: skip
+# What `said_in` finds in descriptions, comments, histories and private elements.
+NUMBER_IN_TEXT, NAME_IN_TEXT = "number in a text", "name in a text"
 NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "MedicalRecordLocator", "AdmissionID",
-           "PatientTelephoneNumbers", "PatientTelecomInformation", "RequestedProcedureID",
-           "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest")  # fmt: skip
-BIRTHS, ADDRESSES = ("PatientBirthDate",), ("PatientAddress",)
+           "ServiceEpisodeID", "StudyID", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID",
+           "RequestedProcedureID", "ScheduledProcedureStepID", "PerformedProcedureStepID",
+           "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest",
+           "PatientTelephoneNumbers", "PatientTelecomInformation", "PersonTelephoneNumbers",
+           "PersonTelecomInformation", "OrderCallbackPhoneNumber", "OrderCallbackTelecomInformation")  # fmt: skip
+BIRTHS, ADDRESSES = ("PatientBirthDate",), ("PatientAddress", "PersonAddress")
 # Columns of the tables that do the same, by what is in their names.
 COLUMNS = {
     "births": r"birth|dob|^geb|naiss|nacim|nasc",
@@ -207,7 +220,7 @@ def _script(sign):
 
 def is_unreadable(said: Iterable[tuple[str, str]]) -> bool:
     """Whether a header's name has lost signs: `M?ller`, `???`, U+FFFD."""
-    kept = NUMBERS + BIRTHS + ADDRESSES
+    kept = (*NUMBERS, *BIRTHS, *ADDRESSES, NUMBER_IN_TEXT, NAME_IN_TEXT)
     return any(k not in kept and re.search(r"\ufffd|\?\?|\w\?|\?\w", v) for k, v in said)
 
 
@@ -220,8 +233,17 @@ def normal_number(number: str) -> str:
 FRAMES = (0x52009229, 0x52009230)  # thousands of items in a multi-frame file, without persons
 
 
+TEXTS = ("LO", "SH", "LT", "ST", "UT", "UC", "UN")
+
+
 def said_in(header):
-    """Keyword and value of all that names a person or is one's number in a header."""
+    """Keyword and value of all that names a person or is one's number in a header.
+
+    Every element counts that holds a person's name or is one of the keywords above, in any sequence.
+    Other texts, private ones too, are no names: from them, what a report would be searched for as well
+    (names after a title or with carets, long and telephone numbers) comes as `NAME_IN_TEXT` and
+    `NUMBER_IN_TEXT`.
+    """
     from pydicom.datadict import dictionary_VR, keyword_for_tag
 
     found = set()
@@ -232,18 +254,55 @@ def said_in(header):
         if vr == "SQ" and tag not in FRAMES:
             found |= {pair for item in header[tag].value or () for pair in said_in(item)}
         elif vr == "PN" or keyword in NUMBERS + BIRTHS + ADDRESSES:
-            value = header[tag].value
-            values = [value] if header[tag].VM < 2 else value
-            found |= {(keyword, str(v).strip()) for v in values if v is not None and str(v).strip()}
+            found |= {(keyword, v) for v in _values(header[tag])}
+        elif vr in TEXTS or (vr is None and tag.is_private):
+            is_protocol = "Description" in keyword or "Protocol" in keyword  # Abdomen^Routine
+            for value in _values(header[tag]):
+                found |= {p for p in _in_text(value) if not (is_protocol and "^" in p[1])}
     return found
+
+
+def _values(element):
+    """Texts of an element, of bytes those that can be read."""
+    values = [element.value] if element.VM < 2 else element.value
+    for v in values:
+        text = v.decode("latin-1") if isinstance(v, bytes) else str(v) if v is not None else ""
+        if text := text.strip(" \0"):
+            yield text
+
+
+_CARETS = re.compile(r"[^\W\d_][\w'-]{1,30}\^[^\W\d_][\w' ^-]{0,60}")
+
+
+@functools.lru_cache(2**14)
+def _in_text(text):
+    """Names and numbers of persons in a text of a header."""
+    read = read_text(text[:10_000])
+    ordinary = vocabulary()["ordinary"]
+    found = set()
+    for m in _CARETS.finditer(read.plain):
+        if not any(w.letters in ordinary for w in read_text(m[0]).words):
+            found.add((NAME_IN_TEXT, m[0]))
+    for start, end, kind in find_patterns(read):
+        said = read.plain[start:end]
+        if kind in ("titled name", "signature"):
+            found.add((NAME_IN_TEXT, said))
+        elif kind in ("telephone", "long number") and not re.fullmatch(r"[\d.]+\.[\d.]+", said):
+            found.add((NUMBER_IN_TEXT, _LABELLED.sub("", said)))
+    return frozenset(found)
+
+
+_LABELLED = re.compile(r"^\D{0,40}[ .:#-]")  # MRN: 12345
 
 
 def words_said(said, *, own):
     """Words of the patient, or of all other persons, from what headers say."""
     of = lambda keywords: sorted(v for k, v in said if k in keywords)  # noqa: E731
     if own:
-        return words_of(of(NAMES), of(NUMBERS), of(BIRTHS), of(ADDRESSES))
-    return words_of(v for k, v in said if k not in NAMES + NUMBERS + BIRTHS + ADDRESSES)
+        numbers = of((*NUMBERS, NUMBER_IN_TEXT))
+        return words_of(of(NAMES), numbers, of(BIRTHS), of(ADDRESSES))
+    patients = (*NAMES, *NUMBERS, *BIRTHS, *ADDRESSES, NUMBER_IN_TEXT)
+    return words_of(v for k, v in said if k not in patients)
 
 
 def people_in(table, by: str, but=()) -> dict[str, tuple[Words, Words]]:

@@ -10,6 +10,7 @@ import json
 import os
 import pickle  # for its error class only: nothing is unpickled here
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from merlin.model.text import HUB
 from merlin.model.two_towers import TowersConfig, TwoTowers
-from merlin.words import shown
+from merlin.words import shown, without_folders
 
 
 def save_checkpoint(path, *, model, optimizer, step, log, fingerprint, scaler=None):
@@ -107,11 +108,29 @@ def save_weights(path, model, metadata):
     ----------
     path : path
     model : TwoTowers
+        A text encoder from a folder is found again through a link beside `path`: in the header stands
+        no place of this machine.
     metadata : dict
         JSON-able facts of the run, as phecodes, grid and provenance.
     """
     header = {"config": model.config.to_dict(), "metadata": metadata}
     save_tensors(path, model.state_dict(), header)
+    link_text_folder(path, model.config.text.folder)
+
+
+def link_text_folder(path, folder):
+    """Link the text encoder's folder beside weights, whose header holds its name alone."""
+    source, link = Path(folder), Path(path).parent / Path(folder).name
+    if folder and source.is_dir() and (link.is_symlink() or not link.exists()):
+        target = source.resolve()
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+
+
+def text_folder(path):
+    """The text encoder's folder, beside weights of `save_weights`; empty if they need none."""
+    name = Path(TowersConfig.from_dict(json.loads(_header(path)["config"])).text.folder).name
+    return str(Path(path).absolute().parent / name) if name else ""
 
 
 def save_tensors(path, tensors, header):
@@ -119,6 +138,8 @@ def save_tensors(path, tensors, header):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    # A tokenizer's text, say, is no place of ours.
+    header |= {k: without_folders(header[k]) for k in ("config", "metadata") if k in header}
     header = {k: json.dumps(v, default=str) for k, v in header.items()}
     with atomically(path) as part:
         save_file(tensors, part, metadata=header)
@@ -192,7 +213,8 @@ def load_weights(path):
             f"{path}: its text encoder would be fetched from the network ({config.text.folder}). "
             "Load it once from a local folder and save the weights again."
         )
-    return build_strictly(lambda: TwoTowers(config), tensors, name=str(path)), metadata
+    towers = replace(config, text=replace(config.text, folder=text_folder(path)))
+    return build_strictly(lambda: TwoTowers(towers), tensors, name=str(path)), metadata
 
 
 def read_facts(path):

@@ -42,7 +42,7 @@ def write_study(folder, person, day, n=24):
         )
         ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.Modality = study, series, "CT"
         ds.PatientID, ds.PatientName, ds.PatientBirthDate, ds.PatientSex = mrn, name, born, "F"
-        ds.AccessionNumber, ds.StudyDate, ds.Manufacturer = accession, day, "Vendor A"
+        ds.AccessionNumber, ds.StudyDate, ds.Manufacturer = accession, day, "Siemens"
         ds.Rows = ds.Columns = 32
         ds.PixelSpacing, ds.SliceThickness = [10.0, 10.0], 5.0
         ds.ImageOrientationPatient, ds.ImagePositionPatient = (
@@ -296,25 +296,28 @@ def test_the_key_may_not_lie_in_the_output_and_columns_are_asked_for(hospital_da
     assert "reports.csv: no column accession, findings" in capsys.readouterr().err
 
 
-def named_maker(folder):
-    """Write a patient's name where the scanner's maker should stand."""
-    for path in (folder / "tree" / "case 0").glob("*.dcm"):
+def every_header(folder, **values):
+    """Change elements of all files of a folder."""
+    for path in sorted(folder.glob("*.dcm")):
         ds = pydicom.dcmread(path)
-        ds.Manufacturer = "for Doe, Jane"
+        for keyword, value in values.items():
+            setattr(ds, keyword, value)
         ds.save_as(path)
 
 
-def test_a_name_in_the_makers_field_does_not_leave(hospital_data):
-    named_maker(hospital_data)
-    call(hospital_data)
+def test_of_the_makers_field_a_known_maker_alone_leaves(hospital_data):
+    tree = hospital_data / "tree"
+    every_header(tree / "case 0", Manufacturer="for Doe, Jane")
+    every_header(tree / "case 1", Manufacturer="GE MEDICAL SYSTEMS, asset of Doe")
+    call(hospital_data, "--redact")
     assert leaks(hospital_data / "cohort") == []
     made = load_manifest(hospital_data / "cohort" / "manifest.csv")["manufacturer"].fillna("")
-    assert sorted(made) == ["", "Vendor A"]
+    assert sorted(made) == ["", "GE", "Siemens", "Siemens"]
 
 
 def test_the_last_look_refuses_to_write_a_name(hospital_data, monkeypatch, capsys):
-    named_maker(hospital_data)
-    monkeypatch.setattr(hospital, "_unless_own", lambda text, words: text)
+    every_header(hospital_data / "tree" / "case 0", Manufacturer="for Doe, Jane")
+    monkeypatch.setattr(hospital, "_maker", str)
     assert call(hospital_data) != 0
     assert "manifest, column manufacturer, study_id S" in capsys.readouterr().err
     assert not (hospital_data / "cohort" / "manifest.csv").exists()
@@ -359,12 +362,79 @@ def test_identifiers_are_found_with_hyphens_and_blanks_and_words_are_none():
     assert hospital.identifiers_in("Etiology unknown, 12 mm. Gallstones: none.", known) == []
 
 
-def test_the_last_look_refuses_a_name_among_the_codes(hospital_data, capsys):
+@pytest.mark.parametrize("cell", ["Doe Jane", "MRN0001234", "see letter"])
+def test_a_code_that_is_none_does_not_leave(hospital_data, cell):
     path = hospital_data / "codes.csv"
-    path.write_text(path.read_text().replace("I10", "Doe Jane"))
-    assert call(hospital_data) != 0
-    assert "codes, column code, patient_id P" in capsys.readouterr().err
-    assert not (hospital_data / "cohort" / "codes.csv").exists()
+    path.write_text(path.read_text().replace("I10", cell))
+    call(hospital_data)
+    made = pd.read_csv(hospital_data / "cohort" / "codes.csv")
+    assert made[["vocabulary", "code"]].to_numpy().tolist() == [["ICD10", "K63.1"], ["other"] * 2]
+
+
+# What says that pixels may show more than a body, and whether a hospital's study stays behind for it.
+SHOWING = {
+    "burned-in text": ({"BurnedInAnnotation": "YES"}, "24 images with burned-in text"),
+    "in one image": ({"last": {"BurnedInAnnotation": "YES "}}, "1 images with burned-in text"),
+    "workstation": ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL"], "BurnedInAnnotation": "NO"},
+                    "24 images made on a workstation (DERIVED, SECONDARY)"),
+    "scanned film": ({"ConversionType": "DF"}, "24 secondary captures"),
+    "screen": ({"SOPClassUID": pydicom.uid.SecondaryCaptureImageStorage}, "24 secondary captures"),
+    "a face": ({"RecognizableVisualFeatures": "YES"}, "24 images with recognizable features"),
+    "overlay": ({"OverlayBitPosition": 12}, "24 images with an overlay in their pixels"),
+    "scanner's own": ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL"]}, ""),
+    "says no": ({"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "BurnedInAnnotation": "NO"}, ""),
+    "silent": ({"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"]}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SHOWING)
+def test_series_whose_pixels_may_show_who_it_is_stay_behind(hospital_data, case, capsys):
+    header, reason = SHOWING[case]
+    header = dict(header)
+    last = header.pop("last", {})
+    folder = hospital_data / "tree" / "case 0"
+    for path in sorted(folder.glob("*.dcm")):
+        ds = pydicom.dcmread(path)
+        place = header.get("OverlayBitPosition")
+        for keyword, value in (header | (last if path.name.endswith("_23.dcm") else {})).items():
+            if keyword == "OverlayBitPosition":
+                ds.add_new(0x60000102, "US", place)
+            else:
+                setattr(ds, keyword, value)
+        ds.save_as(path)
+    call(hospital_data, "--redact")
+    left = pd.read_csv(hospital_data / "cohort" / "quarantine.csv")
+    assert len(load_manifest(hospital_data / "cohort" / "manifest.csv")) == (3 if reason else 4)
+    assert len(list((hospital_data / "cohort" / "volumes").iterdir())) == (3 if reason else 4)
+    assert left["reason"].str.startswith(reason).all()
+    assert left["study_id"].str.fullmatch(r"S[0-9a-f]{12}").all()
+    assert not reason or f"{reason} left behind" in capsys.readouterr().out
+
+
+def test_a_capture_beside_a_ct_stays_behind_alone(hospital_data, capsys):
+    """Most scanners store their dose report so."""
+    folder = hospital_data / "tree" / "case 0"
+    ds = pydicom.dcmread(folder / "ACC77001_0.dcm")
+    ds.SeriesInstanceUID, ds.SOPInstanceUID = generate_uid(), generate_uid()
+    ds.SOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    ds.save_as(folder / "dose.dcm")
+    assert call(hospital_data, "--redact") == 0
+    assert "1 secondary captures left behind with their series" in capsys.readouterr().out
+    image = nib.load(load_manifest(hospital_data / "cohort" / "manifest.csv")["volume"][0])
+    assert sorted(image.shape) == [24, 32, 32]
+
+
+def test_a_refusal_quotes_no_header_and_no_name_of_a_file(hospital_data):
+    folder = hospital_data / "tree" / "case 0"
+    every_header(folder, Modality="QUILLFEATHER")
+    for number, path in enumerate(sorted((hospital_data / "tree" / "case 1").iterdir())):
+        path.rename(path.with_name(f"Quillfeather Jo {number}.dcm"))
+    (hospital_data / "tree" / "case 1" / "Quillfeather Jo 24.dcm").write_bytes(b"")
+    every_header(hospital_data / "tree" / "mixed", RescaleType="QUILLFEATHER")
+    assert call(hospital_data, "--redact") in (1, 2)
+    said = pd.read_csv(hospital_data / "cohort" / "quarantine.csv")["reason"]
+    assert len(said) == 5  # four studies and a count of files that are no DICOM
+    assert not said.str.contains("quillfeather", case=False).any()
 
 
 # Accession number, what the headers say besides PEOPLE's, report, what must be left of it.
@@ -391,6 +461,12 @@ SPELT = (
      "<DELETED> has ascites."),
     ("ACC10008", {"item": {"RequestingPhysician": "Wimplethorn^Ada"}}, "As Wimplethorn asked.",
      "As <DELETED> asked."),
+    ("ACC10009", {"AdditionalPatientHistory": "Patient of Dr. Thwackerby, tel. 030 7766554.",
+                  "ServiceEpisodeID": "EP55012", "PatientComments": "was case 88991122"},
+     "Thwackerby asked (EP-55012, formerly 88991122); told on 0307766554.",
+     "<DELETED> asked (<DELETED>, formerly <DELETED>); told on <DELETED>."),
+    ("ACC10010", {"private": b"Snodgrass^Wilhelmina", "StudyDescription": "Abdomen^Routine"},
+     "Abdomen as Snodgrass wished.", "Abdomen as <DELETED> wished."),
 )  # fmt: skip
 
 
@@ -407,7 +483,10 @@ def spelt(tmp_path):
             header = dict(said)
             header |= header.pop("last file", {}) if path == files[-1] else {}
             header.pop("last file", None)
-            item = header.pop("item", {})
+            item, private = header.pop("item", {}), header.pop("private", None)
+            if private:
+                block = ds.private_block(0x0099, "ACME", create=True)
+                block.add_new(0x02, "UN", private)
             for keyword, value in header.items():
                 setattr(ds, keyword, value)
             if item:
@@ -539,5 +618,5 @@ def test_ages_have_units_and_sexes_are_words(said, age, sex):
     header.PatientAge = said
     with pydicom.config.disable_value_validation():
         header.PatientSex = sex
-    about = hospital._about(header, b"k" * 32, "MRN1", hospital.Sought(hospital.NOBODY))
+    about = hospital._about(header, b"k" * 32, "MRN1")
     assert (about["age"], about["sex"]) == (age, "F")

@@ -394,17 +394,6 @@ def test_provenance_says_where_a_figure_came_from(tmp_path):
     assert str(run.ROOT) not in text
 
 
-def test_folders_of_a_users_paths_stay_at_home_however_deep():
-    given = {
-        "a": "/mnt/somebody/x.csv", "b": ["~/y.csv", {"c": "../z.csv"}], "d": Path("/q/w.npz"),
-        "e": "plain/words stay", "f": 3, "/mnt/somebody/key": None,
-    }  # fmt: skip
-    assert run._without_folders(given) == {
-        "a": "x.csv", "b": ["y.csv", {"c": "z.csv"}], "d": "w.npz", "e": "plain/words stay", "f": 3,
-        "key": None,
-    }  # fmt: skip
-
-
 def test_files_are_as_open_as_the_umask_allows(tmp_path):
     code = "import sys; from merlin import run\nwith run.atomic(sys.argv[1]) as f: f.write('x')"
     command = f'umask 077; exec {sys.executable} -c "{code}" {tmp_path / "x"}'
