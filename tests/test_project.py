@@ -201,7 +201,9 @@ def _dangers(text):
         last = called.split(".")[-1]
         given = {k.arg: ast.unparse(k.value) for k in node.keywords}
         only = dict(ONLY.get(last, {})) if last != "load" or called == "torch.load" else {}
-        if last == "from_pretrained" and "Tokenizer" not in called:
+        if last == "from_pretrained" and not called.startswith(
+            ("AutoConfig", "AutoTokenizer", "transformers.AutoTokenizer")
+        ):
             only["use_safetensors"] = "True"
         if (
             RUNS.fullmatch(called)
