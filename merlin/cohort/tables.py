@@ -29,7 +29,7 @@ HEADER_WITHIN = 6  # rows, where the first is a title
 MOST_BYTES = 1 << 30  # of a table, unzipped
 # What a packed file of any size may become, and each byte of a larger one. An unpacked CSV always fits.
 SMALL, PER_BYTE = 1 << 24, 16  # bytes
-FEW_CELLS = 1 << 20  # cells, empty ones too, and one for each byte: they are objects of 200 bytes
+FEW_CELLS = 1 << 19  # cells, empty ones too, and one for each byte: they are objects of 200 bytes
 FEW_LETTERS, LETTERS_PER_BYTE = (
     1 << 27,
     16,

@@ -304,12 +304,12 @@ def npz_of_ids_of_no_length(folder):
 
 
 def npz_with_a_header_of_a_gigabyte(folder):
-    data = [b"\x93NUMPY\x02\0" + struct.pack("<I", 960 << 20), *[b" " * ZEROS] * 60]
+    data = [b"\x93NUMPY\x02\0" + struct.pack("<I", 960 << 20), *[b" " * ZEROS] * 30]
     _npz(folder, ("image", data), without=["image"])
 
 
 def npz_of_another_packer(folder):
-    _npz(folder, ("image", _npy((4, 40 << 20), "f4")), without=["image"], packed=zipfile.ZIP_LZMA)
+    _npz(folder, ("image", _npy((4, 10 << 20), "f4")), without=["image"], packed=zipfile.ZIP_LZMA)
 
 
 def npz_of_objects_as_wide_as_one(folder):
@@ -334,7 +334,7 @@ def npz_of_deep_notes(folder):
 
 
 def npz_with_an_array_that_nobody_wants(folder):
-    _npz(folder, ("extra", _npy((4, 80 << 20), "f4")))
+    _npz(folder, ("extra", _npy((4, 25 << 20), "f4")))
 
 
 def npz_that_is_none(folder):
@@ -442,7 +442,7 @@ def xlsx_of_three_million_texts(folder):
 
 def xlsx_of_one_text_in_all_cells(folder):
     texts = '<sst xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><si><t>%s</t></si></sst>'
-    cells = "".join(f'<row r="{i}"><c r="A{i}" t="s"><v>0</v></c></row>' for i in range(2, 100_000))
+    cells = "".join(f'<row r="{i}"><c r="A{i}" t="s"><v>0</v></c></row>' for i in range(2, 30_000))
     _book(folder, SHEET % (HEADER + cells), texts=texts % ("x" * (8 << 20)))
 
 
@@ -452,8 +452,8 @@ def xlsx_of_many_styles(folder):
     _book(folder, styles=old.replace("</cellXfs>", "<xf/>" * 200_000 + "</cellXfs>"))
 
 
-def xlsx_that_unzips_to_a_gigabyte(folder):
-    _book(folder, sheet=SHEET % HEADER + " " * (960 << 20))
+def xlsx_that_unzips_to_half_a_gigabyte(folder):
+    _book(folder, sheet=SHEET % HEADER + " " * (480 << 20))
 
 
 def xlsx_with_a_comment_of_cells(folder):
@@ -478,12 +478,12 @@ def csv_gz_of_a_gigabyte(folder):
 
 
 def csv_gz_of_many_small_cells(folder):
-    body = b"ab,cd\n" * 520_000
+    body = b"ab,cd\n" * 260_000
     (folder / "bomb.csv").write_bytes(gzip.compress(b"study_id,findings\n" + body))
 
 
 def csv_of_short_rows_below_a_wide_header(folder):
-    (folder / "bomb.csv").write_text("study_id,findings" + ",x" * 250_000 + "\n" + "a\n" * 200_000)
+    (folder / "bomb.csv").write_text("study_id,findings" + ",x" * 250_000 + "\n" + "a\n" * 50_000)
 
 
 def csv_of_one_cell(folder):
@@ -502,8 +502,8 @@ def parquet_of_a_billion_rows(folder):
 
 
 def parquet_of_one_long_text(folder):
-    text = pd.Categorical.from_codes(np.zeros(500_000, "i4"), ["x" * 100_000])
-    table = pd.DataFrame({"study_id": np.arange(500_000) % 2, "findings": text})
+    text = pd.Categorical.from_codes(np.zeros(100_000, "i4"), ["x" * 100_000])
+    table = pd.DataFrame({"study_id": np.arange(100_000) % 2, "findings": text})
     table.to_parquet(folder / "bomb.parquet", compression="zstd")
 
 
