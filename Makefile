@@ -2,24 +2,26 @@
 SHELL := /bin/bash
 PROFILE ?= default
 CORES ?= 2
+MINUTES ?= 30
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What a user gives reaches the shell as a variable's value, whatever signs it holds.
 override PROFILE := $(value PROFILE)
 override CORES := $(value CORES)
+override MINUTES := $(value MINUTES)
 override DATA := $(value DATA)
 override WEIGHTS := $(value WEIGHTS)
 override EMBEDDINGS := $(value EMBEDDINGS)
 override PYTHON := $(value PYTHON)
-export PROFILE CORES DATA WEIGHTS EMBEDDINGS PYTHON
+export PROFILE CORES MINUTES DATA WEIGHTS EMBEDDINGS PYTHON
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 # JupyterLab would ask PyPI for updates and its own site for news.
 QUIET := --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None \
   --LabApp.extension_manager=readonly
 .DEFAULT_GOAL := help
-.PHONY: help setup figures site test bench marks browser offline lint format lab redraw clean
+.PHONY: help setup figures site test fuzz bench marks browser offline lint format lab redraw clean
 
 help: ## List the targets
 	@echo "Reproducible companion to Merlin. Start with: make figures PROFILE=smoke"
@@ -41,6 +43,9 @@ site: setup ## Render what PROFILE ran as a static site in site/ (open site/inde
 
 test: setup ## Run the tests, CORES at a time (minutes on two)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n "$$CORES" --dist worksteal
+
+fuzz: setup ## Send damaged files to every reader for MINUTES (default: 30)
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/long_run.py --minutes "$$MINUTES"
 
 bench: setup ## Compare speed and memory with the other way, with the machine's name
 	@$(BIN)/python scripts/bench.py

@@ -5,9 +5,12 @@ that nothing is made for a claim. Other arrays are not touched and nothing is un
 saved as Python objects (a column of a table often is) is read off the pickle's opcodes.
 """
 
+import errno
 import io
 import math
 import pickletools
+import sys
+import tokenize
 import zipfile
 import zlib
 from collections import Counter
@@ -28,7 +31,16 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        RuntimeError,
+        OSError,
+        UnicodeDecodeError,
+    ) as error:
+        if getattr(error, "errno", None) not in (None, errno.EINVAL):
+            raise  # no such file, or the machine's; a place before the file's start is the archive's
         raise ValueError(
             f"{path.name}: not a whole .npz file ({error}). A copy may have broken off: copy it again, "
             "or write it again with np.savez."
@@ -74,7 +86,14 @@ def headers(archive: zipfile.ZipFile, names: Iterable[str]) -> tuple[dict, dict[
                     f"take {most:,} once they are read; one written without compression may"
                 )
             found[name] = info, shape, dtype
-        except (ValueError, RecursionError, MemoryError, OverflowError) as error:
+        except (
+            ValueError,
+            SyntaxError,
+            tokenize.TokenError,
+            RecursionError,
+            MemoryError,
+            OverflowError,
+        ) as error:
             problems[name] = (
                 f"cannot be read ({str(error)[:300]}). Write the file again with np.savez."
             )
@@ -117,7 +136,7 @@ def read(
             texts = _pickled_texts(stream.read(), math.prod(shape))
         if len(texts) * max(map(len, texts), default=0) > SMALL:  # as wide as the longest, each
             raise ValueError(f"{len(texts)} texts of up to {max(map(len, texts))} letters")
-        return np.array(texts, str).reshape(shape)
+        return _characters(np.array(texts, str).reshape(shape))
     with archive.open(info) as stream:
         value = np.lib.format.read_array(stream, allow_pickle=False)
     if kind is not str:
@@ -131,7 +150,15 @@ def read(
         return np.array([_plain(x) for x in value.ravel()], str).reshape(value.shape)
     if value.dtype.kind not in "Uiu":
         raise ValueError(f"{value.dtype}. Save text: np.array(…, dtype=str).")
-    return value.astype(str)
+    return _characters(value.astype(str))
+
+
+def _characters(texts):
+    """Text in which every number is a sign's: NumPy and pickles hold any, and fail on it later."""
+    signs = np.frombuffer(texts.tobytes(), np.uint32)
+    if (signs > sys.maxunicode).any() or (signs >> 11 == 0xD800 >> 11).any():  # or half a pair
+        raise ValueError("numbers that are no characters. Save text: np.array(…, dtype=str).")
+    return texts
 
 
 _PICKLE = "Python objects (a pickle); they are never unpickled, allow_pickle stays off."

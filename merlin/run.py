@@ -115,6 +115,8 @@ def read_yaml(path, most_kb=64):
         raise ProfileError(
             f"{path.name}{where}: {getattr(error, 'problem', '') or error}."
         ) from None
+    except (AttributeError, LookupError, TypeError, OverflowError):  # of !!bool x, !!timestamp x
+        raise ProfileError(f"{path.name}: a value that its tag (!!…) does not fit.") from None
 
 
 def nearest(name, known):

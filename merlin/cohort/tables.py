@@ -342,7 +342,7 @@ def _too_many(path: Path, most: int) -> str:
 
 
 def _parquet_rows(path: Path, raw: bytes) -> list[list[str]]:
-    from pyarrow import parquet
+    from pyarrow import ArrowException, parquet
 
     try:
         about = parquet.ParquetFile(io.BytesIO(raw))
@@ -354,7 +354,7 @@ def _parquet_rows(path: Path, raw: bytes) -> list[list[str]]:
         table = parquet.read_table(io.BytesIO(raw), read_dictionary=texts).to_pandas()
     except TableError:
         raise
-    except (ValueError, OSError, RuntimeError, KeyError, NotImplementedError) as error:
+    except (ValueError, OSError, RuntimeError, KeyError, ArrowException) as error:
         raise TableError(
             f"{path.name}: not a whole parquet file ({type(error).__name__})."
         ) from None

@@ -25,7 +25,6 @@ import hmac
 import re
 import secrets
 import tempfile
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,8 +213,7 @@ def find_studies(folder):
     tree, found, unread = walk(folder), {}, []
     for path in tqdm(tree.files, desc="headers"):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # pydicom's quote the header
+            with dicom_pixels.quietly():
                 one = _read_header(path)
         except Exception as error:  # a damaged header may raise anything, with its bytes inside
             if is_machines(error):

@@ -184,7 +184,7 @@ def _strength(text, i, j, met, words, is_titled, is_own, common):
 
 def _inflected(met, longest, words, said):
     """The name of four letters and more that a word is with an ending of some language, or ''."""
-    if "\u0590" <= met[0] < "\u0700":  # Hebrew and Arabic hang particles before a name
+    if "\u0590" <= met[:1] < "\u0700":  # Hebrew and Arabic hang particles before a name
         return next((met[k:] for k in range(1, min(4, len(met) - 2)) if met[k:] in words.names), "")
     for k in range(1, min(longest, len(met) - 2)):
         start, ending = met[:-k], met[-k:]

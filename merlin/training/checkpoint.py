@@ -156,7 +156,7 @@ def load_tensors(path, kind):
     header = file_header(path)
     if header.get("kind") != kind:
         raise ValueError(
-            f"{path}: {header.get('kind') or 'no adapted model'} inside. Expected {kind}."
+            f"{path}: {shown(header.get('kind') or 'no adapted model', 80)} inside. Expected {kind}."
         )
     with safe_open(path, "pt") as file:
         return {k: file.get_tensor(k) for k in file.keys()}, header
@@ -207,10 +207,10 @@ def load_weights(path):
         tensors = {k: file.get_tensor(k) for k in file.keys()}
     with refusing_header(path):
         config = TowersConfig.from_dict(json.loads(header["config"]))
-        metadata = json.loads(header["metadata"])
+        metadata = _facts(header)
     if config.text.folder.startswith(HUB):
         raise ValueError(
-            f"{path}: its text encoder would be fetched from the network ({config.text.folder}). "
+            f"{path}: its text encoder would be fetched from the network ({shown(config.text.folder, 80)}). "
             "Load it once from a local folder and save the weights again."
         )
     towers = replace(config, text=replace(config.text, folder=text_folder(path)))
@@ -221,13 +221,20 @@ def read_facts(path):
     """The metadata of `save_weights` alone: grid, phecodes, tier and provenance."""
     header = _header(path)
     with refusing_header(path):
-        return json.loads(header["metadata"])
+        return _facts(header)
+
+
+def _facts(header):
+    facts = json.loads(header["metadata"])
+    if not isinstance(facts, dict):
+        raise TypeError("metadata must be keys and values")
+    return facts
 
 
 def _header(path):
     header = raw_header(path)
     if "config" not in header or "kind" in header:
-        inside = header.get("kind", "no model configuration").strip('"')
+        inside = shown(header.get("kind", "no model configuration").strip('"'), 80)
         raise ValueError(
             f"{path}: {inside} inside. Expected weights written by 02_pretraining "
             "(save_weights), or by `merlin weights` from an official checkpoint."

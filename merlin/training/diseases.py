@@ -124,7 +124,7 @@ def load_model(path):
         return DiseaseModel(ImageEncoder(image, feature_shape=shape), len(header["diseases"]))
 
     model = build_strictly(make, tensors, name=str(path))
-    return model, header["diseases"], header["metadata"]
+    return model, list(map(str, header["diseases"])), header["metadata"]
 
 
 @torch.inference_mode()

@@ -13,6 +13,8 @@ without heads (`encode_image.`), an adapter and a language model with LoRA.
 import pickle  # for its error class only: nothing is unpickled here
 import pickletools
 import re
+import struct
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -61,7 +63,9 @@ def read_state(path):
     path = Path(path)
     try:
         _refuse_bombs(path)
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles: they are read, or refused here
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, *_OF_PICKLES) as error:
         raise ValueError(
             f"{path.name}: not readable as a file of tensors ({_said(error)}). Expected a "
@@ -92,7 +96,7 @@ class _Bomb(ValueError):
 
 _OF_PICKLES = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError,
-    zipfile.BadZipFile,
+    AssertionError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
 _TENSORS = re.compile(  # what the pickle of a state dict may name; others make room on a word
     r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch(\.storage)? \w+Storage|"
@@ -330,7 +334,9 @@ def read_converted(path, kind):
     """
     found = raw_header(path).get("kind", "weights of ours").strip('"')
     if found != kind:
-        raise ValueError(f"{Path(path).name}: {found}. Expected the {kind} checkpoint, converted.")
+        raise ValueError(
+            f"{Path(path).name}: {shown(found, 80)}. Expected the {kind} checkpoint, converted."
+        )
     with safe_open(path, "pt") as file:
         return {k: file.get_tensor(k) for k in file.keys()}
 

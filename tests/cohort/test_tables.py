@@ -59,6 +59,15 @@ def test_a_workbook_keeps_zeros_whole_numbers_and_line_breaks(tmp_path):
     assert read_table(tmp_path / "named.csv")["n"].tolist() == ["12", "13"]
 
 
+@pytest.mark.parametrize("sign", [b"\xff", b"\xe9", b"\xc0"])
+def test_parquet_whose_texts_are_no_utf_8_is_refused(tmp_path, sign):
+    pd.DataFrame({"a": ["one of a kind", "y"]}).to_parquet(tmp_path / "t.parquet", compression=None)
+    raw = (tmp_path / "t.parquet").read_bytes()
+    (tmp_path / "t.parquet").write_bytes(raw.replace(b"one of a kind", sign + b"ne of a kind"))
+    with pytest.raises(TableError, match=r"t\.parquet: not a whole parquet file"):
+        read_table(tmp_path / "t.parquet")
+
+
 def test_parquet_is_read_too(tmp_path):
     pd.DataFrame({"a": ["x", "y", None], "b": [0.25, np.nan, 1]}).to_parquet(tmp_path / "t.parquet")
     table = read_table(tmp_path / "t.parquet")

@@ -197,6 +197,53 @@ def test_rows_that_are_not_of_unit_length_are_normalised_with_a_note(tmp_path, w
     ]
 
 
+@pytest.mark.parametrize("start", [1, 3, 40])
+def test_a_file_that_lost_its_first_bytes_is_refused_by_name(tmp_path, whole, start):
+    save_embeddings(tmp_path / "e.npz", whole)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "e.npz").read_bytes()[start:])
+    with pytest.raises(ValueError, match=r"cut\.npz: not a whole \.npz file"):
+        load_embeddings(tmp_path / "cut.npz")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b"{'d", b"{ d"), (b"'shape': (", b"'shape':(("), (b"{'descr'", b"  'descr'")]
+)
+def test_a_header_of_an_array_that_is_no_python_is_refused_by_the_arrays_name(
+    tmp_path, whole, old, new
+):
+    save_embeddings(tmp_path / "e.npz", whole)
+    with (
+        zipfile.ZipFile(tmp_path / "e.npz") as old_file,
+        zipfile.ZipFile(tmp_path / "f.npz", "w") as file,
+    ):
+        for name in old_file.namelist():
+            raw = old_file.read(name)
+            file.writestr(name, raw.replace(old, new, 1) if name == "image.npy" else raw)
+    with pytest.raises(ValueError, match=r"f\.npz: not a whole .*\n  image: cannot be read"):
+        load_embeddings(tmp_path / "f.npz")
+
+
+@pytest.mark.parametrize("sign", [0xD800, 0xDFFF, 0x110000, 0xFFFFFFFF])
+@pytest.mark.parametrize("name", ["study_id", "prompt", "meta"])
+@pytest.mark.parametrize("order", "<>")
+def test_text_of_numbers_that_are_no_characters_is_refused(tmp_path, whole, sign, name, order):
+    save_embeddings(tmp_path / "e.npz", whole)
+    with np.load(tmp_path / "e.npz") as file:
+        texts = np.atleast_1d(file[name])
+    texts = texts.astype(texts.dtype.newbyteorder(order))
+    texts.view(f"{order}u4").flat[0] = sign
+    rewrite(tmp_path / "e.npz", **{name: texts})
+    with pytest.raises(ValueError, match=f"{name}: numbers that are no characters"):
+        load_embeddings(tmp_path / "e.npz")
+
+
+def test_half_a_pair_in_texts_kept_as_objects_is_refused_too(tmp_path, whole):
+    save_embeddings(tmp_path / "e.npz", whole)
+    rewrite(tmp_path / "e.npz", prompt=np.array(["a\ud800", "b"], object))
+    with pytest.raises(ValueError, match="prompt: numbers that are no characters"):
+        load_embeddings(tmp_path / "e.npz")
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
 def test_other_floats_are_read(tmp_path, whole, dtype):
     path = tmp_path / "e.npz"

@@ -620,3 +620,13 @@ def test_ages_have_units_and_sexes_are_words(said, age, sex):
         header.PatientSex = sex
     about = hospital._about(header, b"k" * 32, "MRN1")
     assert (about["age"], about["sex"]) == (age, "F")
+
+
+@pytest.mark.parametrize("sign", [b"02", b"2^", b"2a"])
+def test_a_uid_that_is_none_is_read_without_a_word_in_any_log(tmp_path, caplog, sign):
+    write_study(tmp_path / "a", PEOPLE[0], "20150101", n=1)
+    (path,) = (tmp_path / "a").iterdir()
+    uid = str(pydicom.dcmread(path).StudyInstanceUID).encode()
+    path.write_bytes(path.read_bytes().replace(uid, uid[:2] + sign + uid[4:]))
+    assert len(hospital.find_studies(tmp_path)[0]) == 1
+    assert not caplog.records

@@ -378,3 +378,9 @@ def test_the_command_prints_recall_and_false_alarms(tmp_path, capsys):
     assert f"{n} of {n} spellings seen" in said
     assert "one of 3 texts: 0 false alarms of the first look, 0 of the last look alone" in said
     assert "Testmann" not in said
+
+
+@pytest.mark.parametrize("sign", ["ъ", "Ь", "\u0301", "ـ", "Ъ ь", "Mr. Ъ"])
+def test_a_word_of_which_folding_leaves_nothing_is_no_name(sign):
+    assert own(f"{sign} was seen. {sign}", names=["Müllner^Änne"]) == []
+    assert names.looks_like(f"Ascites, {sign}.", words_of(["Müllner^Änne"])) == 0

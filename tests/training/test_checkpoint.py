@@ -161,6 +161,23 @@ def test_weights_of_others_are_refused_with_what_was_expected(tmp_path):
         load_weights(tmp_path / "w.safetensors")
 
 
+@pytest.mark.parametrize("facts", ["null", "[1]", '"x"', "3"])
+def test_facts_that_are_no_keys_and_values_are_refused(tmp_path, facts):
+    header = {"config": "{}", "metadata": facts}
+    save_file(dict(x=torch.zeros(1)), tmp_path / "w.safetensors", metadata=header)
+    with pytest.raises(ValueError, match=r"w\.safetensors: its header makes no model"):
+        module.read_facts(tmp_path / "w.safetensors")
+
+
+def test_what_a_header_says_it_is_steers_no_terminal(tmp_path):
+    said = {"kind": json.dumps("\x1b[2Ja model"), "config": "{}"}
+    save_file(dict(x=torch.zeros(1)), tmp_path / "w.safetensors", metadata=said)
+    for read in (load_weights, lambda path: module.load_tensors(path, "a five-year model")):
+        with pytest.raises(ValueError, match="a model") as caught:
+            read(tmp_path / "w.safetensors")
+        assert str(caught.value).isprintable()
+
+
 def test_strict_load_lists_missing_unexpected_and_misshapen():
     model = torch.nn.Linear(3, 4)
     before = model.weight.clone()
