@@ -360,8 +360,8 @@ def _verse(args):
 def _totalsegmentator(args):
     import pandas as pd
 
-    from merlin.cohort import totalsegmentator
     from merlin.cohort.manifest import linked
+    from merlin.ingest import totalsegmentator
     from merlin.run import write_csv
 
     out = Path(args.out)

@@ -147,6 +147,10 @@ def read(
     if value.dtype.kind == "S":
         return np.char.decode(value, "utf-8")
     if value.dtype.kind == "f":
+        if value.dtype.itemsize > 8 or (np.abs(value) >= 1 << 53).any():  # digits were lost
+            raise ValueError(
+                f"{value.dtype} beyond whole numbers. Save text: np.array(…, dtype=str)."
+            )
         return np.array([_plain(x) for x in value.ravel()], str).reshape(value.shape)
     if value.dtype.kind not in "Uiu":
         raise ValueError(f"{value.dtype}. Save text: np.array(…, dtype=str).")

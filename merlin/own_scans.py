@@ -8,6 +8,7 @@ no other.
 
 import hashlib
 import os
+import re
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ PHANTOM_WARNING = (
     "These weights were trained on synthetic phantoms. Scores on a real scan test the software; they "
     "are not findings. Not for clinical use."
 )
+_OURS = re.compile(r"\.?[0-9a-f]{16}\.(npz|png).*")  # what an unfinished call keeps
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +85,8 @@ def run(
     kept = (
         out / ".unfinished" if command == "findings" else out.with_name(f".unfinished-{out.name}")
     )
+    if kept.is_symlink() or (kept.exists() and not kept.is_dir()):
+        raise FileExistsError(f"{shown(kept)} is a link or a file of somebody's. Move it away.")
     what = [file_hash(weights), assume_hu, merlin.__version__, PREPROCESS_VERSION]
     done, failed = {}, []
     for scan in tqdm(scans, desc="scans", disable=len(scans) < 4):
@@ -103,10 +107,12 @@ def run(
         _write_findings(model, facts, done, out, overwrite)
     elif done:
         _write_embeddings(model, facts, done, out, weights)
-    if kept.exists():
-        for path in kept.iterdir():
-            path.unlink()
-        kept.rmdir()
+    if kept.exists():  # what is not named as ours stays, and its folder with it
+        for path in kept.glob("*.*"):
+            if _OURS.fullmatch(path.name):
+                path.unlink()
+        with suppress(OSError):
+            kept.rmdir()
     if failed:
         sys.stderr.write(f"{len(failed)} of {len(scans)} scans could not be read:\n")
         sys.stderr.write("".join(f"  {lines(error)}\n" for error in failed))

@@ -169,6 +169,9 @@ def report_sentences(text):
 
 
 _FULL_STOP = re.compile(r"(?<=[a-z)]\.)\s+")
+_PART = re.compile(  # nobody's sentence is longer; one that is ends at a comma, or at a blank
+    r"\A.{1,4000}\Z|.{1,4000}(?<=[,;])|.{1,4000}(?!\S)|.{1,4000}", re.DOTALL
+)
 _SENTENCE = re.compile(  # one side and the other are one statement
     r"(?!; ?(?:and |but |while |on )?(?:the )?(?:left|right|other)(?:-sided)?(?: (?:side|one))? "
     r"(?:is|has|persists|remains)\b|"
@@ -249,8 +252,9 @@ def label_report(text, *, sex=None):
     stated = {}
     for heading, body in _by_heading(text):
         for sentence in _SENTENCE.split(body):
-            for name, said in _sentence_labels(sentence, heading):
-                stated.setdefault(name, set()).add(said)
+            for part in _PART.findall(sentence):
+                for name, said in _sentence_labels(part, heading):
+                    stated.setdefault(name, set()).add(said)
     for name, said in stated.items():
         labels[name] = 1.0 if 1.0 in said else 0.0 if 0.0 in said else np.nan
     return labels

@@ -237,12 +237,20 @@ def coded_size(frame: bytes) -> tuple[int, int, int] | None:
     """Rows, columns and colours that a compressed frame claims for itself.
 
     Decoders make room for these, not for what the DICOM header says. None where there is no such
-    header.
+    header, or where a JPEG 2000 image is cut into tiles, layers or precincts that no scanner makes:
+    each of them takes room.
     """
-    if (at := frame.find(b"\xff\x4f\xff\x51")) >= 0:  # JPEG 2000: SIZ follows the start
+    at = 0
+    if frame[4:8] == b"jP  ":  # in a file's boxes, which DICOM leaves out and some writers don't
+        while 8 <= (n := int.from_bytes(frame[at : at + 4])) and frame[at + 4 : at + 8] != b"jp2c":
+            at += n
+        at += 8
+    if frame[at : at + 4] == b"\xff\x4f\xff\x51":  # JPEG 2000: SIZ follows the start
         right, down, left, top = (
             int.from_bytes(frame[i : i + 4]) for i in range(at + 8, at + 24, 4)
         )
+        if _is_in_crumbs(frame, at, min(down - top, right - left)):
+            return None
         return down - top, right - left, int.from_bytes(frame[at + 40 : at + 42])
     at = 2
     while at + 9 <= len(frame) and frame[at] == 0xFF:  # JPEG and JPEG-LS: segments up to SOF
@@ -255,6 +263,22 @@ def coded_size(frame: bytes) -> tuple[int, int, int] | None:
         else:
             at += 2 + int.from_bytes(frame[at + 2 : at + 4])
     return None
+
+
+def _is_in_crumbs(frame: bytes, at: int, side: int) -> bool:
+    """Whether a JPEG 2000 image has tiles under 32 pixels, thousands of precincts or of layers."""
+    tile = min(int.from_bytes(frame[i : i + 4]) for i in (at + 24, at + 28))
+    style = frame.find(b"\xff\x52", at + 42)  # COD: how all tiles are coded
+    if style < 0:
+        return True
+    n_layers, n_levels = int.from_bytes(frame[style + 6 : style + 8]), frame[style + 9]
+    precincts = frame[style + 14 : style + 2 + int.from_bytes(frame[style + 2 : style + 4])]
+    n = sum(
+        max(1, (side >> max(0, n_levels - r)) >> (p & 15))
+        * max(1, (side >> max(0, n_levels - r)) >> (p >> 4))
+        for r, p in enumerate(precincts if frame[style + 4] & 1 else b"")
+    )
+    return tile < min(32, side) or n_layers > 256 or n > 4096
 
 
 def syntax_name(uid: str) -> str:

@@ -84,10 +84,11 @@ def read_nifti(path: Path, *, assume_hu: bool = False, is_label: bool = False) -
 
 
 def read_geometry(path: Path) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Affine in mm and shape, from the header alone; raises as `read_nifti` does."""
+    """Affine in mm and shape, from the header alone; raises as `read_nifti` does of a label map."""
     with _unpacked(path, []) as stream:
         header, _ = _header(path, stream)
-    shape, _ = _shape(path, header)
+        shape, _ = _shape(path, header)
+        _refuse_too_large(path, shape, 1, True, stream)
     return _affine(path, header, []), shape
 
 

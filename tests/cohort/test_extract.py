@@ -422,3 +422,10 @@ def test_section_is_abnormal_if_its_text_states_a_finding():
     spleen, gallbladder = (SECTIONS.index(s) for s in ("spleen", "gallbladder"))
     np.testing.assert_array_equal(found[:, [spleen, gallbladder]], [[1, 0], [0, 1]])
     assert np.isnan(found[:, SECTIONS.index("pancreas")]).all()
+
+
+def test_a_text_without_an_end_is_read_in_parts():
+    """A sentence of a megabyte takes seconds: each part is looked at by itself."""
+    labels = label_report("no effusion, " * 80_000 + "there is a hiatal hernia")
+    assert labels["pleural_effusion"] == NO
+    assert labels["hiatal_hernia"] == YES

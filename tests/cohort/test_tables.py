@@ -481,3 +481,8 @@ def test_ids_lose_marks_without_width_and_keep_letters_between_digits():
 def test_lengths_in_metres_are_refused():
     with pytest.raises(TableError, match=r"row 3: 0\.005\. Expected millimetres"):
         read_lengths_mm(pd.Series(["0.625", "0.005"]), where="t")
+
+
+def test_a_cell_of_blanks_is_no_age_and_takes_no_time():
+    with pytest.raises(TableError, match="ages: row 3: 1 "):
+        read_ages(pd.Series(["57", "1" + " " * 50_000 + "x"]), where="ages")

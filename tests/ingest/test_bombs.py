@@ -1,5 +1,6 @@
 """Small files that ask for much are refused within bounded memory, and good ones beside them are done."""
 
+import io
 import json
 import logging
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 from bombs import ALLOWED, BOMBS, MOST_MB
+from PIL import Image
 from test_volume import body, write_nifti, write_series
 
 from merlin.ingest.dicom import known_kernel
@@ -63,6 +65,40 @@ def test_frames_say_their_size():
     assert coded_size(b"\xff\xd8\xff\xe0\0\4ab\xff\xf7\0\x0b\x10\0\x20\0\x30\1") == (32, 48, 1)
     assert coded_size(b"\xff\xd8\xff\xe0\0\4ab") is None
     assert coded_size(b"no image") is None
+
+
+def _codestream(side, tile, *, layers=1, precinct=None):
+    image = io.BytesIO()
+    options = {} if precinct is None else {"precinct_size": (precinct, precinct)}
+    Image.fromarray(np.zeros((side, side), np.uint16)).save(
+        image, "JPEG2000", no_jp2=True, tile_size=(tile, tile), **options
+    )
+    frame = bytearray(image.getvalue())
+    at = frame.index(b"\xff\x52")
+    frame[at + 6 : at + 8] = layers.to_bytes(2)
+    return bytes(frame)
+
+
+def test_jpeg_2000_in_crumbs_is_none_that_a_scanner_makes():
+    """Each tile, layer and precinct takes room, however little a file holds of it."""
+    assert coded_size(_codestream(96, 96)) == (96, 96, 1)
+    assert coded_size(_codestream(96, 32)) == (96, 96, 1)
+    assert coded_size(_codestream(96, 96, precinct=64)) == (96, 96, 1)
+    assert coded_size(_codestream(96, 8)) is None
+    assert coded_size(_codestream(96, 96, layers=60_000)) is None
+    assert coded_size(_codestream(1024, 1024, precinct=4)) is None
+
+
+def test_a_size_in_a_comment_is_not_the_images():
+    decoy, image = b"\xff\x4f\xff\x51" + bytes(60), _codestream(96, 96)
+    assert coded_size(b"\xff\xd8\xff\xe0\0\x42" + decoy + b"\xff\xf7\0\x0b\x10\0\x20\0\x30\1") == (
+        32,
+        48,
+        1,
+    )
+    boxes = [(b"jP  ", b"\r\n\x87\n"), (b"free", decoy), (b"jp2c", image)]
+    packed = b"".join((8 + len(d)).to_bytes(4) + kind + d for kind, d in boxes)
+    assert coded_size(packed) == (96, 96, 1)
 
 
 MARKS = ("DOE^JANE", "SMITHSON", "\x1b[31mRED")

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 
 from merlin import cli
-from merlin.cohort import anatomy, totalsegmentator
+from merlin.cohort import anatomy
 from merlin.cohort.manifest import load_manifest
+from merlin.ingest import totalsegmentator
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ def test_scans_come_with_the_datasets_splits(dataset):
 
 def test_masks_become_one_label_map_and_unknown_is_not_absent(dataset):
     masks = dataset / "s0011" / "segmentations"
-    ct = nib.load(dataset / "s0011" / "ct.nii.gz")
-    label, annotated = totalsegmentator.read_labels(masks, ct)
+    label, affine, annotated = totalsegmentator.read_labels(masks, dataset / "s0011" / "ct.nii.gz")
+    assert (affine == np.eye(4)).all()
     assert (label[0] == anatomy.LABEL["liver"]).all()
     assert (label[2:4] == anatomy.LABEL["vertebrae"]).all()
     assert set(annotated) == {"liver", "spleen", "vertebrae"}
@@ -94,7 +95,8 @@ def test_a_mask_with_other_axes_is_brought_to_its_ct_by_its_affine(dataset, turn
     affine = np.array([[0, -2.0, 0, 7], [1.5, 0, 0, -30], [0, 0, 3, 12], [0, 0, 0, 1]])
     rng = np.random.default_rng(0)
     truth = rng.random((7, 5, 6)) < 0.4
-    ct = nib.Nifti1Image(np.zeros(truth.shape, np.int16), affine)
+    ct = dataset / "ct.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros(truth.shape, np.int16), affine), ct)
     to_ct = np.rint(TURNED[turn])
     shape = [truth.shape[a] for a in np.abs(to_ct[:3, :3]).argmax(0)]
     index = (to_ct @ np.concatenate([np.indices(shape).reshape(3, -1), np.ones((1, 210))]))[:3]
@@ -103,7 +105,7 @@ def test_a_mask_with_other_axes_is_brought_to_its_ct_by_its_affine(dataset, turn
     nib.save(nib.Nifti1Image(mask, affine @ TURNED[turn]), masks / "stomach.nii.gz")
     for other in ("liver", "spleen", "vertebrae_L1", "vertebrae_T12"):
         (masks / f"{other}.nii.gz").unlink()
-    label, annotated = totalsegmentator.read_labels(masks, ct)
+    label, _, annotated = totalsegmentator.read_labels(masks, ct)
     assert annotated == ("stomach",)
     np.testing.assert_array_equal(label == anatomy.LABEL["stomach"], truth)
 
@@ -121,7 +123,7 @@ def test_mask_on_another_grid_is_refused(dataset, shape, affine):
     masks = dataset / "s0011" / "segmentations"
     nib.save(nib.Nifti1Image(np.zeros(shape, np.uint8), affine), masks / "liver.nii.gz")
     with pytest.raises(ValueError, match="the CT has 6×6×6"):
-        totalsegmentator.read_labels(masks, nib.load(dataset / "s0011" / "ct.nii.gz"))
+        totalsegmentator.read_labels(masks, dataset / "s0011" / "ct.nii.gz")
 
 
 def test_command_writes_a_cohort_and_says_which_scans_it_left_out(dataset, tmp_path, capsys):

@@ -11,7 +11,6 @@ here is ours: at least `min_structures` of our structures in the scan. `read_fol
 """
 
 import errno
-import gzip
 import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -26,6 +25,7 @@ from tqdm import tqdm
 from merlin.cohort import anatomy
 from merlin.cohort.manifest import SPLITS
 from merlin.cohort.tables import plain, read_ages, read_ids, read_sexes, read_table
+from merlin.ingest.nifti import read_geometry, read_nifti
 from merlin.run import end_with_parent, fingerprint
 from merlin.words import names_a_file, shown
 
@@ -120,52 +120,55 @@ def _row_problem(row):
     return ""
 
 
-def read_labels(segmentations, ct):
+def read_labels(segmentations, volume):
     """One label map of our structures from a scan's masks.
 
     Parameters
     ----------
     segmentations : path
-    ct : nibabel image
-        Whose grid the label map gets.
+    volume : path
+        The CT, whose grid the label map gets; its header alone is read.
 
     Returns
     -------
     label : (i, j, k) uint8
         `anatomy.LABEL`.
+    affine : (4, 4) float
+        Of the CT, in mm.
     annotated : tuple of str
         Structures with at least one mask file; the others are unknown, not absent.
 
     Raises
     ------
     ValueError
-        If a mask holds no whole numbers, or does not lie on the CT's grid.
+        If a mask holds no whole numbers, does not lie on the CT's grid, or a file is damaged or claims
+        more than its size allows.
     """
-    label, annotated = np.zeros(ct.shape, np.uint8), []
+    affine, shape = read_geometry(Path(volume))
+    label, annotated = np.zeros(shape, np.uint8), []
     for structure, number in anatomy.LABEL.items():
         files = [Path(segmentations) / f"{m}.nii.gz" for m in masks_of(structure)]
         files = [f for f in files if f.is_file()]
         for file in files:
-            label[_mask(file, ct) > 0] = number
+            label[_mask(file, affine, shape) > 0] = number
         if files:
             annotated.append(structure)
-    return label, tuple(annotated)
+    return label, affine, tuple(annotated)
 
 
-def _mask(file, ct):
+def _mask(file, affine, shape):
     """A mask's values along the axes of its CT: its own may be swapped or flipped, by its affine."""
-    image = _load_whole(file)
-    values = np.asanyarray(image.dataobj)
-    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+    image = read_nifti(file, is_label=True)
+    values = image.hu
+    if values.dtype.kind == "f":  # whole numbers come as such
         raise ValueError(f"{file.name}: values are not whole numbers; is this a mask?")
-    to_mask = np.linalg.solve(image.affine, ct.affine)  # index in the CT to index in the mask
+    to_mask = np.linalg.solve(image.affine, affine)  # index in the CT to index in the mask
     exact = np.rint(to_mask)
     turn = np.abs(exact[:3, :3])
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in ct.shape[:3]], [1])).reshape(4, -1)
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], [1])).reshape(4, -1)
     index = (exact @ corners)[:3]
     if not (
-        values.ndim == len(ct.shape) == 3
-        and (turn.sum(0) == 1).all()
+        (turn.sum(0) == 1).all()
         and (turn.sum(1) == 1).all()
         and np.abs((to_mask - exact) @ corners).max() <= GRID_TOL_VOXEL
         and (index.min(1) == 0).all()
@@ -173,17 +176,11 @@ def _mask(file, ct):
     ):
         raise ValueError(
             f"{file.name}: {'×'.join(map(str, values.shape))} voxels that do not lie on the CT's grid; "
-            f"the CT has {'×'.join(map(str, ct.shape))}. Fetch the scan again."
+            f"the CT has {'×'.join(map(str, shape))}. Fetch the scan again."
         )
     axes = turn.argmax(0)
     values = values.transpose(axes)
     return values[tuple(slice(None, None, int(exact[a, i])) for i, a in enumerate(axes))]
-
-
-def _load_whole(path):
-    """A NIfTI file whose bytes are known to be whole: nibabel stops before gzip's check sum."""
-    raw = path.read_bytes()
-    return nib.Nifti1Image.from_bytes(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
 
 
 def has_enough(label, min_structures):
@@ -252,12 +249,11 @@ def _write_label_map(job, *, min_structures):
         if made is not None and made.header["descrip"].item().decode() == mark:
             label = np.asanyarray(made.dataobj)
         else:
-            image = nib.load(volume)
-            label, annotated = read_labels(segmentations, image)
+            label, affine, annotated = read_labels(segmentations, volume)
             unknown = [s for s in anatomy.STRUCTURES if s not in annotated]
             if unknown:
                 return f"no mask of {', '.join(unknown)}"
-            made = nib.Nifti1Image(label, image.affine)
+            made = nib.Nifti1Image(label, affine)
             made.header.set_xyzt_units("mm")
             made.header["descrip"] = mark  # of the masks: a map of other ones is made again
             part = target.with_name(f".part-{target.name}")
@@ -268,7 +264,8 @@ def _write_label_map(job, *, min_structures):
     except Exception as error:  # a damaged file raises whatever it likes
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise  # the machine's fault, not the scan's
-        return f"not readable: {type(error).__name__}: {shown(' '.join(str(error).split()))[:200]}"
+        said = " ".join(str(error).replace(f"{volume.parent}/", "").split())
+        return f"not readable: {type(error).__name__}: {shown(said, 300)}"
     if not has_enough(label, min_structures):
         n = len(np.unique(label[label > 0]))
         return f"{n} of our structures, fewer than {min_structures}"
