@@ -27,6 +27,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from merlin.files import atomic, atomic_path
 from merlin.words import lines
 
 
@@ -422,13 +423,14 @@ def _hospital(args):
     key = hospital.read_key(args.key, out)
     begun, mark = out / "UNFINISHED", _hospital_mark(args, key)
     others = [p for p in out.iterdir() if p != begun] if out.exists() else []
-    if others and not (begun.exists() and begun.read_text() == mark):
+    is_ours = begun.is_file() and not begun.is_symlink() and begun.read_text() == mark
+    if (others or begun.is_symlink() or begun.exists()) and not is_ours:
         raise FileExistsError(
             f"{out} is not empty, and no interrupted call on the same files with this key left it so. "
             "Choose a new --out."
         )
-    out.mkdir(parents=True, exist_ok=True)
-    begun.write_text(mark)
+    with atomic(begun) as stream:
+        stream.write(mark)
     made = hospital.deidentify(
         args.folder, reports, codes, key=key, out=out, redacts=args.redact, save=_save_volume
     )
@@ -476,12 +478,10 @@ def _hospital_mark(args, key):
 def _save_volume(path, volume):
     import nibabel as nib
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     image = nib.Nifti1Image(volume.hu, volume.affine)
     image.header.set_xyzt_units("mm")
-    part = path.with_name(f".part-{path.name}")
-    nib.save(image, part)
-    part.replace(path)
+    with atomic_path(path) as part:
+        nib.save(image, part)
 
 
 def _weights(args):
@@ -507,9 +507,8 @@ def _weights(args):
         said = f"written in the layout of the official {kind} file"
     elif path.suffix == ".safetensors":
         checkpoint.read_facts(path)  # is it one of ours?
-        part = out.with_name(f".part-{out.name}")
-        shutil.copyfile(path, part)
-        part.replace(out)
+        with atomic_path(out) as part:
+            shutil.copyfile(path, part)
         checkpoint.link_text_folder(out, checkpoint.text_folder(path))
         said = "copied: these are weights of ours"
     else:
@@ -745,6 +744,7 @@ def _draw_five_year(tables, args, facts, studies, n_bad):
     import matplotlib as mpl
 
     mpl.use("Agg")
+    mpl.rcdefaults()  # whatever a matplotlibrc in the current folder says
     from merlin import run
     from merlin.figures import adapted, style
 
@@ -777,6 +777,7 @@ def _draw_comparison(table, files, args, out):
     import matplotlib as mpl
 
     mpl.use("Agg")
+    mpl.rcdefaults()  # whatever a matplotlibrc in the current folder says
     import matplotlib.pyplot as plt
 
     from merlin.figures import off_shelf, style

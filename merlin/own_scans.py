@@ -222,6 +222,7 @@ def _draw_qc(path, number, seen, facts):
     import matplotlib as mpl
 
     mpl.use("Agg")
+    mpl.rcdefaults()  # whatever a matplotlibrc in the current folder says
     import matplotlib.pyplot as plt
 
     from merlin.figures import panels, style

@@ -25,9 +25,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +34,7 @@ from types import SimpleNamespace
 import numpy as np
 import yaml
 
+from merlin.files import atomic
 from merlin.words import NAME, Refusal, as_cell, from_cell, lines, shown, without_folders
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,8 +67,6 @@ RESULT_COLUMNS = (
 # Parameters that are paths.
 PATHS = {"folder", "patients", "icd", "weights", "phecodes", "code_map", "text_folder", "lm_folder",
          "weights_2d", "totalsegmentator", "real_ct", "real_labels"}  # fmt: skip
-_UMASK = os.umask(0o077)
-os.umask(_UMASK)
 _started = time.time()
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -365,23 +363,6 @@ def upstream(path, notebook):
             f"Run notebooks/{notebook}.ipynb first (or `make figures`, which runs all in order)."
         )
     return path
-
-
-@contextmanager
-def atomic(path, mode="w"):
-    """Open a temporary neighbour of `path` for writing and move it there if all goes well."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, mode) as stream:
-            yield stream
-        # mkstemp makes files for the owner only; results are for whom the user's umask lets in.
-        Path(part).chmod(0o666 & ~_UMASK)
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
 
 
 def write_csv(path, table):

@@ -6,7 +6,6 @@ that are missing. Memory does not grow with the cohort: workers return table row
 """
 
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from merlin.cohort import ehr, phantom, reports
 from merlin.cohort.findings import NAMES
+from merlin.files import atomic
 
 SPLITS = ("train", "val", "test")
 
@@ -123,17 +123,15 @@ def make_patient(job):
 
 def save_nifti(path, array, affine, axcodes):
     """Write an (R, A, S) array in the given orientation, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(axcodes))
     image = nib.Nifti1Image(array, affine).as_reoriented(turn)
     image.set_qform(image.affine, 1)
     image.set_sform(image.affine, 1)
     image.header.set_xyzt_units("mm")
-    part = path.with_name(f".{os.getpid()}-{path.name}")
     # Noise has no repeated strings to look for: runs alone, in half the time for a tenth more bytes.
     gzip = zlib.compressobj(1, zlib.DEFLATED, 31, 9, zlib.Z_RLE)
-    part.write_bytes(gzip.compress(image.to_bytes()) + gzip.flush())
-    part.replace(path)
+    with atomic(path, "wb") as stream:
+        stream.write(gzip.compress(image.to_bytes()) + gzip.flush())
 
 
 def build_cohort(jobs: Sequence[Job], *, n_workers):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from merlin.cohort.tables import TableError, read_ids, read_table, some_rows, why_apart
+from merlin.cohort.tables import FEW_CELLS, TableError, read_ids, read_table, some_rows, why_apart
 from merlin.splits import plain_splits
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".parquet")
@@ -162,6 +162,12 @@ def _read(path, id_column, notes):
 def _widened(table, id_column):
     """One row a study and finding → one row a study; `score` of x becomes `score_x`."""
     values = [c for c in ("score", "prob", "logit", "label") if c in table]
+    n = table[id_column].nunique() * table["finding"].nunique()
+    if n > max(FEW_CELLS, 4 * len(table)):  # one row of each study for a finding of its own
+        raise TableError(
+            f"{len(table):,} rows of {table['finding'].nunique():,} findings would be {n:,} cells, nearly all "
+            "empty. Is finding the right column?"
+        )
     wide = table.pivot(index=id_column, columns="finding", values=values).fillna("")
     wide.columns = [f"{kind}_{finding}" for kind, finding in wide.columns]
     about = [c for c in ABOUT if c in table]

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from merlin.cohort import anatomy
 from merlin.cohort.manifest import SPLITS
 from merlin.cohort.tables import plain, read_ages, read_ids, read_sexes, read_table
+from merlin.files import atomic_path
 from merlin.ingest.nifti import read_geometry, read_nifti
 from merlin.run import end_with_parent, fingerprint
 from merlin.words import names_a_file, shown
@@ -256,9 +257,8 @@ def _write_label_map(job, *, min_structures):
             made = nib.Nifti1Image(label, affine)
             made.header.set_xyzt_units("mm")
             made.header["descrip"] = mark  # of the masks: a map of other ones is made again
-            part = target.with_name(f".part-{target.name}")
-            nib.save(made, part)
-            part.replace(target)
+            with atomic_path(target) as part:
+                nib.save(made, part)
     except MemoryError:
         raise
     except Exception as error:  # a damaged file raises whatever it likes

@@ -7,7 +7,6 @@ to a temporary neighbour and moved, so that a file of that name is always whole.
 """
 
 import json
-import os
 import pickle  # for its error class only: nothing is unpickled here
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
+from merlin.files import atomic_path
 from merlin.model.text import HUB
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.words import shown, without_folders
@@ -50,19 +50,8 @@ def save_checkpoint(path, *, model, optimizer, step, log, fingerprint, scaler=No
         "torch_rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    with atomically(path) as part:
+    with atomic_path(path) as part:
         torch.save(state, part)
-
-
-@contextmanager
-def atomically(path):
-    """A temporary neighbour to write to; it becomes `path` if all goes well."""
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def resume_checkpoint(path, *, model, optimizer, fingerprint, scaler=None):
@@ -121,10 +110,14 @@ def save_weights(path, model, metadata):
 def link_text_folder(path, folder):
     """Link the text encoder's folder beside weights, whose header holds its name alone."""
     source, link = Path(folder), Path(path).parent / Path(folder).name
-    if folder and source.is_dir() and (link.is_symlink() or not link.exists()):
-        target = source.resolve()
-        link.unlink(missing_ok=True)
-        link.symlink_to(target)
+    if not folder or not source.is_dir() or link.resolve() == source.resolve():
+        return
+    if link.is_symlink() or link.exists():
+        raise FileExistsError(
+            f"{link} is something else than the text encoder's folder, which weights look for beside "
+            "them. Move it away, or write the weights to another folder."
+        )
+    link.symlink_to(source.resolve())
 
 
 def text_folder(path):
@@ -141,7 +134,7 @@ def save_tensors(path, tensors, header):
     # A tokenizer's text, say, is no place of ours.
     header |= {k: without_folders(header[k]) for k in ("config", "metadata") if k in header}
     header = {k: json.dumps(v, default=str) for k, v in header.items()}
-    with atomically(path) as part:
+    with atomic_path(path) as part:
         save_file(tensors, part, metadata=header)
 
 

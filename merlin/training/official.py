@@ -23,13 +23,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from merlin.cohort.ehr import DISEASES
+from merlin.files import atomic_path
 from merlin.model.i3d import I3ResNet, ImageConfig, ImageEncoder
 from merlin.model.report_writer import ReportWriter
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.training import diseases, reports
 from merlin.training.checkpoint import (
-    atomically,
     build_strictly,
     file_header,
     load_strictly,
@@ -305,7 +305,7 @@ def convert(path, out, *, text_folder="", phecodes=None):
             import_report_image(split_report(state)["image"], name=path.name)
             said += ", those of the image network in their places: read_converted, split_report, "
             said += "import_report_image and import_report_writer give the parts"
-        with atomically(Path(out)) as part:
+        with atomic_path(out) as part:
             save_file({k: v.contiguous() for k, v in state.items()}, part, {"kind": kind})
         return said
     if not text_folder:
@@ -478,7 +478,7 @@ def _refuse(apart):
 
 
 def _write_state(state, out):
-    with atomically(Path(out)) as part:
+    with atomic_path(out) as part:
         torch.save(dict(state), part)
 
 

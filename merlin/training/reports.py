@@ -121,7 +121,8 @@ def encode_features(encoder, volumes, n, *, adapter, path, mark, batch_size=None
     if said.exists() and said.read_text() == mark:
         return np.load(whole, mmap_mode="r"), np.load(path / "image.npy")
     said.unlink(missing_ok=True)
-    part = path / ".part-features.npy"
+    part = path / "unfinished-features.npy"
+    part.unlink(missing_ok=True)  # also where it is a link
     size = batch_size or volumes_at_once(volumes(0).size)
     features, image = None, []
     with torch.inference_mode():
