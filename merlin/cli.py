@@ -292,10 +292,12 @@ def _say(text):
     sys.stdout.write(lines(text) + "\n")
 
 
-def _refuse_existing(target, overwrite):
-    if target.exists() and not overwrite:
+def _refuse_existing(target, overwrite, beside=()):
+    """Refuse to replace what a call will write: its table, and what comes `beside` it."""
+    there = [p for p in (target, *(target.with_name(n) for n in beside)) if p.exists()]
+    if there and not overwrite:
         raise FileExistsError(
-            f"{target} exists. Choose another --out, or pass --overwrite to replace it."
+            f"{there[0]} exists. Choose another --out, or pass --overwrite to replace it."
         )
 
 
@@ -303,7 +305,10 @@ def _run(args):
     from merlin import own_scans
 
     out = Path(args.out)
-    _refuse_existing(out / "findings.csv" if args.command == "findings" else out, args.overwrite)
+    is_table, pictures = args.command == "findings", (p.name for p in out.glob("scan_*.png"))
+    _refuse_existing(
+        out / "findings.csv" if is_table else out, args.overwrite, pictures if is_table else ()
+    )
     if args.command == "embed" and out.suffix != ".npz":
         raise ValueError(f"--out {out}: expected a file name that ends in .npz")
     weights = Path(args.weights) if args.weights else _last_weights()
@@ -322,7 +327,7 @@ def _release(args):
 
     out = Path(args.out)
     target = out / "manifest.csv"
-    _refuse_existing(target, args.overwrite)
+    _refuse_existing(target, args.overwrite, ("audit.csv", "odd.csv", "left_out.csv"))
     found = read_release(
         args.folder, columns=dict(args.column), patients=args.patients, dates=args.dates
     )
@@ -367,7 +372,7 @@ def _totalsegmentator(args):
 
     out = Path(args.out)
     target = out / "manifest.csv"
-    _refuse_existing(target, args.overwrite)
+    _refuse_existing(target, args.overwrite, ("excluded.csv",))
     scans, incomplete = totalsegmentator.read_folder(args.folder)
     manifest, unfit = totalsegmentator.write_label_maps(
         scans, out, min_structures=args.min_structures, n_workers=args.workers
@@ -534,7 +539,7 @@ def _evaluate(args):
 
     out = Path(args.out)
     target = out / "results.csv"
-    _refuse_existing(target, args.overwrite)
+    _refuse_existing(target, args.overwrite, ("comparison.png", "paired.csv"))
     paths = [Path(p) for p in args.paths]
     names = args.names or _distinct_names(paths)
     if len(names) != len(paths) or len(set(names)) != len(names):
@@ -676,7 +681,7 @@ def _five_year(args):
 
     out = Path(args.out)
     target = out / "results.csv"
-    _refuse_existing(target, args.overwrite)
+    _refuse_existing(target, args.overwrite, ("five_year.png", "predictions.csv", "unreadable.csv"))
     model, names, facts = official.load_five_year(args.weights)
     studies = load_manifest(args.manifest)
     missing = [f"five_year_{n}" for n in names if f"five_year_{n}" not in studies]
@@ -765,7 +770,8 @@ def _draw_five_year(tables, args, facts, studies, n_bad):
     }
     with mpl.rc_context(style.RC):
         figure = style.drawn(adapted.draw_given_five_year, tables, sidecar)
-        figure.savefig(Path(args.out) / "five_year.png", dpi=200)
+        with atomic_path(Path(args.out) / "five_year.png") as part:
+            figure.savefig(part, dpi=200)
 
 
 def _distinct_names(paths):
@@ -793,7 +799,8 @@ def _draw_comparison(table, files, args, out):
     }
     with mpl.rc_context(style.RC):
         figure = style.drawn(off_shelf.draw_comparison, {"": table}, facts)
-        figure.savefig(out / "comparison.png", dpi=200)
+        with atomic_path(out / "comparison.png") as part:
+            figure.savefig(part, dpi=200)
         plt.close(figure)
 
 

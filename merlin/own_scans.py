@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 import merlin
 from merlin.embeddings import Embeddings, encode_prompts, save_embeddings
+from merlin.files import atomic_path
 from merlin.ingest.preprocess import PREPROCESS_VERSION, Grid, load_input
 from merlin.ingest.volume import (
     UnreadableScan,
@@ -236,7 +237,8 @@ def _draw_qc(path, number, seen, facts):
     }
     with mpl.rc_context(style.RC):
         figure = style.drawn(panels.draw_qc, tables, sidecar)
-        figure.savefig(path, dpi=200)
+        with atomic_path(path) as part:
+            figure.savefig(part, dpi=200)
     plt.close(figure)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 # Of profiles and arms: they become file names and words of a shell.
 NAME = re.compile(r"\w[\w.-]{0,47}")
-_FORMULA = "=+-@\t\r\n＝＋－＠"  # with the wide signs, which spreadsheets read too
+_FORMULA = "=+-@＝＋－＠"  # with the wide signs, which spreadsheets read too
 _WIDE = str.maketrans({"$": "＄", "\\": "＼"})
 
 
@@ -82,7 +82,8 @@ def as_cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     bare = value.lstrip("'")  # what already looks marked is marked once more, so that it comes back
-    if not bare.lstrip(" ").startswith(tuple(_FORMULA)):
+    seen = re.sub(r"^(?:[^\w\S]|[\x00-\x1f\u200b-\u200f\u2060\ufeff])+", "", bare)
+    if not (bare.startswith(tuple("\t\r\n")) or seen.startswith(tuple(_FORMULA))):
         return value
     try:
         for part in bare.split():

@@ -438,11 +438,14 @@ def run_all(place, n=24, *, short=False):
             said = re.sub(mark.encode(), b"(a path)", said, flags=re.IGNORECASE)
         (out / "said" / f"{name}.txt").write_bytes(said)
         sys.stdout.write(f"{name}: exit code {done.returncode}\n")
-        if done.returncode > 1:
+        # Some of a hospital's studies and of the scans are to be refused.
+        is_wrong = done.returncode > (name in ("hospital", "findings", "embed"))
+        if is_wrong:
             sys.stdout.write(said.decode(errors="replace")[-3000:])
-        return done.returncode
+        return is_wrong
 
     cohort = out / "cohort"
+    (given / "secret.txt").write_text("0123456789abcdef" * 4)  # one key: one split in every run
     codes_of = [call("hospital", *cli, "hospital", tree, "--reports", reports, "--codes", codes, "--redact",
                      "--key", given / "secret.txt", "--out", cohort)]  # fmt: skip
     scans = (given / f"{scan}.nii.gz", dicom)
@@ -496,7 +499,7 @@ def run_all(place, n=24, *, short=False):
     )
     for row in found[:60]:
         sys.stdout.write(f"  {': '.join(row)}\n")
-    return len(found) + sum(code > 1 for code in codes_of)
+    return len(found) + sum(codes_of)
 
 
 def plant_embeddings(path, folder, marks):

@@ -12,6 +12,8 @@ free_mb=$(df -Pm . | awk 'NR==2 {print $4}')
 [ -x "$venv/bin/python" ] || [ "$free_mb" -ge 4500 ] \
   || fail "only ${free_mb} MB free here; the environment takes about 3 GB and needs 4.5 GB while installing. Free some space, or clone to another disk."
 if [ ! -x "$venv/bin/python" ]; then
+  [ ! -e "$venv" ] || [ -z "$(ls -A "$venv" 2>/dev/null)" ] || [ -f "$venv/pyvenv.cfg" ] \
+    || fail "$venv is there, is no virtual environment, and is not ours to replace. Move it away."
   echo "Creating $venv with $("$python" --version) (about 3 GB, 2 to 10 minutes)"
   said=$(mktemp) || fail "no temporary file can be made"
   "$python" -m venv "$venv" 2>"$said" || {

@@ -12,6 +12,7 @@ organs on the scan's own grid.
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 import zlib
@@ -24,7 +25,15 @@ import safetensors.numpy
 from nibabel.orientations import inv_ornt_aff, io_orientation
 from safetensors import SafetensorError, safe_open
 
-from merlin.ingest.volume import Source, Volume, content_digest, locate, read, refusing
+from merlin.ingest.volume import (
+    LARGEST_SCAN,
+    Source,
+    Volume,
+    content_digest,
+    locate,
+    read,
+    refusing,
+)
 
 PREPROCESS_VERSION = 1  # part of every cache key: raise it when an output changes
 TOLERANCE = 1e-6  # largest difference from the MONAI chain, in units of the 0..1 image: 0.002 HU
@@ -61,6 +70,10 @@ class Grid:
             raise ValueError(f"spacing_mm must be three positive lengths, got {self.spacing_mm}")
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise ValueError(f"shape must be three positive counts, got {self.shape}")
+        if math.prod(self.shape) > LARGEST_SCAN:
+            raise ValueError(
+                f"shape {self.shape} is more than the {LARGEST_SCAN:,} voxels of any scan"
+            )
         if len(self.hu_window) != 2 or not self.hu_window[0] < self.hu_window[1]:
             raise ValueError(f"hu_window must be (low, high), got {self.hu_window}")
 

@@ -79,9 +79,8 @@ def language_model_of(tokenizer, config):
     from tokenizers import Tokenizer
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = GPT2Config.from_dict(config)
-    text.refuse_deep(config, "its language model")
-    model = GPT2LMHeadModel(config)
+    text.refuse_deep(config)
+    model = GPT2LMHeadModel(GPT2Config.from_dict(config))
     return model, _fast(Tokenizer.from_str(tokenizer))
 
 

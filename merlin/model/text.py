@@ -13,6 +13,7 @@ Report text is cleaned the way the paper's code does.
 
 import functools
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -192,8 +193,12 @@ def network_from(auto, folder):
     """
     from transformers import AutoConfig
 
+    try:
+        refuse_deep(json.loads((Path(folder) / "config.json").read_text()))
+    except (ValueError, RecursionError) as error:
+        said = error if "at most" in str(error) else f"no JSON ({type(error).__name__})"
+        raise ValueError(f"{shown(folder)}, config.json: {said}") from None
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    refuse_deep(config, folder)
     with torch.device("meta"):
         plan = auto.from_config(config, trust_remote_code=False)
     if torch.get_default_device().type == "meta":
@@ -210,18 +215,27 @@ def network_from(auto, folder):
     )
 
 
-def refuse_deep(config, name):
-    """Refuse a configuration with more layers, heads or experts than any model has.
+def refuse_deep(config):
+    """Refuse a configuration with more layers, heads, experts or labels than any model has.
+
+    transformers makes a list or dictionary as long as some of these before it makes a network.
+
+    Parameters
+    ----------
+    config : dict
+        As in a config.json, with others inside.
 
     Raises
     ------
     ValueError
     """
-    for key, value in config.to_dict().items():
-        counts = any(word in key for word in ("layer", "head", "expert"))
+    for key, value in config.items():
+        if isinstance(value, dict):
+            refuse_deep(value)
+        counts = any(word in key for word in ("layer", "head", "expert", "label"))
         if counts and isinstance(value, int) and value > MAX_LAYERS:
             raise ValueError(
-                f"{shown(name)}: {shown(key)} is {value}, at most {MAX_LAYERS} expected"
+                f"{shown(key, 40)} is {shown(value, 20)}, at most {MAX_LAYERS} expected"
             )
 
 

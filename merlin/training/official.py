@@ -535,7 +535,7 @@ def download(kind, cache_dir, *, revision, sha256):
     cache_dir = Path(cache_dir).resolve()
     if cache_dir.is_relative_to(ROOT / "merlin"):
         raise ValueError(f"{cache_dir} lies inside the package; choose another folder")
-    if len(revision) != 40:
+    if not re.fullmatch("[0-9a-f]{40}", revision):
         raise ValueError(f"revision {revision!r}: expected a commit hash of 40 hex digits")
     path = Path(hf_hub_download(REPOSITORY, FILES[kind], revision=revision, cache_dir=cache_dir))
     found = file_hash(path)

@@ -76,4 +76,4 @@ def test_every_table_is_written_and_read_by_the_one_function():
         ):
             sites.setdefault(path.name, []).append("".join(call))
     assert sites.pop("run.py") == ["to_csv", "read_csv", "to_excel"]
-    assert {name for name in sites if name != "build.py"} == set()
+    assert not set(sites) - {"planted_marks.py"}  # which makes what strangers bring
