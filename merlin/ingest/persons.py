@@ -230,10 +230,8 @@ def normal_number(number: str) -> str:
     return kept.lstrip("0") if kept.isdigit() else kept
 
 
-FRAMES = (0x52009229, 0x52009230)  # thousands of items in a multi-frame file, without persons
-
-
-TEXTS = ("LO", "SH", "LT", "ST", "UT", "UC", "UN")
+TEXTS = ("LO", "SH", "LT", "ST", "UT", "UC", "UR", "UN")
+_PRIVATE = (None, "CS", "AE", "DS", "IS")  # whose vendors keep no rule
 
 
 def said_in(header):
@@ -246,18 +244,18 @@ def said_in(header):
     """
     from pydicom.datadict import dictionary_VR, keyword_for_tag
 
+    from merlin.ingest.dicom import parts_of
+
     found = set()
-    for tag in header.keys():
-        keyword, vr = keyword_for_tag(tag), header.get_item(tag).VR
+    for part, tag in ((p, t) for p in parts_of(header) for t in p.keys()):
+        keyword, vr = keyword_for_tag(tag), part.get_item(tag).VR
         if vr is None and keyword:  # the file leaves it to the dictionary
             vr = dictionary_VR(tag)
-        if vr == "SQ" and tag not in FRAMES:
-            found |= {pair for item in header[tag].value or () for pair in said_in(item)}
-        elif vr == "PN" or keyword in NUMBERS + BIRTHS + ADDRESSES:
-            found |= {(keyword, v) for v in _values(header[tag])}
-        elif vr in TEXTS or (vr is None and tag.is_private):
+        if vr == "PN" or keyword in NUMBERS + BIRTHS + ADDRESSES:
+            found |= {(keyword, v) for v in _values(part[tag])}
+        elif vr in TEXTS or (tag.is_private and vr in _PRIVATE):
             is_protocol = "Description" in keyword or "Protocol" in keyword  # Abdomen^Routine
-            for value in _values(header[tag]):
+            for value in _values(part[tag]):
                 found |= {p for p in _in_text(value) if not (is_protocol and "^" in p[1])}
     return found
 

@@ -376,7 +376,7 @@ SHOWING = {
     "burned-in text": ({"BurnedInAnnotation": "YES"}, "24 images with burned-in text"),
     "in one image": ({"last": {"BurnedInAnnotation": "YES "}}, "1 images with burned-in text"),
     "workstation": ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL"], "BurnedInAnnotation": "NO"},
-                    "24 images made on a workstation (DERIVED, SECONDARY)"),
+                    "24 images made on a workstation (SECONDARY)"),
     "scanned film": ({"ConversionType": "DF"}, "24 secondary captures"),
     "screen": ({"SOPClassUID": pydicom.uid.SecondaryCaptureImageStorage}, "24 secondary captures"),
     "a face": ({"RecognizableVisualFeatures": "YES"}, "24 images with recognizable features"),
