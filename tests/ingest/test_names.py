@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merlin.ingest import names, patterns
-from merlin.ingest.persons import NOBODY, Sought, people_in, words_of
+from merlin.ingest.persons import NOBODY, Sought, columns_of, people_in, words_of
 
 SPELLINGS = pd.read_csv(names.SPELLINGS, dtype=str, keep_default_na=False)
 # Written for these tests, in the manner of reports.
@@ -411,6 +411,22 @@ def test_persons_of_a_table_are_found_by_its_columns_names():
     assert found["A2"][0].names == {"yong", "kim"}
     assert people_in(table[["accession", "findings"]], "accession", ("findings",)) == {}
     assert words_of() == NOBODY
+
+
+def test_columns_of_persons_are_known_whatever_else_their_names_say():
+    kinds = columns_of(
+        pd.DataFrame(columns=[
+            "reporting_radiologist", "Reporting Physician", "reported_by", "report_author", "verified_by",
+            "hospital_number", "Hospital No", "chart_no", "pat_nr", "Fallnummer", "first", "next_of_kin",
+            "radiology_report", "doctor_comment", "study_date", "image_number", "site", "series_no",
+        ])
+    )  # fmt: skip
+    assert kinds == {
+        "others": ["Reporting Physician", "report_author", "reported_by", "reporting_radiologist",
+                   "verified_by"],
+        "numbers": ["Fallnummer", "Hospital No", "chart_no", "hospital_number", "pat_nr"],
+        "names": ["first", "next_of_kin"],
+    }  # fmt: skip
 
 
 def test_the_command_prints_recall_and_false_alarms(tmp_path, capsys):
