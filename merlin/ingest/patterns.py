@@ -463,11 +463,15 @@ def _signatures(text: Text) -> Iterator[tuple[int, int]]:
             yield inside[0], inside[-1]
 
 
-_FIELD = re.compile(  # of scripts without blanks
+_CAPITAL = r"[^\W\d_a-z][\w'-]{0,30}"
+_FIELD = re.compile(  # of scripts without blanks, and of letters
     r"(?:医師|担当医|主治医|読影医?|技師|患者名|氏名|姓名|名前|医生|医师|판독의|의사|환자명|성명)(?: ?: ?| )"
     rf"([{JOINED}]{{1,4}}(?: [{JOINED}]{{1,4}})?)"
     # Before an honorific; 様 and 氏 alone are words of reports, too.
     r"|([\u3400-\u9fff]{1,4})(?=先生)|患者 ?[:：]? ?([\u3400-\u9fff]{1,5})(?=様|さん|殿|氏)"
+    rf"|/(?i:es)/ ?({_CAPITAL}(?:[ ,.]{{1,2}}{_CAPITAL}){{0,3}})"
+    rf"|(?<!\d)(?<!\d )\b(?i:cc): ?({_CAPITAL}(?:[ .]{{1,2}}{_CAPITAL}){{1,3}})"
+    rf"|\bDear ({_CAPITAL}(?: {_CAPITAL})?)(?=,)|\bI, ({_CAPITAL}(?:[ .]{{1,2}}{_CAPITAL}){{1,3}})(?=,)"
 )
 
 
@@ -490,7 +494,7 @@ def _signs_from(text, i, said):
 
 
 _DEGREE = re.compile(
-    r"\b((?:[^\W\d_][\w'-]{0,30}\.?,? ){0,3}[^\W\d_][\w'-]{1,30}),? "
+    r"\b((?:[^\W\d_][\w'-]{0,30}\.?,? ){0,3}[^\W\d_][\w'-]{1,30})(?:,? |,)"
     r"(?:M\.?D\.?|D\.?O\.?|Ph\.?D\.?|FRCR|FRANZCR|MBBS|MBChB|R\.?N\.?|PA-C)(?!\w)"
 )
 

@@ -167,6 +167,12 @@ def test_birth_dates_are_known_in_the_forms_that_people_write(said):
         ("Validé par : Jean Testeur", "signature", "Jean Testeur"),
         ("discussed with Jane Tester at noon", "signature", "Jane Tester"),
         ("医師：山田太郎", "signature", "山田太郎"),
+        ("John Vandermeer,M.D., Ph.D.", "signature", "John Vandermeer"),
+        ("/es/ JOHN VANDERMEER", "signature", "JOHN VANDERMEER"),
+        ("cc: John Vandermeer", "signature", "John Vandermeer"),
+        ("Dear Vandermeer,", "signature", "Vandermeer"),
+        ("I, John Vandermeer, have reviewed", "signature", "John Vandermeer"),
+        ("Referring: Vandermeer", "signature", "Vandermeer"),
         ("SSN 123-45-6789.", "long number", "SSN 123-45-6789"),
         ("IBAN DE12 3456 7890 1234 5678 90", "long number", "DE12 3456 7890 1234 5678 90"),
         ("Call +49 (0)6131 17-0 or", "telephone", "Call +49 (0)6131 17-0"),
@@ -221,7 +227,8 @@ def test_what_may_name_a_person_or_a_day_is_found_whole(said, kind, found):
      "at 10 a.m. Liver normal", "89-year-old", "1/2 of the stones, ratio 2/3", "M.D.", "segment 4a/4b",
      "node 3/12, T12-L1, Ax 3-14, series 2/4, L4-5", "They march 3 times and may 14", "Set 3, out 2",
      "3 May represent cysts", "MAR 3 reduces it", "AUGUST 12 MM", "95 M", "fever of 101F", "aged 89",
-     "95% FDG, T2 95 ms", "since 3/4 of it", "10-2000 HU", "image 95", "average: 95"],
+     "95% FDG, T2 95 ms", "since 3/4 of it", "10-2000 HU", "image 95", "average: 95",
+     "30 cc: Omnipaque Given", "cc: chest pain", "Grade I, Stable"],
 )  # fmt: skip
 def test_measures_and_modalities_are_no_persons(said):
     assert names.all_spans(said, Sought()) == []
