@@ -100,21 +100,34 @@ def from_cell(value: object) -> object:
     return value
 
 
-# A whole value that is a path; and paths inside a text: in quotation marks, or of two names and more.
-_PATH = re.compile(r"(?:/(?=[^\s/])|~[\w.-]*/|\.{1,2}/|[A-Za-z]:[\\/]|file:)[^\n:]*")
-_PART = r"""/[^\s/'"<>|:;,()\[\]{}`\x1b]+"""
+# A whole value that is a path; and paths inside a text: in quotation marks, before a colon where a line
+# or what follows a colon begins (they may hold blanks, as Windows' may), or of two names and more.
+_WINDOWS = r"(?:[A-Zc-e]:[\\/]{1,4}(?=\w)|(?<!:)\\{2,4}(?=[A-Za-z][\w.-]+\\+[\w$]{2}))"
+_START = rf"(?:/(?=[^\s/])|//(?=\w)|~[\w.-]*/|\.{{1,2}}/|file:|{_WINDOWS})"
+_PATH = re.compile(rf"{_START}[^\n:]*")
+_PART = r"""/{1,2}[^\s/'"<>|:;,()\[\]{}`\x1b]+"""
+_WORD = r"""[^\s/\\'"<>|:;,()\[\]{}*?`]++"""
+_PAIRS = ("''", '""', "``", "“”", "‘’", "«»")
+_QUOTED = "|".join(rf"{a}{_START}[^\n<>]{{0,512}}?{b}(?!\w)" for a, b in _PAIRS)
 _INSIDE = re.compile(
-    r"""(?P<quote>['"])(?P<quoted>(?:/|~[\w.-]*/|\.\./)[^'"\n]*)(?P=quote)"""
-    r"|(?P<colour>\x1b\[[\d;]*m|(?<![\w/.<+~-])(?<!base64,))"
-    rf"(?:(?:~[\w.-]*|\.\.|file://)(?:{_PART})+|(?:{_PART}){{2,}})/?"
+    rf"(?P<quoted>{_QUOTED})"
+    rf"|(?P<windows>(?<![\w\\]){_WINDOWS}(?:{_WORD}(?: {_WORD}){{0,4}}[\\/]+)+)"
+    r"|(?:^|(?<=: ))/(?=[^\s/])[^\n:<>]{0,512}/(?=[^\n:/]{1,255}:\s)"
+    r"|(?P<kept>\x1b\[[\d;]*m|(?<![\w/-])-[A-Za-z](?=/)|(?<![\w/.<+~-])(?<!base64,))"
+    rf"(?:(?:~[\w.-]*|[\w/-]{{0,99}}/\.\.|\.\.|file://)(?:{_PART})+"
+    rf"|(?:\.\.\.|(?<!:)(?=//)|(?=/\w))(?:{_PART}){{2,}})/?"
+    r"|(?i:%2F)(?:[\w.+-]+(?i:%2F))+",
+    re.MULTILINE,
 )
 
 
 def without_folders(value: object, places: tuple[str, ...] = ()) -> object:
     """A plain value with the names alone of a machine's paths, however deep and inside texts.
 
-    Below this checkout and this environment, a path keeps what is below them. In a text, a path with
-    blanks is known by quotation marks around it, or by `places`.
+    Below this checkout and this environment, a path keeps what is below them; home is `~`. In a text, a
+    path with blanks is known by quotation marks around it, by a colon after it where it begins a line or
+    follows a colon, by its drive's letter, or by `places`; elsewhere its folders stay up to the last
+    blank, as do `~name` alone and a path that begins nowhere (`data//home/name/x`).
 
     Parameters
     ----------
@@ -127,21 +140,33 @@ def without_folders(value: object, places: tuple[str, ...] = ()) -> object:
         return {without_folders(k, places): without_folders(v, places) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [without_folders(v, places) for v in value]
+    if str(value) == str(Path.home()):
+        return "~"
     if isinstance(value, Path) or (isinstance(value, str) and _PATH.fullmatch(value)):
-        return Path(value).name
-    if not isinstance(value, str) or "/" not in value:
+        return _last(str(value))
+    if not isinstance(value, str) or not re.search(r"[/\\]|%2[Ff]", value):
         return value
     for place in sorted(places, key=len, reverse=True):
         value = value.replace(place, Path(place).name)
     for place, name in _here():
         value = value.replace(place, name)
+    if len(str(Path.home())) > 1:
+        value = re.sub(rf"(?<![\w.]){re.escape(str(Path.home()))}(?![\w.-])", "~", value)
     return _INSIDE.sub(_name, value)
 
 
+def _last(path):
+    """The name of a path, of Windows' too."""
+    is_windows = re.match(_WINDOWS, path)
+    return re.split(r"[\\/]" if is_windows else "/", path.rstrip("\\/" if is_windows else "/"))[-1]
+
+
 def _name(match):
-    if match["quote"]:
-        return f"{match['quote']}{Path(match['quoted']).name}{match['quote']}"
-    return f"{match['colour']}{match[0].rstrip('/').rpartition('/')[2]}"
+    if said := match["quoted"]:
+        return f"{said[0]}{_last(said[1:-1])}{said[-1]}"
+    if match["kept"] is None:  # its folders alone
+        return ""
+    return f"{match['kept']}{_last(match[0])}"
 
 
 @cache

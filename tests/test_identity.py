@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydicom.dataset import Dataset
 
 sys.path.insert(0, str(Path(__file__).parent / "ingest"))
 sys.path.insert(0, str(Path(__file__).parent / "model"))
@@ -18,6 +19,9 @@ from test_volume import body, refusal, write_series
 from merlin import cli, run
 from merlin.cohort.manifest import linked, load_manifest
 from merlin.ingest import patterns
+from merlin.ingest.dicom import shows_more
+from merlin.ingest.dicom_pixels import quietly
+from merlin.ingest.persons import said_in
 from merlin.ingest.volume import load_volume
 from merlin.model.i3d import ImageConfig
 from merlin.model.text import TextConfig
@@ -76,6 +80,68 @@ def test_burned_in_images_are_no_slices_and_captures_are_left_out(tmp_path):
     write_series(both / "more", body()[:, :, :3], **series)
     notes = load_volume(both).notes
     assert any("3 images with burned-in text" in note for note in notes)
+
+
+def dataset(**values):
+    ds = Dataset()
+    with quietly():
+        for keyword, value in values.items():
+            if keyword.startswith("x"):  # an overlay's element
+                ds.add_new(int(keyword[1:], 16), "US", value)
+            else:
+                setattr(ds, keyword, value)
+    return ds
+
+
+def of_frames(sequence, **values):
+    return {sequence: [dataset(CTImageFrameTypeSequence=[dataset(**values)])]}
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        *((dict(BurnedInAnnotation=b), "burned-in") for b in ("Y", "TRUE", "1", ["NO", "YES"], "yes ")),
+        (dict(DerivationImageSequence=[dataset(BurnedInAnnotation="YES")]), "burned-in"),
+        (of_frames("SharedFunctionalGroupsSequence", BurnedInAnnotation="YES"), "burned-in"),
+        *((dict(ImageType=["ORIGINAL", "PRIMARY", kind]), "captures")
+          for kind in ("SCREEN SAVE", "SCREENSHOT", "SCREEN_CAPTURE")),
+        *((dict(ImageType=kinds), "workstation")
+          for kinds in (["SECONDARY", "DERIVED"], ["DERIVED", "", "SECONDARY"], "DERIVED SECONDARY",
+                        ["ORIGINAL", "SECONDARY", "AXIAL"], ["Derived", " secondary "])),
+        (of_frames("SharedFunctionalGroupsSequence", FrameType=["DERIVED", "SECONDARY"]), "workstation"),
+        (of_frames("PerFrameFunctionalGroupsSequence", FrameType=["DERIVED", "SECONDARY"]), "workstation"),
+        (dict(SecondaryCaptureDeviceManufacturer="Acme"), "captures"),
+        (dict(DateOfSecondaryCapture="20200101"), "captures"),
+        (dict(x60000100=16, x60000102=0), "overlay"),
+        (dict(x601E0100=1, x601E0102=12), "overlay"),
+        *((good, "") for good in (
+            {}, dict(BurnedInAnnotation="NO"), dict(BurnedInAnnotation=""),
+            dict(ImageType=["ORIGINAL", "PRIMARY", "AXIAL"], SecondaryCaptureDeviceID=""),
+            dict(ImageType=["DERIVED", "PRIMARY", "AXIAL"]), dict(ImageType=["DERIVED", "PRIMARY", "MPR"]),
+            of_frames("PerFrameFunctionalGroupsSequence", FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]),
+            dict(x60000100=1, x60000102=0, x60000010=32),
+        )),
+    ],
+)  # fmt: skip
+def test_whatever_a_header_says_of_its_picture_is_heard(header, why):
+    with quietly():
+        said = shows_more(dataset(**header))
+    assert why in said
+    assert bool(why) == bool(said)
+
+
+def test_persons_in_the_groups_of_frames_are_looked_for():
+    header = dataset(
+        SharedFunctionalGroupsSequence=[dataset(RequestingPhysician="Framefellow^Ed")],
+        PerFrameFunctionalGroupsSequence=[
+            dataset(), dataset(FrameContentSequence=[dataset(PatientName="Lastframe^Lea")])
+        ],
+        RetrieveURL="http://x/pat/Wobblekins^Anna",
+    )  # fmt: skip
+    header.private_block(0x15, "ACME", create=True).add_new(1, "DS", "88776655")
+    assert {v for _, v in said_in(header)} == {
+        "Framefellow^Ed", "Lastframe^Lea", "Wobblekins^Anna", "88776655"
+    }  # fmt: skip
 
 
 def test_the_scanners_images_come_before_a_workstations(tmp_path):

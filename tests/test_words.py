@@ -157,6 +157,22 @@ ROOT = Path(words.__file__).parents[1]
         ("<td>/mnt/jane/x</td></tr><br/>", "<td>x</td></tr><br/>"),
         ("of file:///mnt/jane/x and DATA=/mnt/jane/y", "of x and DATA=y"),
         ("of ../jane/x and /mnt/jane/folder/", "of x and folder"),
+        ("/data/Jane Q Doe/scans/a b.nii: damaged", "a b.nii: damaged"),
+        ("odd: /data/Jane Q Doe/x.nii: damaged\n", "odd: x.nii: damaged\n"),
+        ("""open "/mnt/O'Doe Jane/x" """, """open "x" """),
+        ("""open '/mnt/O'Doe Jane/x'.""", """open 'x'."""),
+        ("“/mnt/Jane Doe/x” and `/mnt/Jane Doe/x y`", "“x” and `x y`"),
+        ("of //server/janedoe/x and /mnt//janedoe//x", "of x and x"),
+        ("see C:\\Users\\Jane Doe\\x.nii now", "see x.nii now"),
+        ("'C:\\\\Users\\\\Jane Doe\\\\x.nii'", "'x.nii'"),
+        ("on \\\\server\\janedoe\\x.nii", "on x.nii"),
+        ("C:/Users/Jane Doe/x.nii", "x.nii"),
+        ("\\\\server\\janedoe\\x", "x"),
+        ("a/../janedoe/x, .../home/janedoe/x", "x, x"),
+        ("gcc -I/home/janedoe/x", "gcc -Ix"),
+        ("?path=%2Fhome%2Fjanedoe%2Fx", "?path=x"),
+        (f"HOME={Path.home()}, {Path.home()}er/x", "HOME=~, x"),
+        (str(Path.home()), "~"),
     ],
 )
 def test_a_text_keeps_the_names_of_paths_alone(text, left):
@@ -166,7 +182,9 @@ def test_a_text_keeps_the_names_of_paths_alone(text, left):
 @pytest.mark.parametrize(
     "text",
     ["1/2 and 3/4 of N/A, and/or w/o", "https://example.org/a/b", "km/h ~5 %", "runs/full/cohort/x.csv",
-     "data:image/png;base64,/9j/4AAQ/x+/ab/cd=", "\n/ 3 of 4", "</td></tr></table>", "a // b / c"],
+     "data:image/png;base64,/9j/4AAQ/x+/ab/cd=", "\n/ 3 of 4", "</td></tr></table>", "a // b / c",
+     "data:image/png;base64,//9j//4AAQ/x+//ab/cd=", "$\\alpha \\\\ \\beta$", "a:\\tb\\tc", "x = df[~mask] // 2",
+     "on 3/4: ratio 1/2: fine", "http://a.org//b/c"],
 )  # fmt: skip
 def test_a_text_without_paths_stays(text):
     assert words.without_folders(text) == text

@@ -52,6 +52,11 @@ def known_kernel(values: Iterable[Any]) -> str:
 
 
 _CT_IMAGES = {"CT Image Storage", "Enhanced CT Image Storage"}
+_CAPTURED = (
+    "ConversionType", "SecondaryCaptureDeviceID", "SecondaryCaptureDeviceManufacturer",
+    "SecondaryCaptureDeviceManufacturerModelName", "SecondaryCaptureDeviceSoftwareVersions",
+    "DateOfSecondaryCapture",
+)  # fmt: skip
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "PatientName",
     "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "AcquisitionNumber",
@@ -59,7 +64,7 @@ _TAGS = [
     "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
     "RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    "BurnedInAnnotation", "ConversionType",
+    "BurnedInAnnotation", *_CAPTURED,
 ]  # fmt: skip
 
 
@@ -301,34 +306,62 @@ _PROJECTED = {
 def shows_more(header: Dataset) -> str:
     """Why an image may show a name, a date or a face besides a body, worded after a count; or empty.
 
-    Its own word counts (BurnedInAnnotation, RecognizableVisualFeatures), where it comes from (a
-    secondary capture, a conversion, or both DERIVED and SECONDARY: made on a workstation), and an
-    overlay that lies inside the pixels. What a scanner computes itself (DERIVED and PRIMARY) is an
-    image as any. Overlays beside the pixels never leave: only pixels are written.
+    Its own word counts, in its sequences too (BurnedInAnnotation, RecognizableVisualFeatures), where it
+    comes from (a secondary capture, a conversion, or SECONDARY: made on a workstation), and an overlay
+    that lies inside the pixels. What a scanner computes itself (DERIVED and PRIMARY) is an image as any.
+    Overlays beside the pixels never leave: only pixels are written.
     """
-    image_type = _image_type(header)[:2]
-    embedded = (t for t in header.keys() if t.element == 0x0102 and 0x6000 <= t.group < 0x6100)
-    if reason := _drawn_on(header):
+    said = _said(header)
+    if reason := _drawn_on(header, said):
         return reason
-    if str(_value(header, "RecognizableVisualFeatures") or "").strip().upper() == "YES":
+    if said["RecognizableVisualFeatures"] - _DENIED:
         return "images with recognizable features"
-    if image_type == _WORKSTATION:
-        return "images made on a workstation (DERIVED, SECONDARY)"
-    return (
-        "images with an overlay in their pixels" if any(header[t].value for t in embedded) else ""
-    )
+    if _is_workstations(said):
+        return "images made on a workstation (SECONDARY)"
+    # One bit a pixel, from the first on, lies beside them (0100 bits allocated, 0102 bit position).
+    beside = {0x0100: ("", "None", "0", "1"), 0x0102: ("", "None", "0")}
+    overlays = (t for t in header.keys() if t.element in beside and 0x6000 <= t.group < 0x6100)
+    is_inside = any(str(header[t].value) not in beside[t.element] for t in overlays)
+    return "images with an overlay in their pixels" if is_inside else ""
 
 
-_WORKSTATION = ["DERIVED", "SECONDARY"]
+def parts_of(header: Dataset) -> Iterator[Dataset]:
+    """A header and the items of its sequences, however deep; of each as many as a file has frames."""
+    yield header
+    for tag in header.keys():
+        vr = header.get_item(tag).VR
+        if vr == "SQ" or (vr in (None, "UN") and header[tag].VR == "SQ"):
+            for item in (header[tag].value or ())[:MAX_FRAMES]:
+                yield from parts_of(item)
 
 
-def _drawn_on(header: Dataset) -> str:
+_DENIED = {"", "NO"}
+
+
+def _said(header: Dataset) -> dict[str, set[str]]:
+    """What a header and its frames say of pictures, by element, in capitals."""
+    said: dict[str, set[str]] = {
+        tag: set()
+        for tag in ("BurnedInAnnotation", "RecognizableVisualFeatures", "ImageType", "FrameType")
+    }
+    for part in parts_of(header):
+        for tag, values in said.items():
+            values.update(str(v).strip(" \0").upper() for v in _list(_value(part, tag)))
+    return said
+
+
+def _is_workstations(said: dict[str, set[str]]) -> bool:
+    return "SECONDARY" in " ".join(said["ImageType"] | said["FrameType"]).split()
+
+
+def _drawn_on(header: Dataset, said: dict[str, set[str]]) -> str:
     """Why an object's pixels are a picture of a screen or a page."""
     sop_class = UID(str(_value(header, "SOPClassUID") or "")).name
-    if "Secondary Capture" in sop_class or str(_value(header, "ConversionType") or "").strip():
+    is_captured = any(str(_value(header, t) or "").strip() for t in _CAPTURED)
+    is_screen = re.search("SCREEN|CAPTURE", " ".join(said["ImageType"] | said["FrameType"]))
+    if "Secondary Capture" in sop_class or is_captured or is_screen:
         return "secondary captures"
-    is_burned = str(_value(header, "BurnedInAnnotation") or "").strip().upper() == "YES"
-    return "images with burned-in text" if is_burned else ""
+    return "images with burned-in text" if said["BurnedInAnnotation"] - _DENIED else ""
 
 
 def _image_type(header: Dataset) -> list[str]:
@@ -337,12 +370,10 @@ def _image_type(header: Dataset) -> list[str]:
 
 def _prefer_the_scanners(found: _Look) -> list[str]:
     """Leave out what a workstation made of other images, where there are others; the notes on it."""
-    made = [_image_type(h)[:2] == _WORKSTATION for h, _ in found.slices]
+    made = [_is_workstations(_said(h)) for h, _ in found.slices]
     if all(made):
-        return [
-            "The images were made on a workstation (DERIVED, SECONDARY): look for text in them."
-        ]
-    found.skipped["images made on a workstation (DERIVED, SECONDARY)"] += sum(made)
+        return ["The images were made on a workstation (SECONDARY): look for text in them."]
+    found.skipped["images made on a workstation (SECONDARY)"] += sum(made)
     found.skipped += Counter()  # without zeros
     found.slices = [x for x, is_made in zip(found.slices, made, strict=True) if not is_made]
     return []
@@ -352,7 +383,7 @@ def _not_a_slice(header: Dataset) -> str:
     """Why a DICOM object is no CT slice, worded after a count; empty if it is one."""
     modality = str(_value(header, "Modality") or "").strip()
     image_type = _image_type(header)
-    if reason := _drawn_on(header):
+    if reason := _drawn_on(header, _said(header)):
         return reason
     if modality != "CT":
         return f"{modality} objects" if modality in _MODALITIES else "objects of no known modality"

@@ -52,6 +52,7 @@ from merlin.ingest.persons import (
     NUMBERS,
     Sought,
     Words,
+    columns_of,
     is_unreadable,
     normal_number,
     people_in,
@@ -350,7 +351,7 @@ def deidentify(folder, reports, codes, *, key, out, redacts=False, save):
         n_unused=int((~reports.index.isin(list(studies))).sum()),
         notes=(
             *notes,
-            *filter(None, [_counted(found.values())]),
+            *filter(None, [_counted(found.values()), _read_of_persons(reports, codes)]),
             *([f"Accession numbers do not meet: {why}."] if why else []),
         ),
     )
@@ -482,6 +483,15 @@ def _counted(studies):
     reasons = sorted(Counter(why for s in studies for why in s.shows if why).items())
     said = ", ".join(f"{n} {why}" for why, n in reasons)
     return f"{said} left behind with their series: pixels may show who it is." if said else ""
+
+
+def _read_of_persons(reports, codes):
+    """Which columns were read as persons', so that others can be renamed; or nothing."""
+    read = [c for k in columns_of(reports, ("findings", "impression")).values() for c in k]
+    if codes is not None:
+        read += [c for k in columns_of(codes, CODE_COLUMNS).values() for c in k]
+    said = ", ".join(shown(c, 40) for c in read)
+    return f"Columns read for persons and numbers to look for: {said}." if said else ""
 
 
 def _plain_reason(text, study, unread):

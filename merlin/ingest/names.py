@@ -85,13 +85,19 @@ def find(
         *_find_joined(text, words, is_own),
         *find_numbers(text, words.numbers),
         *(d[:2] for d in text.dates if _is_birth(d[2], words.births)),
-        *(m.span() for m in _SIX.finditer(text.plain) if words.births and _is_six(m, words.births)),
+        *(
+            m.span()
+            for pattern in ((_SIX, _SPACED) if words.births else ())
+            for m in pattern.finditer(text.plain)
+            if _is_six(m, words.births)
+        ),
     ]
     return [Span(a, b, kind) for a, b in places]
 
 
 _INSIDE = re.compile(r"\s?[-']?\s{0,2}|\. ?")  # what may stand between words of one name
 _BESIDE = re.compile(r",? |[ .'-]{0,2}")
+_NAMED = re.compile(r"(?i)\b(?:patient|pt|name)(?: ?: ?| )$")
 
 
 def _find_names(text, words, is_own, common):
@@ -100,9 +106,12 @@ def _find_names(text, words, is_own, common):
         return
     n = len(text.words)
     titled = {k for _, first, last in text.titled for k in range(first, last + 1)}
-    strong, weak = set(), {}
+    strong, weak, lower = set(), {}, {}
     for i in range(n):
         run = ""
+        is_titled = i in titled or (
+            is_own and text.words[i].shape != "lower" and bool(_NAMED.search(text.before(i)))
+        )
         for j in range(i, min(i + 4 * LONGEST, n)):
             if j > i and not _INSIDE.fullmatch(text.gap(j - 1)):
                 break
@@ -114,11 +123,18 @@ def _find_names(text, words, is_own, common):
             may_go_on = has_prefix or len(met) < 4 or met[:4] in words.openings
             if not may_go_on and met[:3] not in words.openings:
                 break
-            said = _strength(text, i, j, met, words, i in titled, is_own, common)
+            said = _strength(text, i, j, met, words, is_titled, is_own, common)
             if said == "strong":
                 strong.update(range(i, j + 1))
             elif said == "weak":
                 weak.update(dict.fromkeys(range(i, j + 1), met))
+            elif said:
+                lower.update(dict.fromkeys(range(i, j + 1), met))
+    for k, m in pairwise(sorted(lower | weak)) if is_own else ():  # rose young
+        pair = {(lower | weak)[k], (lower | weak)[m]}
+        is_beside = m == k + 1 and _BESIDE.fullmatch(text.gap(k))
+        if is_beside and len(pair) == 2 and sum(map(len, pair)) > 6:
+            strong |= {k, m}
     for k in sorted(_with_kin(text, words, strong, weak, is_own)):
         yield text.words[k].start, text.words[k].end
 
@@ -170,7 +186,8 @@ def _strength(text, i, j, met, words, is_titled, is_own, common):
     if is_own and not is_word and n_letters > 3:
         return "strong"
     if not has_capital:
-        return "weak" if exact and is_own and not is_word and n_letters > 1 else ""
+        is_exact = exact and is_own and n_letters > 1
+        return ("lower" if is_word else "weak") if is_exact else ""
     if not is_own:
         return "weak" if is_word or n_letters < 5 or not exact else "strong"
     in_mixed = first.shape == "title" and not text.is_shouted
@@ -255,7 +272,7 @@ def find_numbers(text: Text, numbers: frozenset[str], *, is_own=True) -> list[tu
         run = ""
         for j in range(i, min(i + 6, len(units))):
             gap = text.plain[units[j - 1].end() : units[j].start()] if j > i else ""
-            if not re.fullmatch(r"[ ./_-]{0,2}", gap):
+            if not re.fullmatch(r"[\s./_:,*-]{0,3}" if is_own else r"[ ./_-]{0,2}", gap):
                 break
             run += units[j][0].upper()
             digits = run.isdigit()
@@ -274,6 +291,9 @@ def _is_birth(readings, births):
 
 
 _SIX = re.compile(r"(?<!\d)(\d\d)(\d\d)(\d\d)(?!\d)")  # 540302, 020354 and 030254
+
+
+_SPACED = re.compile(r"(?<!\d)(\d{1,4})[^\w]{1,3}(\d{1,2})[^\w]{1,3}(\d{1,4})(?!\d)")  # 2 3 54
 
 
 def _is_six(match, births):
@@ -396,6 +416,7 @@ _CODED = re.compile(  # M=FCller, M%FCller, M\\u00fcller, M\\'fcller, M\\XFC\\ll
 def _mended(text):
     """A text without markup, entities and UTF-8 that was read as another encoding."""
     text = html.unescape(text.replace(DELETED, " . "))
+    text = re.sub(r"\b0(?=[^\W\d_]{3})", "O", text)  # 0konkwo
     text = _CODED.sub(lambda m: chr(int(m[1] or m[2], 16)), text)
     return decoded_again(re.sub(r"</?\w[^<>]{0,60}>", "", text))
 

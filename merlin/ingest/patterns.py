@@ -224,14 +224,25 @@ _NUMBERS = {  # kind: (pattern, digits that it must have)
     ],
     "age over 89": [
         (
-            r"\b(?:9\d|1[01]\d)(?:[ -]{0,2})(?i:years?|yrs?|y/?o|yo|jahre?|jährige?r?|jaehrige?r?|ans|años|anos"
-            r"|anni|lat|let|år|jaar|vuotta|éves|yaşında|лет|歳|岁|세)(?!\w)",
+            r"\b(?:9\d|1[01]\d)(?:[ -]{0,2})(?i:years?|yrs?|y(?:\.?[/ ]?o\b\.?)?|jahre?|jährige?r?|jaehrige?r?|ans|años"
+            r"|anos|anni|lat|let|år|jaar|vuotta|éves|yaşında|лет|歳|岁|세)(?!\w)",
             2,
-        )
+        ),
+        (r"\b(?i:aged?)[ :]{1,2}(?:9\d|1[01]\d)(?!\d|[.,-]\d| ?%)", 2),
+        (r"(?<![\w.,-])(?:9\d[/-]?[MF]|1[01]\d[/-]?M)\b", 2),  # 101F is a fever
+        (r"\b(?i:aged? ninety(?:[ -]\w{3,5})?|ninety(?:[ -]\w{3,5})?[ -]years?)\b", 0),
+    ],
+    "date": [
+        (r"(?<=\b[Bb]orn )(?:in )?(?:19|20)\d\d\b", 4),
+        (r"(?<![\w.-])[SHR]\d{1,2}\.\d{1,2}\.\d{1,2}\b(?!\.\d)", 3),  # years of Japan's eras
     ],
 }  # fmt: skip
 _NUMBER_PATTERNS = [(k, re.compile(p), n) for k, rows in _NUMBERS.items() for p, n in rows]
 _TIME = r"(?:(?:,? (?:at |um |à |kl\.? )?|T)\d{1,2}(?:[:h]\d{2}(?::\d{2})?(?: ?[ap]\.?m\b\.?| Uhr)?|\.\d{2} Uhr))?"
+_DATED = "|".join(
+    rf"(?<=\b{w} )"
+    for w in "on,du,dated,since,yesterday,today,comparison:,ct of,ct from".split(",")
+)
 _MIXED = r"(?: ?[/.:\\_|,∕-] ?| )"
 _DATES = [
     re.compile(p + _TIME)
@@ -248,12 +259,14 @@ _DATES = [
         r"(?: ?(?P<a>\d{1,2}) ?[日일])?",
         r"\b[Nn]g[aà]y (?P<a>\d{1,2}) th[aá]ng (?P<b>\d{1,2}) n[aă]m (?P<y>\d{4})",
         r"(?<![\d./-])(?P<b>0?[1-9]|1[0-2])[/.](?P<y>(?:19|20)\d\d)(?!\d)",
+        r"(?<![\w./-])(?P<b>0[1-9]|1[0-2])-(?P<y>(?:19|20)\d\d)(?!\d|[-.]\d| ?(?:mm|cm|ml|HU|ms|%))",
         # Day and month alone are read as one only where a word before them says so.
-        r"(?:(?<=\bon )|(?<=\bdu )|(?<=\bdated ))(?P<b>\d{1,2})/(?P<a>\d{1,2})(?![\d/%])",
+        rf"(?i:{_DATED})(?P<b>\d{{1,2}})/(?P<a>\d{{1,2}})(?![\d/%]| of\b)",
         r"(?:(?<=\bam )|(?<=\bvom ))(?P<a>\d{1,2})\. ?(?P<b>\d{1,2})\.(?!\d)",
     )
 ]
 _ORDINAL = r"(?:st|nd|rd|th|er|º|ª|\.|-?го)?"
+_NO_MEASURE = r"(?![\d/]|[.,-]\d| ?(?i:mm|cm|ml|%|x\b|hu\b|kv))"
 _WORD_DATES = [
     re.compile(p + _TIME)
     for p in (
@@ -267,6 +280,10 @@ _WORD_DATES = [
         r"(?P<m>\b[^\W\d_]{3,12})\.? (?P<a>\d{1,2})(?:st|nd|rd|th)\b",
         r"(?<![\d.])(?P<a>\d{1,2})(?:st|nd|rd|th|º|-?го)? (?:of |de )(?P<m>[^\W\d_]{3,12})\b",
         r"(?<![\d.])(?P<a>\d{1,2})\. (?P<m>[^\W\d_]{3,12})\b",
+        # Bare: March 3, 14-Mar, 2015 Jan.
+        rf"(?P<m>\b[^\W\d_]{{3,12}})\.?[ -](?P<a>\d{{1,2}})(?P<bare>){_NO_MEASURE}",
+        r"(?<![\w./-])(?P<a>\d{1,2})[ -](?P<m>(?!May [a-z])[^\W\d_]{3,12})\b(?P<bare>)",
+        r"(?<![\w./-])(?P<y>(?:19|20)\d\d)[ /-](?P<m>(?!May [a-z])[^\W\d_]{3,12})\b(?P<bare>)",
     )
 ]
 
@@ -293,6 +310,10 @@ def dates_in(text: Text) -> Iterator[tuple[int, int, set[tuple[int, int, int]]]]
             day = int(said.get("a") or 0)
             # `may` and `mar` are words: without a year, the month needs its capital or more letters.
             is_month = said.get("y") or word.shape != "lower" or len(word.letters) > 3
+            if "bare" in said:  # MAR reduces artefacts, OCT is another modality
+                is_plain = len(word.letters) > 3 or word.letters not in ("mar", "may", "oct")
+                is_month = word.shape == "title" or (word.shape == "upper" and is_plain)
+                is_month = is_month and word.letters not in ("set", "out", "ago")
             if m.start("m") == word.start and day <= 31 and is_month:
                 yield m.start(), m.end(), {(int(said.get("y") or 0), month, day)}
 
@@ -442,11 +463,15 @@ def _signatures(text: Text) -> Iterator[tuple[int, int]]:
             yield inside[0], inside[-1]
 
 
-_FIELD = re.compile(  # of scripts without blanks
+_CAPITAL = r"[^\W\d_a-z][\w'-]{0,30}"
+_FIELD = re.compile(  # of scripts without blanks, and of letters
     r"(?:医師|担当医|主治医|読影医?|技師|患者名|氏名|姓名|名前|医生|医师|판독의|의사|환자명|성명)(?: ?: ?| )"
     rf"([{JOINED}]{{1,4}}(?: [{JOINED}]{{1,4}})?)"
     # Before an honorific; 様 and 氏 alone are words of reports, too.
     r"|([\u3400-\u9fff]{1,4})(?=先生)|患者 ?[:：]? ?([\u3400-\u9fff]{1,5})(?=様|さん|殿|氏)"
+    rf"|/(?i:es)/ ?({_CAPITAL}(?:[ ,.]{{1,2}}{_CAPITAL}){{0,3}})"
+    rf"|(?<!\d)(?<!\d )\b(?i:cc): ?({_CAPITAL}(?:[ .]{{1,2}}{_CAPITAL}){{1,3}})"
+    rf"|\bDear ({_CAPITAL}(?: {_CAPITAL})?)(?=,)|\bI, ({_CAPITAL}(?:[ .]{{1,2}}{_CAPITAL}){{1,3}})(?=,)"
 )
 
 
@@ -469,7 +494,7 @@ def _signs_from(text, i, said):
 
 
 _DEGREE = re.compile(
-    r"\b((?:[^\W\d_][\w'-]{0,30}\.?,? ){0,3}[^\W\d_][\w'-]{1,30}),? "
+    r"\b((?:[^\W\d_][\w'-]{0,30}\.?,? ){0,3}[^\W\d_][\w'-]{1,30})(?:,? |,)"
     r"(?:M\.?D\.?|D\.?O\.?|Ph\.?D\.?|FRCR|FRANZCR|MBBS|MBChB|R\.?N\.?|PA-C)(?!\w)"
 )
 

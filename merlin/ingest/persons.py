@@ -37,9 +37,18 @@ COLUMNS = {
     "numbers": r"mrn|ssn|nhs|phone|telef|insur|record|patient(id|n(o|r|um))",
     "others": r"physician|doctor|radiolog|author|signed|signature|reader|readby|operator|surgeon|referr"
     r"|attending|resident|technolog|provider|arzt|befunder|zuweis|medecin|medico|lekar|hekim|lakar|^lege",
-    "names": r"name|naam|namn|navn|nom(bre|e)?$|prenom|apellid|cognome|nazwisk|imie|jmeno|prijmeni|famil"
+    "names": r"^first$|^last$|maiden|kin$|contact(name)?$|mother|father|spouse|guardian"
+    r"|name|naam|namn|navn|nom(bre|e)?$|prenom|apellid|cognome|nazwisk|imie|jmeno|prijmeni|famil"
     r"|^given|ime$|姓|氏名|名前|이름|성명|^patient(in)?$",
 }
+# Those that are so whatever else the name says (reporting_radiologist, Hospital No), but for free text.
+SURE = {
+    "others": r"radiologist|physician|doctor|author|consultant|clinician|nurse|fellow|surgeon|attending"
+    r"|technologist|resident|cosign|approver|(ed|en|read)by$",
+    "numbers": r"(hospital|file|chart|case|pat|patient|admission|visit|encounter|episode)(no|nr|num|number|id)$"
+    r"|nummer$|csn$|healthcard|mobile|cell(phone)?$|^tel$|^fax",
+}
+NO_NAMES = r"comment|text|note|finding|impression|history|date|time|code|depart|special"
 NO_PERSONS = (
     r"file|hospital|site|institution|station|scanner|code|diagnos|disease|study|series|organ|device|model"
     r"|report|text|comment|note|finding|impression|history|depart|protocol|drug|phe"
@@ -230,10 +239,8 @@ def normal_number(number: str) -> str:
     return kept.lstrip("0") if kept.isdigit() else kept
 
 
-FRAMES = (0x52009229, 0x52009230)  # thousands of items in a multi-frame file, without persons
-
-
-TEXTS = ("LO", "SH", "LT", "ST", "UT", "UC", "UN")
+TEXTS = ("LO", "SH", "LT", "ST", "UT", "UC", "UR", "UN")
+_PRIVATE = (None, "CS", "AE", "DS", "IS")  # whose vendors keep no rule
 
 
 def said_in(header):
@@ -246,18 +253,18 @@ def said_in(header):
     """
     from pydicom.datadict import dictionary_VR, keyword_for_tag
 
+    from merlin.ingest.dicom import parts_of
+
     found = set()
-    for tag in header.keys():
-        keyword, vr = keyword_for_tag(tag), header.get_item(tag).VR
+    for part, tag in ((p, t) for p in parts_of(header) for t in p.keys()):
+        keyword, vr = keyword_for_tag(tag), part.get_item(tag).VR
         if vr is None and keyword:  # the file leaves it to the dictionary
             vr = dictionary_VR(tag)
-        if vr == "SQ" and tag not in FRAMES:
-            found |= {pair for item in header[tag].value or () for pair in said_in(item)}
-        elif vr == "PN" or keyword in NUMBERS + BIRTHS + ADDRESSES:
-            found |= {(keyword, v) for v in _values(header[tag])}
-        elif vr in TEXTS or (vr is None and tag.is_private):
+        if vr == "PN" or keyword in NUMBERS + BIRTHS + ADDRESSES:
+            found |= {(keyword, v) for v in _values(part[tag])}
+        elif vr in TEXTS or (tag.is_private and vr in _PRIVATE):
             is_protocol = "Description" in keyword or "Protocol" in keyword  # Abdomen^Routine
-            for value in _values(header[tag]):
+            for value in _values(part[tag]):
                 found |= {p for p in _in_text(value) if not (is_protocol and "^" in p[1])}
     return found
 
@@ -305,6 +312,19 @@ def words_said(said, *, own):
     return words_of(v for k, v in said if k not in patients)
 
 
+def columns_of(table, but=()) -> dict[str, list[str]]:
+    """Columns of a table whose names speak of persons, by kind; `but` are not looked at."""
+    kinds: dict[str, list[str]] = {}
+    for column in sorted(set(table.columns) - set(but)):
+        said = fold(str(column))
+        for patterns, vetoes in ((SURE, NO_NAMES), (COLUMNS, NO_PERSONS)):
+            kind = next((k for k, pattern in patterns.items() if re.search(pattern, said)), None)
+            if kind and not re.search(vetoes, said):
+                kinds.setdefault(kind, []).append(column)
+                break
+    return kinds
+
+
 def people_in(table, by: str, but=()) -> dict[str, tuple[Words, Words]]:
     """Persons in the rows of a table.
 
@@ -322,12 +342,7 @@ def people_in(table, by: str, but=()) -> dict[str, tuple[Words, Words]]:
     dict of str to (Words, Words)
         The patient's and other persons', by key.
     """
-    kinds: dict[str, list[str]] = {}
-    for column in table.columns.difference([by, *but]):
-        said = fold(str(column))
-        kind = next((k for k, pattern in COLUMNS.items() if re.search(pattern, said)), None)
-        if kind and not re.search(NO_PERSONS, said):
-            kinds.setdefault(kind, []).append(column)
+    kinds = columns_of(table, (by, *but))
     found: dict[str, tuple[Words, Words]] = {}
     cells = {k: table[c].fillna("").astype(str).to_numpy() for k, c in kinds.items()}
     for i, key in enumerate(table[by] if kinds else ()):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from merlin.ingest import names, patterns
-from merlin.ingest.persons import NOBODY, Sought, people_in, words_of
+from merlin.ingest.persons import NOBODY, Sought, columns_of, people_in, words_of
 
 SPELLINGS = pd.read_csv(names.SPELLINGS, dtype=str, keep_default_na=False)
 # Written for these tests, in the manner of reports.
@@ -87,6 +87,12 @@ def test_every_spelling_is_seen_and_no_ordinary_text_is():
         ("Wałęsa^Ewa", "Wa³êsa", True),
         ("Čapek^Jan", "Èapek", True),
         ("ANONYMOUS^PATIENT", "The patient is anonymous. Patient", False),
+        ("Young^Rose", "rose young has ascites", True),
+        ("Young^Rose", "PATIENT YOUNG HAS ASCITES", True),
+        ("Li^An", "Patient: Li", True),
+        ("Field^Stone", "a stone in the field", False),
+        ("Can^He", "he can walk", False),
+        ("Small^Ann", "the patient small bowel", False),
     ],
 )
 def test_names_are_known_however_header_and_report_spell_them(header, said, seen):
@@ -110,6 +116,12 @@ def test_names_are_known_however_header_and_report_spell_them(header, said, seen
         ("1000677^^^HOSP", "MRN 1000677", ["1000677"]),
         ("MRN0012345", "12345", ["12345"]),
         ("MRN0000012", "12 mm", []),
+        *(
+            ("B7712-0099", said, [said])
+            for said in ("B 7712\n0099", "B7712:0099", "B7712,0099", "B7712 - 0099", "B7712*0099")
+        ),
+        ("MRN0012345", "12,345", ["12,345"]),
+        ("1234", "12, 34", []),
     ],
 )
 def test_record_numbers_are_known_in_the_forms_that_people_write(number, said, found):
@@ -124,7 +136,8 @@ def test_record_numbers_are_known_in_the_forms_that_people_write(number, said, f
      "03/Feb/1951", "Feb/03/1951", "1951/Feb/03", "03.Feb.1951", "3.Februar.1951", "03Feb51",
      "03_Feb_1951", "03_02_1951", "03\\02\\1951", "03:02:1951", "03 02 1951", "03/02-1951", "510203",
      "030251", "DOB 020351", "510203-2", "3 februarie 1951", "3 Februari 1951", "3 лютого 1951",
-     "1951 02 03", "03.02.’51", "1951. február 3.", "03 . 02 . 1951", "19510203", "03‑02‑1951"],
+     "1951 02 03", "03.02.’51", "1951. február 3.", "03 . 02 . 1951", "19510203", "03‑02‑1951",
+     "b.1951-2-3", "2 3 51", "3\n/2/51"],
 )  # fmt: skip
 def test_birth_dates_are_known_in_the_forms_that_people_write(said):
     assert own(f"born {said}, male", births=["19510203"])
@@ -154,6 +167,12 @@ def test_birth_dates_are_known_in_the_forms_that_people_write(said):
         ("Validé par : Jean Testeur", "signature", "Jean Testeur"),
         ("discussed with Jane Tester at noon", "signature", "Jane Tester"),
         ("医師：山田太郎", "signature", "山田太郎"),
+        ("John Vandermeer,M.D., Ph.D.", "signature", "John Vandermeer"),
+        ("/es/ JOHN VANDERMEER", "signature", "JOHN VANDERMEER"),
+        ("cc: John Vandermeer", "signature", "John Vandermeer"),
+        ("Dear Vandermeer,", "signature", "Vandermeer"),
+        ("I, John Vandermeer, have reviewed", "signature", "John Vandermeer"),
+        ("Referring: Vandermeer", "signature", "Vandermeer"),
         ("SSN 123-45-6789.", "long number", "SSN 123-45-6789"),
         ("IBAN DE12 3456 7890 1234 5678 90", "long number", "DE12 3456 7890 1234 5678 90"),
         ("Call +49 (0)6131 17-0 or", "telephone", "Call +49 (0)6131 17-0"),
@@ -162,6 +181,36 @@ def test_birth_dates_are_known_in_the_forms_that_people_write(said):
         ("pager 1234.", "telephone", "pager 1234"),
         ("to a.tester@ward.example.org", "e-mail", "a.tester@ward.example.org"),
         ("A 94-year-old man", "age over 89", "94-year"),
+        *(
+            (f"{said} with pain", "age over 89", said)
+            for said in (
+                "95 y.o.",
+                "95 y/o",
+                "age: 95",
+                "Age 101",
+                "AGED 95",
+                "95F",
+                "102M",
+                "96 y",
+                "aged ninety-five",
+            )
+        ),
+        *(
+            (f"Seen {said}, stable", "date", said)
+            for said in (
+                "March 3",
+                "3 Mar",
+                "Mar-14",
+                "14-Mar",
+                "2015 Jan",
+                "01-2015",
+                "AUGUST 12",
+                "H26.3.2",
+            )
+        ),
+        ("Since 03/02 worse", "date", "03/02"),
+        ("yesterday 01/01", "date", "01/01"),
+        ("was born in 1960", "date", "in 1960"),
     ],
 )
 def test_what_may_name_a_person_or_a_day_is_found_whole(said, kind, found):
@@ -175,7 +224,11 @@ def test_what_may_name_a_person_or_a_day_is_found_whole(said, kind, found):
      "images 12 of 123; L2-L3; T12", "100 mL at 3.5 mL/s, 120 kV", "Reviewed by MRI", "may 3 mm",
      "M. tuberculosis, M. psoas, M. Crohn", "Sig. diverticulosis", "Dr. notified of it", "嚢胞様",
      "MR. enterography", "Size 12-15-20 mm", "пациент жалуется", "Performed: Chest Radiograph",
-     "at 10 a.m. Liver normal", "89-year-old", "1/2 of the stones, ratio 2/3", "M.D.", "segment 4a/4b"],
+     "at 10 a.m. Liver normal", "89-year-old", "1/2 of the stones, ratio 2/3", "M.D.", "segment 4a/4b",
+     "node 3/12, T12-L1, Ax 3-14, series 2/4, L4-5", "They march 3 times and may 14", "Set 3, out 2",
+     "3 May represent cysts", "MAR 3 reduces it", "AUGUST 12 MM", "95 M", "fever of 101F", "aged 89",
+     "95% FDG, T2 95 ms", "since 3/4 of it", "10-2000 HU", "image 95", "average: 95",
+     "30 cc: Omnipaque Given", "cc: chest pain", "Grade I, Stable"],
 )  # fmt: skip
 def test_measures_and_modalities_are_no_persons(said):
     assert names.all_spans(said, Sought()) == []
@@ -365,6 +418,22 @@ def test_persons_of_a_table_are_found_by_its_columns_names():
     assert found["A2"][0].names == {"yong", "kim"}
     assert people_in(table[["accession", "findings"]], "accession", ("findings",)) == {}
     assert words_of() == NOBODY
+
+
+def test_columns_of_persons_are_known_whatever_else_their_names_say():
+    kinds = columns_of(
+        pd.DataFrame(columns=[
+            "reporting_radiologist", "Reporting Physician", "reported_by", "report_author", "verified_by",
+            "hospital_number", "Hospital No", "chart_no", "pat_nr", "Fallnummer", "first", "next_of_kin",
+            "radiology_report", "doctor_comment", "study_date", "image_number", "site", "series_no",
+        ])
+    )  # fmt: skip
+    assert kinds == {
+        "others": ["Reporting Physician", "report_author", "reported_by", "reporting_radiologist",
+                   "verified_by"],
+        "numbers": ["Fallnummer", "Hospital No", "chart_no", "hospital_number", "pat_nr"],
+        "names": ["first", "next_of_kin"],
+    }  # fmt: skip
 
 
 def test_the_command_prints_recall_and_false_alarms(tmp_path, capsys):
