@@ -240,7 +240,7 @@ def refusing_header(name):
     """Whatever a file's configuration makes go wrong is a ValueError that names the file."""
     try:
         yield
-    except MemoryError:
+    except (MemoryError, FileNotFoundError):  # the latter says which folder, and the way out
         raise
     except Exception as error:
         raise ValueError(

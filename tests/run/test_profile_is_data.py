@@ -137,7 +137,8 @@ def test_what_reaches_a_rules_line_is_a_word_whatever_it_holds(tmp_path, sign):
     tools.mkdir()
     (tools / "papermill").write_text(
         f"#!{sys.executable}\nimport sys, pathlib\n"
-        "pathlib.Path('said').write_text(repr(sys.argv[1:]))\npathlib.Path(sys.argv[2]).touch()\n"
+        "pathlib.Path('said').write_text(repr(sys.argv[1:]))\n"
+        'pathlib.Path(sys.argv[2]).write_text(\'{"cells": [], "metadata": {}}\')\n'
     )
     (tools / "sleep").write_text("#!/bin/sh\n")
     for tool in tools.iterdir():
