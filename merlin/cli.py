@@ -429,7 +429,7 @@ def _hospital(args):
     begun, mark = out / "UNFINISHED", _hospital_mark(args, key)
     others = [p for p in out.iterdir() if p != begun] if out.exists() else []
     is_ours = begun.is_file() and not begun.is_symlink() and begun.read_text() == mark
-    if (others or begun.is_symlink() or begun.exists()) and not is_ours:
+    if begun.is_symlink() or (others and not is_ours):
         raise FileExistsError(
             f"{out} is not empty, and no interrupted call on the same files with this key left it so. "
             "Choose a new --out."

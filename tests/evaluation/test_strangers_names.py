@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -150,8 +151,8 @@ def test_notebooks_on_a_strangers_file_show_its_names_as_letters(tmp_path):
     names = ("04_zero_shot_findings", "05_phenotypes")
     running = [
         subprocess.Popen(
-            ["papermill", f"notebooks/{n}.ipynb", f"{n}.ipynb", "--cwd", "notebooks", "-r", "profile",
-             "embeddings", "-p", "n_resamples", "20"],
+            [Path(sys.executable).with_name("papermill"), f"notebooks/{n}.ipynb", f"{n}.ipynb",
+             "--cwd", "notebooks", "-r", "profile", "embeddings", "-p", "n_resamples", "20"],
             cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for n in names

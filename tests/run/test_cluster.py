@@ -144,7 +144,7 @@ def test_make_hands_over_what_was_given_sign_for_sign(tmp_path):
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     fake = tmp_path / "venv" / "bin" / "python"
     fake.write_text(
-        f'#!{sys.executable}\nimport sys\nopen("said", "a").write(repr(sys.argv) + "\\n")\n'
+        '#!/usr/bin/env python3\nimport sys\nopen("said", "a").write(repr(sys.argv) + "\\n")\n'
     )
     fake.chmod(0o755)
     (tmp_path / "venv" / "ready").touch()

@@ -136,7 +136,7 @@ def test_what_reaches_a_rules_line_is_a_word_whatever_it_holds(tmp_path, sign):
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "papermill").write_text(
-        f"#!{sys.executable}\nimport sys, pathlib\n"
+        "#!/usr/bin/env python3\nimport sys, pathlib\n"
         "pathlib.Path('said').write_text(repr(sys.argv[1:]))\n"
         'pathlib.Path(sys.argv[2]).write_text(\'{"cells": [], "metadata": {}}\')\n'
     )
@@ -148,9 +148,10 @@ def test_what_reaches_a_rules_line_is_a_word_whatever_it_holds(tmp_path, sign):
         BASE=base, PROFILE=sign, input=[f"notebooks/{sign}.ipynb"], output=[f"{base}/{arm}.ipynb"],
         params=SimpleNamespace(name=arm, extra=["-r", "arm", sign]),
     )  # fmt: skip
+    path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-c", f"set -euo pipefail; {line}"], cwd=tmp_path, capture_output=True, text=True,
-        check=False, env=os.environ | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"},
+        check=False, env=os.environ | {"PATH": path},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = (tmp_path / "said").read_text()

@@ -396,8 +396,8 @@ def test_provenance_says_where_a_figure_came_from(tmp_path):
 
 def test_files_are_as_open_as_the_umask_allows(tmp_path):
     code = "import sys; from merlin import run\nwith run.atomic(sys.argv[1]) as f: f.write('x')"
-    command = f'umask 077; exec {sys.executable} -c "{code}" {tmp_path / "x"}'
-    subprocess.run(["bash", "-c", command], check=True)
+    words = [sys.executable, "-c", code, str(tmp_path / "x")]
+    subprocess.run(["bash", "-c", 'umask 077; exec "$@"', "bash", *words], check=True)
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
 
 
