@@ -26,6 +26,8 @@ from merlin.ingest.volume import UnreadableScan, is_machines
 AXIAL_COSINE = 0.8  # slice normal against the body axis: gantries tilt by up to 30 degrees
 
 MAX_FRAMES = 1 << 14  # of one file: perfusion over a minute has some thousands
+MOST_ITEMS = 1 << 12  # of a sequence that are looked through
+FEW_FRAMES = 512  # that a file of any size may hold; a larger one holds one a kilobyte
 
 # What may be said of a header's text: the standard's own words, and what vendors call kernels.
 _MODALITIES = set(
@@ -326,12 +328,12 @@ def shows_more(header: Dataset) -> str:
 
 
 def parts_of(header: Dataset) -> Iterator[Dataset]:
-    """A header and the items of its sequences, however deep; of each as many as a file has frames."""
+    """A header and the items of its sequences, however deep; of each the first thousands."""
     yield header
     for tag in header.keys():
         vr = header.get_item(tag).VR
         if vr == "SQ" or (vr in (None, "UN") and header[tag].VR == "SQ"):
-            for item in (header[tag].value or ())[:MAX_FRAMES]:
+            for item in (header[tag].value or ())[:MOST_ITEMS]:
                 yield from parts_of(item)
 
 
@@ -453,11 +455,12 @@ def _slices(path: Path, file: Path, header: Dataset) -> Iterator[Slice]:
             "per-frame functional groups",
             "Export the series as single CT images",
         )
-    if n_frames > MAX_FRAMES:
+    most = min(MAX_FRAMES, max(FEW_FRAMES, file.stat().st_size >> 10))
+    if n_frames > most:
         raise refusal(
             path,
             f"{n_frames} frames in {short(path, file)}",
-            f"at most {MAX_FRAMES}",
+            f"at most {most} in so many bytes",
             "Export one phase at a time, or as single CT images",
         )
     image_type = tuple(str(v) for v in _list(_value(header, "ImageType"))[:16])

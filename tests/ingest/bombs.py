@@ -187,6 +187,16 @@ def frames_of_two_billion(folder):
     _dicom(folder, lambda ds: setattr(ds, "NumberOfFrames", "2147483647"))
 
 
+def frames_without_pixels(folder):
+    def edit(ds):
+        frame = pydicom.Dataset()
+        frame.PlanePositionSequence = [pydicom.Dataset()]
+        ds.PerFrameFunctionalGroupsSequence = [frame] * 16_000
+        ds.NumberOfFrames = 16_000
+
+    _dicom(folder, edit, n=1)
+
+
 def _deflated(tail):
     def edit(ds):
         head = io.BytesIO()
