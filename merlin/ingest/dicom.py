@@ -26,7 +26,6 @@ from merlin.ingest.volume import UnreadableScan, is_machines
 AXIAL_COSINE = 0.8  # slice normal against the body axis: gantries tilt by up to 30 degrees
 
 MAX_FRAMES = 1 << 14  # of one file: perfusion over a minute has some thousands
-MOST_ITEMS = 1 << 12  # of a sequence that are looked through
 FEW_FRAMES = 512  # that a file of any size may hold; a larger one holds one a kilobyte
 
 # What may be said of a header's text: the standard's own words, and what vendors call kernels.
@@ -328,12 +327,12 @@ def shows_more(header: Dataset) -> str:
 
 
 def parts_of(header: Dataset) -> Iterator[Dataset]:
-    """A header and the items of its sequences, however deep; of each the first thousands."""
+    """A header and the items of its sequences, however deep; of each as many as a file may have frames."""
     yield header
     for tag in header.keys():
         vr = header.get_item(tag).VR
         if vr == "SQ" or (vr in (None, "UN") and header[tag].VR == "SQ"):
-            for item in (header[tag].value or ())[:MOST_ITEMS]:
+            for item in (header[tag].value or ())[:MAX_FRAMES]:
                 yield from parts_of(item)
 
 
