@@ -35,16 +35,17 @@ def measure(ct=()):
     dict of str to dict
         Scan → {`kind: what` → number, list of numbers, or text}.
     """
-    from merlin.cohort import extract, phantom, reports
-    from merlin.ingest.volume import Volume, load_volume
+    from merlin.data import extract
+    from merlin.data.volume import Volume, load_volume
+    from merlin.phantom import reports, synthesis
 
-    site = phantom.SITES["internal"]
-    patient = phantom.draw_patient(SEED, PATIENT, site)
-    study = phantom.draw_study(SEED, f"{PATIENT}-1", patient, site)
-    hu, label, grid = phantom.acquire(SEED, study, matrix=76)
+    site = synthesis.SITES["internal"]
+    patient = synthesis.draw_patient(SEED, PATIENT, site)
+    study = synthesis.draw_study(SEED, f"{PATIENT}-1", patient, site)
+    hu, label, grid = synthesis.acquire(SEED, study, matrix=76)
     report = reports.write_report(
         study.found, sex=patient.sex, style=site.report_style,
-        rng=phantom.stream(SEED, study.study_id, "report"), remarks=study.remarks,
+        rng=synthesis.stream(SEED, study.study_id, "report"), remarks=study.remarks,
     )  # fmt: skip
     stated = {k: v for k, v in extract.label_report(report.findings, sex=patient.sex).items()
               if v is not None and np.isfinite(v)}  # fmt: skip
@@ -69,9 +70,9 @@ def _through(volume, text):
     """Model input, embeddings and zero-shot scores of one volume."""
     import torch
 
+    from merlin.data.preprocess import Grid, preprocess
     from merlin.embeddings import encode_texts, prompt_bank
     from merlin.evaluation import zero_shot
-    from merlin.ingest.preprocess import Grid, preprocess
     from merlin.model.i3d import THREE_WINDOWS, ImageConfig
     from merlin.model.text import TextConfig
     from merlin.model.two_towers import TowersConfig, TwoTowers

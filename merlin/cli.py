@@ -321,8 +321,8 @@ def _run(args):
 
 
 def _release(args):
-    from merlin.cohort.manifest import linked
-    from merlin.cohort.release import read_release
+    from merlin.data.manifest import linked
+    from merlin.readers.release import read_release
     from merlin.run import write_csv
 
     out = Path(args.out)
@@ -342,8 +342,8 @@ def _release(args):
 
 
 def _verse(args):
-    from merlin.cohort.manifest import linked
-    from merlin.cohort.verse import FRACTURE, read_folder
+    from merlin.data.manifest import linked
+    from merlin.readers.verse import FRACTURE, read_folder
     from merlin.run import write_csv
 
     target = Path(args.out) / "manifest.csv"
@@ -366,8 +366,8 @@ def _verse(args):
 def _totalsegmentator(args):
     import pandas as pd
 
-    from merlin.cohort.manifest import linked
-    from merlin.ingest import totalsegmentator
+    from merlin.data.manifest import linked
+    from merlin.readers import totalsegmentator
     from merlin.run import write_csv
 
     out = Path(args.out)
@@ -393,8 +393,8 @@ def _totalsegmentator(args):
 
 
 def _phantom(args):
-    from merlin.cohort.manifest import load_manifest
-    from merlin.cohort.release import write_release
+    from merlin.data.manifest import load_manifest
+    from merlin.readers.release import write_release
     from merlin.run import ROOT, upstream
 
     path = upstream(ROOT / "runs" / args.profile / "cohort" / "manifest.csv", "01_cohort")
@@ -412,9 +412,9 @@ def _phantom(args):
 def _hospital(args):
     import pandas as pd
 
-    from merlin.cohort.codes import read_codes
-    from merlin.cohort.tables import read_table
-    from merlin.ingest import hospital
+    from merlin.data.codes import read_codes
+    from merlin.data.tables import read_table
+    from merlin.readers import hospital
     from merlin.run import write_csv
 
     out = Path(args.out)
@@ -470,8 +470,8 @@ def _hospital_mark(args, key):
     """A keyed hash of all that a call reads: only the same call may go on where one stopped."""
     import json
 
-    from merlin.cohort.tree import walk
-    from merlin.ingest import hospital
+    from merlin.data.tree import walk
+    from merlin.readers import hospital
     from merlin.run import file_hash
 
     tables = [file_hash(p) for p in (args.reports, args.codes) if p]
@@ -519,7 +519,7 @@ def _weights(args):
     else:
         names = None
         if args.phecodes:
-            from merlin.cohort.ehr import read_phenotypes
+            from merlin.phantom.ehr import read_phenotypes
 
             names = read_phenotypes(args.phecodes)["phecode"]
         folder = str(Path(args.text_folder).resolve()) if args.text_folder else ""
@@ -564,7 +564,7 @@ def _evaluate(args):
         sys.stderr.write(lines(f"merlin evaluate: {text}") + "\n")
 
     from merlin.evaluation import off_shelf
-    from merlin.splits import SPLIT_NAMES
+    from merlin.vocabulary import SPLIT_NAMES
 
     split = None if args.split == "all" else args.split
     if split and not any(
@@ -671,11 +671,11 @@ def _five_year(args):
     import pandas as pd
     import torch
 
-    from merlin.cohort.manifest import load_manifest
+    from merlin.data.manifest import load_manifest
+    from merlin.data.preprocess import Grid, load_input
     from merlin.evaluation import five_year
-    from merlin.ingest import survey
-    from merlin.ingest.preprocess import Grid, load_input
     from merlin.model.cpu import prepare_cpu
+    from merlin.readers import survey
     from merlin.run import write_csv
     from merlin.training import diseases, official
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from merlin import npz
 from merlin.run import atomic, counts, read_yaml, unit
-from merlin.splits import SPLITS, plain_splits
+from merlin.vocabulary import SPLITS, plain_splits
 from merlin.words import Refusal, shown, without_folders
 
 SCHEMA = 1
@@ -523,7 +523,7 @@ def encode_sentences(model, texts, *, device="cpu", desc="sentences"):
     -------
     (n, D) float32, not unit length
     """
-    from merlin.cohort.extract import report_sentences
+    from merlin.data.extract import report_sentences
 
     rows = [report_sentences(t) for t in texts]
     flat, _ = encode_texts(model, [s for row in rows for s in row], device=device, desc=desc)
@@ -542,18 +542,18 @@ def study_labels(studies, codes, code_map, phecodes, *, uncoded="absent", rollup
     codes : DataFrame
         `study_id, vocabulary, code`.
     code_map : dict
-        From `ehr.read_code_map`.
+        From `read_code_map`.
     phecodes : sequence of str
     uncoded : {"absent", "unknown"}
     rollup : {"map", "paper"}
-        As in `ehr.phecode_labels`.
+        As in `phecode_labels`.
 
     Returns
     -------
     dict
         `finding`, `finding_labels`, `phecode_labels` and `text_group` of an `Embeddings`.
     """
-    from merlin.cohort.phecodes import phecode_labels
+    from merlin.data.phecodes import phecode_labels
 
     stated = [c for c in studies if c.startswith("label_") and c != "label_map"]
     ids = studies["study_id"].to_numpy(str)

@@ -21,10 +21,8 @@ import torch
 from tqdm import tqdm
 
 import merlin
-from merlin.embeddings import Embeddings, encode_prompts, save_embeddings
-from merlin.files import atomic_path
-from merlin.ingest.preprocess import PREPROCESS_VERSION, Grid, load_input
-from merlin.ingest.volume import (
+from merlin.data.preprocess import PREPROCESS_VERSION, Grid, load_input
+from merlin.data.volume import (
     UnreadableScan,
     content_digest,
     find_scans,
@@ -32,6 +30,8 @@ from merlin.ingest.volume import (
     locate,
     refusing,
 )
+from merlin.embeddings import Embeddings, encode_prompts, save_embeddings
+from merlin.files import atomic_path
 from merlin.run import atomic, file_hash, fingerprint, read_csv, write_csv
 from merlin.training.checkpoint import load_weights
 from merlin.words import lines, shown

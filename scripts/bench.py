@@ -90,7 +90,7 @@ def preprocess(folder):
     import nibabel as nib
     from scipy.ndimage import gaussian_filter
 
-    from merlin.ingest.preprocess import Grid, load_input
+    from merlin.data.preprocess import Grid, load_input
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

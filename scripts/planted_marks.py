@@ -288,7 +288,9 @@ def write_weights(path, marks):
 
 def write_release(folder, marks):
     """Phantoms in the release's layout, with columns that nobody asks for."""
-    from merlin.cohort import build, manifest, release
+    from merlin.data import manifest
+    from merlin.phantom import build
+    from merlin.readers import release
 
     table, _, _ = build.build_cohort(
         build.plan("internal", 8, seed=5, matrix=48, folder=folder / "c"), n_workers=0
@@ -465,7 +467,7 @@ def run_all(place, n=24, *, short=False):
         profiles = root / "notebooks" / "profiles"
         text = (profiles / "full.yaml").read_text().replace("n_workers: 16", "n_workers: 1")
         text = text.replace(", 05_phenotypes, 06_retrieval", "")
-        codes_map = "03_embeddings:\n  code_map: merlin/cohort/data/phantom_icd.csv\n"
+        codes_map = "03_embeddings:\n  code_map: merlin/data/tables/phantom_icd.csv\n"
         (profiles / "marks.yaml").write_text(text.replace("03_embeddings:\n", codes_map))
         command = [
             sys.executable,

@@ -215,8 +215,8 @@ def report_generation(base, _):
     from rouge_score.rouge_scorer import RougeScorer
     from sacrebleu.metrics import BLEU
 
-    from merlin.cohort.extract import label_table, section_table
-    from merlin.cohort.findings import NAMES
+    from merlin.data.extract import label_table, section_table
+    from merlin.vocabulary import NAMES
 
     texts = pd.read_parquet(Path(base) / "predictions" / "report_generation.parquet")
     sexes = pd.read_csv(Path(base) / "cohort" / "manifest.csv", dtype=str).set_index("study_id")
@@ -253,7 +253,7 @@ def _by_section(reference, made, sexes, rouge):
     """The same for each section, where its reference has one."""
     from sacrebleu.metrics import BLEU
 
-    from merlin.cohort.extract import SECTIONS, label_table, section_table
+    from merlin.data.extract import SECTIONS, label_table, section_table
 
     true, found, out = section_table(reference), section_table(made), []
     for s, name in enumerate(SECTIONS):

@@ -14,12 +14,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from merlin import cli
-from merlin.cohort import phantom
-from merlin.cohort.build import save_nifti
-from merlin.cohort.ehr import DISEASES
 from merlin.embeddings import load_embeddings
 from merlin.model.i3d import ImageConfig, ImageEncoder
+from merlin.phantom import synthesis
+from merlin.phantom.build import save_nifti
 from merlin.training import diseases
+from merlin.vocabulary import DISEASES
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,9 @@ def weights(tmp_path_factory):
 def scans(tmp_path_factory):
     """A phantom scan and a file that is none."""
     folder = tmp_path_factory.mktemp("scans")
-    site = phantom.SITES["internal"]
-    study = phantom.draw_study(4, "P1-1", phantom.draw_patient(4, "P1", site), site)
-    hu, _, grid = phantom.acquire(4, study, matrix=40)
+    site = synthesis.SITES["internal"]
+    study = synthesis.draw_study(4, "P1-1", synthesis.draw_patient(4, "P1", site), site)
+    hu, _, grid = synthesis.acquire(4, study, matrix=40)
     save_nifti(folder / "good.nii.gz", hu, grid.affine, "LPS")
     (folder / "bad.nii.gz").write_text(
         "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -259,7 +259,8 @@ def test_a_look_alike_of_the_release_is_written_from_a_run_and_read_back(
     tmp_path, monkeypatch, capsys
 ):
     from merlin import run
-    from merlin.cohort import build, release
+    from merlin.phantom import build
+    from merlin.readers import release
 
     folder = tmp_path / "runs" / "smoke" / "cohort"
     jobs = build.plan("internal", 8, seed=5, matrix=48, folder=folder)

@@ -17,15 +17,15 @@ from test_text import make_longformer
 from test_volume import body, refusal, write_series
 
 from merlin import cli, run
-from merlin.cohort.manifest import linked, load_manifest
-from merlin.ingest import patterns
-from merlin.ingest.dicom import shows_more
-from merlin.ingest.dicom_pixels import quietly
-from merlin.ingest.persons import said_in
-from merlin.ingest.volume import load_volume
+from merlin.data.dicom import shows_more
+from merlin.data.dicom_pixels import quietly
+from merlin.data.manifest import linked, load_manifest
+from merlin.data.volume import load_volume
 from merlin.model.i3d import ImageConfig
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
+from merlin.readers import patterns
+from merlin.readers.persons import said_in
 from merlin.training import checkpoint
 
 MARKS = Path(__file__).parents[1] / "scripts" / "planted_marks.py"

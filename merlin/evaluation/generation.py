@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from merlin.cohort.extract import label_table
+from merlin.data.extract import label_table
 from merlin.evaluation import results
 from merlin.statistics import bootstrap, metrics
 

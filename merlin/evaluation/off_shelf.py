@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from merlin.cohort.tables import why_apart
+from merlin.data.tables import why_apart
 from merlin.evaluation import phenotypes, results, retrieval, zero_shot
 from merlin.evaluation.scores import ScoreTable
 from merlin.statistics import metrics

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from merlin.cohort.tables import FEW_CELLS, TableError, read_ids, read_table, some_rows, why_apart
-from merlin.splits import plain_splits
+from merlin.data.tables import FEW_CELLS, TableError, read_ids, read_table, some_rows, why_apart
+from merlin.vocabulary import plain_splits
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".parquet")
 UNCERTAIN = {"missing": np.nan, "positive": 1.0, "negative": 0.0}

@@ -276,7 +276,7 @@ def qc_tables(seen, title):
 
     Parameters
     ----------
-    seen : merlin.ingest.preprocess.ModelInput
+    seen : merlin.data.preprocess.ModelInput
     title : str or int
         How the picture calls the scan: a number, never a name.
     """

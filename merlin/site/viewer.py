@@ -9,9 +9,10 @@ import json
 
 import numpy as np
 
-from merlin.cohort import anatomy, phantom, reports
-from merlin.ingest.preprocess import Grid, preprocess
-from merlin.ingest.volume import Volume
+from merlin.data.preprocess import Grid, preprocess
+from merlin.data.volume import Volume
+from merlin.phantom import reports, synthesis
+from merlin.vocabulary import LABEL
 
 CHANGED_HU = 25  # a finding's mask: where the study without it differs by more
 
@@ -32,23 +33,23 @@ def studies(profile, numbers=(0, 2, 3)):
         JSON-able: title, report, `views` (name, shape, spacing_mm, hu as base64 int16, labels and
         findings as base64 uint8), label names.
     """
-    seed, site = profile["seed"], phantom.SITES["internal"]
+    seed, site = profile["seed"], synthesis.SITES["internal"]
     pretraining = profile["02_pretraining"]
     grid = Grid(tuple(pretraining["spacing_mm"]), tuple(pretraining["grid_shape"]))
     return [_study(seed, site, f"P{n:05d}", profile["01_cohort"]["matrix"], grid) for n in numbers]
 
 
 def _study(seed, site, patient_id, matrix, grid):
-    patient = phantom.draw_patient(seed, patient_id, site)
-    study = phantom.draw_study(seed, f"{patient_id}-1", patient, site)
-    hu, label, own = phantom.acquire(seed, study, matrix=matrix)
+    patient = synthesis.draw_patient(seed, patient_id, site)
+    study = synthesis.draw_study(seed, f"{patient_id}-1", patient, site)
+    hu, label, own = synthesis.acquire(seed, study, matrix=matrix)
     report = reports.write_report(
         study.found, sex=patient.sex, style=site.report_style,
-        rng=phantom.stream(seed, study.study_id, "report"), remarks=study.remarks,
+        rng=synthesis.stream(seed, study.study_id, "report"), remarks=study.remarks,
     )  # fmt: skip
     masks = {}
     for name in study.found:
-        without, _, _ = phantom.acquire(seed, study, matrix=matrix, without=(name,))
+        without, _, _ = synthesis.acquire(seed, study, matrix=matrix, without=(name,))
         masks[name] = np.abs(hu.astype(int) - without) > CHANGED_HU
     seen = preprocess(Volume(hu, own.affine), grid)
     model_hu = np.rint(seen.image * 2000 - 1000).astype(np.int16)
@@ -61,7 +62,7 @@ def _study(seed, site, patient_id, matrix, grid):
     return dict(
         title=f"{patient_id}-1: {patient.sex}, {study.age} y, {study.phase}",
         report=report.findings,
-        labels={int(v): k.replace("_", " ") for k, v in anatomy.LABEL.items()},
+        labels={int(v): k.replace("_", " ") for k, v in LABEL.items()},
         views=views,
     )
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from merlin.cohort.extract import section_table
-from merlin.cohort.impression import split_impression
-from merlin.cohort.phecodes import phecode_labels
-from merlin.ingest.preprocess import load_input
+from merlin.data.extract import section_table
+from merlin.data.impression import split_impression
+from merlin.data.phecodes import phecode_labels
+from merlin.data.preprocess import load_input
 
 
 @dataclass(frozen=True)
@@ -155,12 +155,12 @@ def studies_from_manifest(
     codes : DataFrame
         `study_id, vocabulary, code`.
     code_map : dict
-        From `ehr.read_code_map`.
+        From `read_code_map`.
     phecodes : sequence of str
-    grid : merlin.ingest.preprocess.Grid
+    grid : merlin.data.preprocess.Grid
     cache_dir : path
     uncoded : {"absent", "unknown"}
-        As in `ehr.phecode_labels`: what is unknown takes no part in the loss.
+        As in `phecode_labels`: what is unknown takes no part in the loss.
     rollup : {"map", "paper"}
         Which parents a positive child makes positive.
 

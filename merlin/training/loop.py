@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from merlin.cohort.extract import abnormal_sections, report_sentences
+from merlin.data.extract import abnormal_sections, report_sentences
 from merlin.model.cpu import prepare_cpu
 from merlin.statistics import metrics
 from merlin.training import parallel

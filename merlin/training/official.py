@@ -22,7 +22,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from merlin.cohort.ehr import DISEASES
 from merlin.files import atomic_path
 from merlin.model.i3d import I3ResNet, ImageConfig, ImageEncoder
 from merlin.model.report_writer import ReportWriter
@@ -37,6 +36,7 @@ from merlin.training.checkpoint import (
     raw_header,
     save_weights,
 )
+from merlin.vocabulary import DISEASES
 from merlin.words import shown
 
 IMAGE = "encode_image.i3_resnet."
@@ -349,7 +349,7 @@ def load_five_year(path):
     model : diseases.DiseaseModel
         In evaluation mode.
     names : list of str
-        Of its outputs. The official file says none: `ehr.DISEASES`, in the data release's order; the
+        Of its outputs. The official file says none: `DISEASES`, in the data release's order; the
         authors' demonstration calls the sixth chronic liver disease, their data osteoporosis.
     facts : dict
         `grid` among them.
@@ -400,7 +400,7 @@ def export_five_year(model, names, out):
     ----------
     model : DiseaseModel
     names : sequence of str
-        Of its outputs: those of `ehr.DISEASES`, in the data release's order.
+        Of its outputs: those of `DISEASES`, in the data release's order.
     out : path
 
     Raises

@@ -14,9 +14,9 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from merlin.ingest.labels import label_on_grid, whole_scan
-from merlin.ingest.preprocess import Grid, load_input
-from merlin.ingest.volume import load_volume
+from merlin.data.labels import label_on_grid, whole_scan
+from merlin.data.preprocess import Grid, load_input
+from merlin.data.volume import load_volume
 from merlin.model.cpu import prepare_cpu
 from merlin.model.i3d import ImageEncoder
 from merlin.model.segmenter import Segmenter, ThreeWindowDynUNet

@@ -4,7 +4,7 @@ from collections import namedtuple
 
 import pytest
 
-from merlin.cohort import describe, phantom, render, reports
+from merlin.phantom import describe, render, reports, synthesis
 
 SEED = 7
 
@@ -32,12 +32,12 @@ def drawn():
     """Site → patients with one study and its report each; nothing is rendered."""
     cohort = {}
     for name, n in {"internal": 400, "site_b": 200, "site_c": 200}.items():
-        site = phantom.SITES[name]
+        site = synthesis.SITES[name]
         rows = []
         for i in range(n):
-            patient = phantom.draw_patient(SEED, f"{name}{i}", site)
-            study = phantom.draw_study(SEED, f"{name}{i}-1", patient, site)
-            rng = phantom.stream(SEED, study.study_id, "report")
+            patient = synthesis.draw_patient(SEED, f"{name}{i}", site)
+            study = synthesis.draw_study(SEED, f"{name}{i}-1", patient, site)
+            rng = synthesis.stream(SEED, study.study_id, "report")
             report = reports.write_report(
                 study.found,
                 sex=patient.sex,

@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 from test_release import cohort as plain
 
-from merlin.cohort import audit, ehr, release
-from merlin.cohort.extract import label_table
-from merlin.cohort.findings import NAMES
-from merlin.cohort.manifest import ManifestError
-from merlin.ingest import survey
-from merlin.ingest.preprocess import Grid
+from merlin.data.codes import NO_CODES, read_codes
+from merlin.data.extract import label_table
+from merlin.data.manifest import ManifestError
+from merlin.data.preprocess import Grid
+from merlin.readers import audit, release, survey
+from merlin.vocabulary import NAMES
 
 GRID = Grid((10.0, 10.0, 10.0), (24, 24, 24))
 
@@ -241,12 +241,12 @@ def test_own_codes_are_checked_all_at_once(tmp_path):
         "b,icd-9,8.45,02/03/2016\nc,,I10,\n"
     )
     with pytest.raises(ValueError, match="4 problems") as caught:
-        ehr.read_codes(path)
+        read_codes(path)
     for said in ("row 3, column study_id: empty", "row 5, column vocabulary: empty",
                  "row 4, column code: 8.45: not three digits", "column date: row 4: not one"):  # fmt: skip
         assert said in str(caught.value)
     path.write_text("study_id,vocabulary,code\na,ICD10,401.10\nb,icd-10,I10\n")
-    codes = ehr.read_codes(path)
+    codes = read_codes(path)
     assert codes["code"].tolist() == ["401.10", "I10"]  # text, not a number
     assert codes["vocabulary"].tolist() == ["ICD10", "ICD10"]
 
@@ -270,4 +270,4 @@ def test_codes_are_judged_before_any_volume_is_read(tmp_path):
     (tmp_path / "map.csv").write_text("vocabulary,code,phecode\nICD9CM,401.1,401.1\n")
     with pytest.raises(ValueError, match=r"do not belong together.* The map has ICD9CM"):
         audit.check_codes(codes, ["1", "2"], tmp_path / "map.csv")
-    assert audit.check_codes(ehr.NO_CODES, ["1"], "")[0] == []
+    assert audit.check_codes(NO_CODES, ["1"], "")[0] == []

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from merlin.cohort import ehr
-from merlin.cohort.codes import doubtful_icd9, vocabulary
-from merlin.cohort.tables import TableError
+from merlin.data.codes import NO_CODES, doubtful_icd9, read_codes, vocabulary
+from merlin.data.phecodes import map_codes, parents, phecode_labels, read_code_map
+from merlin.data.tables import TableError
 
 
 @pytest.mark.parametrize(
@@ -45,20 +45,20 @@ MAP = (
 
 @pytest.fixture
 def code_map(tmp_path):
-    return ehr.read_code_map(written(tmp_path, MAP, "map.csv"))
+    return read_code_map(written(tmp_path, MAP, "map.csv"))
 
 
 def positive(code_map, rows, phecodes, **options):
     """Positive phecodes by study, and what was said."""
     codes = pd.DataFrame(rows, columns=["study_id", "vocabulary", "code"])
     studies = list(dict.fromkeys(codes["study_id"]))
-    made = ehr.map_codes(codes, studies, code_map, phecodes, **options)
+    made = map_codes(codes, studies, code_map, phecodes, **options)
     names = np.array(phecodes)
     return {s: names[row == 1].tolist() for s, row in zip(studies, made.labels, strict=True)}, made
 
 
 def test_one_disease_under_all_names_of_its_vocabulary(tmp_path, code_map):
-    codes = ehr.read_codes(
+    codes = read_codes(
         written(
             tmp_path,
             "study_id,date,vocabulary,code,what\nS1,2016-03-01,ICD10CM,K70.30,a\nS2,2016-03-01,ICD10,K70.30,b\n"
@@ -66,7 +66,7 @@ def test_one_disease_under_all_names_of_its_vocabulary(tmp_path, code_map):
         )
     )
     studies = ["S1", "S2", "S3", "S4", "S5", "S6"]
-    made = ehr.map_codes(codes, studies, code_map, [*ROLLED, "571"])
+    made = map_codes(codes, studies, code_map, [*ROLLED, "571"])
     assert made.labels.tolist() == [[1, 1, 1, 0]] * 3 + [[0] * 4] + [[1, 1, 1, 0]] + [[0] * 4]
     assert made.unmapped.to_numpy().tolist() == [["ICD10CM", "Z99.999", 1]]
     assert (made.n_codes, made.n_unmapped, made.n_by_other) == (5, 1, 1)
@@ -74,7 +74,7 @@ def test_one_disease_under_all_names_of_its_vocabulary(tmp_path, code_map):
     for part in ("1 of 5 codes have no phecode", "Z99.999 (ICD10CM, 1)", "under the other ICD-10"):
         assert part in said
     for uncoded, of_s6 in (("absent", 0), ("unknown", np.nan)):
-        labels = ehr.phecode_labels(codes, studies, code_map, ROLLED, uncoded=uncoded)
+        labels = phecode_labels(codes, studies, code_map, ROLLED, uncoded=uncoded)
         assert np.isnan(labels[3]).all()  # its one code was not found: unknown, not healthy
         np.testing.assert_array_equal(labels[5], [of_s6] * 3)
         np.testing.assert_array_equal(labels[[0, 1, 2, 4]], 1)
@@ -84,15 +84,15 @@ def test_a_map_that_knows_too_few_codes_is_refused_with_names(code_map):
     rows = [("a", "ICD10", "K70.3"), ("a", "ICD10", "K70.3"), ("b", "ICD10CM", "K70.30")]
     codes = pd.DataFrame(rows, columns=["study_id", "vocabulary", "code"])
     with pytest.raises(ValueError, match=r"fewer than 50%.* K70\.3 \(ICD10, 2\).*ICD10CM, ICD9CM"):
-        ehr.phecode_labels(codes, ["a", "b"], code_map, ROLLED)
-    labels = ehr.phecode_labels(codes, ["a", "b"], code_map, ROLLED, least_mapped=0.3)
+        phecode_labels(codes, ["a", "b"], code_map, ROLLED)
+    labels = phecode_labels(codes, ["a", "b"], code_map, ROLLED, least_mapped=0.3)
     np.testing.assert_array_equal(labels, [[np.nan] * 3, [1] * 3])
 
 
 def test_ids_that_differ_by_zeros_are_no_healthy_patients(code_map):
     codes = pd.DataFrame({"study_id": ["7"], "vocabulary": ["ICD9CM"], "code": ["571.2"]})
     with pytest.raises(ValueError, match="zeros at the front"):
-        ehr.phecode_labels(codes, ["007", "008"], code_map, ROLLED)
+        phecode_labels(codes, ["007", "008"], code_map, ROLLED)
 
 
 def test_codes_that_differ_in_case_alone_stay_apart(code_map):
@@ -107,7 +107,7 @@ def test_zeros_that_a_spreadsheet_ate_are_refused_and_never_another_disease(tmp_
     rows = [("S1", "8.45"), ("S2", "38.9"), ("S3", "1882"), ("S4", "4019.0")]
     text = "study_id,vocabulary,code\n" + "".join(f"{s},ICD9CM,{c}\n" for s, c in rows)
     with pytest.raises(TableError) as caught:
-        ehr.read_codes(written(tmp_path, text))
+        read_codes(written(tmp_path, text))
     assert "rows 2, 3, 5, column code: 8.45, 38.9, 4019.0: not three digits" in str(caught.value)
     assert "row 4, column code: 1882: no dot" in str(caught.value)
     names = ["8", "8.5", "8.52", "840", "840.1", "389", "38", "189", "189.2", "401", "401.1"]
@@ -149,14 +149,14 @@ def test_icd9_without_dots_is_read_with_three_digits(code_map):
 
 def test_other_vocabularies_are_left_out_and_said_and_alone_refused(tmp_path):
     text = "study_id,vocabulary_id,concept_code\na,SNOMED,123\na,SNOMED,124\nb,ICD-10-GM,I10.90\nb,ICD10CM,I10\n"
-    codes = ehr.read_codes(written(tmp_path, text))
+    codes = read_codes(written(tmp_path, text))
     assert codes["code"].tolist() == ["123", "I10"]  # one of a's, who else would count as healthy
     assert (
         "3 rows of vocabularies other than ICD left out: SNOMED (2), ICD-10-GM (1)."
         in codes.attrs["notes"]
     )
     with pytest.raises(TableError, match=r"no code is left.*SNOMED \(1\)"):
-        ehr.read_codes(written(tmp_path, "study_id,vocabulary,code\na,SNOMED,123\n"))
+        read_codes(written(tmp_path, "study_id,vocabulary,code\na,SNOMED,123\n"))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_other_vocabularies_are_left_out_and_said_and_alone_refused(tmp_path):
     ],
 )
 def test_columns_by_their_common_names(tmp_path, header, row):
-    codes = ehr.read_codes(written(tmp_path, f"{header}\n{row}\n"))
+    codes = read_codes(written(tmp_path, f"{header}\n{row}\n"))
     assert codes[["study_id", "vocabulary", "code"]].to_numpy().tolist() == [
         ["a", "ICD10CM", "I10"]
     ]
@@ -177,26 +177,26 @@ def test_columns_by_their_common_names(tmp_path, header, row):
 
 def test_hospital_and_dataset_read_one_table_alike(tmp_path):
     text = "patient_id;accession;date;vocabulary;code\n1.0;7;13.04.2015;ICD-9;401.9\n2;;01.02.2016;icd10;I10\n"
-    codes = ehr.read_codes(written(tmp_path, text), owner="patient_id")
+    codes = read_codes(written(tmp_path, text), owner="patient_id")
     assert codes["date"].tolist() == ["2015-04-13", "2016-02-01"]
     assert codes["patient_id"].tolist() == ["1", "2"]
     assert codes["accession"].tolist() == ["7", ""]
     again = codes.drop(columns="accession").assign(study_id=["S1", ""])  # as hospital writes it
     again.to_csv(tmp_path / "again.csv", index=False)
-    pd.testing.assert_frame_equal(ehr.read_codes(tmp_path / "again.csv"), again, check_like=True)
-    ehr.NO_CODES.to_csv(tmp_path / "none.csv", index=False)
-    assert len(ehr.read_codes(tmp_path / "none.csv")) == 0
+    pd.testing.assert_frame_equal(read_codes(tmp_path / "again.csv"), again, check_like=True)
+    NO_CODES.to_csv(tmp_path / "none.csv", index=False)
+    assert len(read_codes(tmp_path / "none.csv")) == 0
 
 
 def test_codes_of_mixed_or_ambiguous_dates_are_refused_with_rows(tmp_path):
     days = ["04/05/2015", "13/04/2015", "25/12/2015", "01.02.2016", "2016-03-01", "28/02/2016"]
     text = "patient_id,date,vocabulary,code\n" + "".join(f"T4,{d},ICD10CM,I10\n" for d in days)
     with pytest.raises(TableError, match="rows 5, 6: not one format of dates"):
-        ehr.read_codes(written(tmp_path, text), owner="patient_id")
+        read_codes(written(tmp_path, text), owner="patient_id")
     path = written(tmp_path, "patient_id,date,vocabulary,code\nT4,04/05/2015,ICD10CM,I10\n")
     with pytest.raises(TableError, match=r"may be month/day/year|may be day/month/year"):
-        ehr.read_codes(path, owner="patient_id")
-    assert ehr.read_codes(path, owner="patient_id", dates="dmy")["date"].tolist() == ["2015-05-04"]
+        read_codes(path, owner="patient_id")
+    assert read_codes(path, owner="patient_id", dates="dmy")["date"].tolist() == ["2015-05-04"]
 
 
 @pytest.mark.parametrize(
@@ -212,10 +212,10 @@ def test_codes_of_mixed_or_ambiguous_dates_are_refused_with_rows(tmp_path):
 )  # fmt: skip
 def test_maps_are_read_as_they_are_published(tmp_path, text, key):
     path = written(tmp_path, text, "map.csv")
-    assert ehr.read_code_map(path) == {key: ("8.52",)}
+    assert read_code_map(path) == {key: ("8.52",)}
     with path.open("rb") as raw, gzip.open(tmp_path / "map.csv.gz", "wb") as packed:
         shutil.copyfileobj(raw, packed)
-    assert ehr.read_code_map(tmp_path / "map.csv.gz") == {key: ("8.52",)}
+    assert read_code_map(tmp_path / "map.csv.gz") == {key: ("8.52",)}
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_maps_are_read_as_they_are_published(tmp_path, text, key):
 )  # fmt: skip
 def test_what_is_no_map_is_refused(tmp_path, text, said):
     with pytest.raises(TableError, match=said):
-        ehr.read_code_map(written(tmp_path, text, "map.csv"))
+        read_code_map(written(tmp_path, text, "map.csv"))
 
 
 @pytest.mark.parametrize(
@@ -243,10 +243,10 @@ def test_what_is_no_map_is_refused(tmp_path, text, said):
     ],
 )
 def test_rollup_follows_the_maps_exceptions_and_the_papers_rule_by_name(code_map, phecode, by_map):
-    assert ehr.parents(phecode, "map") == by_map
-    assert ehr.parents(phecode, "paper")[-1] == phecode.split(".")[0]
+    assert parents(phecode, "map") == by_map
+    assert parents(phecode, "paper")[-1] == phecode.split(".")[0]
     with pytest.raises(ValueError, match="Expected map or paper"):
-        ehr.parents(phecode, "none")
+        parents(phecode, "none")
     row = [("a", "ICD10CM", "R16.0")]
     assert positive(code_map, row, ["573", "573.3"])[0] == {"a": ["573.3"]}
     assert positive(code_map, row, ["573", "573.3"], rollup="paper")[0] == {"a": ["573", "573.3"]}
@@ -256,14 +256,14 @@ def test_a_workbook_that_took_codes_for_numbers_is_refused(tmp_path):
     table = pd.DataFrame({"study_id": ["a", "b"], "vocabulary": "ICD9CM", "code": [4019, 389]})
     table.to_excel(tmp_path / "codes.xlsx", index=False)
     with pytest.raises(TableError, match=r"rows 2, 3, column code: 4019, 389: no dot, and zeros"):
-        ehr.read_codes(tmp_path / "codes.xlsx")
+        read_codes(tmp_path / "codes.xlsx")
     table.assign(code=["4019", "389"]).to_excel(tmp_path / "codes.xlsx", index=False)
-    assert ehr.read_codes(tmp_path / "codes.xlsx")["code"].tolist() == ["4019", "389"]
+    assert read_codes(tmp_path / "codes.xlsx")["code"].tolist() == ["4019", "389"]
     table.assign(code=[401.9, 496]).to_excel(tmp_path / "codes.xlsx", index=False)
-    assert ehr.read_codes(tmp_path / "codes.xlsx")["code"].tolist() == ["401.9", "496"]
+    assert read_codes(tmp_path / "codes.xlsx")["code"].tolist() == ["401.9", "496"]
     table.assign(code=[8.45, 496]).to_parquet(tmp_path / "codes.parquet", index=False)
     with pytest.raises(TableError, match=r"row 2, column code: 8\.45: not three digits"):
-        ehr.read_codes(tmp_path / "codes.parquet")
+        read_codes(tmp_path / "codes.parquet")
 
 
 def test_studies_with_other_vocabularies_alone_are_unknown_also_when_written_and_read(
@@ -276,19 +276,19 @@ def test_studies_with_other_vocabularies_alone_are_unknown_also_when_written_and
             ("c", "ICD10CM", "K70.30"), ("c", "SNOMED", "1"), ("d", "LOINC", "5"),
         ]
     )  # fmt: skip
-    codes = ehr.read_codes(written(tmp_path, text))
+    codes = read_codes(written(tmp_path, text))
     assert len(codes) == 4
     assert any(n.startswith("3 have no other codes") for n in codes.attrs["notes"])
     codes.to_csv(tmp_path / "again.csv", index=False)
-    for table in (codes, ehr.read_codes(tmp_path / "again.csv")):
-        labels = ehr.phecode_labels(table, list("abcde"), code_map, ROLLED)
+    for table in (codes, read_codes(tmp_path / "again.csv")):
+        labels = phecode_labels(table, list("abcde"), code_map, ROLLED)
         assert np.isnan(labels[[0, 1, 3]]).all()
         np.testing.assert_array_equal(labels[[2, 4]], [[1] * 3, [0] * 3])
 
 
 def test_few_codes_without_dots_or_zeros_are_read_and_said(tmp_path):
     head = "study_id,vocabulary,code\n"
-    codes = ehr.read_codes(written(tmp_path, head + "a,ICD9CM,4019\nb,ICD9CM,389\n"))
+    codes = read_codes(written(tmp_path, head + "a,ICD9CM,4019\nb,ICD9CM,389\n"))
     assert any("none begins with 0" in n for n in codes.attrs["notes"])
-    codes = ehr.read_codes(written(tmp_path, head + "a,ICD9CM,4019\nb,ICD9CM,0389\n"))
+    codes = read_codes(written(tmp_path, head + "a,ICD9CM,4019\nb,ICD9CM,0389\n"))
     assert codes.attrs["notes"] == ()

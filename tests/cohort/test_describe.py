@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from merlin.cohort import describe
+from merlin.phantom import describe
 
 
 def manifest():

@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merlin.cohort import ehr
-from merlin.cohort.findings import FINDINGS
+from merlin.data.codes import plain_icd
+from merlin.data.phecodes import (
+    TABLES,
+    normalise_phecode,
+    parents,
+    phecode_matrix,
+    read_code_map,
+    read_phenotypes,
+)
+from merlin.phantom import ehr
+from merlin.phantom.findings import FINDINGS
+from merlin.vocabulary import DISEASES
 
 PHECODE = Path(__file__).parents[2].parent / "shared" / "phecode"
 SEED = 7
@@ -33,22 +43,22 @@ SEED = 7
     ],
 )
 def test_phecode_has_one_spelling(text, plain):
-    assert ehr.normalise_phecode(text) == plain
+    assert normalise_phecode(text) == plain
 
 
 @pytest.mark.parametrize("text", ["", "abc", "8.", ".5", "250.222", "-8", "8,5", "nan", "E11.9"])
 def test_what_is_not_a_phecode_is_refused_by_value(text):
     with pytest.raises(ValueError, match="is not a phecode") as caught:
-        ehr.normalise_phecode(text)
+        normalise_phecode(text)
     assert repr(text) in str(caught.value)
     assert "250.2" in str(caught.value)
 
 
 @given(st.integers(1, 9999), st.integers(0, 99))
 def test_phecode_spellings_of_one_number_agree_and_stay(whole, hundredths):
-    plain = ehr.normalise_phecode(f"{whole}.{hundredths:02d}")
-    assert ehr.normalise_phecode(f"{whole:04d}.{hundredths:02d}") == plain
-    assert ehr.normalise_phecode(plain) == plain
+    plain = normalise_phecode(f"{whole}.{hundredths:02d}")
+    assert normalise_phecode(f"{whole:04d}.{hundredths:02d}") == plain
+    assert normalise_phecode(plain) == plain
     assert float(plain) == pytest.approx(whole + hundredths / 100)
 
 
@@ -63,7 +73,7 @@ def test_phecode_spellings_of_one_number_agree_and_stay(whole, hundredths):
     ],
 )
 def test_parents_are_the_shorter_codes(phecode, above):
-    assert ehr.parents(phecode) == above
+    assert parents(phecode) == above
 
 
 @pytest.fixture
@@ -79,7 +89,7 @@ def code_map(tmp_path):
         "ICD9CM,250.22,249\n"
         "ICD10CM,Z99,\n"
     )
-    return ehr.read_code_map(path)
+    return read_code_map(path)
 
 
 def test_code_map_keeps_leading_zeros_and_several_phecodes(code_map):
@@ -95,13 +105,13 @@ def test_code_map_without_a_column_names_it_and_what_was_found(tmp_path):
     path = tmp_path / "map.csv"
     path.write_text("vocabulary,ICD,phecode\nICD9CM,1,8\n")
     with pytest.raises(ValueError, match=r"map\.csv: no column code; found vocabulary, ICD") as e:
-        ehr.read_code_map(path)
+        read_code_map(path)
     assert "Rename" in str(e.value)
 
 
 def matrix(code_map, rows, studies, phecodes):
     codes = pd.DataFrame(rows, columns=["study_id", "vocabulary", "code"])
-    return ehr.phecode_matrix(codes, studies, code_map, phecodes)
+    return phecode_matrix(codes, studies, code_map, phecodes)
 
 
 def test_positive_child_makes_its_parents_positive(code_map):
@@ -157,7 +167,7 @@ def test_rows_and_columns_follow_the_order_asked_for(code_map):
 
 
 def onset(days):
-    return dict.fromkeys(ehr.DISEASES.values(), days)
+    return dict.fromkeys(DISEASES.values(), days)
 
 
 FIVE_YEARS = 1825
@@ -188,9 +198,9 @@ def test_disease_label_of_known_courses(onset_days, end_days, scan_days, code):
 
 
 def test_each_disease_column_reads_its_own_condition():
-    for column, condition in ehr.DISEASES.items():
+    for column, condition in DISEASES.items():
         labels = ehr.disease_labels(onset(99_999) | {condition: 5}, 4000, 0)
-        assert labels == dict.fromkeys(ehr.DISEASES, 0) | {column: 1}
+        assert labels == dict.fromkeys(DISEASES, 0) | {column: 1}
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +279,7 @@ def test_every_condition_and_finding_has_codes():
 
 
 def test_some_patients_are_lost_and_every_disease_has_all_four_labels(drawn):
-    seen = {column: set() for column in ehr.DISEASES}
+    seen = {column: set() for column in DISEASES}
     for d in drawn["internal"]:
         begin, visits, end = ehr.draw_history(SEED, d.patient)
         assert (np.diff(visits) >= 0).all()
@@ -294,17 +304,17 @@ def test_risk_rises_with_what_the_patient_carries(drawn):
 
 
 def test_phantom_codes_reach_every_phantom_phecode_and_nothing_is_unmapped(coded):
-    code_map = ehr.read_code_map(ehr.DATA / "phantom_icd.csv")
-    phecodes = ehr.read_phenotypes()["phecode"].tolist()
-    reached = {q for found in code_map.values() for p in found for q in (p, *ehr.parents(p))}
+    code_map = read_code_map(TABLES / "phantom_icd.csv")
+    phecodes = read_phenotypes()["phecode"].tolist()
+    reached = {q for found in code_map.values() for p in found for q in (p, *parents(p))}
     assert set(phecodes) <= reached
     assert {p for found in code_map.values() for p in found} <= set(phecodes)  # else never labelled
     table = pd.concat([t for _, t in coded.values()])
-    labels, unmapped = ehr.phecode_matrix(table, list(coded), code_map, phecodes, rollup="paper")
+    labels, unmapped = phecode_matrix(table, list(coded), code_map, phecodes, rollup="paper")
     assert unmapped == 0
     assert (labels.sum(0) > 0).mean() > 0.9
     for child, name in enumerate(phecodes):
-        for parent in ehr.parents(name):
+        for parent in parents(name):
             if parent in phecodes:
                 assert (labels[:, phecodes.index(parent)] >= labels[:, child]).all()
 
@@ -314,9 +324,9 @@ needs_phecode = pytest.mark.skipif(not PHECODE.is_dir(), reason="needs shared/ph
 
 @needs_phecode
 def test_phantom_phecodes_keep_merlins_order_and_names():
-    official = ehr.read_phenotypes(PHECODE / "merlin_phenotypes.csv")
+    official = read_phenotypes(PHECODE / "merlin_phenotypes.csv")
     assert len(official) == official["phecode"].nunique() == 1692
-    own = ehr.read_phenotypes()
+    own = read_phenotypes()
     kept = official[official["phecode"].isin(own["phecode"])]
     assert kept["phecode"].tolist() == own["phecode"].tolist()
     assert kept["phenotype"].tolist() == own["phenotype"].tolist()
@@ -331,9 +341,9 @@ def test_phantom_icd_agrees_with_the_published_maps():
     ):
         table = pd.read_csv(PHECODE / name, dtype=str).dropna(subset=[column, "PheCode"])
         for code, phecode in zip(table[column], table["PheCode"], strict=True):
-            key = (vocabulary, ehr.plain_icd(code))
-            maps.setdefault(key, set()).add(ehr.normalise_phecode(phecode))
-    own = ehr.read_code_map(ehr.DATA / "phantom_icd.csv")
+            key = (vocabulary, plain_icd(code))
+            maps.setdefault(key, set()).add(normalise_phecode(phecode))
+    own = read_code_map(TABLES / "phantom_icd.csv")
     wrong = {k: (v, maps.get(k)) for k, v in own.items() if not set(v) <= maps.get(k, set())}
     assert wrong == {}
 
@@ -341,6 +351,6 @@ def test_phantom_icd_agrees_with_the_published_maps():
 @needs_phecode
 def test_rollup_by_the_map_equals_the_published_table():
     table = pd.read_csv(PHECODE / "phewas_r_rollup_map.csv.gz", dtype=str)
-    table = table.map(ehr.normalise_phecode).groupby("code")["phecode_unrolled"].agg(set)
-    mine = {c: {c, *ehr.parents(c, "map")} & set(table.index) for c in table.index}
+    table = table.map(normalise_phecode).groupby("code")["phecode_unrolled"].agg(set)
+    mine = {c: {c, *parents(c, "map")} & set(table.index) for c in table.index}
     assert mine == table.to_dict()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merlin.cohort import extract
-from merlin.cohort.extract import (
+from merlin.data import extract
+from merlin.data.extract import (
     cues,
     label_report,
     label_table,
@@ -18,9 +18,9 @@ from merlin.cohort.extract import (
     section_table,
     split_sections,
 )
-from merlin.cohort.findings import NAMES
-from merlin.cohort.impression import split_impression
-from merlin.cohort.reports import FINDINGS_OF, SECTIONS
+from merlin.data.impression import split_impression
+from merlin.phantom.reports import FINDINGS_OF, SECTIONS
+from merlin.vocabulary import NAMES
 
 REAL_TEXT = Path(__file__).parents[2].parent / "shared" / "real_text"
 YES, NO, OPEN = 1.0, 0.0, None

@@ -8,10 +8,9 @@ import pytest
 from test_release import cohort
 
 from merlin import cli
-from merlin.cohort import release
-from merlin.cohort.manifest import ManifestError, load_manifest
-from merlin.cohort.tables import TableError, read_table
-from merlin.ingest import totalsegmentator
+from merlin.data.manifest import ManifestError, load_manifest
+from merlin.data.tables import TableError, read_table
+from merlin.readers import release, totalsegmentator
 
 PATHS = ["../precious", "..", ".", "/tmp/x", "a/b", "a\\b", "C:\\x", "s1/", "x" * 300, "検" * 80]
 UNSEEN = ["s\x1b]0;PWNED\x07\x1b[2J01", "a\nb", "a\x7fb", "\u202egpj.s", "a\x9bb", "a\u2028b"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from merlin.cohort.extract import label_report
-from merlin.cohort.impression import split_impression
+from merlin.data.extract import label_report
+from merlin.data.impression import split_impression
 
 FINDINGS = "Liver: Normal. Spleen: Normal."
 HEADINGS = [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from merlin.cohort.manifest import (
+from merlin.data.manifest import (
     FIVE_YEAR,
     LABELS,
     ManifestError,
@@ -227,7 +227,7 @@ def test_a_manifest_that_is_no_whole_table_is_refused(tmp_path, content, said):
 
 
 def test_phantom_manifest_is_a_good_one(tmp_path):
-    from merlin.cohort import build
+    from merlin.phantom import build
 
     jobs = build.plan("site_b", 2, seed=7, matrix=32, folder=tmp_path)
     manifest, truth, _ = build.build_cohort(jobs, n_workers=0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from merlin.cohort.negation import Statement, assertion, statement, with_words
+from merlin.data.negation import Statement, assertion, statement, with_words
 
 with (Path(__file__).parent / "negations.csv").open(newline="") as stream:
     ROWS = list(csv.DictReader(stream))

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from merlin.cohort import anatomy, build, phantom, render
-from merlin.cohort.findings import FINDINGS
+from merlin.phantom import anatomy, build, render, synthesis
+from merlin.phantom.findings import FINDINGS
+from merlin.vocabulary import LABEL
 
 SEED = 7
 COARSE = render.Grid((52, 44, 56), (8.0, 8.0, 8.0), (0.0, 0.0, -10.0))
@@ -131,40 +132,40 @@ def test_plan_deals_internal_patients_into_three_splits_and_others_into_test(tmp
 
 
 def test_man_has_all_20_structures(plain_man, cohort_grid):
-    _, label, _ = phantom.acquire(SEED, plain_man, matrix=0, grid=cohort_grid)
-    missing = [n for n, number in anatomy.LABEL.items() if not (label == number).any()]
+    _, label, _ = synthesis.acquire(SEED, plain_man, matrix=0, grid=cohort_grid)
+    missing = [n for n, number in LABEL.items() if not (label == number).any()]
     assert missing == []
     assert label.max() == 20
 
 
 def test_woman_has_no_prostate_and_all_else(plain_woman, cohort_grid):
-    _, label, _ = phantom.acquire(SEED, plain_woman, matrix=0, grid=cohort_grid)
-    missing = [n for n, number in anatomy.LABEL.items() if not (label == number).any()]
+    _, label, _ = synthesis.acquire(SEED, plain_woman, matrix=0, grid=cohort_grid)
+    missing = [n for n, number in LABEL.items() if not (label == number).any()]
     assert missing == ["prostate"]
 
 
 @pytest.mark.parametrize("sex", ["M", "F"])
 def test_organ_volumes_are_an_adults(sex, cohort_grid):
-    from merlin.cohort.describe import plain_study
+    from merlin.phantom.describe import plain_study
 
     voxel = np.prod(cohort_grid.spacing_mm) / 1000
     odd = []
     for who in ("A", "B", "C"):
         study = plain_study(SEED, who, sex=sex)
-        _, label, _ = phantom.acquire(SEED, study, matrix=0, grid=cohort_grid)
+        _, label, _ = synthesis.acquire(SEED, study, matrix=0, grid=cohort_grid)
         for name, (low, high) in MILLILITRES.items():
-            ml = (label == anatomy.LABEL[name]).sum() * voxel
+            ml = (label == LABEL[name]).sum() * voxel
             if not low <= ml <= high and not (sex == "F" and name == "prostate"):
                 odd.append((who, name, round(float(ml), 1)))
     assert odd == []
 
 
 def test_liver_is_on_the_patients_right_and_heart_above_bladder(plain_man, cohort_grid):
-    _, label, grid = phantom.acquire(SEED, plain_man, matrix=0, grid=cohort_grid)
+    _, label, grid = synthesis.acquire(SEED, plain_man, matrix=0, grid=cohort_grid)
     assert nib.aff2axcodes(grid.affine) == ("R", "A", "S")
 
     def centre(name):
-        index = np.argwhere(label == anatomy.LABEL[name]).mean(0)
+        index = np.argwhere(label == LABEL[name]).mean(0)
         return nib.affines.apply_affine(grid.affine, index)
 
     assert centre("liver")[0] > 25
@@ -180,9 +181,11 @@ def test_organs_have_their_densities_in_each_phase(plain_man):
     plain_man = replace(plain_man, noise_hu=0.1)
     medians = {}
     for phase in anatomy.PHASES:
-        hu, label, _ = phantom.acquire(SEED, replace(plain_man, phase=phase), matrix=0, grid=COARSE)
+        hu, label, _ = synthesis.acquire(
+            SEED, replace(plain_man, phase=phase), matrix=0, grid=COARSE
+        )
         medians[phase] = {
-            n: np.median(hu[label == anatomy.LABEL[n]])
+            n: np.median(hu[label == LABEL[n]])
             for n in ("liver", "aorta", "spleen", "lung_left", "urinary_bladder")
         }
     assert medians["arterial"]["aorta"] > medians["portal venous"]["aorta"] > 100
@@ -230,18 +233,18 @@ def test_nifti_carries_both_affines(axcodes, tmp_path):
 
 def test_without_a_finding_nothing_but_that_finding_changes():
     """The other findings' dictation stays, and the picture changes only near the gallbladder."""
-    site = phantom.SITES["internal"]
+    site = synthesis.SITES["internal"]
     for i in range(200):
-        patient = phantom.draw_patient(SEED, f"W{i}", site)
-        study = phantom.draw_study(SEED, f"W{i}-1", patient, site)
+        patient = synthesis.draw_patient(SEED, f"W{i}", site)
+        study = synthesis.draw_study(SEED, f"W{i}-1", patient, site)
         if "gallstones" in study.found and len(study.found) >= 8:
             break
-    whole, label, _ = phantom.acquire(SEED, study, matrix=0, grid=COARSE)
-    less, label_less, _ = phantom.acquire(
+    whole, label, _ = synthesis.acquire(SEED, study, matrix=0, grid=COARSE)
+    less, label_less, _ = synthesis.acquire(
         SEED, study, matrix=0, grid=COARSE, without=("gallstones",)
     )
     changed = np.argwhere(whole != less)
-    bladder = np.argwhere(label_less == anatomy.LABEL["gallbladder"])
+    bladder = np.argwhere(label_less == LABEL["gallbladder"])
     assert len(changed)
     assert (changed >= bladder.min(0) - 1).all()
     assert (changed <= bladder.max(0) + 1).all()
@@ -251,18 +254,18 @@ def test_without_a_finding_nothing_but_that_finding_changes():
 @pytest.mark.parametrize("name", list(FINDINGS))
 def test_leaving_out_a_finding_keeps_the_dictation_of_all_others(name):
     """A study with all findings and one with all but this one agree in every other detail."""
-    site = phantom.SITES["internal"]
+    site = synthesis.SITES["internal"]
     patient = next(
-        p for p in (phantom.draw_patient(SEED, f"A{i}", site) for i in range(20)) if p.sex == "M"
+        p for p in (synthesis.draw_patient(SEED, f"A{i}", site) for i in range(20)) if p.sex == "M"
     )
-    study = phantom.draw_study(SEED, "A-1", patient, site)
-    everything = {n: phantom.Found(0.6) for n in FINDINGS if n != "renal_cyst"}
+    study = synthesis.draw_study(SEED, "A-1", patient, site)
+    everything = {n: synthesis.Found(0.6) for n in FINDINGS if n != "renal_cyst"}
     if name == "renal_cyst":
-        everything["renal_cyst"] = phantom.Found(0.6)
+        everything["renal_cyst"] = synthesis.Found(0.6)
     study = replace(study, found=everything)
-    whole, less = phantom.body_of(SEED, study), phantom.body_of(SEED, study, without=(name,))
-    plain = phantom.body_of(SEED, replace(study, found={}))
-    alone = phantom.body_of(SEED, replace(study, found={name: phantom.Found(0.6)}))
+    whole, less = synthesis.body_of(SEED, study), synthesis.body_of(SEED, study, without=(name,))
+    plain = synthesis.body_of(SEED, replace(study, found={}))
+    alone = synthesis.body_of(SEED, replace(study, found={name: synthesis.Found(0.6)}))
     touched = {k for k, v in vars(alone).items() if k != "over" and not same(v, vars(plain)[k])}
     moved = {k for k, v in vars(whole).items() if k != "over" and not same(v, vars(less)[k])}
     # Two findings may both move one number (a lower bound, say), so this is not an equality.
@@ -274,8 +277,8 @@ def same(a, b):
 
 
 def test_noise_is_what_the_study_declares(plain_man):
-    clean, _, _ = phantom.acquire(SEED, replace(plain_man, noise_hu=0.0), matrix=0, grid=COARSE)
-    noisy, _, _ = phantom.acquire(SEED, replace(plain_man, noise_hu=15.0), matrix=0, grid=COARSE)
+    clean, _, _ = synthesis.acquire(SEED, replace(plain_man, noise_hu=0.0), matrix=0, grid=COARSE)
+    noisy, _, _ = synthesis.acquire(SEED, replace(plain_man, noise_hu=15.0), matrix=0, grid=COARSE)
     free = (clean > -950) & (clean < 2900)
     sd = (noisy.astype(float) - clean)[free].std()
     assert sd == pytest.approx(15, rel=0.06)
@@ -283,7 +286,7 @@ def test_noise_is_what_the_study_declares(plain_man):
 
 def test_sites_draw_noise_slices_scanners_and_phases_as_declared(drawn):
     for name, rows in drawn.items():
-        site = phantom.SITES[name]
+        site = synthesis.SITES[name]
         low, high = site.noise_hu
         noise = np.array([d.study.noise_hu / (1 + 0.01 * (d.patient.fat - 20)) for d in rows])
         assert noise.min() >= low - 1e-9
@@ -304,39 +307,39 @@ def test_sites_draw_noise_slices_scanners_and_phases_as_declared(drawn):
 def test_external_sites_are_calibrated_differently(plain_man):
     liver = {}
     for name in ("internal", "site_b", "site_c"):
-        study = replace(plain_man, site=phantom.SITES[name], noise_hu=0.1)
-        hu, label, _ = phantom.acquire(SEED, study, matrix=0, grid=COARSE)
-        liver[name] = hu[label == anatomy.LABEL["liver"]].astype(float).mean()
+        study = replace(plain_man, site=synthesis.SITES[name], noise_hu=0.1)
+        hu, label, _ = synthesis.acquire(SEED, study, matrix=0, grid=COARSE)
+        liver[name] = hu[label == LABEL["liver"]].astype(float).mean()
     for name in ("site_b", "site_c"):
         gain = liver[name] / liver["internal"]
-        assert gain == pytest.approx(phantom.SITES[name].hu_gain, abs=0.006)
+        assert gain == pytest.approx(synthesis.SITES[name].hu_gain, abs=0.006)
 
 
 def test_spine_scans_look_closely_at_vertebrae_without_contrast():
-    site = phantom.SITES["spine"]
+    site = synthesis.SITES["spine"]
     studies = []
     for i in range(150):
-        patient = phantom.draw_patient(SEED, f"V{i}", site)
-        studies.append(phantom.draw_study(SEED, f"V{i}-1", patient, site))
+        patient = synthesis.draw_patient(SEED, f"V{i}", site)
+        studies.append(synthesis.draw_study(SEED, f"V{i}-1", patient, site))
     plain = np.mean([s.phase == "non-contrast" for s in studies])
     broken = np.mean(["fracture" in s.found for s in studies])
     assert plain == pytest.approx(0.8, abs=0.13)
     assert 0.45 < broken < 0.85
-    hu, label, grid = phantom.acquire(SEED, studies[0], matrix=48)
+    hu, label, grid = synthesis.acquire(SEED, studies[0], matrix=48)
     assert grid.spacing_mm[0] * hu.shape[0] == pytest.approx(210)
     assert 3 <= grid.spacing_mm[2] <= 5
-    seen = (label == anatomy.LABEL["vertebrae"]).mean()
-    wide = phantom.acquire(SEED, replace(studies[0], site=phantom.SITES["internal"]), matrix=48)
-    assert seen > 2 * (wide[1] == anatomy.LABEL["vertebrae"]).mean()
+    seen = (label == LABEL["vertebrae"]).mean()
+    wide = synthesis.acquire(SEED, replace(studies[0], site=synthesis.SITES["internal"]), matrix=48)
+    assert seen > 2 * (wide[1] == LABEL["vertebrae"]).mean()
 
 
 def test_another_grid_sees_the_same_patient(plain_man, cohort_grid):
     """Organ volumes do not depend on the scanner's voxels."""
-    _, coarse, _ = phantom.acquire(SEED, plain_man, matrix=0, grid=COARSE)
-    _, fine, _ = phantom.acquire(SEED, plain_man, matrix=0, grid=cohort_grid)
+    _, coarse, _ = synthesis.acquire(SEED, plain_man, matrix=0, grid=COARSE)
+    _, fine, _ = synthesis.acquire(SEED, plain_man, matrix=0, grid=cohort_grid)
     for name in ("liver", "heart", "spleen", "kidney_right"):
         ml = [
-            (label == anatomy.LABEL[name]).sum() * np.prod(g.spacing_mm) / 1000
+            (label == LABEL[name]).sum() * np.prod(g.spacing_mm) / 1000
             for label, g in ((coarse, COARSE), (fine, cohort_grid))
         ]
         assert ml[0] == pytest.approx(ml[1], rel=0.08), name

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from merlin.cohort import anatomy, describe, phantom, render
-from merlin.cohort.findings import FINDINGS, NAMES
+from merlin.phantom import describe, render, synthesis
+from merlin.phantom.findings import FINDINGS
+from merlin.vocabulary import LABEL, NAMES
 
 SEED = 7
 CHANGED_HU = 25
@@ -70,7 +71,7 @@ def changes(plain_man, cohort_grid):
 
 @pytest.fixture(scope="module")
 def torso(plain_man, cohort_grid):
-    hu, _, _ = phantom.acquire(SEED, plain_man, matrix=0, grid=cohort_grid)
+    hu, _, _ = synthesis.acquire(SEED, plain_man, matrix=0, grid=cohort_grid)
     labelled, _ = ndimage.label(ndimage.binary_opening(hu > -300))
     body = labelled == np.bincount(labelled.ravel())[1:].argmax() + 1
     return ndimage.binary_dilation(ndimage.binary_fill_holes(body), iterations=2)
@@ -92,7 +93,7 @@ def test_finding_changes_the_picture_in_or_near_its_organ(name, changes, torso, 
         assert torso[centre]
         assert (changed & torso).sum() > 0.95 * changed.sum()
         return
-    organ = np.isin(label, [anatomy.LABEL[n] for n in ORGANS[name]])
+    organ = np.isin(label, [LABEL[n] for n in ORGANS[name]])
     distance = ndimage.distance_transform_edt(~organ, sampling=cohort_grid.spacing_mm)
     assert distance[centre] <= CENTRE_MM.get(name, NEAR_MM)
     assert (distance[changed] <= NEAR_MM).mean() >= SHARE.get(name, 0.9)
@@ -109,7 +110,7 @@ def test_submucosal_edema_changes_only_the_stretch_it_is_dictated_for(
 ):
     difference, _ = changes("submucosal_edema", 0.6)
     study = describe.add_finding(SEED, plain_man, "submucosal_edema")
-    body = phantom.body_of(SEED, study)
+    body = synthesis.body_of(SEED, study)
     assert body.colon_edema > 0
     changed = np.argwhere(np.abs(difference) > CHANGED_HU)
     mm = changed * cohort_grid.spacing_mm + cohort_grid.low
@@ -120,7 +121,7 @@ def test_submucosal_edema_changes_only_the_stretch_it_is_dictated_for(
 
 
 def test_picture_without_the_finding_is_the_plain_study(plain_man, cohort_grid):
-    plain, plain_label, _ = phantom.acquire(SEED, plain_man, matrix=0, grid=cohort_grid)
+    plain, plain_label, _ = synthesis.acquire(SEED, plain_man, matrix=0, grid=cohort_grid)
     _, without, label = describe.change_by_finding(SEED, plain_man, "ascites", cohort_grid)
     np.testing.assert_array_equal(without, plain)
     np.testing.assert_array_equal(label, plain_label)
@@ -131,14 +132,14 @@ def test_picture_without_the_finding_is_the_plain_study(plain_man, cohort_grid):
 )
 def test_dictated_side_is_the_side_of_the_change(name):
     grid = render.Grid((52, 44, 56), (8.0, 8.0, 8.0), (0.0, 0.0, -10.0))
-    site, sides = phantom.SITES["internal"], {}
+    site, sides = synthesis.SITES["internal"], {}
     for i in range(400):
-        patient = phantom.draw_patient(SEED, f"S{i}", site)
-        study = phantom.draw_study(SEED, f"S{i}-1", patient, site)
+        patient = synthesis.draw_patient(SEED, f"S{i}", site)
+        study = synthesis.draw_study(SEED, f"S{i}-1", patient, site)
         side = study.found[name].details["side"] if name in study.found else "bilateral"
         if side != "bilateral" and side not in sides:
-            hu, _, _ = phantom.acquire(SEED, study, matrix=0, grid=grid)
-            less, _, _ = phantom.acquire(SEED, study, matrix=0, grid=grid, without=(name,))
+            hu, _, _ = synthesis.acquire(SEED, study, matrix=0, grid=grid)
+            less, _, _ = synthesis.acquire(SEED, study, matrix=0, grid=grid, without=(name,))
             weight = np.abs(hu.astype(float) - less)
             x = grid.low[0] + grid.spacing_mm[0] * np.arange(grid.shape[0])
             sides[side] = (weight.sum((1, 2)) * x).sum() / weight.sum()
@@ -151,7 +152,7 @@ def test_dictated_side_is_the_side_of_the_change(name):
 def test_steatotic_liver_is_darker_and_osteopenic_spine_too(changes):
     for name, organ in (("hepatic_steatosis", "liver"), ("osteopenia", "vertebrae")):
         difference, label = changes(name, 1.0)
-        assert np.median(difference[label == anatomy.LABEL[organ]]) < -CHANGED_HU
+        assert np.median(difference[label == LABEL[organ]]) < -CHANGED_HU
 
 
 @pytest.mark.parametrize(
@@ -166,16 +167,16 @@ def test_steatotic_liver_is_darker_and_osteopenic_spine_too(changes):
 )
 def test_enlarged_organ_is_labelled_larger(name, organ, plain_man, cohort_grid):
     study = describe.add_finding(SEED, plain_man, name, 0.6)
-    _, label, _ = phantom.acquire(SEED, study, matrix=0, grid=cohort_grid)
-    _, plain, _ = phantom.acquire(SEED, plain_man, matrix=0, grid=cohort_grid)
-    number = anatomy.LABEL[organ]
+    _, label, _ = synthesis.acquire(SEED, study, matrix=0, grid=cohort_grid)
+    _, plain, _ = synthesis.acquire(SEED, plain_man, matrix=0, grid=cohort_grid)
+    number = LABEL[organ]
     assert (label == number).sum() > 1.15 * (plain == number).sum()
 
 
 def test_removed_gallbladder_is_not_labelled(plain_man, cohort_grid):
     study = describe.add_finding(SEED, plain_man, "surgically_absent_gallbladder")
-    _, label, _ = phantom.acquire(SEED, study, matrix=0, grid=cohort_grid)
-    assert not (label == anatomy.LABEL["gallbladder"]).any()
+    _, label, _ = synthesis.acquire(SEED, study, matrix=0, grid=cohort_grid)
+    assert not (label == LABEL["gallbladder"]).any()
 
 
 def test_findings_that_exclude_each_other_are_not_added_together(plain_man):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from merlin.cohort import phantom
-from merlin.cohort.findings import FINDINGS, NAMES
+from merlin.phantom import synthesis
+from merlin.phantom.findings import FINDINGS
+from merlin.vocabulary import NAMES
 
 TOLERANCE_SD = 4.0  # 90 comparisons: a chance of about 1 in 200 that a right cohort fails one
 
@@ -33,9 +34,9 @@ def test_each_finding_is_as_common_as_declared(drawn, site):
     off = []
     for name in NAMES:
         rows = [d for d in drawn[site] if FINDINGS[name].only_sex in ("", d.patient.sex)]
-        expected = declared(name, phantom.SITES[site])
+        expected = declared(name, synthesis.SITES[site])
         if name == "gallstones":
-            expected = declared_gallstones(phantom.SITES[site])
+            expected = declared_gallstones(synthesis.SITES[site])
         rate = np.mean([name in d.study.found for d in rows])
         sd = np.sqrt(expected * (1 - expected) / len(rows))
         if abs(rate - expected) > TOLERANCE_SD * sd:
@@ -93,21 +94,21 @@ def test_severities_span_their_range(drawn):
 
 
 def test_later_visits_come_later():
-    site = phantom.SITES["internal"]
+    site = synthesis.SITES["internal"]
     for i in range(40):
-        patient = phantom.draw_patient(7, f"R{i}", site)
+        patient = synthesis.draw_patient(7, f"R{i}", site)
         days = [
-            phantom.draw_study(7, f"R{i}-{v + 1}", patient, site, visit=v).days for v in range(3)
+            synthesis.draw_study(7, f"R{i}-{v + 1}", patient, site, visit=v).days for v in range(3)
         ]
         assert days == sorted(days)
 
 
 def test_chronic_findings_return_at_the_next_visit():
-    site, again, fresh = phantom.SITES["internal"], [], []
+    site, again, fresh = synthesis.SITES["internal"], [], []
     for i in range(100):
-        patient = phantom.draw_patient(7, f"R{i}", site)
+        patient = synthesis.draw_patient(7, f"R{i}", site)
         first, second = (
-            phantom.draw_study(7, f"R{i}-{v + 1}", patient, site, visit=v) for v in (0, 1)
+            synthesis.draw_study(7, f"R{i}-{v + 1}", patient, site, visit=v) for v in (0, 1)
         )
         assert second.days > first.days == 0
         for name in ("atherosclerosis", "renal_cyst"):

@@ -5,11 +5,10 @@ import pandas as pd
 import pytest
 
 from merlin import cli
-from merlin.cohort import audit, release
-from merlin.cohort.ehr import DISEASES
-from merlin.cohort.extract import split_impression
-from merlin.cohort.findings import NAMES
-from merlin.cohort.manifest import ManifestError, check_manifest
+from merlin.data.extract import split_impression
+from merlin.data.manifest import ManifestError, check_manifest
+from merlin.readers import audit, release
+from merlin.vocabulary import DISEASES, NAMES
 
 
 def cohort(folder, n=9):

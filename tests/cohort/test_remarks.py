@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 
-from merlin.cohort import anatomy, extract, phantom, remarks, reports
-from merlin.cohort.describe import plain_study, viewing_grid
+from merlin.data import extract
+from merlin.phantom import remarks, synthesis
+from merlin.phantom.describe import plain_study, viewing_grid
+from merlin.vocabulary import LABEL, SECTIONS
 
 
 def test_remarks_are_true_of_the_body_and_belong_to_a_section(drawn):
     for rows in drawn.values():
         for d in rows[:60]:
             for name in d.study.remarks:
-                assert remarks.REMARKS[name].section in reports.SECTIONS
+                assert remarks.REMARKS[name].section in SECTIONS
                 assert not set(remarks.REMARKS[name].unless) & set(d.study.found)
                 assert not (name == "uterus" and d.patient.sex == "M")
 
@@ -32,13 +34,13 @@ def test_remarks_vary_between_patients(drawn):
 @pytest.mark.parametrize("name", ["spleen", "liver", "aorta", "kidney_left", "pancreas"])
 def test_fat_over_an_organ_is_not_the_organ(name):
     study = plain_study(11)
-    hu, label, _ = phantom.acquire(11, study, matrix=0, grid=viewing_grid())
-    inside = hu[label == anatomy.LABEL[name]]
+    hu, label, _ = synthesis.acquire(11, study, matrix=0, grid=viewing_grid())
+    inside = hu[label == LABEL[name]]
     assert np.quantile(inside, 0.02) > -40
 
 
 def test_lungs_are_air():
     study = plain_study(11)
-    hu, label, _ = phantom.acquire(11, study, matrix=0, grid=viewing_grid())
+    hu, label, _ = synthesis.acquire(11, study, matrix=0, grid=viewing_grid())
     for name in ("lung_left", "lung_right"):
-        assert np.quantile(hu[label == anatomy.LABEL[name]], 0.9) < -500
+        assert np.quantile(hu[label == LABEL[name]], 0.9) < -500

@@ -6,8 +6,10 @@ from string import Formatter
 import numpy as np
 import pytest
 
-from merlin.cohort import anatomy, extract, phantom, reports
-from merlin.cohort.findings import FINDINGS, NAMES
+from merlin.data import extract
+from merlin.phantom import anatomy, reports, synthesis
+from merlin.phantom.findings import FINDINGS
+from merlin.vocabulary import FINDINGS_OF, NAMES, SECTIONS
 
 SITE_OF_STYLE = {"headings": "internal", "prose": "site_b", "terse": "site_c"}
 
@@ -21,7 +23,7 @@ def dictate(drawn_row, style, seed=7):
         drawn_row.study.found,
         sex=drawn_row.patient.sex,
         style=style,
-        rng=phantom.stream(seed, drawn_row.study.study_id, "report"),
+        rng=synthesis.stream(seed, drawn_row.study.study_id, "report"),
         remarks=drawn_row.study.remarks,
     )
 
@@ -103,7 +105,7 @@ def test_headings_and_terse_reports_split_into_the_same_twelve_sections(drawn):
     for d in drawn["internal"][:100]:
         long = extract.split_sections(dictate(d, "headings").findings)
         terse = extract.split_sections(dictate(d, "terse").findings)
-        assert tuple(long) == tuple(terse) == reports.SECTIONS
+        assert tuple(long) == tuple(terse) == SECTIONS
         assert {s: t.replace(" is ", " ") for s, t in long.items()} == terse
 
 
@@ -134,7 +136,7 @@ def test_section_text_is_about_its_section(drawn):
         for section, text in extract.split_sections(d.report.findings).items():
             read = extract.label_report(text, sex=d.patient.sex)
             stated = {n for n, v in read.items() if v == 1}
-            assert stated <= set(reports.FINDINGS_OF[section])
+            assert stated <= set(FINDINGS_OF[section])
 
 
 def test_prose_has_no_headings(drawn):
@@ -143,7 +145,7 @@ def test_prose_has_no_headings(drawn):
 
 
 def test_every_finding_has_one_section():
-    placed = [n for names in reports.FINDINGS_OF.values() for n in names]
+    placed = [n for names in FINDINGS_OF.values() for n in names]
     assert sorted(placed) == sorted(NAMES)
 
 

@@ -9,8 +9,8 @@ import openpyxl.chart
 import pandas as pd
 import pytest
 
-from merlin.cohort import tables
-from merlin.cohort.tables import (
+from merlin.data import tables
+from merlin.data.tables import (
     TableError,
     read_ages,
     read_dates,

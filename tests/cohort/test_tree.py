@@ -1,6 +1,6 @@
 """Which files a folder holds."""
 
-from merlin.cohort.tree import walk
+from merlin.data.tree import walk
 
 
 def _write(path, text="x"):

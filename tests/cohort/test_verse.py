@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from merlin import cli
-from merlin.cohort import verse
-from merlin.cohort.manifest import load_manifest
+from merlin.data.manifest import load_manifest
+from merlin.readers import verse
 
 
 @pytest.fixture

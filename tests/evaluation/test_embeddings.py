@@ -16,8 +16,6 @@ import pandas
 import pytest
 import torch
 
-from merlin.cohort import reports
-from merlin.cohort.findings import FINDINGS
 from merlin.embeddings import (
     Embeddings,
     encode_images,
@@ -27,6 +25,8 @@ from merlin.embeddings import (
     prompt_bank,
     save_embeddings,
 )
+from merlin.phantom import reports
+from merlin.phantom.findings import FINDINGS
 
 ARRAYS = [f.name for f in fields(Embeddings) if f.name != "meta"]
 

@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from merlin.cohort.findings import NAMES
 from merlin.evaluation import generation
 from merlin.statistics import bootstrap
+from merlin.vocabulary import NAMES
 
 SECTIONS = ("spleen", "peritoneal cavity", "adrenal glands")
 REFERENCE = np.array(

@@ -29,10 +29,9 @@ from hypothesis import strategies as st
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
 from merlin import run
-from merlin.cohort import release
-from merlin.cohort.ehr import DISEASES
-from merlin.cohort.findings import NAMES
 from merlin.embeddings import Embeddings, save_embeddings
+from merlin.readers import release
+from merlin.vocabulary import DISEASES, NAMES
 
 sys.path[:0] = [str(Path(__file__).parents[1] / part) for part in ("ingest", "training")]
 from test_volume import body, write_enhanced, write_series  # noqa: E402 - found there

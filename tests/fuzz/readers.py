@@ -21,13 +21,14 @@ import pandas as pd
 from hypothesis import strategies as st
 
 from merlin import run
-from merlin.cohort import codes, extract, impression, manifest, phecodes, release, tables
+from merlin.data import codes, extract, impression, manifest, phecodes, tables, volume
+from merlin.data.preprocess import Grid, preprocess
 from merlin.embeddings import UNIT, load_embeddings
 from merlin.evaluation import scores
-from merlin.ingest import hospital, names, patterns, persons, survey, volume
-from merlin.ingest.preprocess import Grid, preprocess
-from merlin.ingest.survey import look_at
+from merlin.readers import hospital, names, patterns, persons, release, survey
+from merlin.readers.survey import look_at
 from merlin.training import checkpoint, diseases, official
+from merlin.vocabulary import SPLITS
 from merlin.words import shown
 
 LONGEST = 20_000  # bytes of a message
@@ -155,7 +156,7 @@ def read_one_table(path, way):
         found = manifest.load_manifest(path, check_files=False)
         assert found["study_id"].is_unique
         assert found["study_id"].map(manifest.names_a_file).all()
-        assert set(found["split"]) <= set(manifest.SPLITS)
+        assert set(found["split"]) <= set(SPLITS)
         assert "age" not in found or found["age"].dropna().between(0, 999).all()
         return []
     if way == 1:
@@ -215,7 +216,7 @@ def read_data_set(path, way):
     table = found.manifest
     assert len(table) > 0
     assert table["study_id"].is_unique
-    assert set(table["split"]) <= set(manifest.SPLITS)
+    assert set(table["split"]) <= set(SPLITS)
     for columns, values in ((manifest.LABELS, "01"), (manifest.FIVE_YEAR, "0123")):
         for name in set(columns) & set(table):
             assert set(table[name].dropna()) <= set(values)

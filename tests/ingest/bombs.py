@@ -33,10 +33,10 @@ from pydicom.uid import JPEG2000Lossless, JPEGLossless, RLELossless
 from safetensors.torch import save_file
 from test_volume import write_nifti, write_series, write_slice
 
-from merlin.cohort.tables import TableError, read_table
+from merlin.data.preprocess import load_input
+from merlin.data.tables import TableError, read_table
+from merlin.data.volume import UnreadableScan, find_scans
 from merlin.embeddings import load_embeddings, save_embeddings
-from merlin.ingest.preprocess import load_input
-from merlin.ingest.volume import UnreadableScan, find_scans
 from merlin.training import checkpoint, official, reports
 
 MOST_MB = 500

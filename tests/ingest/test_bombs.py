@@ -15,10 +15,10 @@ from bombs import ALLOWED, BOMBS, MOST_MB
 from PIL import Image
 from test_volume import body, write_nifti, write_series
 
-from merlin.ingest.dicom import known_kernel
-from merlin.ingest.dicom_pixels import coded_size
-from merlin.ingest.labels import label_on_grid
-from merlin.ingest.volume import SETTING, UnreadableScan, find_scans, load_volume
+from merlin.data.dicom import known_kernel
+from merlin.data.dicom_pixels import coded_size
+from merlin.data.labels import label_on_grid
+from merlin.data.volume import SETTING, UnreadableScan, find_scans, load_volume
 
 pytestmark = pytest.mark.slow
 

@@ -11,9 +11,9 @@ import pytest
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from test_volume import body, refusal, write_enhanced, write_nifti, write_series, write_slice
 
-from merlin.ingest.labels import label_on_grid
-from merlin.ingest.preprocess import Grid, load_input
-from merlin.ingest.volume import UnreadableScan, find_scans, load_volume, refusing
+from merlin.data.labels import label_on_grid
+from merlin.data.preprocess import Grid, load_input
+from merlin.data.volume import UnreadableScan, find_scans, load_volume, refusing
 
 NAN = float("nan")
 

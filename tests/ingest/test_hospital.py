@@ -9,9 +9,9 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from merlin import cli
-from merlin.cohort.manifest import load_manifest
-from merlin.ingest import hospital
-from merlin.ingest.persons import is_unreadable, words_said
+from merlin.data.manifest import load_manifest
+from merlin.readers import hospital
+from merlin.readers.persons import is_unreadable, words_said
 
 PEOPLE = (
     ("MRN0001234", "Doe^Jane", "19500407", "ACC77001"),

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merlin.ingest import names, patterns
-from merlin.ingest.persons import NOBODY, Sought, columns_of, people_in, words_of
+from merlin.readers import names, patterns
+from merlin.readers.persons import NOBODY, Sought, columns_of, people_in, words_of
 
 SPELLINGS = pd.read_csv(names.SPELLINGS, dtype=str, keep_default_na=False)
 # Written for these tests, in the manner of reports.

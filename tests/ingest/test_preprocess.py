@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from test_volume import PLANTED, body, write_nifti, write_series
 
-from merlin.ingest import preprocess as module
-from merlin.ingest.preprocess import (
+from merlin.data import preprocess as module
+from merlin.data.preprocess import (
     OBLIQUE_TOLERANCE,
     TOLERANCE,
     Grid,
     load_input,
     preprocess,
 )
-from merlin.ingest.volume import UnreadableScan, Volume
+from merlin.data.volume import UnreadableScan, Volume
 
 with warnings.catch_warnings():  # MONAI's imports warn about their own dependencies
     warnings.simplefilter("ignore")
@@ -330,6 +330,6 @@ def test_dicom_entry_ignores_file_names_and_holds_no_identifier(tmp_path, cache)
 
 
 def test_ingest_imports_neither_torch_nor_monai():
-    code = "import sys, merlin.ingest.preprocess; print({'torch', 'monai'} & set(sys.modules))"
+    code = "import sys, merlin.data.preprocess; print({'torch', 'monai'} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from merlin import cli
-from merlin.cohort import anatomy
-from merlin.cohort.manifest import load_manifest
-from merlin.ingest import totalsegmentator
+from merlin.data.manifest import load_manifest
+from merlin.readers import totalsegmentator
+from merlin.vocabulary import LABEL, STRUCTURES
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def test_masks_become_one_label_map_and_unknown_is_not_absent(dataset):
     masks = dataset / "s0011" / "segmentations"
     label, affine, annotated = totalsegmentator.read_labels(masks, dataset / "s0011" / "ct.nii.gz")
     assert (affine == np.eye(4)).all()
-    assert (label[0] == anatomy.LABEL["liver"]).all()
-    assert (label[2:4] == anatomy.LABEL["vertebrae"]).all()
+    assert (label[0] == LABEL["liver"]).all()
+    assert (label[2:4] == LABEL["vertebrae"]).all()
     assert set(annotated) == {"liver", "spleen", "vertebrae"}
     assert totalsegmentator.has_enough(label, 3)
     assert not totalsegmentator.has_enough(label, 4)
@@ -107,7 +107,7 @@ def test_a_mask_with_other_axes_is_brought_to_its_ct_by_its_affine(dataset, turn
         (masks / f"{other}.nii.gz").unlink()
     label, _, annotated = totalsegmentator.read_labels(masks, ct)
     assert annotated == ("stomach",)
-    np.testing.assert_array_equal(label == anatomy.LABEL["stomach"], truth)
+    np.testing.assert_array_equal(label == LABEL["stomach"], truth)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_command_writes_a_cohort_and_says_which_scans_it_left_out(dataset, tmp_p
         masks = dataset / name / "segmentations"
         masks.mkdir(parents=True, exist_ok=True)
         save(dataset / name / "ct.nii.gz", np.zeros((6, 6, 6), np.int16))
-        for mask in (m for s in anatomy.STRUCTURES for m in totalsegmentator.masks_of(s)):
+        for mask in (m for s in STRUCTURES for m in totalsegmentator.masks_of(s)):
             if not (masks / f"{mask}.nii.gz").exists():
                 save(masks / f"{mask}.nii.gz", np.zeros((6, 6, 6), np.uint8))
     (dataset / "meta.csv").write_text(
@@ -150,7 +150,7 @@ def test_command_writes_a_cohort_and_says_which_scans_it_left_out(dataset, tmp_p
     (row,) = load_manifest(out / "manifest.csv").to_dict("records")
     assert (row["study_id"], row["split"], row["sex"], row["age"]) == ("s0011", "test", "M", 60)
     label = nib.load(row["label_map"])
-    assert (np.asanyarray(label.dataobj)[0] == anatomy.LABEL["liver"]).all()
+    assert (np.asanyarray(label.dataobj)[0] == LABEL["liver"]).all()
     reasons = pd.read_csv(out / "excluded.csv").set_index("study_id")["reason"]
     assert reasons["s0058"] == "no mask of prostate"
     assert reasons["s0060"].startswith("not readable: ")
@@ -164,4 +164,4 @@ def test_command_writes_a_cohort_and_says_which_scans_it_left_out(dataset, tmp_p
     save(dataset / "s0011" / "segmentations" / "liver.nii.gz", liver)
     assert cli.main([*ask, "--overwrite", "--workers", "1"]) == 0  # another mask, another map
     again = nib.load(out / "label_maps" / "s0011.nii.gz")
-    assert (np.asanyarray(again.dataobj)[5] == anatomy.LABEL["liver"]).all()
+    assert (np.asanyarray(again.dataobj)[5] == LABEL["liver"]).all()

@@ -19,10 +19,10 @@ from test_text import make_longformer
 from torch.nn import BatchNorm3d
 
 from merlin import cli
-from merlin.cohort.ehr import DISEASES
 from merlin.model import report_writer
 from merlin.model.i3d import ImageEncoder
 from merlin.training import diseases, official, reports
+from merlin.vocabulary import DISEASES
 
 GRID = dict(spacing_mm=[1.5, 1.5, 3.0], shape=[224, 224, 160], hu_window=[-1000, 1000])
 TEXTS = [

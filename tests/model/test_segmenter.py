@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from merlin.ingest.labels import label_on_grid, whole_scan
-from merlin.ingest.preprocess import Grid
-from merlin.ingest.volume import UnreadableScan, Volume
+from merlin.data.labels import label_on_grid, whole_scan
+from merlin.data.preprocess import Grid
+from merlin.data.volume import UnreadableScan, Volume
 from merlin.model.i3d import ImageConfig, ImageEncoder
 from merlin.model.segmenter import InstanceNorm, Segmenter
 from merlin.training import segmentation

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from merlin.ingest.preprocess import Grid, load_input
+from merlin.data.preprocess import Grid, load_input
 from merlin.model.i3d import ImageConfig, ImageEncoder
 from merlin.model.inference import folded
 from merlin.training.official import GRID, IMAGE, read_state

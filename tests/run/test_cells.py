@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from merlin import run
-from merlin.cohort.tables import read_table
+from merlin.data.tables import read_table
 
 HERE = Path(__file__).parents[2]
 FORMULAS = ["=1+1", '=HYPERLINK("http://x","y")', "+1+1", "-2+3", "@SUM(A1)", "\t=1", "＝1+1",

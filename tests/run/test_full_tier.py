@@ -17,11 +17,13 @@ import pytest
 import torch
 
 from merlin import cli
-from merlin.cohort import audit, build, manifest, release
-from merlin.ingest.preprocess import Grid
+from merlin.data import manifest
+from merlin.data.preprocess import Grid
 from merlin.model.i3d import ImageConfig
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
+from merlin.phantom import build
+from merlin.readers import audit, release
 from merlin.training.checkpoint import save_weights
 
 HERE = Path(__file__).parents[2]

@@ -1,1 +1,0 @@
-"""The synthetic cohort: phantoms, reports, diagnosis codes and their manifests."""

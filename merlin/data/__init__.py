@@ -1,0 +1,1 @@
+"""Scans, tables, codes and report texts → volumes in HU, model inputs, manifests and labels."""

@@ -1,0 +1,292 @@
+"""The one table that describes a cohort, and its checks.
+
+One row a study. Paths are relative to the manifest. Whatever is wrong is reported at once, with
+row (1 is the header, as in a spreadsheet), column, what was found, what was expected and how to
+mend it; values of the patient columns are never printed.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandera.pandas as pa
+
+from merlin.data.tables import TableError, read_ids, read_table, some_rows
+from merlin.vocabulary import DISEASES, NAMES, SPLITS
+from merlin.words import Refusal, names_a_file
+
+LABELS = tuple(f"label_{name}" for name in NAMES)
+FIVE_YEAR = tuple(f"five_year_{name}" for name in DISEASES)
+REQUIRED = ("study_id", "patient_id", "split", "volume")
+OPTIONAL = (
+    "site",
+    "sex",
+    "age",
+    "date",
+    "phase",
+    "manufacturer",
+    "slice_mm",
+    "label_map",
+    "findings",
+    "impression",
+)
+
+
+class ManifestError(Refusal):
+    """A manifest with problems, all of them listed in the message."""
+
+
+def _schema():
+    def column(*checks, required=False, nullable=True):
+        return pa.Column(str, list(checks), required=required, nullable=nullable)
+
+    def one_of(values, text):
+        return pa.Check.isin(list(values), error=text)
+
+    columns = {name: column(required=True, nullable=False) for name in REQUIRED}
+    columns["split"] = column(
+        one_of(SPLITS, "Expected train, val or test."), required=True, nullable=False
+    )
+    columns |= {name: column() for name in OPTIONAL}
+    columns["sex"] = column(one_of(("F", "M"), "Expected F, M or empty."))
+    columns["age"] = column(
+        pa.Check.str_matches(r"^\d{1,3}(\.\d+)?$", error="Expected years, as 57, or empty.")
+    )
+    columns["slice_mm"] = column(
+        pa.Check.str_matches(r"^\d+(\.\d+)?$", error="Expected millimetres, as 5.0, or empty.")
+    )
+    columns["date"] = column(
+        pa.Check.str_matches(r"^\d{4}-\d{2}-\d{2}$", error="Expected YYYY-MM-DD or empty.")
+    )
+    columns |= {
+        name: column(
+            one_of(("0", "1"), "Expected 1 (present), 0 (absent) or empty (not mentioned).")
+        )
+        for name in LABELS
+    }
+    columns |= {
+        name: column(
+            one_of(
+                tuple("0123"),
+                "Expected 0 (free for 5 years), 1 (within 5 years), 2 (before the scan), "
+                "3 (lost to follow-up) or empty.",
+            )
+        )
+        for name in FIVE_YEAR
+    }
+    return pa.DataFrameSchema(columns, strict=False)
+
+
+def check_manifest(table, *, name="manifest", folder=None):
+    """List everything that is wrong with a manifest.
+
+    Parameters
+    ----------
+    table : DataFrame
+        All columns as text, empty cells as NaN.
+    name : str
+        How messages call the file.
+    folder : path, optional
+        Where `volume` and `label_map` paths start; without it files are not looked for.
+
+    Raises
+    ------
+    ManifestError
+    """
+    problems = _column_problems(table)
+    table = table.loc[:, ~table.columns.duplicated()]
+    try:
+        _schema().validate(table, lazy=True)
+    except pa.errors.SchemaErrors as error:
+        problems += _cell_problems(error.failure_cases)
+    problems += _row_problems(table)
+    if folder is not None:
+        problems += _file_problems(table, Path(folder))
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        raise ManifestError(f"{name}: {count}\n  " + "\n  ".join(problems))
+
+
+def _column_problems(table):
+    known = {*REQUIRED, *OPTIONAL, *LABELS, *FIVE_YEAR}
+    problems = []
+    for column in table.columns:
+        if column not in known:
+            from merlin.run import nearest
+
+            problems.append(
+                f"column {column}: unknown{nearest(column, known)} Rename or remove it; the columns "
+                "are listed in data_manifests/README.md."
+            )
+    problems += [f"column {c}: missing. Every study needs it." for c in REQUIRED if c not in table]
+    twice = table.columns[table.columns.duplicated()]
+    problems += [f"column {c}: stands more than once. Keep one." for c in twice]
+    return problems
+
+
+def _cell_problems(failures):
+    problems = []
+    failures = failures[failures["index"].notna()]
+    for (column, check), rows in failures.groupby(["column", "check"], sort=False):
+        where = f"{some_rows(rows['index'])}, column {column}"
+        if check == "not_nullable":
+            problems.append(f"{where}: empty. Every study needs it.")
+        else:
+            found = ", ".join(dict.fromkeys(map(str, rows["failure_case"])))
+            problems.append(f"{where}: {found[:80]}. {check}")
+    return problems
+
+
+def _row_problems(table):
+    problems = []
+    if "study_id" in table:
+        twice = table.index[table["study_id"].duplicated(keep=False) & table["study_id"].notna()]
+        if len(twice):
+            problems.append(
+                f"{some_rows(twice)}, column study_id: the same study more than once. "
+                "One row a study; keep the final report."
+            )
+        odd = table.index[[isinstance(i, str) and not names_a_file(i) for i in table["study_id"]]]
+        if len(odd):
+            problems.append(
+                f"{some_rows(odd)}, column study_id: no name of a file. Expected no /, \\ or control "
+                "characters, and 200 characters at most."
+            )
+    if "site" in table:
+        odd = table.index[[isinstance(s, str) and not s.isprintable() for s in table["site"]]]
+        if len(odd):
+            problems.append(
+                f"{some_rows(odd)}, column site: characters that cannot be seen. Write it without."
+            )
+    if {"patient_id", "split"} <= set(table.columns):
+        n_splits = table.groupby("patient_id")["split"].transform("nunique")
+        mixed = table.index[n_splits > 1]
+        if len(mixed):
+            problems.append(
+                f"{some_rows(mixed)}, column patient_id: the same patient is in several splits. "
+                "One patient, one split."
+            )
+    return problems
+
+
+def _file_problems(table, folder):
+    problems = []
+    for column in ("volume", "label_map"):
+        if column not in table:
+            continue
+        missing = [
+            i for i, p in table[column].items() if isinstance(p, str) and not (folder / p).exists()
+        ]
+        if missing:
+            first = table[column][missing[0]]
+            problems.append(
+                f"{some_rows(missing)}, column {column}: file not found: {first} "
+                "(paths are relative to the manifest)."
+            )
+    return problems
+
+
+def load_manifest(path, *, check_files=True):
+    """Read and check a manifest.
+
+    Parameters
+    ----------
+    path : path
+        A table as `tables.read_table` takes it.
+    check_files : bool
+        Also look for every volume.
+
+    Returns
+    -------
+    DataFrame
+        `study_id` and other text as text, labels as float (1, 0, NaN not mentioned), `age` as
+        float, 5-year codes as float, `volume` and `label_map` as absolute paths.
+
+    Raises
+    ------
+    ManifestError
+        With every problem found.
+    """
+    path = Path(path)
+    try:
+        table = read_table(path)
+        for column in {"study_id", "patient_id"} & set(table):
+            table[column] = read_ids(table[column], where=f"{path.name}, column {column}")
+    except TableError as error:
+        raise ManifestError(str(error)) from None
+    for column in {*LABELS, *FIVE_YEAR} & set(table):  # as a data frame writes them
+        table[column] = table[column].str.replace(r"^(\d)\.0$", r"\1", regex=True)
+    for column in {"age", "slice_mm"} & set(table):
+        if table.attrs["decimal_comma"]:
+            table[column] = table[column].str.replace(",", ".")
+    table = table.replace("", np.nan).astype("str")
+    if table.empty:
+        raise ManifestError(f"{path.name}: a header and no rows. Expected one row a study.")
+    check_manifest(table, name=path.name, folder=path.parent if check_files else None)
+    table = table.reset_index(drop=True)
+    for column in (*LABELS, *FIVE_YEAR, "age", "slice_mm"):
+        if column in table:
+            table[column] = table[column].astype(float)
+    for column in ("volume", "label_map"):
+        if column in table:
+            table[column] = [
+                str((path.parent / p).resolve()) if isinstance(p, str) else p for p in table[column]
+            ]
+    return table
+
+
+LINK = "data"  # beside a manifest, to the data set that it was made of
+
+
+def linked(table, data, out):
+    """A manifest for the folder `out` whose paths hold no place of this machine, through a link beside it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        `volume` and `label_map` as absolute paths, or relative to `out`.
+    data : path
+        The data set's folder. What lies outside it is named from `out`.
+    out : path
+        Made if missing.
+    """
+    out, data = Path(out).resolve(), Path(data).absolute()
+    link, roots = out / LINK, (data, data.resolve())
+    out.mkdir(parents=True, exist_ok=True)
+    if not out.is_relative_to(roots[1]) and (link.is_symlink() or not link.exists()):
+        link.unlink(missing_ok=True)
+        link.symlink_to(roots[1])
+
+    def place(path):
+        if not isinstance(path, str):
+            return path
+        whole = Path(os.path.normpath(out / path))
+        below = [whole.relative_to(r) for r in roots if whole.is_relative_to(r)]
+        if below and link.is_symlink():
+            return str(LINK / below[0])
+        return os.path.relpath(whole, out)
+
+    columns = [c for c in ("volume", "label_map") if c in table]
+    return table.assign(**{c: table[c].map(place) for c in columns})
+
+
+def nested_subset(patient_ids, fraction, *, seed):
+    """Which studies belong to a fraction of the patients; smaller fractions lie inside larger ones.
+
+    Parameters
+    ----------
+    patient_ids : (n_studies,) str
+    fraction : float
+        In (0, 1].
+    seed : int
+
+    Returns
+    -------
+    (n_studies,) bool
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be in (0, 1]; got {fraction}")
+    patients = np.unique(np.asarray(patient_ids))
+    order = np.random.default_rng([seed, 77]).permutation(len(patients))
+    kept = patients[order[: max(1, round(fraction * len(patients)))]]
+    return np.isin(np.asarray(patient_ids), kept)

@@ -1,1 +1,0 @@
-"""CT in: files become HU volumes with geometry, volumes become model inputs."""

@@ -1,0 +1,172 @@
+"""Numbers about a cohort: flow, prevalence, HU by organ, what a finding changes in the image."""
+
+import numpy as np
+import pandas as pd
+
+from merlin.data.phecodes import TABLES
+from merlin.phantom import render, synthesis
+from merlin.phantom.findings import FINDINGS
+from merlin.vocabulary import LABEL, NAMES, STRUCTURES
+
+
+def flow(manifest):
+    """Patients and studies from the whole cohort down to splits and sites.
+
+    Returns
+    -------
+    DataFrame
+        `step, n_patients, n_studies`.
+    """
+    parts = [("all sites", manifest)]
+    internal = manifest[manifest["site"] == "internal"]
+    parts.append(("internal", internal))
+    parts += [
+        (f"internal, {s}", internal[internal["split"] == s]) for s in ("train", "val", "test")
+    ]
+    parts += [
+        (f"external, {s}", part)
+        for s, part in manifest[manifest["site"] != "internal"].groupby("site", sort=False)
+    ]
+    return pd.DataFrame(
+        [dict(step=n, n_patients=p["patient_id"].nunique(), n_studies=len(p)) for n, p in parts]
+    )
+
+
+def prevalence(manifest, truth):
+    """Share of studies of each site that have each finding, mentioned or not.
+
+    Returns
+    -------
+    DataFrame
+        `site, finding, prevalence, n_studies, n_positive, n_mentioned`.
+    """
+    site = manifest.set_index("study_id")["site"]
+    count = truth.groupby([truth["study_id"].map(site), "finding"]).size()
+    rows = []
+    for name, part in manifest.groupby("site", sort=False):
+        for finding in NAMES:
+            only = FINDINGS[finding].only_sex
+            n = int((part["sex"] == only).sum()) if only else len(part)
+            positive = int(count.get((name, finding), 0))
+            rows.append(
+                dict(
+                    site=name,
+                    finding=finding,
+                    prevalence=positive / n if n else np.nan,
+                    n_studies=n,
+                    n_positive=positive,
+                    n_mentioned=int(part[f"label_{finding}"].notna().sum()),
+                )
+            )
+    return pd.DataFrame(rows)
+
+
+def organ_hu(hu, label, names, *, source):
+    """Percentiles of HU inside each labelled organ; its outermost voxels are left out.
+
+    Parameters
+    ----------
+    hu, label : (R, A, S) arrays
+    names : dict of int to str
+    source : str
+        For the table.
+    """
+    from scipy import ndimage
+
+    rows = []
+    for number, name in names.items():
+        inside = label == number
+        core = ndimage.binary_erosion(inside)
+        values = hu[core if core.sum() >= 20 else inside]
+        if len(values) < 10:
+            continue
+        p05, median, p95 = np.percentile(values, [5, 50, 95])
+        rows.append(
+            dict(source=source, organ=name, p05=p05, median=median, p95=p95, n_voxels=len(values))
+        )
+    return pd.DataFrame(rows)
+
+
+def real_organ_hu():
+    """The same percentiles in two labelled real scans, kept as numbers.
+
+    Measured with `organ_hu` on the test data of the TotalSegmentator repository (Apache-2.0;
+    Wasserthal et al., Radiology: AI 2023): two upper abdomens, so that no pelvic organ is among
+    them, and phases as those patients had them.
+    """
+    return pd.read_csv(TABLES / "real_organ_hu.csv")
+
+
+def add_finding(seed, study, name, severity=0.6):
+    """The same study with a finding that it may not have had."""
+    from dataclasses import replace
+
+    found = {k: v for k, v in study.found.items() if k != name}
+    if name == "gallstones":
+        found.pop("surgically_absent_gallbladder", None)
+    if name == "surgically_absent_gallbladder":
+        found.pop("gallstones", None)
+    found[name] = synthesis.Found(severity)
+    return replace(study, found=found)
+
+
+def change_by_finding(seed, study, name, grid, *, severity=0.6):
+    """A study with and without one finding, on one grid.
+
+    Returns
+    -------
+    with_, without : (R, A, S) int16
+    label : (R, A, S) uint8
+        Of the study without it.
+    """
+    study = add_finding(seed, study, name, severity)
+    with_, _, _ = synthesis.acquire(seed, study, matrix=0, grid=grid)
+    without, label, _ = synthesis.acquire(seed, study, matrix=0, grid=grid, without=(name,))
+    return with_, without, label
+
+
+def viewing_grid(*, pixel_mm=2.2, slice_mm=3.2, width_mm=420, depth_mm=330, height_mm=440):
+    """A grid for looking at phantoms more closely than the cohort's scanners do."""
+    shape = (round(width_mm / pixel_mm), round(depth_mm / pixel_mm), round(height_mm / slice_mm))
+    return render.Grid(shape, (pixel_mm, pixel_mm, slice_mm), (0.0, 0.0, -10.0))
+
+
+def plain_study(seed, patient_id="P-plain", *, sex="M"):
+    """A study of a patient with no findings, from the internal site."""
+    from dataclasses import replace
+
+    site = synthesis.SITES["internal"]
+    for i in range(50):
+        patient = synthesis.draw_patient(seed, f"{patient_id}{i}", site)
+        if patient.sex == sex:
+            break
+    study = synthesis.draw_study(seed, f"{patient_id}-1", patient, site)
+    return replace(study, found={}, phase="portal venous")
+
+
+LABEL_NAMES = {number: name for name, number in LABEL.items()}
+
+
+# TotalSegmentator's label ids of the structures that phantoms have.
+TOTALSEGMENTATOR = {
+    **dict(zip(range(1, 10), STRUCTURES[:9], strict=True)),
+    **dict.fromkeys((10, 11), "lung_left"),
+    **dict.fromkeys((12, 13, 14), "lung_right"),
+    18: "small_bowel",
+    19: "duodenum",
+    20: "colon",
+    21: "urinary_bladder",
+    22: "prostate",
+    **dict.fromkeys(range(27, 51), "vertebrae"),
+    51: "heart",
+    52: "aorta",
+    63: "inferior_vena_cava",
+}
+
+
+def relabel(label):
+    """TotalSegmentator's label map → ours; other structures become 0."""
+    table = np.zeros(int(max(label.max(), max(TOTALSEGMENTATOR))) + 1, np.uint8)
+    for number, name in TOTALSEGMENTATOR.items():
+        table[number] = LABEL[name]
+    return table[label]

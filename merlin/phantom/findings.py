@@ -1,0 +1,450 @@
+"""The 30 zero-shot findings as changes to a body.
+
+Each function takes a `Body`, a severity from 0 (barely there) to 1 (gross) and a generator; it
+changes the body's numbers or paints over its organs, and returns what a radiologist would dictate
+(side, size, level). Names are those of the data release (`zero_shot_findings_disease_cls.csv`).
+
+Prevalences are ours, chosen so that every finding can be learned and judged in a cohort of a few
+thousand; they are not the paper's. Risk is a liability: age and shared factors add up, and a study
+whose liability passes the finding's threshold has the finding. That is why an enlarged heart, an
+effusion and anasarca keep company here as they do in hospital.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from merlin.phantom import render
+from merlin.phantom.anatomy import LEVELS, Body
+from merlin.vocabulary import LABEL, NAMES, ONLY_SEX
+
+SIDES = ("right", "left")
+CHEST = render.INSIDE_THORAX | render.INSIDE_ABDOMEN
+CALCIUM_HU = (450, 950)
+
+
+def _between(low, high, severity):
+    return low + (high - low) * severity
+
+
+def _side(rng, both=0.3):
+    """(1,), (-1,) or both; +1 is the patient's right."""
+    return (1, -1) if rng.random() < both else ((1,) if rng.random() < 0.5 else (-1,))
+
+
+def _side_word(sides):
+    return "bilateral" if len(sides) == 2 else SIDES[0 if sides[0] > 0 else 1]
+
+
+def submucosal_edema(body, severity, rng):
+    """A stretch of colon with a swollen, dark submucosa."""
+    name, part = [
+        ("ascending colon", (0, 13)),
+        ("transverse colon", (12, 27)),
+        ("descending colon", (24, 39)),
+    ][rng.integers(3)]
+    body.colon_edema, body.colon_edema_part = _between(9, 18, severity), part
+    return {"place": name, "size_mm": body.colon_edema + 4}
+
+
+def renal_hypodensities(body, severity, rng):
+    """Several dark spots in both kidneys, too small to characterise."""
+    count = int(_between(6, 15, severity))
+    for _ in range(count):
+        side = 1 if rng.random() < 0.5 else -1
+        name = LABEL["kidney_right" if side > 0 else "kidney_left"]
+        spot = body.kidney_centre(side) + rng.uniform((-19, -17, -42), (19, 17, 42))
+        body.over.sphere(spot, _between(7, 12.5, rng.random()), 12, only=name)
+    return {"side": "bilateral", "count": count}
+
+
+def aortic_valve_calcification(body, severity, rng):
+    """Calcium at the root of the aorta, in the middle of the heart."""
+    root = body.heart_centre() + (7, -8, 2)
+    for _ in range(int(_between(2, 7, severity))):
+        spot = root + rng.normal(0, 5, 3)
+        body.over.sphere(
+            spot,
+            _between(3.4, 6.2, severity),
+            rng.uniform(*CALCIUM_HU),
+            regions=render.ANYWHERE,
+            label=render.KEEP_LABEL,
+        )
+    return {}
+
+
+def coronary_calcification(body, severity, rng):
+    """Calcium along the grooves on the surface of the heart."""
+    centre, size = body.heart_centre(), np.array([54.0, 44.0, 44.0]) * body.heart_scale
+    for _ in range(int(_between(3, 11, severity))):
+        angle, height = rng.uniform(0.2, 2.6), rng.uniform(-0.75, 0.35)
+        flat = np.sqrt(1 - height**2)
+        start = centre + size * (flat * np.cos(angle), flat * np.sin(angle), height)
+        end = start + rng.normal(0, 1, 3) * (9, 5, 9)
+        body.over.tube(
+            [start, end],
+            _between(2.8, 4.8, severity),
+            rng.uniform(*CALCIUM_HU),
+            regions=render.ANYWHERE,
+            label=render.KEEP_LABEL,
+        )
+    return {}
+
+
+def thrombosis(body, severity, rng):
+    """A clot that widens and darkens the portal vein or the vena cava."""
+    dark = 34 if body.phase != "non-contrast" else 62
+    if rng.random() < 0.6:
+        path, radius, place = body.portal_vein_path(), 8.5, "main portal vein"
+        path = np.concatenate([path, body.place([(96, 14, 66)])])
+    else:
+        z = np.array([70.0, 20.0, -55.0])
+        path = np.stack(
+            [np.array([22.0, 19, 15]), body.spine_front(z * body.height) + 14, z * body.height], 1
+        )
+        radius, place = 11.5, "infrarenal inferior vena cava"
+    label = LABEL["inferior_vena_cava"] if "cava" in place else 0
+    body.over.tube(path, radius * _between(1.3, 1.95, severity), dark + 40, label=label)
+    body.over.tube(path, radius * _between(1.05, 1.75, severity), dark, texture=4, label=label)
+    return {"place": place}
+
+
+def metastatic_disease(body, severity, rng):
+    """Dark nodules throughout the liver; sometimes dense spots in the spine too."""
+    count = int(_between(5, 18, severity))
+    liver = body.hu("liver") + body.liver_change_hu
+    sizes = []
+    for _ in range(count):
+        spot = body.place(rng.uniform((15, -45, 15), (118, 62, 118)))
+        size = _between(10, 29, rng.random() * (0.4 + 0.6 * severity))
+        body.over.sphere(spot, size + 2.5, liver + 14, only=LABEL["liver"])
+        body.over.sphere(spot, size, liver - rng.uniform(70, 105), only=LABEL["liver"], texture=8)
+        sizes.append(2 * size)
+    if rng.random() < 0.4:
+        for level in rng.choice(np.arange(5, 12), 2, replace=False):
+            centre = (rng.normal(0, 8), body.spine_front(0) - 17, (35 * level - 246) * body.height)
+            body.over.sphere(centre, 10, 620, only=LABEL["vertebrae"])
+    return {"count": count, "size_mm": max(sizes)}
+
+
+def pancreatic_atrophy(body, severity, rng):
+    """A thin gland with fat between its lobules."""
+    body.pancreas_scale *= _between(0.78, 0.5, severity)
+    body.pancreas_fat = _between(0.3, 0.75, severity)
+    return {}
+
+
+def renal_cyst(body, severity, rng):
+    """A round pocket of water at the rim of a kidney."""
+    side = 1 if rng.random() < 0.5 else -1
+    radius = _between(16, 44, severity)
+    direction = rng.normal(size=3) * (1, 0.7, 1)
+    direction /= np.linalg.norm(direction)
+    centre = body.kidney_centre(side) + direction * np.array([29, 26, 50]) * 0.85
+    body.over.sphere(centre, radius, 8, regions=render.INSIDE_ABDOMEN | 1 << render.WALL)
+    pole = (
+        "upper pole"
+        if direction[2] > 0.35
+        else "lower pole"
+        if direction[2] < -0.35
+        else "interpolar region"
+    )
+    return {"side": SIDES[0 if side > 0 else 1], "size_mm": 2 * radius, "place": pole}
+
+
+def osteopenia(body, severity, rng):
+    """Vertebrae that have lost half or more of their trabecular density."""
+    body.trabecular_hu = min(body.trabecular_hu, _between(112, 45, severity))
+    body.cortical_hu *= _between(1.0, 0.78, severity)
+    return {}
+
+
+def surgically_absent_gallbladder(body, severity, rng):
+    """No gallbladder; clips in its bed."""
+    body.has_gallbladder = False
+    for _ in range(int(_between(2, 5, severity))):
+        clip = body.place((48, 34, 22)) + rng.normal(0, 5, 3)
+        body.over.tube([clip, clip + rng.normal(0, 3.5, 3)], 1.8, 2200, label=render.KEEP_LABEL)
+    return {}
+
+
+def atelectasis(body, severity, rng):
+    """Collapsed lung at the base."""
+    sides = _side(rng, both=0.5)
+    for side in sides:
+        name = "atelectasis_right" if side > 0 else "atelectasis_left"
+        setattr(body, name, _between(16, 44, severity))
+    return {"side": _side_word(sides)}
+
+
+def abdominal_aortic_aneurysm(body, severity, rng):
+    """The infrarenal aorta widened to 3.5 cm or more, with clot and calcium in its wall."""
+    radius = _between(14, 33, severity)
+    path = body.aorta_path()
+    centre = 0.5 * (path[3] + path[4]) + (-3, radius - body.aorta_radius, -4)
+    half = np.array([radius, radius, 44.0])
+    free = render.INSIDE_ABDOMEN
+    body.over.ellipsoid(centre, half, 58, label=LABEL["aorta"], regions=free, texture=4)
+    lumen = half * (0.62, 0.62, 0.85)
+    body.over.ellipsoid(
+        centre + (2, -0.15 * radius, 0), lumen, body.hu("aorta"), only=LABEL["aorta"], regions=free
+    )
+    for angle in rng.uniform(0, 2 * np.pi, 5):
+        rim = centre + (radius * np.cos(angle), radius * np.sin(angle), rng.uniform(-22, 22))
+        body.over.sphere(rim, 3.2, rng.uniform(*CALCIUM_HU), label=render.KEEP_LABEL)
+    return {"size_mm": 2 * radius}
+
+
+def anasarca(body, severity, rng):
+    """Water in the fat under the skin."""
+    body.fat_stranding = _between(0.08, 0.8, severity)
+    body.visceral_hu += _between(3, 22, severity)
+    return {}
+
+
+def hiatal_hernia(body, severity, rng):
+    """Stomach behind the heart, with gas or fluid in it."""
+    radius = _between(15, 34, severity)
+    centre = np.array([-10.0, body.spine_front(140) + radius + 12, 138 + 0.4 * radius])
+    body.over.sphere(centre, radius, body.hu("bowel_wall"), regions=CHEST, label=LABEL["stomach"])
+    body.over.sphere(centre, radius - 5, 24, regions=CHEST, texture=15, label=LABEL["stomach"])
+    if rng.random() < 0.7:
+        level = centre[1] + rng.uniform(-0.2, 0.4) * radius
+        body.over.sphere(
+            centre, radius - 5, -950, regions=CHEST, y_range=(level, 1e9), label=LABEL["stomach"]
+        )
+    return {"size_mm": 2 * radius}
+
+
+def lymphadenopathy(body, severity, rng):
+    """Enlarged nodes around the great vessels."""
+    largest = 0.0
+    for _ in range(int(_between(8, 22, severity))):
+        z = rng.uniform(-75, 65)
+        x = rng.choice((-1, 1)) * rng.uniform(8, 38)
+        spot = (x, body.spine_front(z) + rng.uniform(6, 40), z)
+        radius = _between(9, 20, 0.35 * rng.random() + 0.65 * severity)
+        body.over.ellipsoid(
+            spot,
+            (radius, radius * 0.85, radius * 1.3),
+            body.hu("muscle") + 16,
+            turn_deg=(rng.uniform(-40, 40), 0, 0),
+            only=0,
+            texture=5,
+        )
+        largest = max(largest, 1.7 * radius)
+    return {"size_mm": largest}
+
+
+def prostatomegaly(body, severity, rng):
+    """A prostate that bulges into the bladder's floor."""
+    body.prostate_scale *= _between(1.2, 1.9, severity)
+    return {"size_mm": 40 * body.prostate_scale}
+
+
+def biliary_ductal_dilation(body, severity, rng):
+    """Dark branches beside the portal veins, and a wide common duct."""
+    radius = _between(4.6, 9.0, severity)
+    hilum = body.place((46, 16, 56))
+    for end in ((100, 22, 74), (78, -10, 96), (86, 42, 52), (54, 40, 96), (0, 44, 92)):
+        body.over.tube(
+            [hilum, body.place(end)], (radius + 1, 0.65 * radius), 7, only=LABEL["liver"]
+        )
+    duct = body.place([(46, 16, 56), (38, 18, 34), (34, 20, 6)])
+    body.over.tube(duct, 1.35 * radius, 8)
+    return {"size_mm": 2.7 * radius}
+
+
+def cardiomegaly(body, severity, rng):
+    """An enlarged heart."""
+    body.heart_scale *= _between(1.08, 1.36, severity)
+    return {}
+
+
+def splenomegaly(body, severity, rng):
+    """A spleen longer than 13 cm."""
+    body.spleen_scale *= _between(1.12, 1.6, severity)
+    return {"size_mm": 105 * body.spleen_scale}
+
+
+def hepatomegaly(body, severity, rng):
+    """A liver that reaches below the kidney."""
+    body.liver_scale *= _between(1.06, 1.3, severity)
+    return {"size_mm": 158 * body.liver_scale}
+
+
+def atherosclerosis(body, severity, rng):
+    """Calcium in the wall of the aorta and the iliac arteries."""
+    path = body.aorta_path()
+    for _ in range(int(_between(9, 40, severity))):
+        along = rng.uniform(1, len(path) - 1.01)
+        k, t = int(along), along % 1
+        angle = rng.uniform(0, 2 * np.pi)
+        wall = body.aorta_radius * np.array([np.cos(angle), np.sin(angle), 0])
+        spot = path[k] * (1 - t) + path[k + 1] * t + wall
+        radius = _between(2.0, 3.6, severity)
+        body.over.sphere(
+            spot,
+            radius,
+            rng.uniform(*CALCIUM_HU),
+            regions=render.ANYWHERE,
+            label=render.KEEP_LABEL,
+        )
+    for side in (1, -1):
+        iliac = body.place(
+            (side * rng.uniform(18, 40), rng.uniform(-18, 0), rng.uniform(-125, -75))
+        )
+        body.over.sphere(iliac, _between(2.0, 4.2, severity), 700)
+    return {}
+
+
+def ascites(body, severity, rng):
+    """Free fluid along the flanks, around the liver and in the pelvis."""
+    body.ascites = _between(2, 22, severity)
+    return {}
+
+
+def pleural_effusion(body, severity, rng):
+    """Fluid behind the lung bases."""
+    sides = _side(rng, both=0.4)
+    for side in sides:
+        setattr(body, "effusion_right" if side > 0 else "effusion_left", _between(18, 62, severity))
+    return {"side": _side_word(sides)}
+
+
+def hepatic_steatosis(body, severity, rng):
+    """A liver darker than the spleen."""
+    body.liver_change_hu -= _between(14, 70, severity)
+    return {}
+
+
+def appendicitis(body, severity, rng):
+    """A thick tube below the caecum in stranded fat."""
+    root = body.place((80, 24, -120))
+    tip = body.place((rng.uniform(38, 60), rng.uniform(20, 40), rng.uniform(-150, -128)))
+    middle = 0.5 * (root + tip) + rng.normal(0, 7, 3)
+    radius = _between(8, 14, severity)
+    swelling = _between(26, 44, severity)
+    body.over.sphere(middle, swelling, -22, only=0, texture=40)
+    body.over.tube([root, middle, tip], radius, body.hu("bowel_wall") + 30)
+    body.over.tube([root, middle, tip], radius - 3.5, 14)
+    if rng.random() < 0.35:
+        body.over.sphere(0.5 * (root + middle), 4, 420)
+    return {"size_mm": 2 * radius}
+
+
+def gallstones(body, severity, rng):
+    """Dense stones that lie on the floor of the gallbladder."""
+    centre = body.gallbladder_centre()
+    count = int(_between(1, 7, rng.random()))
+    size = _between(5, 11, severity)
+    for _ in range(count):
+        spot = centre + rng.uniform((-8, -12, -18), (8, 2, 14))
+        body.over.sphere(spot, size, rng.uniform(260, 700), only=LABEL["gallbladder"])
+    return {"count": count, "size_mm": 2 * size}
+
+
+def hydronephrosis(body, severity, rng):
+    """A renal pelvis and ureter wide with urine."""
+    sides = _side(rng, both=0.2)
+    for side in sides:
+        hilum = body.kidney_centre(side) + (-side * 9, 4, 0)
+        half = (_between(14, 25, severity), _between(13, 23, severity), _between(26, 44, severity))
+        body.over.ellipsoid(hilum, half, 7, turn_deg=(-10, side * 12, side * -20))
+        ureter = [
+            hilum + (-side * 6, 2, -14),
+            body.place((side * 42, -8, -60)),
+            body.place((side * 34, 0, -150)),
+        ]
+        body.over.tube(ureter, _between(4, 7.5, severity), 7)
+    return {
+        "side": _side_word(sides),
+        "grade": ("mild", "moderate", "severe")[min(2, int(3 * severity))],
+    }
+
+
+def bowel_obstruction(body, severity, rng):
+    """Wide small bowel with gas-fluid levels; the colon is empty."""
+    body.loop_radius = _between(13, 22, severity)
+    body.loop_gas = 0.9
+    body.colon_scale *= 0.72
+    body.colon_gas = 0.15
+    return {"size_mm": 2 * body.loop_radius}
+
+
+def free_air(body, severity, rng):
+    """Gas under the front wall, outside the bowel."""
+    body.free_air = _between(3, 24, severity)
+    return {}
+
+
+def fracture(body, severity, rng):
+    """One to three vertebrae that lost height in front."""
+    count = 1 + (rng.random() < 0.35) + (rng.random() < 0.15)
+    levels = rng.choice(np.arange(6, 13), count, replace=False)
+    for level in levels:
+        body.height_loss[level] = _between(0.42, 0.74, severity)
+    loss = 100 * _between(0.42, 0.74, severity)
+    return {"place": LEVELS[max(levels)], "count": count, "percent": loss}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How often a finding occurs, with what, and how it is made."""
+
+    apply: Callable[[Body, float, np.random.Generator], dict]
+    prevalence: float
+    age: float = 0.0  # loading of age on the liability, in [-1, 1]
+    factors: tuple[tuple[str, float], ...] = ()  # loadings of the shared factors
+
+    @property
+    def name(self):
+        """The CSV name of the data release."""
+        return self.apply.__name__
+
+    @property
+    def only_sex(self):
+        """The one sex that can have it, or empty."""
+        return ONLY_SEX[self.name]
+
+
+# Shared factors of risk, each standard normal over patients.
+FACTORS = ("vascular", "metabolic", "cancer", "fluid", "biliary", "gut")
+
+FINDINGS = {
+    f.name: f
+    for f in (
+        Finding(submucosal_edema, 0.16, 0.0, (("gut", 0.5), ("fluid", 0.2))),
+        Finding(renal_hypodensities, 0.22, 0.3),
+        Finding(aortic_valve_calcification, 0.16, 0.5, (("vascular", 0.5),)),
+        Finding(coronary_calcification, 0.24, 0.5, (("vascular", 0.55),)),
+        Finding(thrombosis, 0.14, 0.1, (("cancer", 0.5),)),
+        Finding(metastatic_disease, 0.18, 0.2, (("cancer", 0.7),)),
+        Finding(pancreatic_atrophy, 0.18, 0.6),
+        Finding(renal_cyst, 0.28, 0.45),
+        Finding(osteopenia, 0.22, 0.6),
+        Finding(surgically_absent_gallbladder, 0.20, 0.2, (("biliary", 0.4),)),
+        Finding(atelectasis, 0.30, 0.2, (("fluid", 0.4),)),
+        Finding(abdominal_aortic_aneurysm, 0.13, 0.4, (("vascular", 0.5),)),
+        Finding(anasarca, 0.15, 0.0, (("fluid", 0.75),)),
+        Finding(hiatal_hernia, 0.18, 0.35, (("gut", 0.3),)),
+        Finding(lymphadenopathy, 0.20, 0.0, (("cancer", 0.6),)),
+        Finding(prostatomegaly, 0.36, 0.6),
+        Finding(biliary_ductal_dilation, 0.18, 0.2, (("biliary", 0.6),)),
+        Finding(cardiomegaly, 0.22, 0.3, (("fluid", 0.45), ("vascular", 0.25))),
+        Finding(splenomegaly, 0.18, 0.0, (("cancer", 0.2), ("fluid", 0.3))),
+        Finding(hepatomegaly, 0.20, 0.0, (("metabolic", 0.5), ("cancer", 0.2))),
+        Finding(atherosclerosis, 0.36, 0.65, (("vascular", 0.5),)),
+        Finding(ascites, 0.20, 0.1, (("fluid", 0.65), ("cancer", 0.2))),
+        Finding(pleural_effusion, 0.22, 0.15, (("fluid", 0.65),)),
+        Finding(hepatic_steatosis, 0.26, 0.0, (("metabolic", 0.7),)),
+        Finding(appendicitis, 0.12, -0.4, (("gut", 0.3),)),
+        Finding(gallstones, 0.22, 0.2, (("biliary", 0.6),)),  # of those with one
+        Finding(hydronephrosis, 0.18, 0.1),
+        Finding(bowel_obstruction, 0.15, 0.1, (("gut", 0.5),)),
+        Finding(free_air, 0.12, 0.0, (("gut", 0.5),)),
+        Finding(fracture, 0.18, 0.55),
+    )
+}
+FINDINGS = {name: FINDINGS[name] for name in NAMES}  # a KeyError names a finding that nobody draws
