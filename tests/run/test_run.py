@@ -341,7 +341,7 @@ def test_code_hash_follows_dependencies_and_nothing_else(package):
 
 
 def test_phantom_hash_depends_on_what_paints_the_phantom():
-    path = run.ROOT / "merlin" / "cohort" / "phantom.py"
+    path = run.ROOT / "merlin" / "phantom" / "synthesis.py"
     found = {f.name for f in run.imported_modules(path)}
     assert {"anatomy.py", "render.py", "findings.py"} <= found
 
