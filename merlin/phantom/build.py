@@ -52,7 +52,7 @@ def plan(site, n_patients, *, seed, matrix, folder):
         split[order[n_val : n_val + n_test]] = "test"
     else:
         split = np.repeat("test", n_patients).astype(object)
-    letter = {"internal": "P", "site_b": "B", "site_c": "C", "spine": "V"}[site]
+    letter = synthesis.SITES[site].patient_letter
     return [
         Job(seed, site, f"{letter}{i:05d}", int(visits[i]), str(split[i]), matrix, str(folder))
         for i in range(n_patients)

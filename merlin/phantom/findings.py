@@ -11,12 +11,12 @@ effusion and anasarca keep company here as they do in hospital.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from merlin.phantom import render
-from merlin.phantom.anatomy import LEVELS, Body
+from merlin.phantom.body import LEVELS, Body
 from merlin.vocabulary import LABEL, NAMES, ONLY_SEX
 
 SIDES = ("right", "left")
@@ -285,11 +285,7 @@ def atherosclerosis(body, severity, rng):
         spot = path[k] * (1 - t) + path[k + 1] * t + wall
         radius = _between(2.0, 3.6, severity)
         body.over.sphere(
-            spot,
-            radius,
-            rng.uniform(*CALCIUM_HU),
-            regions=render.ANYWHERE,
-            label=render.KEEP_LABEL,
+            spot, radius, rng.uniform(*CALCIUM_HU), regions=render.ANYWHERE, label=render.KEEP_LABEL
         )
     for side in (1, -1):
         iliac = body.place(
@@ -387,6 +383,14 @@ def fracture(body, severity, rng):
         body.height_loss[level] = _between(0.42, 0.74, severity)
     loss = 100 * _between(0.42, 0.74, severity)
     return {"place": LEVELS[max(levels)], "count": count, "percent": loss}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finding that is present: how gross (0 to 1), and what a radiologist would dictate of it."""
+
+    severity: float
+    details: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
