@@ -5,15 +5,17 @@ those of the reference patient; see `body`.
 """
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from merlin.phantom import render
+from merlin.phantom import render, torso
+from merlin.phantom.body import Body
 from merlin.phantom.shapes import ShapeList
 from merlin.vocabulary import LABEL
 
 
-def scene(body, rng):
+def scene(body: Body, rng: np.random.Generator) -> tuple[torso.Torso, render.Shapes, np.ndarray]:
     """Torso, shapes and vertebral height loss of a body, ready for `render.render`.
 
     `rng` draws what has no name: the course of the bowel, the place of gas. It must be seeded from
@@ -25,7 +27,9 @@ def scene(body, rng):
     _small_bowel(shapes, body, rng)
     _colon(shapes, body, rng)
     _upper_gut(shapes, body)
-    _solid_organs(shapes, body)
+    _pancreas_and_spleen(shapes, body)
+    _liver(shapes, body)
+    _kidneys(shapes, body)
     _vessels(shapes, body)
     _pelvis(shapes, body)
     _heart(shapes, body)
@@ -33,90 +37,58 @@ def scene(body, rng):
     return body.torso(), shapes.packed(), body.height_loss
 
 
-def _bones(shapes, body):
+def _bones(shapes: ShapeList, body: Body) -> None:
     bone, marrow = body.cortical_hu, 0.55 * body.trabecular_hu + 20
-    deep = render.ANYWHERE & ~(1 << render.OUTSIDE) & ~(1 << render.SKIN)
+    deep = torso.ANYWHERE & ~(1 << torso.OUTSIDE) & ~(1 << torso.SKIN)
     for side in (1, -1):
         for grow, hu in ((0.0, bone), (-3.5, marrow)):
-            half = np.array([11.0, 52.0, 62.0]) + grow
-            shapes.ellipsoid(
-                body.place((side * 92, -24, -112)),
-                half,
-                hu,
-                turn_deg=(12, side * 14, side * 38),
-                regions=deep,
-            )
+            ilium, half = body.place((side * 92, -24, -112)), np.array([11.0, 52.0, 62.0]) + grow
+            turn = (12, side * 14, side * 38)
+            shapes.ellipsoid(ilium, half, hu, turn_deg=turn, regions=deep)
             shapes.sphere(body.place((side * 88, 2, -208)), 25.0 + grow, hu, regions=deep)
-            shapes.tube(
-                body.place([(side * 100, -2, -212), (side * 118, -8, -250)]),
-                17.0 + grow,
-                hu,
-                regions=deep,
-            )
-            shapes.tube(
-                body.place([(side * 70, 12, -205), (side * 8, 55, -222)]),
-                9.0 + grow,
-                hu,
-                regions=deep,
-            )
-        for x, y, r in ((34, -84, 25), (62, -80, 17)):  # erector spinae
-            shapes.tube(
-                [
-                    (side * x, y * body.depth / 125, 240),
-                    (side * x * 0.9, y * body.depth / 125, -110),
-                ],
-                r,
-                body.hu("muscle"),
-                texture=10,
-                regions=deep
-                & ~(1 << render.SPINE)
-                & ~(1 << render.THORAX)
-                & ~(1 << render.SUBCUTANEOUS),
-            )
-        front = [(side * 36, body.spine_front(z) - 12, z * body.height) for z in (60, 10, -40, -85)]
-        shapes.tube(
-            [*front, body.place((side * 72, 4, -150)), body.place((side * 88, 20, -215))],
-            (8, 15, 20, 22, 20, 15),
-            body.hu("muscle"),
-            texture=6,
-            regions=deep & ~(1 << render.SPINE) & ~(1 << render.FILLED),
-        )
-        shapes.ellipsoid(
-            body.place((side * 70, -78, -175)),
-            (52, 30, 62),
-            body.hu("muscle"),
-            texture=14,
-            regions=deep,
-        )
+            femur = body.place([(side * 100, -2, -212), (side * 118, -8, -250)])
+            shapes.tube(femur, 17.0 + grow, hu, regions=deep)
+            pubis = body.place([(side * 70, 12, -205), (side * 8, 55, -222)])
+            shapes.tube(pubis, 9.0 + grow, hu, regions=deep)
+        _muscles(shapes, body, side, deep)
     for grow, hu in ((0.0, bone), (-4.0, marrow)):
-        shapes.ellipsoid(
-            (0, body.spine_front(-95) - 26, -122 * body.height),
-            np.array([46.0, 17.0, 46.0]) + grow,
-            hu,
-            turn_deg=(-18, 0, 0),
-            regions=deep,
-        )
+        sacrum = (0, body.spine_front(-95) - 26, -122 * body.height)
+        half = np.array([46.0, 17.0, 46.0]) + grow
+        shapes.ellipsoid(sacrum, half, hu, turn_deg=(-18, 0, 0), regions=deep)
 
 
-def _small_bowel(shapes, body, rng):
+def _muscles(shapes: ShapeList, body: Body, side: int, deep: int) -> None:
+    """Of one side: erector spinae, psoas, glutei."""
+    flesh, off_spine = body.hu("muscle"), deep & ~(1 << torso.SPINE)
+    back = off_spine & ~(1 << torso.THORAX) & ~(1 << torso.SUBCUTANEOUS)
+    for x, y, r in ((34, -84, 25), (62, -80, 17)):
+        behind = y * body.depth / 125
+        path = [(side * x, behind, 240), (side * x * 0.9, behind, -110)]
+        shapes.tube(path, r, flesh, texture=10, regions=back)
+    front = [(side * 36, body.spine_front(z) - 12, z * body.height) for z in (60, 10, -40, -85)]
+    psoas = [*front, body.place((side * 72, 4, -150)), body.place((side * 88, 20, -215))]
+    free = off_spine & ~(1 << torso.FILLED)
+    shapes.tube(psoas, (8, 15, 20, 22, 20, 15), flesh, texture=6, regions=free)
+    seat = body.place((side * 70, -78, -175))
+    shapes.ellipsoid(seat, (52, 30, 62), flesh, texture=14, regions=deep)
+
+
+def _small_bowel(shapes: ShapeList, body: Body, rng: np.random.Generator) -> None:
     """Loops that wander through the middle of the abdomen, with wall, contents and some gas."""
     label = LABEL["small_bowel"]
     box_low, box_high = np.array([-84.0, -12.0, -160.0]), np.array([84.0, 70.0, 4.0])
     for _ in range(9):
         point = rng.uniform(box_low, box_high)
         heading = rng.normal(size=3)
-        points = [point]
+        course = [point]
         for _ in range(9):
-            heading = 0.55 * heading / np.linalg.norm(heading) + rng.normal(size=3) * (
-                0.7,
-                0.5,
-                0.6,
-            )
+            drift = rng.normal(size=3) * (0.7, 0.5, 0.6)
+            heading = 0.55 * heading / np.linalg.norm(heading) + drift
             point = point + 24.0 * heading / np.linalg.norm(heading)
             heading = np.where((point < box_low) | (point > box_high), -heading, heading)
             point = point.clip(box_low, box_high)
-            points.append(point)
-        points = body.place(points)
+            course.append(point)
+        points = body.place(course)
         radius = body.loop_radius * rng.uniform(0.85, 1.15)
         wall = min(body.loop_wall, 0.7 * radius)
         # Every draw is made whether used or not: a finding must not shift the ones after it.
@@ -128,7 +100,7 @@ def _small_bowel(shapes, body, rng):
             shapes.tube(points[a : a + 4], radius - wall, -960, label=label, y_range=(level, 1e9))
 
 
-def _mesentery(shapes, body, rng):
+def _mesentery(shapes: ShapeList, body: Body, rng: np.random.Generator) -> None:
     """Branches of the mesenteric vessels: thin strands that fan out towards the loops."""
     root = body.place((4, 24, -4))
     for _ in range(16):
@@ -137,7 +109,7 @@ def _mesentery(shapes, body, rng):
         shapes.tube([root, middle, tip], (2.6, 2.0, 1.4), body.hu("portal_vein") - 20)
 
 
-def _colon(shapes, body, rng):
+def _colon(shapes: ShapeList, body: Body, rng: np.random.Generator) -> None:
     """The frame: caecum, ascending, transverse, descending, sigmoid, rectum; stool and gas."""
     label = LABEL["colon"]
     course = np.array(
@@ -161,12 +133,8 @@ def _colon(shapes, body, rng):
     if body.colon_edema > 0:  # bright mucosa and serosa with a dark submucosa between: a target
         swollen = slice(*body.colon_edema_part)
         calibre[swollen] += 0.35 * body.colon_edema
-        layers = (
-            (2.0, body.hu("bowel_wall")),
-            (0.0, 16.0),
-            (-body.colon_edema, body.hu("bowel_wall") + 25),
-        )
-        for grow, hu in (*layers, (-body.colon_edema - 3.0, 22.0)):
+        wall, thick = body.hu("bowel_wall"), body.colon_edema
+        for grow, hu in ((2.0, wall), (0.0, 16.0), (-thick, wall + 25), (-thick - 3.0, 22.0)):
             shapes.tube(points[swollen], np.maximum(calibre[swollen] + grow, 2.0), hu, label=label)
         lumen[swollen] = np.maximum(lumen[swollen] - body.colon_edema, 2.0)
     for start in range(0, len(points) - 4, 5):
@@ -176,7 +144,7 @@ def _colon(shapes, body, rng):
             shapes.tube(points[part], lumen[part], -970, label=label, y_range=(level, 1e9))
 
 
-def _upper_gut(shapes, body):
+def _upper_gut(shapes: ShapeList, body: Body) -> None:
     wall, label = body.hu("bowel_wall"), LABEL["stomach"]
     path = body.place([(-62, -8, 96), (-64, 22, 62), (-46, 46, 30), (-12, 54, 12), (16, 44, 16)])
     radii = np.array([33.0, 30.0, 25.0, 18.0, 12.0])
@@ -189,11 +157,10 @@ def _upper_gut(shapes, body):
     shapes.tube(loop, 12.5, wall, label=LABEL["duodenum"])
     shapes.tube(loop, 9.0, 26, label=LABEL["duodenum"], texture=14)
     gullet = [(-6, body.spine_front(z) + 26, z) for z in (240, 150, 118)]
-    shapes.tube([*gullet, body.place((-48, 0, 96))], 8.5, wall - 15, regions=render.ANYWHERE)
+    shapes.tube([*gullet, body.place((-48, 0, 96))], 8.5, wall - 15, regions=torso.ANYWHERE)
 
 
-def _solid_organs(shapes, body):
-    inside = render.INSIDE_ABDOMEN
+def _pancreas_and_spleen(shapes: ShapeList, body: Body) -> None:
     firm, fat = body.hu("pancreas"), body.visceral_hu
     pancreas = firm + (fat - firm) * body.pancreas_fat
     path = body.place(
@@ -201,77 +168,49 @@ def _solid_organs(shapes, body):
     )
     radii = np.array([13.5, 14.5, 10.5, 11.5, 11.5, 10.0]) * body.pancreas_scale
     shapes.tube(path, radii, pancreas, label=LABEL["pancreas"], texture=12 + 45 * body.pancreas_fat)
+    spleen, half = body.place((-94, -30, 62)), np.array([25.0, 42.0, 50.0]) * body.spleen_scale
+    turn, label = (14, -12, -28), LABEL["spleen"]
+    shapes.ellipsoid(spleen, half, body.hu("spleen"), turn_deg=turn, label=label, texture=5)
 
-    spleen = body.place((-94, -30, 62))
-    shapes.ellipsoid(
-        spleen,
-        np.array([25.0, 42.0, 50.0]) * body.spleen_scale,
-        body.hu("spleen"),
-        turn_deg=(14, -12, -28),
-        label=LABEL["spleen"],
-        texture=5,
-    )
 
-    liver, label = body.hu("liver") + body.liver_change_hu, LABEL["liver"]
-    grow = body.liver_scale
+def _liver(shapes: ShapeList, body: Body) -> None:
+    """Right, left and caudate lobe; the gallbladder."""
+    hu, grow = body.hu("liver") + body.liver_change_hu, body.liver_scale
+    kind: dict[str, Any] = dict(label=LABEL["liver"], texture=5)
     # Growth goes down and to the left: the dome and the ribs hold the rest.
     right = body.place((68, 4, 66)) - (4 * (grow - 1), 0, 34 * (grow - 1))
-    shapes.ellipsoid(
-        right,
-        np.array([66.0, 78.0, 76.0]) * grow,
-        liver,
-        turn_deg=(0, -8, 0),
-        label=label,
-        texture=5,
-    )
-    left = body.place((4, 40, 84))
-    shapes.ellipsoid(
-        left,
-        np.array([64.0, 36.0, 36.0]) * grow,
-        liver,
-        turn_deg=(0, 14, -8),
-        label=label,
-        texture=5,
-    )
-    shapes.ellipsoid(
-        body.place((22, -12, 88)), (24, 20, 30), liver, label=label, texture=5
-    )  # caudate
+    half = np.array([66.0, 78.0, 76.0]) * grow
+    shapes.ellipsoid(right, half, hu, turn_deg=(0, -8, 0), **kind)
+    half = np.array([64.0, 36.0, 36.0]) * grow
+    shapes.ellipsoid(body.place((4, 40, 84)), half, hu, turn_deg=(0, 14, -8), **kind)
+    shapes.ellipsoid(body.place((22, -12, 88)), (24, 20, 30), hu, **kind)
     if body.has_gallbladder:
-        shapes.ellipsoid(
-            body.gallbladder_centre(),
-            np.array([14.0, 17.0, 27.0]) * body.gallbladder_scale,
-            9,
-            turn_deg=(28, 12, 0),
-            label=LABEL["gallbladder"],
-        )
+        centre, half = body.gallbladder_centre(), np.array([14.0, 17.0, 27.0])
+        half, label = half * body.gallbladder_scale, LABEL["gallbladder"]
+        shapes.ellipsoid(centre, half, 9, turn_deg=(28, 12, 0), label=label)
+
+
+def _kidneys(shapes: ShapeList, body: Body) -> None:
+    """Kidneys in their fat, then the adrenal glands above them."""
     for side, name in ((1, "kidney_right"), (-1, "kidney_left")):
-        centre = body.kidney_centre(side)
+        centre, label = body.kidney_centre(side), LABEL[name]
         size = np.array([29.0, 26.0, 55.0]) * body.kidney_scale
         turn = (-10, side * 12, side * -20)
-        shapes.ellipsoid(centre, size + 7, body.visceral_hu, turn_deg=turn)  # perirenal fat
-        shapes.ellipsoid(
-            centre, size, body.hu("kidney"), turn_deg=turn, label=LABEL[name], texture=6
-        )
-        shapes.ellipsoid(
-            centre, size - 9, body.hu("medulla"), turn_deg=turn, texture=12, only=LABEL[name]
-        )
+        shapes.ellipsoid(centre, size + 7, body.visceral_hu, turn_deg=turn)
+        shapes.ellipsoid(centre, size, body.hu("kidney"), turn_deg=turn, label=label, texture=6)
+        medulla = body.hu("medulla")
+        shapes.ellipsoid(centre, size - 9, medulla, turn_deg=turn, texture=12, only=label)
         hilum = centre + (-side * 11, 5, 0)
         shapes.ellipsoid(hilum, (11, 8, 24), -50, turn_deg=turn, texture=18)
-
     for side, name in ((1, "adrenal_gland_right"), (-1, "adrenal_gland_left")):
         apex = body.place((side * 37, -30, 76 if side > 0 else 70))
         for limb in (-9, 9):
-            shapes.tube(
-                [apex, apex + (side * 6 + limb * 0.3, -9 + 0.5 * limb, -20)],
-                (5.0, 4.0),
-                body.hu("gland"),
-                label=LABEL[name],
-                regions=inside,
-            )
+            end = apex + (side * 6 + limb * 0.3, -9 + 0.5 * limb, -20)
+            shapes.tube([apex, end], (5.0, 4.0), body.hu("gland"), label=LABEL[name])
 
 
-def _vessels(shapes, body):
-    free = render.ANYWHERE & ~(1 << render.SPINE) & ~(1 << render.OUTSIDE)
+def _vessels(shapes: ShapeList, body: Body) -> None:
+    free = torso.ANYWHERE & ~(1 << torso.SPINE) & ~(1 << torso.OUTSIDE)
     cava, label = body.hu("vena_cava"), LABEL["inferior_vena_cava"]
     z = np.array([128.0, 90.0, 40.0, -10.0, -62.0]) * body.height
     path = np.stack([np.array([22.0, 22, 20, 18, 15]), body.spine_front(z) + 14, z], 1)
@@ -300,49 +239,29 @@ def _vessels(shapes, body):
     shapes.tube([front, body.place((0, 24, 6)), body.place((4, 34, -60))], (4.5, 4, 3.5), blood)
 
 
-def _pelvis(shapes, body):
-    bladder = body.place((0, 26, -178))
-    shapes.ellipsoid(
-        bladder,
-        np.array([37.0, 29.0, 26.0]) * body.bladder_scale,
-        body.hu("muscle") - 15,
-        label=LABEL["urinary_bladder"],
-    )
-    shapes.ellipsoid(
-        bladder,
-        np.array([37.0, 29.0, 26.0]) * body.bladder_scale - 3.5,
-        6,
-        label=LABEL["urinary_bladder"],
-    )
+def _pelvis(shapes: ShapeList, body: Body) -> None:
+    bladder, label = body.place((0, 26, -178)), LABEL["urinary_bladder"]
+    half = np.array([37.0, 29.0, 26.0]) * body.bladder_scale
+    shapes.ellipsoid(bladder, half, body.hu("muscle") - 15, label=label)
+    shapes.ellipsoid(bladder, half - 3.5, 6, label=label)
+    gland = body.hu("prostate")
     if body.sex == "M":
-        shapes.ellipsoid(
-            body.prostate_centre(),
-            np.array([20.0, 15.0, 16.0]) * body.prostate_scale,
-            body.hu("prostate"),
-            label=LABEL["prostate"],
-            texture=7,
-        )
-    else:
-        shapes.ellipsoid(
-            body.place((4, -8, -166)),
-            (25, 22, 31),
-            body.hu("prostate") + 12,
-            turn_deg=(35, 0, 0),
-            texture=7,
-        )
-        for side in (1, -1):
-            shapes.ellipsoid(body.place((side * 40, -6, -158)), (13, 10, 14), 38, texture=10)
+        half = np.array([20.0, 15.0, 16.0]) * body.prostate_scale
+        shapes.ellipsoid(body.prostate_centre(), half, gland, label=LABEL["prostate"], texture=7)
+        return
+    uterus = body.place((4, -8, -166))
+    shapes.ellipsoid(uterus, (25, 22, 31), gland + 12, turn_deg=(35, 0, 0), texture=7)
+    for side in (1, -1):
+        shapes.ellipsoid(body.place((side * 40, -6, -158)), (13, 10, 14), 38, texture=10)
 
 
-def _heart(shapes, body):
-    chest = (1 << render.THORAX) | (1 << render.FILLED)
-    centre, size = body.heart_centre(), np.array([56.0, 46.0, 46.0]) * body.heart_scale
-    turn, label = (0, 24, -28), LABEL["heart"]
-    shapes.ellipsoid(centre, size + 9, body.visceral_hu + 6, turn_deg=turn, regions=chest)
-    shapes.ellipsoid(
-        centre, size, body.hu("myocardium"), turn_deg=turn, regions=chest, label=label, texture=5
+def _heart(shapes: ShapeList, body: Body) -> None:
+    label = LABEL["heart"]
+    place: dict[str, Any] = dict(
+        turn_deg=(0, 24, -28), regions=(1 << torso.THORAX) | (1 << torso.FILLED)
     )
+    centre, size = body.heart_centre(), np.array([56.0, 46.0, 46.0]) * body.heart_scale
+    shapes.ellipsoid(centre, size + 9, body.visceral_hu + 6, **place)
+    shapes.ellipsoid(centre, size, body.hu("myocardium"), label=label, texture=5, **place)
     for shift, share in (((-16, 2, -4), 0.46), ((16, 12, -2), 0.44), ((10, -16, 16), 0.38)):
-        shapes.ellipsoid(
-            centre + shift, size * share, body.hu("blood"), turn_deg=turn, only=label, regions=chest
-        )
+        shapes.ellipsoid(centre + shift, size * share, body.hu("blood"), only=label, **place)

@@ -11,11 +11,12 @@ taken from any patient.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from merlin.phantom import render
-from merlin.phantom.shapes import ShapeList
+from merlin.phantom.shapes import Coordinates, ShapeList
+from merlin.phantom.torso import Torso
 
 PHASES = ("portal venous", "arterial", "non-contrast")
 # HU by phase, in the order of PHASES.
@@ -91,60 +92,60 @@ class Body:
     incidental: set[str] = field(default_factory=set)  # spots that mean nothing, by name
     over: ShapeList = field(default_factory=ShapeList)  # painted after the organs
 
-    def hu(self, tissue):
+    def hu(self, tissue: str) -> float:
         """HU of a tissue in this study's contrast phase."""
         plain, now = ENHANCEMENT[tissue][2], ENHANCEMENT[tissue][PHASES.index(self.phase)]
         return plain + self.uptake * (now - plain)
 
-    def place(self, points):
+    def place(self, points: Coordinates) -> np.ndarray:
         """Reference coordinates (..., 3) → this body, mm."""
         stretch = np.array([self.inner_width / 132, self.inner_depth / 92, self.height])
         return np.asarray(points, float) * stretch
 
     @property
-    def width(self):
+    def width(self) -> float:
         """Half width at the waist, skin included, mm."""
         return self.inner_width + self.muscle + 0.8 * self.fat + 2
 
     @property
-    def depth(self):
+    def depth(self) -> float:
         """Half depth, skin included, mm."""
         return self.inner_depth + self.muscle + 0.9 * self.fat + 2
 
-    def spine_front(self, z):
-        """y of the front of the vertebral bodies at height z, mm."""
+    def spine_front(self, z: Any) -> Any:
+        """y of the front of the vertebral bodies at height z (float or array), mm."""
         return -0.40 * self.depth - 6.0 * np.cos((z / self.height + 20.0) / 75.0) + 17.0
 
-    def aorta_path(self):
+    def aorta_path(self) -> np.ndarray:
         """(n, 3) centre line of the aorta from the chest to the bifurcation at L4, mm."""
         z = np.array([230.0, 120.0, 60.0, 20.0, -20.0, -48.0]) * self.height
         x = np.array([-20.0, -14.0, -9.0, -7.0, -6.0, -4.0])
         return np.stack([x, self.spine_front(z) + self.aorta_radius + 3.0, z], axis=1)
 
-    def kidney_centre(self, side):
+    def kidney_centre(self, side: int) -> np.ndarray:
         """Centre of the right (side = 1) or left (-1) kidney, mm."""
         return self.place((side * 62, -36, 2 if side > 0 else 12))
 
-    def gallbladder_centre(self):
+    def gallbladder_centre(self) -> np.ndarray:
         """Centre of the gallbladder, mm."""
         return self.place((54, 46, 10))
 
-    def prostate_centre(self):
+    def prostate_centre(self) -> np.ndarray:
         """Centre of the prostate, mm."""
         return self.place((0, 8, -208))
 
-    def heart_centre(self):
+    def heart_centre(self) -> np.ndarray:
         """Centre of the heart, mm."""
         return self.place((-20, 26, 168))
 
-    def portal_vein_path(self):
+    def portal_vein_path(self) -> np.ndarray:
         """(3, 3) centre line of the portal vein from the pancreas to the hilum, mm."""
         return self.place([(16, 16, 16), (34, 12, 44), (48, 10, 60)])
 
-    def torso(self) -> render.Torso:
+    def torso(self) -> Torso:
         """The torso that `render` paints: what it calls as the body does, and what follows."""
-        same = {f: getattr(self, f) for f in render.Torso._fields if hasattr(self, f)}
-        return render.Torso(
+        same = {f: getattr(self, f) for f in Torso._fields if hasattr(self, f)}
+        return Torso(
             **same,
             muscle_hu=self.hu("muscle"),
             mediastinum=38.0 + 16.0 * (self.heart_scale - 1.0),

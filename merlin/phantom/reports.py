@@ -72,7 +72,8 @@ def write_report(
     -------
     Report
     """
-    mentioned, sections = {}, {}
+    mentioned: dict[str, bool] = {}
+    sections = {}
     for section in SECTIONS:
         names = [n for n in FINDINGS_OF[section] if ONLY_SEX[n] in ("", sex)]
         sections[section] = _section(section, names, found, mentioned, remarks, rng)

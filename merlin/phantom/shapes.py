@@ -1,12 +1,13 @@
 """The list of shapes that organs and findings are painted from, in order."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from merlin.phantom import render
+from merlin.phantom import render, torso
 
+Coordinates = np.ndarray | Sequence[Any]  # of points, along their last axis, mm
 EVERYWHERE = (-1e9, 1e9)  # along y, mm
 
 
@@ -17,15 +18,15 @@ class ShapeList:
     """
 
     def __init__(self) -> None:
-        self._rows: list[render.Shapes] = []
+        self._rows: list[tuple] = []  # in the order of the fields of render.Shapes
 
     def ellipsoid(
         self,
-        centre: ArrayLike,
-        half_axes: ArrayLike,
+        centre: Coordinates,
+        half_axes: Coordinates,
         hu: float,
         *,
-        turn_deg: ArrayLike = (0, 0, 0),
+        turn_deg: Coordinates = (0, 0, 0),
         **options: Any,
     ) -> None:
         """Add an ellipsoid: centre and half axes in mm, turned about x, y and z in degrees."""
@@ -35,7 +36,9 @@ class ShapeList:
         ends = (centre, half_axes, (0, 0), turn)
         self._add(False, *ends, hu, centre - reach, centre + reach, **options)
 
-    def tube(self, points: ArrayLike, radii: ArrayLike, hu: float, **options: Any) -> None:
+    def tube(
+        self, points: Coordinates, radii: float | Coordinates, hu: float, **options: Any
+    ) -> None:
         """Add a chain of tapered tubes through `points` (n, 3) with `radii` (n,) or one radius, mm."""
         points = np.asarray(points, float)
         radii = np.broadcast_to(np.asarray(radii, float), len(points))
@@ -44,7 +47,7 @@ class ShapeList:
             low, high = np.minimum(a, b) - reach, np.maximum(a, b) + reach
             self._add(True, a, b, (ra, rb), np.eye(3), hu, low, high, **options)
 
-    def sphere(self, centre: ArrayLike, radius: float, hu: float, **options: Any) -> None:
+    def sphere(self, centre: Coordinates, radius: float, hu: float, **options: Any) -> None:
         """Add a ball of `radius` mm."""
         self.ellipsoid(centre, (radius,) * 3, hu, **options)
 
@@ -60,7 +63,7 @@ class ShapeList:
         high: np.ndarray,
         *,
         label: int | None = None,
-        regions: int = render.INSIDE_ABDOMEN,
+        regions: int = torso.INSIDE_ABDOMEN,
         only: int = render.ANY_LABEL,
         texture: float = 0.0,
         y_range: tuple[float, float] = EVERYWHERE,
@@ -70,8 +73,8 @@ class ShapeList:
         if label is None:
             label = 0 if only == render.ANY_LABEL else render.KEEP_LABEL
         margin = render.MAX_WARP_MM + 6.0
-        row = (is_tube, start, end, radii, turn, hu, texture, label, regions, only, y_range)
-        self._rows.append(render.Shapes(*row, low - margin, high + margin))
+        looks = (hu, texture, label, regions, only, y_range)
+        self._rows.append((is_tube, start, end, radii, turn, *looks, low - margin, high + margin))
 
     def extend(self, other: "ShapeList") -> None:
         """Paint all of `other` after what is here."""
@@ -80,13 +83,11 @@ class ShapeList:
     def packed(self) -> render.Shapes:
         """The rows as the arrays that `render` reads."""
         kinds = dict(is_tube=bool, label=np.int64, regions=np.int64, only=np.int64)
-        fields = render.Shapes._fields
-        return render.Shapes(
-            *(np.array([getattr(r, f) for r in self._rows], kinds.get(f, float)) for f in fields)
-        )
+        columns = zip(render.Shapes._fields, zip(*self._rows, strict=True), strict=True)
+        return render.Shapes(**{f: np.array(column, kinds.get(f, float)) for f, column in columns})
 
 
-def _rotation(turn_deg: ArrayLike) -> np.ndarray:
+def _rotation(turn_deg: Coordinates) -> np.ndarray:
     cx, cy, cz = np.cos(np.deg2rad(turn_deg))
     sx, sy, sz = np.sin(np.deg2rad(turn_deg))
     about_x = np.array([[1, 0, 0], [0, cx, sx], [0, -sx, cx]])

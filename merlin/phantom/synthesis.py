@@ -11,12 +11,13 @@ import zlib
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 from scipy import stats
 
-from merlin.phantom import anatomy, render
+from merlin.phantom import anatomy, render, torso
 from merlin.phantom.body import PHASES, Body
 from merlin.phantom.findings import FACTORS, FINDINGS, Finding, Found
 from merlin.phantom.remarks import remarks_of
@@ -46,12 +47,13 @@ class Site:
     is_spine: bool = False
 
 
-SITES = {
-    name: Site(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()})
-    for name, facts in yaml.safe_load(
-        (Path(__file__).parent / "sites.yaml").read_text(encoding="utf-8")
-    ).items()
-}
+def _site(name: str, facts: dict[str, Any]) -> Site:
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+    return Site(name, **plain)
+
+
+_SAID = yaml.safe_load((Path(__file__).parent / "sites.yaml").read_text(encoding="utf-8"))
+SITES = {name: _site(name, facts) for name, facts in _SAID.items()}
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,7 @@ def _incidentals(body: Body, rng: np.random.Generator) -> None:
             [(-6, -10, 240), (-8, -8, 120), body.place((-52, 4, 90))],
             3.0,
             700,
-            regions=render.ANYWHERE,
+            regions=torso.ANYWHERE,
             label=render.KEEP_LABEL,
         )
         body.incidental.add("enteric tube")
