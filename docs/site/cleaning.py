@@ -33,10 +33,14 @@ from merlin.words import without_folders
 
 Resolve = Callable[[str], str | None]  # a link as written → where it leads, None for nowhere
 _ALLOWED = yaml.safe_load((Path(__file__).parent / "allowed.yaml").read_text())
-_MATH = dict.fromkeys(_ALLOWED["math_tags"].split(), set(_ALLOWED["math_attributes"].split()))
+_MATH = {tag: set(_ALLOWED["math_attributes"].split()) for tag in _ALLOWED["math_tags"].split()}
 _TAGS = {*_ALLOWED["tags"].split(), *_MATH}
 _ATTRIBUTES = {tag: set(names) for tag, names in _ALLOWED["attributes"].items()} | _MATH
-_CLASSES = {"div": set(_ALLOWED["div_classes"]), "span": {"math", *STANDARD_TYPES.values()} - {""}}
+_CLASSES = {
+    "div": {"math", "block"},
+    "pre": {"highlight"},
+    "span": {"math", *STANDARD_TYPES.values()} - {""},
+}
 PNG = re.compile(r"data:image/png;base64,iVBORw0KGgo[A-Za-z0-9+/]*={0,2}")
 
 
@@ -53,12 +57,15 @@ def coloured(code: str, language: str, _attributes: str = "") -> str:
         lexer = get_lexer_by_name(language)
     except ClassNotFound:
         lexer = TextLexer()
-    return highlight(code, lexer, HtmlFormatter())
+    return f'<pre class="highlight">{highlight(code, lexer, HtmlFormatter(nowrap=True))}</pre>\n'
 
 
 def _code(_renderer, tokens, i, _options, env) -> str:
     """Code type; the name of a notebook links to its page."""
-    shown, name = f"<code>{escape(tokens[i].content)}</code>", tokens[i].content.removesuffix(".ipynb")
+    shown, name = (
+        f"<code>{escape(tokens[i].content)}</code>",
+        tokens[i].content.removesuffix(".ipynb"),
+    )
     return f'<a href="/notebooks/{name}.ipynb">{shown}</a>' if name in env["notebooks"] else shown
 
 

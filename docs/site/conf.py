@@ -53,12 +53,16 @@ def write_sources(app: Sphinx, config: Config) -> None:
     note = run.TIER_NOTES[profile["tier"]]
     config.html_context["tier"] = f"Profile {profile['profile']}, tier {profile['tier']}: {note}."
     if profile["tier"] == "phantom":
-        config.html_theme_options["announcement"] = "Synthetic phantom cohort, not a clinical result"
+        config.html_theme_options["announcement"] = (
+            "Synthetic phantom cohort, not a clinical result"
+        )
     config.html_extra_path = [str(Path(app.srcdir) / pages.FILES)]
     pages.write_all(Path(app.srcdir), profile)
 
 
-def own_scripts(app: Sphinx, pagename: str, _template: str, context: dict, _doctree: object) -> None:
+def own_scripts(
+    app: Sphinx, pagename: str, _template: str, context: dict, _doctree: object
+) -> None:
     """The viewer's scripts on its page; none that the theme writes into a page."""
     if pagename == "viewer":
         app.add_js_file("../studies.js")

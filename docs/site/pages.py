@@ -97,11 +97,14 @@ class Sources:
         tokens, cells, begin = cleaning.MARKDOWN.parse(source, env), [], 0
         starts = [i for i, t in enumerate(tokens) if t.type == "heading_open" and not t.level]
         for i in [*starts, len(tokens)]:
-            html = cleaning.MARKDOWN.renderer.render(tokens[begin:i], cleaning.MARKDOWN.options, env)
+            html = cleaning.MARKDOWN.renderer.render(
+                tokens[begin:i], cleaning.MARKDOWN.options, env
+            )
             if html.strip():
                 cells.append(as_html(cleaning.in_text(self.cleaned(html, folder, address), change)))
             if i < len(tokens):
-                said = "".join(child.content for child in tokens[i + 1].children or ())
+                words = tokens[i + 1].children or ()
+                said = "".join(w.content for w in words if w.type != "html_inline")
                 cells.append(as_title(change(said), int(tokens[i].tag[1])))
             begin = i + 3  # after opening, words and end of the title
         return cells
@@ -167,7 +170,9 @@ def write_all(folder: Path, profile: dict) -> None:
     if rows is not None:
         rows = rows[[c for c in LEDGER if c in rows]]
         rows = rows.sort_values("status", key=lambda s: s.str.startswith("not run"), kind="stable")
-    sources.write("ledger.html", [as_title("The paper's claims"), sources.fragment("ledger.html", table=rows)])
+    sources.write(
+        "ledger.html", [as_title("The paper's claims"), sources.fragment("ledger.html", table=rows)]
+    )
     flow = tables / "cohort_flow.csv"
     steps = run.read_csv(flow).to_dict("records") if flow.exists() else None
     about = {n: about_figure(facts[n]) for n in ("cohort", "phantom_ct", "findings_gallery", "dataset_audit")
@@ -187,7 +192,9 @@ def write_all(folder: Path, profile: dict) -> None:
 def contents(entries: list[str], *, hidden: bool = False) -> NotebookNode:
     """A table of contents, which menus are made of; entries are ours, or names that a file may have."""
     option = ":hidden:\n" if hidden else ""
-    return form.new_markdown_cell("\n".join(["```{toctree}", f"{option}:titlesonly:", *entries, "```"]))
+    return form.new_markdown_cell(
+        "\n".join(["```{toctree}", f"{option}:titlesonly:", *entries, "```"])
+    )
 
 
 def copy_figures(sources: Sources, folder: Path) -> dict[str, dict]:
@@ -204,7 +211,9 @@ def copy_figures(sources: Sources, folder: Path) -> dict[str, dict]:
                 continue
             raw = (folder / file).read_bytes()
             is_text = file.endswith((".json", ".csv"))
-            sources.put(f"{FILES}/figures/{file}", str(without_folders(raw.decode())) if is_text else raw)
+            sources.put(
+                f"{FILES}/figures/{file}", str(without_folders(raw.decode())) if is_text else raw
+            )
             sources.known[f"figures/{file}"] = f"figures/{file}"
         sources.known[f"figures/{name}.png"] = f"gallery.html#{name}"
     return facts
@@ -270,7 +279,9 @@ def gallery(sources: Sources, facts: dict[str, dict]) -> None:
         has_pdf = f"figures/{name}.pdf" in sources.known
         cards.append(dict(name=name, words=about_figure(about), panels=panels, tables=about["tables"],
                           notebook=sources.notebooks.get(notebook), has_pdf=has_pdf))  # fmt: skip
-    sources.write("gallery.html", [as_title("Figures"), sources.fragment("gallery.html", cards=cards)])
+    sources.write(
+        "gallery.html", [as_title("Figures"), sources.fragment("gallery.html", cards=cards)]
+    )
 
 
 def notebook_pages(sources: Sources, books: dict[str, Path], facts: dict[str, dict]) -> None:
@@ -299,7 +310,9 @@ def notebook_pages(sources: Sources, books: dict[str, Path], facts: dict[str, di
 
 def _code_cell(cell: NotebookNode, sources: Sources, address: str, words: str) -> NotebookNode:
     """A cell with its code and what is shown of its outputs; `words` stand for a picture."""
-    made = form.new_code_cell(without_folders(cell.source), metadata={"mystnb": {"image": {"alt": words}}})
+    made = form.new_code_cell(
+        without_folders(cell.source), metadata={"mystnb": {"image": {"alt": words}}}
+    )
     streams = ""
     for output in [*cell.get("outputs", []), None]:
         is_stream = output is not None and output.output_type == "stream"
@@ -338,4 +351,6 @@ def _shown(output: NotebookNode, sources: Sources, address: str) -> NotebookNode
         html = sources.cleaned(html, "notebooks", address)
     else:
         return _said(str(data.get("text/plain", "")))
-    return form.new_output("display_data", data={"text/html": cleaning.in_text(html, cleaning.unnamed)})
+    return form.new_output(
+        "display_data", data={"text/html": cleaning.in_text(html, cleaning.unnamed)}
+    )
