@@ -18,6 +18,7 @@ from merlin.data.tree import walk
 from merlin.data.volume import Volume
 from merlin.files import atomic_path, file_hash, write_csv, write_text
 from merlin.readers import hospital as hospitals
+from merlin.readers import look_alike
 from merlin.readers import release as releases
 from merlin.readers import totalsegmentator as organs
 from merlin.readers import verse as fractures
@@ -98,7 +99,7 @@ def phantom(out: str, *, profile: str, studies: int | None) -> int:
     table = table[table["site"] == "internal"].reset_index(drop=True)
     if studies:
         table = table.head(studies)
-    folder = releases.write_release(table, out)
+    folder = look_alike.write_release(table, out)
     say(
         f"Wrote {len(table)} synthetic studies to {folder}, and {folder.name}-patients.csv beside it."
     )
