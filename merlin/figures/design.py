@@ -81,7 +81,7 @@ def _draw_gaps(ax: Axes, gaps: pd.DataFrame, arms: list[str]) -> None:
     runs = runs.assign(run=runs["by_seed"].astype(str).str.split()).explode("run")
     sns.stripplot(
         x=runs["run"].astype(float), y=runs["label"], order=arms, jitter=False, marker="|", size=4,
-        linewidth=1, color=COLOUR["less data"], ax=ax,
+        linewidth=1, color=COLOUR["less data"], zorder=1, ax=ax,
     )  # fmt: skip
     marks.forest(ax, gaps, arms, Look("", COLOUR["merlin"], size=2.2))
     for arm in gaps[gaps["status"] != "ok"]["label"]:

@@ -31,10 +31,7 @@ SITES = {
     "site_b": Look("site b", COLOUR["external"]),
     "site_c": Look("site c", COLOUR["present"]),
 }
-METRICS = {
-    "auroc": Look("AUROC", "#444444", size=2.6),
-    "auprc": Look("AUPRC", "#444444", "s", 2.6),
-}
+METRICS = {"auroc": Look("AUROC", "#444444", size=2.6), "auprc": Look("AUPRC", "#444444", "s", 2.6)}
 METRIC_NAMES = {"auroc": "AUROC", "f1": "F1", "f1_balanced": "F1, balanced"}
 
 
