@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandera.pandas as pa
 
-from merlin.data.tables import TableError, read_ids, read_table, some_rows
+from merlin.data.cells import TableError, read_ids, some_rows
+from merlin.data.tables import read_table
 from merlin.vocabulary import DISEASES, NAMES, SPLITS
 from merlin.words import Refusal, names_a_file
 
