@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 
-from merlin.readers.folding import JOINED, fold, meet, vocabulary
+from merlin.readers.folding import JOINED, fold, is_joined, meet, vocabulary
 from merlin.readers.patterns import Span, Text, read_text
 from merlin.readers.persons import LONGEST, Words
 
@@ -28,7 +28,12 @@ def common_words(texts: Iterable[str]) -> frozenset[str]:
 
 
 def find(
-    text: Text, words: Words, kind: str = OWN, *, is_own=True, common: frozenset[str] = frozenset()
+    text: Text,
+    words: Words,
+    kind: str = OWN,
+    *,
+    is_own: bool = True,
+    common: frozenset[str] = frozenset(),
 ) -> list[Span]:
     """Where a text says what is looked for.
 
@@ -207,7 +212,7 @@ def _find_joined(text, words, is_own):
         return
     signs, places = [], []
     for match in re.finditer(rf"[{JOINED}]|[^\s・·]", text.plain):
-        for sign in fold(match[0]) if re.match(f"[{JOINED}]", match[0]) else "\n":
+        for sign in fold(match[0]) if is_joined(match[0]) else "\n":
             signs.append(sign)
             places.append(match.start())
     line = "".join(signs)
@@ -227,7 +232,9 @@ _LABEL = re.compile(
 )
 
 
-def find_numbers(text: Text, numbers: frozenset[str], *, is_own=True) -> list[tuple[int, int]]:
+def find_numbers(
+    text: Text, numbers: frozenset[str], *, is_own: bool = True
+) -> list[tuple[int, int]]:
     """Start and end of record numbers, with blanks, hyphens, zeros and labels as people write them.
 
     Parameters

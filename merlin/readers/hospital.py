@@ -306,7 +306,7 @@ def _sought(found: Mapping[str, Study], reports, codes, known) -> dict[str, Soug
     )
     patient_of = dict(s.ids for s in found.values())
     texts: dict[str, str] = {}  # by patient: a word of one patient's many reports is not common
-    parts = reports.reindex(columns=TEXTS).fillna("")
+    parts = reports.reindex(columns=TEXTS, fill_value="").fillna("")
     for accession, *row in parts.itertuples():
         patient = patient_of.get(accession) or accession
         texts[patient] = " ".join([texts.get(patient, ""), *map(str, row)])
