@@ -89,8 +89,8 @@ def _find_names(text, words, is_own, common):
         is_titled = i in titled or (
             is_own and word.shape != "lower" and bool(_NAMED.search(text.before(i)))
         )
-        for j, met in _runs(text, i, words):
-            if said := _strength(text, i, j, met, words, is_titled, is_own, common):
+        for j, run, met in _runs(text, i, words):
+            if said := _strength(text, i, j, run, met, words, is_titled, is_own, common):
                 found[said].update(dict.fromkeys(range(i, j + 1), met))
     strong, weak, either = set(found["strong"]), found["weak"], found["lower"] | found["weak"]
     for k, m in pairwise(sorted(either)) if is_own else ():  # rose young
@@ -103,7 +103,7 @@ def _find_names(text, words, is_own, common):
 
 
 def _runs(text, i, words):
-    """Last word and met letters of each run of words, from one word on, that may be a name."""
+    """Last word, letters and met letters of each run of words, from one word on, that may be a name."""
     run = ""
     for j in range(i, min(i + 4 * LONGEST, len(text.words))):
         if j > i and not _INSIDE.fullmatch(text.gap(j - 1)):
@@ -116,7 +116,7 @@ def _runs(text, i, words):
         may_go_on = has_prefix or len(met) < 4 or met[:4] in words.openings
         if not may_go_on and met[:3] not in words.openings:
             return
-        yield j, met
+        yield j, run, met
 
 
 def _with_kin(text, words, strong, weak, is_own):
@@ -143,11 +143,10 @@ def _with_kin(text, words, strong, weak, is_own):
     return strong | {k for k in between if text.words[k].letters in said["particles"]}
 
 
-def _strength(text, i, j, met, words, is_titled, is_own, common):
+def _strength(text, i, j, run, met, words, is_titled, is_own, common):
     """Whether a run of words tells a person alone (strong), beside another name (weak), or not."""
     said, first = vocabulary(), text.words[i]
     has_capital = first.shape != "lower"
-    run = "".join(w.letters for w in text.words[i : j + 1])
     n_letters = len(run)
     name = met if met in words.names else ""
     # Endings hang on whole words: Testy in McTesty is no form of Testa.
