@@ -35,7 +35,11 @@ def draw_ideas(tables, facts):
     ax.fill_between(t["n_prompts"], t["low"], t["high"], color=COLOUR["merlin"], alpha=0.2, lw=0)
     ax.plot(t["n_prompts"], t["median"], "o-", color=COLOUR["merlin"], markersize=3)
     ax.axhline(0.5, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-    ax.set_xlabel("prompts a side (dotted: chance)")
+    lines = "dotted: chance"
+    if "ceiling" in facts:  # what prompts without noise would reach
+        ax.axhline(facts["ceiling"], color=COLOUR["merlin"], linewidth=0.6, linestyle="--")
+        lines += ", dashed: ceiling"
+    ax.set_xlabel(f"prompts a side ({lines})")
     ax.set_ylabel("AUROC")
     ax, t = axes["d"], tables["resampling"]
     edges = np.linspace(t["deviation"].min(), t["deviation"].max(), 40)
