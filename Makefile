@@ -59,8 +59,8 @@ browser: setup ## Tests of the site and of every notebook in JupyterLab, in head
 offline: setup ## Tests, then smoke and its site, where no network is (Linux)
 	@bash scripts/offline.sh $(MAKE) test figures site PROFILE=smoke
 
-lint: setup ## Check style, import layers and notebook form
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && \
+lint: setup ## Check style, import layers, types and notebook form
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy && \
 	  $(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 
 format: setup ## Mend what lint can mend

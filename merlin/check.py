@@ -71,11 +71,11 @@ def _through(volume, text):
     import torch
 
     from merlin.data.preprocess import Grid, preprocess
-    from merlin.embeddings import encode_texts, prompt_bank
     from merlin.evaluation import zero_shot
     from merlin.model.i3d import THREE_WINDOWS, ImageConfig
     from merlin.model.text import TextConfig
     from merlin.model.two_towers import TowersConfig, TwoTowers
+    from merlin.training.encode import encode_texts, prompt_bank
 
     grid = Grid(**GRID)
     seen = preprocess(volume, grid)

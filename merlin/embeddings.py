@@ -1,124 +1,105 @@
-"""Volumes, reports and prompts → one embeddings file, which every off-the-shelf evaluation reads.
+"""One embeddings file, which every off-the-shelf evaluation reads: its schema, written and read.
 
-Writing needs a model (and torch); reading needs NumPy alone. The file is a NumPy `.npz` of plain
-arrays without pickles; `docs/embeddings.md` states the schema. Everything is encoded once a
-checkpoint; no evaluation encodes again.
+The file is a NumPy `.npz` of plain arrays without pickles; `docs/embeddings.md` tells writers of other
+programs. The fields of `Embeddings` are the schema: all that writes, reads and checks asks them.
+Everything is encoded once a checkpoint (`merlin.training.encode`); no evaluation encodes again.
 """
 
 import io
 import json
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Annotated, Any, get_type_hints
 
 import numpy as np
-from tqdm import tqdm
 
 from merlin import npz
-from merlin.run import atomic, counts, read_yaml, unit
+from merlin.files import atomic
+from merlin.run.notebook import counts, unit
 from merlin.vocabulary import SPLITS, plain_splits
 from merlin.words import Refusal, shown, without_folders
 
 SCHEMA = 1
-PROMPTS = Path(__file__).parent / "evaluation" / "prompts.yaml"
-
-# The file's arrays: axes and type. An axis is as long as the array that names it: n studies, m
-# prompts, p phecodes, f findings, k sections; D is the image's. Only REQUIRED ones must be there, and
-# all about prompts or none.
-ARRAYS = {
-    "study_id": ("n", str),
-    "patient_id": ("n", str),
-    "site": ("n", str),
-    "split": ("n", str),
-    "image": ("nD", np.float32),
-    "findings": ("nD", np.float32),
-    "impression": ("nD", np.float32),
-    "findings_sentences": ("nD", np.float32),
-    "impression_sentences": ("nD", np.float32),
-    "section": ("k", str),
-    "sections": ("nkD", np.float16),
-    "phecode": ("p", str),
-    "phecode_logits": ("np", np.float32),
-    "phecode_labels": ("np", np.float32),
-    "prompt": ("m", str),
-    "prompt_finding": ("m", str),
-    "prompt_kind": ("m", str),
-    "prompt_wording": ("m", str),
-    "prompt_embedding": ("mD", np.float32),
-    "finding": ("f", str),
-    "finding_labels": ("nf", np.float32),
-    "text_group": ("n", np.int64),
-}
-NAMES = [name for name, (_, kind) in ARRAYS.items() if kind is str and name != "prompt"]
-NAMED_BY = {"n": "study_id", "m": "prompt", "p": "phecode", "f": "finding", "k": "section"}
-REQUIRED = ("study_id", "patient_id", "site", "split", "image")
-UNIT = ("image", "findings", "impression", "prompt_embedding")  # sums of sentences are not
-TEXTS = ("findings", "impression", "findings_sentences", "impression_sentences")
 MISSING = "missing"
 BLANK = ("", "nan", "none", "<na>", "nat", "null")  # how pandas and others write a missing text
 
 
 @dataclass(frozen=True)
-class Embeddings:
-    """What an embeddings file holds. Text arrays are unit vectors; NaN rows mark missing texts.
+class Array:
+    """What an array of the file is: its axes, type and content.
 
-    Attributes
-    ----------
-    study_id, patient_id, site, split : (n,) str
-    image : (n, D) float32, unit length
-    findings, impression : (n, D) float32
-        Each text encoded whole.
-    findings_sentences, impression_sentences : (n, D) float32
-        The sum of the unit vectors of the text's sentences: what more sentences say weighs more.
-    sections : (n, n_sections, D) float16
-    section : (n_sections,) str
-    phecode_logits : (n, n_phecodes) float32
-    phecode : (n_phecodes,) str
-    prompt, prompt_finding, prompt_kind, prompt_wording : (m,) str
-        Text; finding; `present` or `absent`; `reported` or `novel`.
-    prompt_embedding : (m, D) float32
-    finding : (f,) str, finding_labels : (n, f) float32
-        What the reports state: 1, 0, NaN where they are silent.
-    phecode_labels : (n, n_phecodes) float32
-        1, 0, NaN.
-    text_group : (n,) int64
-        Equal numbers mean word-for-word equal findings texts.
-    meta : dict
-        `model`, `checkpoint` (sha256), `inputs`, `tier` and whatever else the writer records;
-        `notes` lists what reading changed.
+    An axis is as long as the array that names it (`NAMED_BY`): n studies, m prompts, p phecodes, f
+    findings, k sections; D is the image's. Rows may have to be of unit length, and may be a missing
+    text: NaN throughout.
     """
 
-    study_id: np.ndarray
-    patient_id: np.ndarray
-    site: np.ndarray
-    split: np.ndarray
-    image: np.ndarray
-    findings: np.ndarray = None
-    impression: np.ndarray = None
-    sections: np.ndarray = None
-    section: np.ndarray = None
-    phecode_logits: np.ndarray = None
-    phecode: np.ndarray = None
-    prompt: np.ndarray = None
-    prompt_finding: np.ndarray = None
-    prompt_kind: np.ndarray = None
-    prompt_wording: np.ndarray = None
-    prompt_embedding: np.ndarray = None
-    findings_sentences: np.ndarray = None
-    impression_sentences: np.ndarray = None
-    finding: np.ndarray = None
-    finding_labels: np.ndarray = None
-    phecode_labels: np.ndarray = None
-    text_group: np.ndarray = None
+    axes: str
+    kind: type
+    content: str
+    is_unit: bool = False
+    is_text: bool = False
+
+
+_BLANK: Any = None  # becomes NaN, or no names
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What an embeddings file holds: an array a field, and `meta`.
+
+    Only the first five must be there. All arrays about prompts are, or none.
+    """
+
+    study_id: Annotated[np.ndarray, Array("n", str, "one row a study")]
+    patient_id: Annotated[np.ndarray, Array("n", str, "whom intervals resample")]
+    site: Annotated[np.ndarray, Array("n", str, "where the scan was made")]
+    split: Annotated[np.ndarray, Array("n", str, "train, val or test")]
+    image: Annotated[np.ndarray, Array("nD", np.float32, "of volumes", is_unit=True)]
+    findings: Annotated[
+        np.ndarray, Array("nD", np.float32, "of texts, each whole", is_unit=True, is_text=True)
+    ] = _BLANK
+    impression: Annotated[
+        np.ndarray, Array("nD", np.float32, "of texts, each whole", is_unit=True, is_text=True)
+    ] = _BLANK
+    findings_sentences: Annotated[
+        np.ndarray, Array("nD", np.float32, "sum of its sentences' unit vectors", is_text=True)
+    ] = _BLANK  # what more sentences say weighs more
+    impression_sentences: Annotated[
+        np.ndarray, Array("nD", np.float32, "sum of its sentences' unit vectors", is_text=True)
+    ] = _BLANK
+    section: Annotated[np.ndarray, Array("k", str, "names")] = _BLANK
+    sections: Annotated[np.ndarray, Array("nkD", np.float16, "of each section's text")] = _BLANK
+    phecode: Annotated[np.ndarray, Array("p", str, "names")] = _BLANK
+    phecode_logits: Annotated[np.ndarray, Array("np", np.float32, "before the sigmoid")] = _BLANK
+    phecode_labels: Annotated[np.ndarray, Array("np", np.float32, "1, 0, NaN")] = _BLANK
+    prompt: Annotated[np.ndarray, Array("m", str, "texts")] = _BLANK
+    prompt_finding: Annotated[np.ndarray, Array("m", str, "what each is about")] = _BLANK
+    prompt_kind: Annotated[np.ndarray, Array("m", str, "present or absent")] = _BLANK
+    prompt_wording: Annotated[np.ndarray, Array("m", str, "reported or novel")] = _BLANK
+    prompt_embedding: Annotated[np.ndarray, Array("mD", np.float32, "of texts", is_unit=True)] = (
+        _BLANK
+    )
+    finding: Annotated[np.ndarray, Array("f", str, "names")] = _BLANK
+    finding_labels: Annotated[
+        np.ndarray, Array("nf", np.float32, "what reports state: 1, 0, NaN where silent")
+    ] = _BLANK
+    text_group: Annotated[
+        np.ndarray, Array("n", np.int64, "equal for word-for-word equal findings texts")
+    ] = _BLANK
+    #: `model`, `checkpoint` (sha256), `inputs`, `tier` and whatever else the writer records; `notes`
+    #: lists what reading changed.
     meta: dict = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Fill in the arrays that were not given."""
         given = {n: np.shape(v) for n in ARRAYS if (v := getattr(self, n)) is not None}
         lengths = _lengths(given)
         for name in ARRAYS.keys() - given.keys():
             object.__setattr__(self, name, _blank(name, lengths))
 
-    def rows(self, *, site=None, split=None):
+    def rows(self, *, site: str | None = None, split: str | None = None) -> np.ndarray:
         """Positions of the studies of a site and split."""
         keep = np.ones(len(self.study_id), bool)
         if site is not None:
@@ -127,7 +108,7 @@ class Embeddings:
             keep &= self.split == split
         return np.flatnonzero(keep)
 
-    def judged(self):
+    def judged(self) -> np.ndarray:
         """Positions of the test studies that are judged: internal ones, or all where no site is so called."""
         rows = self.rows(site="internal", split="test")
         rows = rows if len(rows) else self.rows(split="test")
@@ -137,40 +118,47 @@ class Embeddings:
         return rows
 
     @property
-    def unit(self):
+    def unit(self) -> str:
         """What intervals resample: patients, or studies where no patient is known."""
         return unit(self.patient_id, self.study_id)
 
     @property
-    def is_synthetic(self):
+    def is_synthetic(self) -> bool:
         """Whether the file says that its studies are phantoms."""
-        return self.meta.get("tier") == "phantom" or "synthetic" in str(
-            self.meta.get("tier_note", "")
-        )
+        note = str(self.meta.get("tier_note", ""))
+        return self.meta.get("tier") == "phantom" or "synthetic" in note
 
-    def counts(self, rows):
+    def counts(self, rows: np.ndarray) -> dict[str, int]:
         """Numbers for a figure's footer: patients (or that they are unknown), test studies, those left out."""
         n = counts(self.patient_id[rows], self.study_id[rows], "test studies")
         left_out = self.meta.get("n_left_out", 0)
         return n | ({"test studies without a readable volume": left_out} if left_out else {})
 
-    def labels_of(self, findings):
+    def labels_of(self, findings: Sequence[str]) -> np.ndarray:
         """(n, len(findings)) labels in that order; NaN for findings that the file does not label."""
-        column = {name: j for j, name in enumerate(self.finding)}
-        out = np.full((len(self.study_id), len(findings)), np.nan)
-        for j, name in enumerate(findings):
-            if name in column:
-                out[:, j] = self.finding_labels[:, column[name]]
-        return out
+        column = dict(zip(self.finding, self.finding_labels.T.astype(float), strict=True))
+        unknown = np.full(len(self.study_id), np.nan)
+        out = [column.get(name, unknown) for name in findings]
+        return np.stack(out, axis=1) if out else np.empty((len(unknown), 0))
 
 
-def _lengths(shapes):
+_ANNOTATED = get_type_hints(Embeddings, include_extras=True)
+_SCHEMA = {f.name: _ANNOTATED[f.name].__metadata__[0] for f in fields(Embeddings)[:-1]}
+REQUIRED = tuple(f.name for f in fields(Embeddings)[:-1] if f.default is not _BLANK)
+ARRAYS = {name: (array.axes, array.kind) for name, array in _SCHEMA.items()}
+NAMED_BY = {"n": "study_id", "m": "prompt", "p": "phecode", "f": "finding", "k": "section"}
+NAMES = [name for name, (_, kind) in ARRAYS.items() if kind is str and name != "prompt"]
+UNIT = tuple(name for name, array in _SCHEMA.items() if array.is_unit)
+TEXTS = tuple(name for name, array in _SCHEMA.items() if array.is_text)
+
+
+def _lengths(shapes: dict[str, tuple]) -> dict[str, int]:
     """Length of each axis, from the shapes of the arrays that name it; no array, no length."""
     lengths = {a: shapes[name][0] if shapes.get(name) else 0 for a, name in NAMED_BY.items()}
     return lengths | {"D": shapes["image"][-1] if shapes.get("image") else 0}
 
 
-def _blank(name, lengths):
+def _blank(name: str, lengths: dict[str, int]) -> np.ndarray:
     """What stands for an array that is not there."""
     axes, kind = ARRAYS[name]
     shape = tuple(lengths[a] for a in axes)
@@ -179,20 +167,20 @@ def _blank(name, lengths):
     return np.full(shape, "" if kind is str else np.nan, "U1" if kind is str else kind)
 
 
-def save_embeddings(path, embeddings):
+def save_embeddings(path: str | Path, embeddings: Embeddings) -> None:
     """Write an embeddings file atomically."""
     buffer = io.BytesIO()
     arrays = {name: getattr(embeddings, name) for name in ARRAYS}
     for name, value in arrays.items():
         if value.dtype == object:
             arrays[name] = value.astype(str)
-    meta = json.dumps({"schema": SCHEMA, **without_folders(embeddings.meta)}, default=str)
+    meta = json.dumps({"schema": SCHEMA} | without_folders(embeddings.meta), default=str)
     np.savez(buffer, meta=np.array(meta), **arrays)
     with atomic(path, "wb") as stream:
         stream.write(buffer.getbuffer())
 
 
-def load_embeddings(path):
+def load_embeddings(path: str | Path) -> Embeddings:
     """Read an embeddings file; nothing in it is run, no torch.
 
     Ids may be bytes, integers or text kept as objects. Rows that are not of unit length are
@@ -206,7 +194,7 @@ def load_embeddings(path):
         was expected and how to mend it.
     """
     path = Path(path)
-    found = {}
+    found: dict[str, Any] = {}
     with npz.opened(path) as archive:
         headers, faulty = npz.headers(archive, (*ARRAYS, "meta"))
         shapes = {n: shape for n, (_, shape, _) in headers.items()}
@@ -215,17 +203,16 @@ def load_embeddings(path):
         is_whole = not {"study_id", "image"} & faulty.keys() and MISSING not in faulty.values()
         for name in headers.keys() - faulty.keys() if is_whole else ():
             axes, kind = ARRAYS.get(name, ("", str))
+            if headers[name][2] == np.float64 and name in UNIT:
+                kind = np.float64  # may not fit float32 before its length is 1
             try:
-                wide = (
-                    headers[name][2] == np.float64 and name in UNIT
-                )  # may not fit float32 before its length is 1
-                value = npz.read(archive, *headers[name], np.float64 if wide else kind)
+                value = npz.read(archive, headers[name], kind)
                 found[name] = value.reshape([lengths[a] for a in axes])
                 if name == "meta":
                     found[name] = _meta(value)
             except ValueError as error:
                 faulty[name] = str(error)
-    notes = []
+    notes: list[str] = []
     if "split" in found:
         found["split"], notes = plain_splits(found["split"])
     problems = [f"{n}: {text}" for n, text in faulty.items()]
@@ -235,18 +222,14 @@ def load_embeddings(path):
             f"{path.name}: not a whole embeddings file (docs/embeddings.md; rows count from 0)\n  "
             + "\n  ".join(problems)
         )
-    notes += (
-        _odd_splits(found)
-        + _zeros_to_missing(found)
-        + _normalise(found)
-        + _name_unknown_patients(found)
-    )
+    notes += _odd_splits(found) + _zeros_to_missing(found)
+    notes += _normalise(found) + _name_unknown_patients(found)
     meta = {k: v for k, v in found.pop("meta").items() if k != "notes"}
     meta |= {"notes": notes} if notes else {}
     return Embeddings(**found, meta=meta)
 
 
-def _shape_problems(shapes, unreadable):
+def _shape_problems(shapes: dict[str, tuple], unreadable: dict[str, str]) -> dict[str, str]:
     """Arrays that are missing, and those whose lengths disagree with what names their axes."""
     prompts = [n for n, (axes, _) in ARRAYS.items() if "m" in axes]
     needed = [*REQUIRED, *(prompts if set(prompts) & set(shapes) else ()), "meta"]
@@ -272,7 +255,7 @@ def _shape_problems(shapes, unreadable):
     return problems
 
 
-def _meta(text):
+def _meta(text: np.ndarray) -> dict:
     try:
         meta = _shown(json.loads(str(text.ravel()[0]))) if text.size == 1 else None
     except (ValueError, RecursionError):
@@ -282,7 +265,7 @@ def _meta(text):
     return meta
 
 
-def _shown(value):
+def _shown(value: Any) -> Any:
     """Values out of JSON, every text as any terminal can show it."""
     if isinstance(value, dict):
         return {shown(k): _shown(v) for k, v in value.items()}
@@ -291,18 +274,18 @@ def _shown(value):
     return shown(value) if isinstance(value, str) else value
 
 
-def _rows(mask):
+def _rows(mask: np.ndarray) -> str:
     """`rows 3, 8 and 12 more` of a mask."""
     rows = np.flatnonzero(mask)
     more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
     return f"row{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:8]))}{more}"
 
 
-def _is_blank(texts):
+def _is_blank(texts: np.ndarray) -> np.ndarray:
     return np.isin(np.char.lower(np.char.strip(texts)), BLANK)
 
 
-def _id_problems(found):
+def _id_problems(found: dict[str, Any]) -> list[str]:
     """Studies without a name or named twice, splits that are empty, patients in several splits."""
     problems = []
     for name in (n for n in NAMES if n in found):
@@ -326,10 +309,8 @@ def _id_problems(found):
             )
     if {"patient_id", "site", "split"} <= found.keys():
         whose = list(zip(found["site"], found["patient_id"], strict=True))
-        splits = {}
-        for who, split in zip(whose, found["split"], strict=True):
-            splits.setdefault(who, set()).add(split)
-        mixed = np.array([len(splits[who]) > 1 for who in whose]) & ~_is_blank(found["patient_id"])
+        n_splits = Counter(who for who, _ in set(zip(whose, found["split"], strict=True)))
+        mixed = np.array([n_splits[who] > 1 for who in whose]) & ~_is_blank(found["patient_id"])
         if mixed.any():
             problems.append(
                 f"patient_id: the same patient is in several splits, {_rows(mixed)}. One patient, one split."
@@ -337,7 +318,7 @@ def _id_problems(found):
     return problems
 
 
-def _vector_problems(found):
+def _vector_problems(found: dict[str, Any]) -> list[str]:
     """Vectors without a direction, values that are not finite, labels that are not 0, 1 or NaN."""
     problems = []
     again = "Encode them again, or leave the rows out of every array."
@@ -365,7 +346,7 @@ def _vector_problems(found):
     return problems
 
 
-def _name_problems(found):
+def _name_problems(found: dict[str, Any]) -> list[str]:
     """Kinds of prompts that are neither, and prompts about none of the findings that are labelled."""
     problems = []
     kinds = found.get("prompt_kind", np.empty(0, str))
@@ -383,13 +364,13 @@ def _name_problems(found):
     return problems
 
 
-def _odd_splits(found):
+def _odd_splits(found: dict[str, Any]) -> list[str]:
     names, n = np.unique(found["split"], return_counts=True)
     odd = [f"{name} {k}" for name, k in zip(names, n, strict=True) if name not in SPLITS]
     return [f"split: other names than train, val and test: {', '.join(odd)}"] if odd else []
 
 
-def _zeros_to_missing(found):
+def _zeros_to_missing(found: dict[str, Any]) -> list[str]:
     """A text of nothing but zeros has no direction: it counts as missing. Says how many."""
     notes = []
     for name in TEXTS:
@@ -400,7 +381,7 @@ def _zeros_to_missing(found):
     return notes
 
 
-def _normalise(found):
+def _normalise(found: dict[str, Any]) -> list[str]:
     """Bring vectors to unit length in place; says how many were not. Equal bits where they were."""
     notes = []
     for name in UNIT:
@@ -421,7 +402,7 @@ def _normalise(found):
     return notes
 
 
-def _name_unknown_patients(found):
+def _name_unknown_patients(found: dict[str, Any]) -> list[str]:
     """Give a study without a patient one of its own, called as the study; says how many."""
     patient, study = found["patient_id"], found["study_id"]
     blank = _is_blank(patient)
@@ -432,187 +413,3 @@ def _name_unknown_patients(found):
     found["patient_id"] = np.where(blank, own, patient)
     n = blank.sum()
     return [f"patient_id: empty for {n} of {len(blank)} studies, each a patient of its own"]
-
-
-def prompt_bank(path=PROMPTS):
-    """The versioned prompts as a list of (finding, kind, wording, text), and the version."""
-    bank = read_yaml(path)
-    rows = [
-        (finding, kind, wording, text)
-        for finding, kinds in bank["prompts"].items()
-        for kind, wordings in kinds.items()
-        for wording, texts in wordings.items()
-        for text in texts
-    ]
-    return rows, bank["version"]
-
-
-def encode_images(model, volumes, n, *, batch_size=16, device="cpu", desc="volumes"):
-    """Encode `n` volumes, read one batch at a time.
-
-    Parameters
-    ----------
-    model : TwoTowers
-        In evaluation mode.
-    volumes : callable
-        Index → (R, A, S) float32.
-
-    Returns
-    -------
-    image : (n, D) float32
-    phecode_logits : (n, n_phecodes) float32
-    """
-    import torch
-
-    if model.training:
-        raise ValueError("the model is in training mode; call model.eval() first")
-    images, logits = [], []
-    with torch.inference_mode():
-        for part in tqdm(
-            np.array_split(np.arange(n), -(-n // batch_size)), desc=desc, mininterval=5
-        ):
-            batch = torch.from_numpy(np.stack([volumes(int(i)) for i in part]))[:, None]
-            image, logit, _ = model.embed_volumes(batch.to(device))
-            images.append(image.cpu().numpy())
-            logits.append(logit.cpu().numpy())
-    return np.concatenate(images), np.concatenate(logits)
-
-
-def encode_texts(model, texts, *, batch_size=128, device="cpu", desc="texts"):
-    """Encode texts; each distinct text once, empty ones to NaN.
-
-    Returns
-    -------
-    embedding : (n, D) float32
-    n_truncated : int
-        Distinct texts longer than the encoder's maximum.
-    """
-    import torch
-
-    texts = np.asarray(texts, dtype=object)
-    distinct = sorted({t for t in texts if t}, key=lambda t: (len(t), t))
-    found, n_truncated = {}, 0
-    with torch.inference_mode():
-        for start in tqdm(range(0, len(distinct), batch_size), desc=desc, mininterval=5):
-            part = distinct[start : start + batch_size]
-            ids, mask, lost = model.encode_text.tokenize(part)
-            n_truncated += int((lost > 0).sum())
-            rows = model.embed_tokens(ids.to(device), mask.to(device)).cpu().numpy()
-            found.update(zip(part, rows, strict=True))
-    size = model.config.text.embedding_size
-    out = np.full((len(texts), size), np.nan, np.float32)
-    for i, text in enumerate(texts):
-        if text:
-            out[i] = found[text]
-    return out, n_truncated
-
-
-def token_lengths(model, texts):
-    """Tokens of each text before any cut, and the encoder's limit: `n` and `limit`, for JSON."""
-    _, mask, lost = model.encode_text.tokenize(list(texts))
-    return {"n": (mask.sum(1) + lost).tolist(), "limit": model.config.text.max_length}
-
-
-def encode_sentences(model, texts, *, device="cpu", desc="sentences"):
-    """Encode texts as the sum of their distinct sentences' unit vectors; empty ones to NaN.
-
-    A text tower that learnt sentences reads a sentence better than a page; and with a contrastive
-    loss over sentences, the sum of similarities is a sum of evidence.
-
-    Returns
-    -------
-    (n, D) float32, not unit length
-    """
-    from merlin.data.extract import report_sentences
-
-    rows = [report_sentences(t) for t in texts]
-    flat, _ = encode_texts(model, [s for row in rows for s in row], device=device, desc=desc)
-    parts = np.split(flat, np.cumsum([len(row) for row in rows])[:-1])
-    nothing = np.full(model.config.text.embedding_size, np.nan, np.float32)
-    return np.stack([part.sum(0) if len(part) else nothing for part in parts])
-
-
-def study_labels(studies, codes, code_map, phecodes, *, uncoded="absent", rollup="map"):
-    """What embeddings will be judged by: findings that reports state, phecodes, equal texts.
-
-    Parameters
-    ----------
-    studies : DataFrame
-        Of a manifest, with `label_<finding>` columns.
-    codes : DataFrame
-        `study_id, vocabulary, code`.
-    code_map : dict
-        From `read_code_map`.
-    phecodes : sequence of str
-    uncoded : {"absent", "unknown"}
-    rollup : {"map", "paper"}
-        As in `phecode_labels`.
-
-    Returns
-    -------
-    dict
-        `finding`, `finding_labels`, `phecode_labels` and `text_group` of an `Embeddings`.
-    """
-    from merlin.data.phecodes import phecode_labels
-
-    stated = [c for c in studies if c.startswith("label_") and c != "label_map"]
-    ids = studies["study_id"].to_numpy(str)
-    _, text_group = np.unique(studies["findings"].fillna("").to_numpy(str), return_inverse=True)
-    return dict(
-        finding=np.array([c.removeprefix("label_") for c in stated]),
-        finding_labels=studies[stated].to_numpy(np.float32),
-        phecode_labels=phecode_labels(
-            codes, ids, code_map, phecodes, uncoded=uncoded, rollup=rollup
-        ),
-        text_group=text_group,
-    )
-
-
-def encode_prompts(model, *, device="cpu"):
-    """The prompt bank, encoded: the `prompt…` arrays of an `Embeddings`, and the bank's version."""
-    rows, version = prompt_bank()
-    finding, kind, wording, prompt = (np.array(column) for column in zip(*rows, strict=True))
-    found, _ = encode_texts(model, prompt, device=device, desc="prompts")
-    names = dict(prompt=prompt, prompt_finding=finding, prompt_kind=kind, prompt_wording=wording)
-    return names | {"prompt_embedding": found}, version
-
-
-def encode_for_headlines(model, studies, volumes, labels, phecodes, *, device="cpu", meta=None):
-    """Only what zero-shot findings, phenotypes and retrieval need: volumes, findings and prompts.
-
-    For the small runs of a sweep; `03_embeddings` encodes all there is.
-
-    Parameters
-    ----------
-    model : TwoTowers
-        In evaluation mode.
-    studies : DataFrame
-        Of a manifest.
-    volumes : callable
-        Index → (R, A, S) float32.
-    labels : dict
-        From `study_labels`.
-    phecodes : sequence of str
-    meta : dict
-
-    Returns
-    -------
-    Embeddings
-        Other texts count as missing.
-    """
-    image, logits = encode_images(model, volumes, len(studies), batch_size=32, device=device)
-    texts = studies["findings"].fillna("")
-    prompts, version = encode_prompts(model, device=device)
-    return Embeddings(
-        **{c: studies[c].to_numpy(str) for c in ("study_id", "patient_id", "site", "split")},
-        image=image,
-        findings=encode_texts(model, texts, device=device, desc="findings")[0],
-        findings_sentences=encode_sentences(
-            model, texts, device=device, desc="findings, by sentence"
-        ),
-        phecode_logits=logits,
-        phecode=np.array(phecodes),
-        **prompts,
-        **labels,
-        meta={"prompts": version, **(meta or {})},
-    )

@@ -17,12 +17,24 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 MAX_DEFLATE = 1032  # no deflated byte becomes more
 SMALL = 1 << 26  # bytes that the arrays of a file of any size may take once they are read
 PER_BYTE = 32  # and of each byte of a larger one: what was saved without compression always fits
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError, UnicodeDecodeError)
+_ODD = (ValueError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError, OverflowError)
+_PICKLE = "Python objects (a pickle); they are never unpickled, allow_pickle stays off."
+
+
+class Header(NamedTuple):
+    """Where an array stands in the archive, its shape and type."""
+
+    info: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    dtype: np.dtype
 
 
 @contextmanager
@@ -31,14 +43,7 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        RuntimeError,
-        OSError,
-        UnicodeDecodeError,
-    ) as error:
+    except _BROKEN as error:
         if getattr(error, "errno", None) not in (None, errno.EINVAL):
             raise  # no such file, or the machine's; a place before the file's start is the archive's
         raise ValueError(
@@ -47,20 +52,23 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         ) from error
 
 
-def headers(archive: zipfile.ZipFile, names: Iterable[str]) -> tuple[dict, dict[str, str]]:
+def headers(
+    archive: zipfile.ZipFile, names: Iterable[str]
+) -> tuple[dict[str, Header], dict[str, str]]:
     """Shape and type of some arrays.
 
     Returns
     -------
-    found : dict of str to (ZipInfo, shape, dtype)
+    found : dict of str to Header
         Names that the file lacks are not in it.
     problems : dict of str to str
         What is wrong with a header.
     """
-    members = [(i.filename.removesuffix(".npy"), i) for i in archive.infolist()]
-    times, members = Counter(name for name, _ in members), dict(members)
-    found, problems = {}, {}
-    size = Path(archive.filename).stat().st_size
+    members = {i.filename.removesuffix(".npy"): i for i in archive.infolist()}
+    times = Counter(i.filename.removesuffix(".npy") for i in archive.infolist())
+    found: dict[str, Header] = {}
+    problems: dict[str, str] = {}
+    size = Path(str(archive.filename)).stat().st_size
     left = most = max(SMALL, PER_BYTE * size)
     for name in names:
         if name not in members:
@@ -85,22 +93,14 @@ def headers(archive: zipfile.ZipFile, names: Iterable[str]) -> tuple[dict, dict[
                     f"{shape} of {dtype} is too much for a file of {size:,} bytes, whose arrays may "
                     f"take {most:,} once they are read; one written without compression may"
                 )
-            found[name] = info, shape, dtype
-        except (
-            ValueError,
-            SyntaxError,
-            tokenize.TokenError,
-            RecursionError,
-            MemoryError,
-            OverflowError,
-        ) as error:
-            problems[name] = (
-                f"cannot be read ({str(error)[:300]}). Write the file again with np.savez."
-            )
+            found[name] = Header(info, shape, dtype)
+        except _ODD as error:
+            said = str(error)[:300]
+            problems[name] = f"cannot be read ({said}). Write the file again with np.savez."
     return found, problems
 
 
-def _cost(shape, dtype, n_bytes):
+def _cost(shape: tuple[int, ...], dtype: np.dtype, n_bytes: int) -> int:
     """Bytes that an array takes once it is numbers of 8 bytes or text; objects are read op by op."""
     if dtype.hasobject:
         return PER_BYTE * n_bytes
@@ -109,25 +109,24 @@ def _cost(shape, dtype, n_bytes):
     return math.prod(shape) * max(100, 4 * dtype.itemsize)
 
 
-def _header(stream):
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     form = np.lib.format
     old = form.read_magic(stream)[0] == 1
     shape, _, dtype = (form.read_array_header_1_0 if old else form.read_array_header_2_0)(stream)
     return shape, dtype
 
 
-def read(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, shape: tuple, dtype: np.dtype, kind: type
-) -> np.ndarray:
+def read(archive: zipfile.ZipFile, header: Header, kind: type) -> np.ndarray:
     """One array as text, or as numbers of a type.
 
     Parameters
     ----------
-    archive, info, shape, dtype
-        From `headers`.
+    archive, header
+        From `opened` and `headers`.
     kind : type
         `str` also reads bytes (UTF-8), numbers and objects that are text; NaN and None become empty.
     """
+    info, shape, dtype = header
     if dtype.hasobject:
         if kind is not str:
             raise ValueError(f"{_PICKLE} Save it with .astype(np.{kind.__name__}).")
@@ -157,7 +156,7 @@ def read(
     return _characters(value.astype(str))
 
 
-def _characters(texts):
+def _characters(texts: np.ndarray) -> np.ndarray:
     """Text in which every number is a sign's: NumPy and pickles hold any, and fail on it later."""
     signs = np.frombuffer(texts.tobytes(), np.uint32)
     if (signs > sys.maxunicode).any() or (signs >> 11 == 0xD800 >> 11).any():  # or half a pair
@@ -165,10 +164,7 @@ def _characters(texts):
     return texts
 
 
-_PICKLE = "Python objects (a pickle); they are never unpickled, allow_pickle stays off."
-
-
-def _plain(value):
+def _plain(value: Any) -> str:
     """Text of one value as people write it: 7.0 is 7, NaN and None are empty."""
     if value is None or value != value:
         return ""
@@ -177,13 +173,15 @@ def _plain(value):
     return value if isinstance(value, str) else np.format_float_positional(value, trim="-")
 
 
-def _pickled_texts(raw, n):
+def _pickled_texts(raw: bytes, n: int) -> list[str]:
     """Texts of a pickled array of objects, read off its opcodes: nothing in it is ever run.
 
     `pickletools` only takes a pickle apart. After the array's own head comes a list: strings,
     numbers and None are taken from it, anything else is refused.
     """
-    items, memo, last, inside, name = [], {}, None, False, ""
+    items: list[Any] = []
+    memo: dict[Any, Any] = {}
+    last, inside, name = None, False, ""
     for op, arg, _ in pickletools.genops(raw):
         name = op.name
         if name == "MEMOIZE" or "PUT" in name:

@@ -30,10 +30,11 @@ from merlin.data.volume import (
     locate,
     refusing,
 )
-from merlin.embeddings import Embeddings, encode_prompts, save_embeddings
-from merlin.files import atomic_path
-from merlin.run import atomic, file_hash, fingerprint, read_csv, write_csv
+from merlin.embeddings import Embeddings, save_embeddings
+from merlin.files import atomic, atomic_path, file_hash, read_csv, write_csv
+from merlin.run.sources import fingerprint
 from merlin.training.checkpoint import load_weights
+from merlin.training.encode import encode_prompts
 from merlin.words import lines, shown
 
 PHANTOM_WARNING = (

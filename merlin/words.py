@@ -17,6 +17,7 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 # Of profiles and arms: they become file names and words of a shell.
 NAME = re.compile(r"\w[\w.-]{0,47}")
@@ -108,7 +109,7 @@ _PATH = re.compile(rf"{_START}[^\n:]*")
 _PART = r"""/{1,2}[^\s/'"<>|:;,()\[\]{}`\x1b]+"""
 _WORD = r"""[^\s/\\'"<>|:;,()\[\]{}*?`]++"""
 _PAIRS = ("''", '""', "``", "“”", "‘’", "«»")
-_QUOTED = "|".join(rf"{a}{_START}[^\n<>]{{0,512}}?{b}(?!\w)" for a, b in _PAIRS)
+_QUOTED = "|".join(rf"{p[0]}{_START}[^\n<>]{{0,512}}?{p[1]}(?!\w)" for p in _PAIRS)
 _INSIDE = re.compile(
     rf"(?P<quoted>{_QUOTED})"
     rf"|(?P<windows>(?<![\w\\]){_WINDOWS}(?:{_WORD}(?: {_WORD}){{0,4}}[\\/]+)+)"
@@ -121,7 +122,7 @@ _INSIDE = re.compile(
 )
 
 
-def without_folders(value: object, places: tuple[str, ...] = ()) -> object:
+def without_folders(value: Any, places: tuple[str, ...] = ()) -> Any:
     """A plain value with the names alone of a machine's paths, however deep and inside texts.
 
     Below this checkout and this environment, a path keeps what is below them; home is `~`. In a text, a

@@ -290,14 +290,14 @@ def write_release(folder, marks):
     """Phantoms in the release's layout, with columns that nobody asks for."""
     from merlin.data import manifest
     from merlin.phantom import build
-    from merlin.readers import release
+    from merlin.readers import look_alike, release
 
     table, _, _ = build.build_cohort(
         build.plan("internal", 8, seed=5, matrix=48, folder=folder / "c"), n_workers=0
     )
     table.to_csv(folder / "c" / "manifest.csv", index=False)
     data = folder / marks.new("pa", "release")
-    release.write_release(manifest.load_manifest(folder / "c" / "manifest.csv"), data)
+    look_alike.write_release(manifest.load_manifest(folder / "c" / "manifest.csv"), data)
     reports = pd.read_excel(data / release.REPORTS)
     write_workbook(
         data / release.REPORTS, marks, reports.assign(reader=marks.new("ce", "column beside"))

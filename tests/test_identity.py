@@ -25,7 +25,7 @@ from merlin.model.i3d import ImageConfig
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.readers import patterns
-from merlin.readers.persons import said_in
+from merlin.readers.headers import said_in
 from merlin.training import checkpoint
 
 MARKS = Path(__file__).parents[1] / "scripts" / "planted_marks.py"

@@ -5,26 +5,24 @@ same test patients and then averaged over seeds, so that an interval holds the l
 the luck of the seeds is shown by the runs themselves, which stand in the table one by one.
 """
 
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from merlin.evaluation import off_shelf, results
-from merlin.evaluation.claims import verdict
+from merlin.evaluation.claims import SWEEP, verdict
+from merlin.evaluation.common_studies import common_rows
 
 REFERENCE = "reference"
 # Arms that differ from another arm than the reference in one setting.
-REFERENCES = {
-    "normal_25": "one_section",
-    "normal_50": "one_section",
-    "normal_75": "one_section",
-    "whole_no_alignment": "no_alignment",
-    "wide_stem_stride": "inflated_stem",
-}
+REFERENCES = SWEEP["references"]
+
+Judged = dict[tuple[str, int], dict[str, np.ndarray]]  # (arm, seed) → metric → value and resamples
 
 
-def headline(drawn, name, pool):
+def headline(drawn: dict, name: str, pool: int) -> dict[str, np.ndarray]:
     """The four numbers by which a run is compared, each with its resamples.
 
     Parameters
@@ -51,7 +49,11 @@ def headline(drawn, name, pool):
     return {k: v for k, v in found.items() if v is not None}
 
 
-def evaluate(files, *, split, pool, min_positive, n_resamples, seed, text_of=None, no_codes=()):
+def evaluate(
+    files: dict, *, split: str, pool: int, min_positive: int,
+    n_resamples: int, seed: int, text_of: dict[str, str] | None = None,
+    no_codes: Collection[str] = (),
+) -> Judged:  # fmt: skip
     """Judge every run of a sweep on the studies that all have.
 
     Parameters
@@ -75,7 +77,7 @@ def evaluate(files, *, split, pool, min_positive, n_resamples, seed, text_of=Non
         if text_of.get(arm) == "whole":
             e = replace(e, findings_sentences=np.full_like(e.findings, np.nan))
         named[f"{arm}-{run}"] = e
-    rows = off_shelf.common_rows(named, site="internal", split=split)
+    rows = common_rows(named, site="internal", split=split)
     _, drawn = off_shelf.judge(
         named, rows, pools=(pool,), min_positive=min_positive, split=split,
         n_resamples=n_resamples, seed=seed,
@@ -91,7 +93,9 @@ def evaluate(files, *, split, pool, min_positive, n_resamples, seed, text_of=Non
     return out
 
 
-def compare(judged, patient_ids, *, references=REFERENCES):
+def compare(
+    judged: Judged, patient_ids: np.ndarray, *, references: dict[str, str] = REFERENCES
+) -> pd.DataFrame:
     """Values of each arm and its differences from its reference.
 
     Parameters
@@ -110,93 +114,60 @@ def compare(judged, patient_ids, *, references=REFERENCES):
     """
     arms = list(dict.fromkeys(arm for arm, _ in judged))
     metrics = list(dict.fromkeys(m for found in judged.values() for m in found))
-    n_studies, known = len(patient_ids), np.ones(len(patient_ids), bool)
     rows = []
     for metric in metrics:
         for arm in arms:
-            seeds = [s for a, s in judged if a == arm and metric in judged[a, s]]
             reference = references.get(arm, REFERENCE)
-            reference = reference if any(a == reference for a, _ in judged) else REFERENCE
-            paired = [s for s in seeds if metric in judged.get((reference, s), {})]
-            for kind in ("value", "difference"):
-                use = seeds if kind == "value" else paired
-                against = reference if kind == "difference" else ""
-                if against == arm:
-                    continue
-                if not use:
-                    reason = "this side was not trained" if not seeds else "no reference run"
-                    rows.append(
-                        results.missing(
-                            arm,
-                            metric,
-                            reason,
-                            n_studies=n_studies,
-                            kind=kind,
-                            reference=against,
-                            n_seeds=0,
-                            by_seed="",
-                        )
-                    )
-                    continue
-                runs = np.array([judged[arm, s][metric] for s in use])
-                if kind == "difference":
-                    runs = runs - np.array([judged[reference, s][metric] for s in use])
-                rows.append(
-                    results.row(
-                        arm,
-                        metric,
-                        runs.mean(0),
-                        known=known,
-                        patient_ids=patient_ids,
-                        n_positive=n_studies,
-                        kind=kind,
-                        reference=against,
-                        is_ok=bool(np.isfinite(runs[:, 0]).all()),
-                        reason="" if np.isfinite(runs[:, 0]).all() else "the metric does not exist",
-                        n_seeds=len(use),
-                        by_seed=" ".join(f"{v:.6f}" for v in runs[:, 0]),
-                    )
-                )
-    table = pd.DataFrame(rows)
-    table.insert(0, "task", "ablation")
-    return table
+            reference = reference if reference in arms else REFERENCE
+            sides = ("", reference) if reference != arm else ("",)
+            rows += [_compared(judged, arm, metric, against, patient_ids) for against in sides]
+    return results.table("ablation", rows)
 
 
-# Design claims, of the paper where no other source is named, as the sign of arm minus reference
-# (paper_facts §6; metrics where the source names none are our choice).
-CLAIMS = (
-    ("inflated", "zero-shot F1", +1, "inflated 2D kernels beat random ones"),
-    ("staged", "zero-shot F1", -1, "multi-task beats staged training"),
-    ("whole_reports", "zero-shot F1", -1, "splitting reports helps prompts, alignment too"),
-    ("whole_no_alignment", "zero-shot F1", -1, "splitting reports helps prompts, no alignment"),
-    ("whole_no_alignment", "recall@1", +1, "splitting costs a little retrieval, no alignment"),
-    ("codes_only", "phenotype AUROC", -1, "reports add to codes"),
-    ("reports_only", "zero-shot F1", -1, "codes add to reports"),
-    ("convnext", "phenotype AUROC", -1, "the residual network beats ConvNeXt"),
-    ("swin", "phenotype AUROC", -1, "the residual network beats Swin"),
-    ("wide_stem_stride", "phenotype AUROC", -1, "a small stride through the slices is better"),
-    ("normal_50", "zero-shot F1", -1, "balancing normal sections costs (arXiv 2604.13561)"),
-)
+def _compared(judged, arm, metric, against, patient_ids):
+    """An arm's value, or its difference where `against` names another arm."""
+    seeds = [s for a, s in judged if a == arm and metric in judged[a, s]]
+    use = [s for s in seeds if not against or metric in judged.get((against, s), {})]
+    about = dict(kind="difference" if against else "value", reference=against)
+    n = len(patient_ids)
+    if not use:
+        reason = "no reference run" if seeds else "this side was not trained"
+        about |= dict(n_seeds=0, by_seed="")
+        return results.missing(arm, metric, reason, n_studies=n, **about)
+    runs = np.array([judged[arm, s][metric] for s in use])
+    if against:
+        runs = runs - np.array([judged[against, s][metric] for s in use])
+    is_ok = bool(np.isfinite(runs[:, 0]).all())
+    return results.row(
+        arm, metric, runs.mean(0), known=np.ones(n, bool), patient_ids=patient_ids, n_positive=n,
+        is_ok=is_ok, reason="" if is_ok else "the metric does not exist", **about,
+        n_seeds=len(use), by_seed=" ".join(f"{v:.6f}" for v in runs[:, 0]),
+    )  # fmt: skip
 
 
-def verdicts(table, claims=CLAIMS):
+def verdicts(table: pd.DataFrame, claims: Iterable[dict] = SWEEP["claims"]) -> pd.DataFrame:
     """Whether each claim holds in a comparison.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `compare`.
+    claims : iterable of dict
+        `arm, metric, sign` (of arm minus reference), `claim`; a metric by how its name begins.
 
     Returns
     -------
     DataFrame
         `claim, arm, metric, expected, value, low, high, verdict`; verdicts as `claims.verdict`.
     """
-    gaps = table[table["kind"] == "difference"]
-    rows = []
-    for arm, metric, sign, text in claims:
-        part = gaps[(gaps["label"] == arm) & gaps["metric"].str.startswith(metric)]
-        if part.empty or part.iloc[0]["status"] != "ok":
-            value = low = high = np.nan
-            said = "not run"
-        else:
+    gaps, rows = table[table["kind"] == "difference"], []
+    for c in claims:
+        part = gaps[(gaps["label"] == c["arm"]) & gaps["metric"].str.startswith(c["metric"])]
+        value = low = high = np.nan
+        said = "not run"
+        if not part.empty and part.iloc[0]["status"] == "ok":
             value, low, high = part.iloc[0][["value", "low", "high"]]
-            said = verdict(value, low, high, sign, by_seed=part.iloc[0]["by_seed"])
-        rows.append((text, arm, metric, sign, value, low, high, said))
+            said = verdict(value, low, high, c["sign"], by_seed=part.iloc[0]["by_seed"])
+        rows.append((c["claim"], c["arm"], c["metric"], c["sign"], value, low, high, said))
     columns = ["claim", "arm", "metric", "expected", "value", "low", "high", "verdict"]
     return pd.DataFrame(rows, columns=columns)

@@ -4,21 +4,16 @@ What `04_zero_shot_findings`, `05_phenotypes` and `06_retrieval` count: each arm
 paired differences. Inputs are embeddings; nothing here encodes or reads files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from merlin.data.phecodes import read_phenotypes
+from merlin.embeddings import Embeddings
 from merlin.evaluation import phenotypes, retrieval, zero_shot
 from merlin.evaluation.results import difference
 from merlin.statistics import metrics
-
-if TYPE_CHECKING:
-    from merlin.embeddings import Embeddings
 
 KINDS = ("sentences", "whole")  # how a report may stand for itself: see `retrieval.report_vectors`
 

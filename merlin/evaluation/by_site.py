@@ -1,18 +1,13 @@
 """The main arm at several sites, nothing adapted to them: what `07_external` counts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from merlin.embeddings import Embeddings
 from merlin.evaluation import phenotypes, retrieval, zero_shot
 from merlin.evaluation.external import drops
-
-if TYPE_CHECKING:
-    from merlin.embeddings import Embeddings
 
 
 def judge(

@@ -5,28 +5,34 @@ design claim (A better than B) has a direction, and that can be asked of phantom
 about this small model on synthetic scans, and the word *reproduced* is kept for the full tier.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from merlin.run import read_yaml
 
+SWEEP = read_yaml(Path(__file__).with_name("sweep.yaml"))
 KEYS = (
     "id", "family", "figure", "claim", "value", "low", "high", "source", "reliability", "tier",
     "notebook", "result", "direction", "tolerance", "note",
 )  # fmt: skip
 RELIABILITY = ("primary", "secondary", "derived", "memory")
+NEEDS = {"full": "the full tier", "public": "public data", "own data": "data of your own"}
 
 
 class LedgerError(ValueError):
     """The ledger holds entries that can't be used; all are named."""
 
 
-def read_claims(path):
+def read_claims(path: str | Path) -> list[dict]:
     """Read and check `claims.yaml`.
 
     Returns
     -------
     list of dict
+        Each `direction` whole, those of the sweep too.
 
     Raises
     ------
@@ -50,6 +56,10 @@ def read_claims(path):
             problems.append(f"{where}: a number from memory must not stand as a value")
         if entry["value"] is not None and not entry["source"]:
             problems.append(f"{where}: a value needs a source")
+        try:
+            entry["direction"] = _whole(entry["direction"])
+        except StopIteration:
+            problems.append(f"{where}: sweep.yaml has no claim {entry['direction']['sweep']!r}")
         sign = (entry["direction"] or {}).get("sign", 1)
         if sign not in (1, -1):
             problems.append(f"{where}: direction.sign is {sign!r}; expected 1 or -1")
@@ -58,7 +68,16 @@ def read_claims(path):
     return entries
 
 
-def select(tables, where):
+def _whole(direction):
+    """A direction as table, columns and sign, where it points to a claim of the sweep."""
+    if not direction or "sweep" not in direction:
+        return direction
+    claim = next(c for c in SWEEP["claims"] if c["id"] == direction["sweep"])
+    known = dict(table="ablations", label=claim["arm"], metric=claim["metric"], kind="difference")
+    return known | dict(sign=claim["sign"]) | {k: v for k, v in direction.items() if k != "sweep"}
+
+
+def select(tables: dict[str, pd.DataFrame], where: dict) -> pd.Series | None:
     """The one row of a results table that a claim points to.
 
     Parameters
@@ -99,7 +118,7 @@ def select(tables, where):
     return found.iloc[0]
 
 
-def ledger(entries, tables, *, tier):
+def ledger(entries: Sequence[dict], tables: dict[str, pd.DataFrame], *, tier: str) -> pd.DataFrame:
     """Each claim with its status in this tier.
 
     Parameters
@@ -119,11 +138,8 @@ def ledger(entries, tables, *, tier):
     rows = []
     for entry in entries:
         row = {k: entry[k] for k in KEYS if k not in ("result", "direction")}
-        row |= dict(
-            ours=np.nan, phantom=np.nan, phantom_low=np.nan, phantom_high=np.nan, sign=np.nan
-        )
-        needs = {"full": "the full tier", "public": "public data", "own data": "data of your own"}
-        row["status"] = f"not run (needs {needs.get(entry['tier'], entry['tier'])})"
+        row |= dict.fromkeys(("ours", "phantom", "phantom_low", "phantom_high", "sign"), np.nan)
+        row["status"] = f"not run (needs {NEEDS.get(entry['tier'], entry['tier'])})"
         if tier == "full" and entry["result"] and entry["value"] is not None:
             found = select(tables, entry["result"])
             if found is not None:
@@ -143,7 +159,7 @@ def ledger(entries, tables, *, tier):
     return pd.DataFrame(rows)
 
 
-def verdict(value, low, high, sign, *, by_seed=""):
+def verdict(value: float, low: float, high: float, sign: int, *, by_seed: str = "") -> str:
     """`holds here` or `contradicted here` where interval and all seeds agree, else `not decided here`.
 
     Parameters

@@ -1,13 +1,20 @@
 """Internal against external: the drop of each finding, and of their mean."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from merlin.evaluation import results
 from merlin.statistics import bootstrap, metrics
 
+Scored = tuple[np.ndarray, np.ndarray, np.ndarray]  # scores, labels and patients of a site
 
-def drops(internal, external, findings, *, threshold=0.0, n_resamples, seed):
+
+def drops(
+    internal: Scored, external: Scored, findings: Sequence[str], *, threshold: float = 0.0,
+    n_resamples: int, seed: int,
+) -> pd.DataFrame:  # fmt: skip
     """External minus internal AUROC and F1, per finding and over findings judged at both sites.
 
     The sites share no patients: each is resampled on its own, and differences are taken resample by

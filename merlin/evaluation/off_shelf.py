@@ -5,111 +5,29 @@ All files are judged on the studies that they have in common, with the same resa
 that their differences are paired. Each is judged on what it has; the rest is *not evaluated*.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from merlin.data.tables import why_apart
 from merlin.evaluation import phenotypes, results, retrieval, zero_shot
+from merlin.evaluation.common_studies import common_rows, owners, positions, tally, that_meet
 from merlin.evaluation.scores import ScoreTable
 from merlin.statistics import metrics
 
 VALIDATION = ("val", "valid", "validation", "dev")
 REFUSED = "refused: "  # how the reason of a file begins that could not be judged at all
+PROMPT_ARRAYS = ("prompt", "prompt_finding", "prompt_kind", "prompt_wording", "prompt_embedding")
 COLLAPSED = 1 - 1e-4  # of the vectors' squared length, in one direction
 
-
-def common_rows(files, *, site=None, split=None):
-    """Positions, in each file, of the studies that all have, in the first file's order.
-
-    Parameters
-    ----------
-    files : dict of str to Embeddings or ScoreTable
-    site, split : str, optional
-        By the first file.
-
-    Returns
-    -------
-    dict of str to (n,) int array
-
-    Raises
-    ------
-    ValueError
-        If no study is of that site and split (what there is is listed), or the files have none in
-        common, or they disagree on whose a study is. Unknown patients disagree with nobody.
-    """
-    first = next(iter(files.values()))
-    keep = np.ones(len(first.study_id), bool)
-    for what, wanted in (("site", site), ("split", split)):
-        if wanted is not None:
-            keep &= getattr(first, what) == wanted
-            if not keep.any():
-                found = _tally(getattr(first, what))
-                raise ValueError(
-                    f"no study of {what} {wanted}; found {found}. Name one with --{what}"
-                    + (", or --split all." if what == "split" else ".")
-                )
-    shared = set(first.study_id[keep])
-    have = [f"{name} {len(shared & set(e.study_id))}" for name, e in files.items()]
-    for e in files.values():
-        shared &= set(e.study_id)
-    ids = [i for i in first.study_id if i in shared]
-    if not ids:
-        apart = [why_apart(first.study_id, e.study_id) for e in files.values()]
-        why = next((f": {why}" for why in apart if why), "")
-        wanted = f" of site {site or 'any'}, split {split or 'any'}"
-        raise ValueError(
-            f"the files have no study{wanted} in common; study_id must agree (of the first file's "
-            f"{keep.sum()} studies, {', '.join(have)}){why}"
-        )
-    wanted, known = set(first.study_id[keep]), set(first.study_id)
-    for name, e in files.items():
-        theirs = set(e.study_id)
-        if why := why_apart(wanted - theirs, theirs - known):
-            raise ValueError(
-                f"study_id: {len(wanted & theirs)} of the first file's {keep.sum()} studies are in "
-                f"{name}: {why}. Spell them alike."
-            )
-    rows = {}
-    for name, e in files.items():
-        position = {i: n for n, i in enumerate(e.study_id)}
-        rows[name] = np.array([position[i] for i in ids])
-    owner = owners(files, rows)
-    wrong = {}
-    for name, e in files.items():
-        theirs = e.patient_id[rows[name]]
-        wrong[name] = int(((theirs != owner) & _is_known(e, rows[name])).sum())
-    if any(wrong.values()):
-        said = "; ".join(f"{name}: {n} studies" for name, n in wrong.items() if n)
-        raise ValueError(f"patient_id differs from the first file's for {said}")
-    return rows
-
-
-def owners(files: dict, rows: dict[str, np.ndarray]) -> np.ndarray:
-    """(n,) str: the patient of each common study, by the first file that knows it."""
-    out, is_known = None, None
-    for name, e in files.items():
-        theirs, known = e.patient_id[rows[name]].astype(object), _is_known(e, rows[name])
-        out = theirs if out is None else np.where(is_known, out, theirs)
-        is_known = known if is_known is None else is_known | known
-    return out.astype(str)
-
-
-def _is_known(e, rows):
-    """Whether a study's patient is more than the study itself: unknown ones are called so."""
-    pairs = zip(e.patient_id[rows], e.study_id[rows], strict=True)
-    return np.array([patient not in (study, f"{study} (unknown)") for patient, study in pairs])
-
-
-def _tally(values):
-    found = zip(*np.unique(values, return_counts=True), strict=True)
-    return ", ".join(f"{v or '(empty)'} {n}" for v, n in found)
+Drawn = dict[tuple[str, str, str], np.ndarray]  # (model, task, metric) → value and its resamples
 
 
 def evaluate(
-    files, *, site=None, split=None, pools, min_positive, n_resamples, seed, threshold=None
-):
+    files: dict, *, site: str | None = None, split: str | None = None, pools: Sequence[int],
+    min_positive: int, n_resamples: int, seed: int, threshold: str | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
     """Run the three tasks on every file.
 
     Labels come from the first file that has them; the text side (prompts, report vectors) is each
@@ -135,30 +53,35 @@ def evaluate(
         `task, metric, model, other, value, low, high`: first file minus each other one, macros over
         the findings and phecodes that both have.
     """
-    files, n_asked, refused = _that_meet(files, site=site, split=split)
+    files, n_asked, refused = that_meet(files, site=site, split=split)
     rows = common_rows(files, site=site, split=split)
     n = len(next(iter(rows.values())))
     missed = [f"{n} of the first file's {n_asked} studies are in all files"] if n < n_asked else []
     judged_by = _labels(files, rows)
     if threshold == "validation":
         judged_by["validation"] = _validation(files)
-    options = dict(split=split or "all", n_resamples=n_resamples, seed=seed)
+    options: dict = dict(split=split or "all", n_resamples=n_resamples, seed=seed)
     options |= dict(pools=pools, min_positive=min_positive)
     options |= dict(judged_by=judged_by, patients=owners(files, rows))
-    tables, drawn = [], {}
+    tables: list[pd.DataFrame] = []
+    drawn: Drawn = {}
     for name, e in files.items():
         try:
             made, kept = judge({name: e}, rows, **options)
             drawn |= kept
-            tables.append(
-                _with_notes(made, e, rows[name], missed + _contradicted(e, rows[name], judged_by))
-            )
+            more = missed + _contradicted(e, rows[name], judged_by)
+            tables.append(_with_notes(made, e, rows[name], more))
         except Exception as error:  # noqa: BLE001 - one file's fault must not cost the others
             refused[name] = f"{type(error).__name__}: {error}"
     for name, reason in refused.items():
         for task in ("zero-shot findings", "phenotypes", "retrieval"):
             made, _ = _nothing(task, f"{REFUSED}{reason}", 0)
             tables.append(made.assign(model=name, split=options["split"]))
+    return pd.concat(tables, ignore_index=True), _paired(files, drawn, rows, options)
+
+
+def _paired(files, drawn, rows, options):
+    """First file that could be judged minus each other one."""
     first, *others = [n for n in files if any(key[0] == n for key in drawn)] or [None]
     gaps = []
     for other in others:
@@ -174,23 +97,7 @@ def evaluate(
             if name == first and (other, task, metric) in both
         ]
     columns = ["task", "metric", "model", "other", "value", "low", "high"]
-    return pd.concat(tables, ignore_index=True), pd.DataFrame(gaps, columns=columns)
-
-
-def _that_meet(files, **asked):
-    """Files that can be put beside the first, its number of studies, and why others cannot."""
-    name, first = next(iter(files.items()))
-    n_asked = len(common_rows({name: first}, **asked)[name])
-    met, refused = {name: first}, {}
-    for other, e in files.items():
-        try:
-            common_rows({name: first, other: e}, **asked)
-            met[other] = e
-        except ValueError as error:
-            refused[other] = str(error)
-    if len(met) == 1 and refused:
-        common_rows(files, **asked)  # nothing is left to compare: its message is the error
-    return met, n_asked, refused
+    return pd.DataFrame(gaps, columns=columns)
 
 
 def _contradicted(e, rows, judged_by):
@@ -231,7 +138,7 @@ def _with_notes(table, e, rows, more):
             "it hardly tells studies apart"
         )
     told = table["label"].eq("macro") | table["task"].eq("retrieval")
-    said = ["; ".join(t for t in (reason, *notes) if t) for reason in table["reason"]]
+    said = [results.joined(reason, *notes) for reason in table["reason"]]
     return table.assign(reason=np.where(told, said, table["reason"]))
 
 
@@ -260,20 +167,18 @@ def _restricted(e, findings, phecodes):
     """The file with the scores or prompts of some findings and the outputs of some phecodes."""
     if isinstance(e, ScoreTable):
         use = np.isin(e.score_finding, list(findings))
-        part = dict(score_finding=e.score_finding[use], threshold=e.threshold[use])
-        return replace(e, score=e.score[:, use], **part)
+        kept, limits = e.score_finding[use], e.threshold[use]
+        return replace(e, score=e.score[:, use], score_finding=kept, threshold=limits)
     prompts, outputs = np.isin(e.prompt_finding, list(findings)), np.isin(e.phecode, list(phecodes))
     part = {n: getattr(e, n)[prompts] for n in PROMPT_ARRAYS}
     part |= {n: getattr(e, n)[:, outputs] for n in ("phecode_logits", "phecode_labels")}
     return replace(e, **part, phecode=e.phecode[outputs])
 
 
-PROMPT_ARRAYS = ("prompt", "prompt_finding", "prompt_kind", "prompt_wording", "prompt_embedding")
-
-
 def judge(
-    files, rows, *, pools, min_positive, split, n_resamples, seed, judged_by=None, patients=None
-):
+    files: dict, rows: dict[str, np.ndarray], *, pools: Sequence[int], min_positive: int, split: str,
+    n_resamples: int, seed: int, judged_by: dict | None = None, patients: np.ndarray | None = None,
+) -> tuple[pd.DataFrame, Drawn]:  # fmt: skip
     """The three tasks on every file, with each macro value in each resample.
 
     Parameters
@@ -294,13 +199,16 @@ def judge(
     """
     judged_by = judged_by or _labels(files, rows)
     patients = owners(files, rows) if patients is None else patients
-    options = dict(split=split, n_resamples=n_resamples, seed=seed)
-    tables, drawn = [], {}
+    tables = []
+    drawn: Drawn = {}
     for name, e in files.items():
-        for task in (_findings, _phenotypes, _retrieval):
-            made, kept = task(
-                e, rows[name], patients, judged_by, name, options, pools, min_positive
-            )
+        options = dict(model=name, split=split, n_resamples=n_resamples, seed=seed)
+        case = (e, rows[name], patients, judged_by)
+        for made, kept in (
+            _findings(*case, **options),
+            _phenotypes(*case, min_positive=min_positive, **options),
+            _retrieval(*case, pools=pools, **options),
+        ):
             tables.append(made.assign(model=name, split=split))
             drawn |= {(name, *key): value for key, value in kept.items()}
     return pd.concat(tables, ignore_index=True), drawn
@@ -334,15 +242,14 @@ def _validation(files):
         rows = np.flatnonzero(np.isin(e.split, VALIDATION))
         if len(e.finding) and len(rows):
             return e.study_id[rows], list(e.finding), e.finding_labels[rows].astype(float)
-    found = _tally(np.concatenate([e.split for e in files.values()]))
+    found = tally(np.concatenate([e.split for e in files.values()]))
     raise ValueError(
         f"--threshold validation: no labelled study of split {' or '.join(VALIDATION)}; found {found}"
     )
 
 
 def _nothing(task, reason, n):
-    row = results.missing("macro", "auroc", reason, n_studies=n)
-    return pd.DataFrame([dict(task=task, **row)]), {}
+    return results.table(task, [results.missing("macro", "auroc", reason, n_studies=n)]), {}
 
 
 def _scores(e, rows):
@@ -358,7 +265,7 @@ def _scores(e, rows):
     return found, np.where(np.isin(found.findings, absent), 0.0, np.nan)
 
 
-def _findings(e, rows, patients, judged_by, name, options, pools, min_positive):
+def _findings(e, rows, patients, judged_by, **options):
     task = "zero-shot findings"
     if "finding" not in judged_by:
         return _nothing(task, "no file has finding_labels", len(rows))
@@ -377,34 +284,27 @@ def _findings(e, rows, patients, judged_by, name, options, pools, min_positive):
     value = np.nan_to_num(scores.value[:, columns])  # masked ones have no label
     made, drawn = zero_shot.evaluate(
         zero_shot.Scores(tuple(use), value), labels[:, [known.index(f) for f in use]], patients,
-        model=name, thresholds=limits[columns], **options,
+        thresholds=limits[columns], **options,
     )  # fmt: skip
     constant = [f for f, v in zip(use, value.T, strict=True) if np.ptp(v) == 0]
-    made.loc[made["label"].isin(constant) & (made["reason"] == ""), "reason"] = (
-        "the same score for every study"
-    )
-    unscored, unlabelled = (
-        [f for f in a if f not in b]
-        for a, b in ((known, scores.findings), (scores.findings, known))
-    )
+    is_flat = made["label"].isin(constant) & (made["reason"] == "")
+    made.loc[is_flat, "reason"] = phenotypes.SAME
     gaps = {
-        "labelled findings without scores": unscored,
-        "scored findings without labels": unlabelled,
+        "labelled findings without scores": [f for f in known if f not in scores.findings],
+        "scored findings without labels": [f for f in scores.findings if f not in known],
+        "findings with the same score for every study": constant,
     }
-    gaps["findings with the same score for every study"] = constant
     said = [f"{len(names)} {what}: {', '.join(names)}" for what, names in gaps.items() if names]
     macro = made["label"] == "macro"
-    reasons = ["; ".join(t for t in (r, *said) if t) for r in made.loc[macro, "reason"]]
-    made.loc[macro, "reason"] = reasons
+    made.loc[macro, "reason"] = [results.joined(r, *said) for r in made.loc[macro, "reason"]]
     return made, {(task, m): v for m, v in drawn.items()}
 
 
 def _from_validation(e, validation):
     """Threshold of each finding of a file where F1 on the validation studies is best."""
     ids, known, labels = validation
-    position = {i: n for n, i in enumerate(e.study_id)}
-    here = np.array([i in position for i in ids], bool)
-    scores, _ = _scores(e, np.array([position[i] for i in ids[here]], int))
+    here = np.isin(ids, e.study_id)
+    scores, _ = _scores(e, positions(e, ids[here]))
     limits = np.full(len(scores.findings), np.nan)
     for j, finding in enumerate(scores.findings):
         if finding in known:
@@ -414,7 +314,7 @@ def _from_validation(e, validation):
     return limits
 
 
-def _phenotypes(e, rows, patients, judged_by, name, options, pools, min_positive):
+def _phenotypes(e, rows, patients, judged_by, **options):
     task = "phenotypes"
     if "phecode" not in judged_by:
         return _nothing(task, "no file has phecode_labels", len(rows))
@@ -425,19 +325,18 @@ def _phenotypes(e, rows, patients, judged_by, name, options, pools, min_positive
     columns = [list(e.phecode).index(p) for p in use]
     made, drawn = phenotypes.evaluate(
         e.phecode_logits[rows][:, columns], labels[:, [known.index(p) for p in use]], patients, use,
-        model=name, min_positive=min_positive, **options,
+        **options,
     )  # fmt: skip
     return made, {(task, m): v for m, v in drawn.items()}
 
 
-def _retrieval(e, rows, patients, judged_by, name, options, pools, min_positive):
+def _retrieval(e, rows, patients, judged_by, **options):
     if isinstance(e, ScoreTable):
         row = results.missing("image to findings", "recall", "a table of scores has no vectors")
-        return pd.DataFrame([dict(task="retrieval", **row)]), {}
+        return results.table("retrieval", [row]), {}
     text = retrieval.report_vectors(e, rows, "best")
     made, drawn = retrieval.evaluate(
-        e.image[rows], text, judged_by["group"], patients, text_name="findings",
-        model=name, pools=pools, **options,
-    )  # fmt: skip
+        e.image[rows], text, judged_by["group"], patients, text_name="findings", **options
+    )
     kept = {("retrieval", f"{d}, recall@{k} of {p}"): v for (d, p, k), v in drawn.items()}
     return made, kept

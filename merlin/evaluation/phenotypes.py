@@ -5,6 +5,8 @@ has enough positive studies (`min_positive`; the paper's rule for its 692 of 1,6
 Codes are weak labels: what a hospital forgot to code counts as absent.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -34,15 +36,10 @@ CHAPTERS = (
 )
 ABOVE = (0.8, 0.85, 0.9)  # the paper counts phenotypes above the last two
 
-
 SAME = "the same score for every study"
 
 
-def _joined(*reasons):
-    return "; ".join(r for r in reasons if r)
-
-
-def chapter(phecode):
+def chapter(phecode: str) -> str:
     """Chapter of a phecode by number, as `571.5` → digestive; `other` for names that are no number."""
     try:
         number = float(phecode)
@@ -52,8 +49,9 @@ def chapter(phecode):
 
 
 def evaluate(
-    scores, labels, patient_ids, phecodes, *, model, split, min_positive=20, n_resamples=1000, seed
-):
+    scores: np.ndarray, labels: np.ndarray, patient_ids: np.ndarray, phecodes: Sequence[str], *,
+    model: str, split: str, min_positive: int = 20, n_resamples: int = 1000, seed: int,
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:  # fmt: skip
     """AUROC and AUPRC per phecode, macro, by chapter, and counts above thresholds.
 
     Parameters
@@ -81,71 +79,43 @@ def evaluate(
     scores, labels = np.where(bad, 0.0, scores), np.where(bad, np.nan, labels)
     n_positive, n_negative = (labels == 1).sum(0), (labels == 0).sum(0)
     enough = np.minimum(n_positive, n_negative) >= min_positive
+    ranked = list(zip(enough, scores.T, labels.T, strict=True))
+    constant = [bool(ok) and np.ptp(s[~np.isnan(y)]) == 0 for ok, s, y in ranked]
     chapters = np.array([chapter(p) for p in phecodes])
+    reasons = []
+    for j, ok in enumerate(enough):
+        few = f"{n_positive[j]} positive and {n_negative[j]} negative; {min_positive} needed"
+        masked = f"{bad[:, j].sum()} scores not finite, left out" if bad[:, j].any() else ""
+        reasons.append(results.joined("" if ok else few, masked, SAME if constant[j] else ""))
+    left_out = "" if enough.all() else f"{(~enough).sum()} of {len(enough)} phecodes not evaluated"
+    same = f"{sum(constant)} of {len(enough)} phecodes: {SAME}" if any(constant) else ""
     rows, resampled = [], {}
+
+    def add(label, metric, found, n, **more):
+        rows.append(
+            results.row(
+                label, metric, found, n_positive=n, known=np.ones(len(labels), bool),
+                patient_ids=patient_ids, is_ok=bool(enough.any()), **more,
+            )
+        )  # fmt: skip
+
     for metric, measure in (("auroc", metrics.auroc), ("auprc", metrics.average_precision)):
         found = np.full((len(phecodes), weights.shape[1]), np.nan)
         if enough.any():
             found[enough] = measure(scores[:, enough], labels[:, enough], weights)
-        constant = [
-            bool(ok) and np.ptp(s[~np.isnan(y)]) == 0
-            for ok, s, y in zip(enough, scores.T, labels.T, strict=True)
-        ]
-        for j, phecode in enumerate(phecodes):
-            masked = f"{bad[:, j].sum()} scores not finite, left out" if bad[:, j].any() else ""
-            few = f"{n_positive[j]} positive and {n_negative[j]} negative; {min_positive} needed"
-            rows.append(
-                results.row(
-                    phecode,
-                    metric,
-                    found[j],
-                    known=~np.isnan(labels[:, j]),
-                    patient_ids=patient_ids,
-                    n_positive=n_positive[j],
-                    is_ok=bool(enough[j]),
-                    reason=_joined("" if enough[j] else few, masked, SAME if constant[j] else ""),
-                    chapter=chapters[j],
-                )
-            )
-        overall = dict(
-            known=np.ones(len(labels), bool), patient_ids=patient_ids, is_ok=bool(enough.any())
-        )
-        left_out = f"{int((~enough).sum())} of {len(enough)} phecodes not evaluated"
-        same = f"{sum(constant)} of {len(enough)} phecodes: {SAME}" if any(constant) else ""
+        rows += results.label_rows(
+            phecodes, metric, found, labels=labels, patient_ids=patient_ids, is_ok=enough,
+            reasons=reasons, chapter=chapters.tolist(),
+        )  # fmt: skip
         resampled[metric] = bootstrap.macro(found)
-        rows.append(
-            results.row(
-                "macro",
-                metric,
-                resampled[metric],
-                n_positive=enough.sum(),
-                reason=_joined("" if enough.all() else left_out, same),
-                **overall,
-            )
-        )
+        said = results.joined(left_out, same)
+        add("macro", metric, resampled[metric], enough.sum(), reason=said)
         for name in dict.fromkeys(chapters[enough]):
             inside = enough & (chapters == name)
-            rows.append(
-                results.row(
-                    f"chapter: {name}",
-                    metric,
-                    bootstrap.macro(found[inside]),
-                    n_positive=inside.sum(),
-                    chapter=name,
-                    **overall,
-                )
-            )
+            mean = bootstrap.macro(found[inside])
+            add(f"chapter: {name}", metric, mean, inside.sum(), chapter=name)
         if metric == "auroc":
-            rows += [
-                results.row(
-                    "macro",
-                    f"n above {limit}",
-                    (found > limit).sum(0).astype(float),
-                    n_positive=enough.sum(),
-                    **overall,
-                )
-                for limit in ABOVE
-            ]
-    table = pd.DataFrame(rows)
-    table.insert(0, "task", "phenotypes")
-    return table.assign(model=model, split=split), resampled
+            for limit in ABOVE:
+                count = (found > limit).sum(0).astype(float)
+                add("macro", f"n above {limit}", count, enough.sum())
+    return results.table("phenotypes", rows, model=model, split=split), resampled

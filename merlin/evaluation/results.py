@@ -1,11 +1,14 @@
 """Rows of the common result schema, and weights whose first column is the data as they are."""
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 
 from merlin.statistics import bootstrap
 
 
-def resampling(patient_ids, n_resamples, *, seed):
+def resampling(patient_ids: np.ndarray, n_resamples: int, *, seed: int) -> np.ndarray:
     """(n_studies, 1 + n_resamples) uint8: a column of ones, then resamples of patients.
 
     The same patients and seed give the same resamples for every model and metric, so differences
@@ -15,7 +18,10 @@ def resampling(patient_ids, n_resamples, *, seed):
     return np.concatenate([np.ones((len(weights), 1), weights.dtype), weights], axis=1)
 
 
-def row(label, metric, found, *, known, patient_ids, n_positive, reason="", is_ok=True, **more):
+def row(
+    label: str, metric: str, found: np.ndarray, *, known: np.ndarray, patient_ids: np.ndarray,
+    n_positive: int, reason: str = "", is_ok: bool = True, **more: object,
+) -> dict:  # fmt: skip
     """One row of the common schema.
 
     Parameters
@@ -33,42 +39,68 @@ def row(label, metric, found, *, known, patient_ids, n_positive, reason="", is_o
     **more
         Further columns.
     """
-    estimate = bootstrap.interval(found[0], found[1:])
-    if not is_ok:
-        estimate = bootstrap.interval(np.nan, found[1:])
-    return dict(
-        label=label,
-        metric=metric,
-        value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
-        n_studies=int(np.sum(known)),
-        n_patients=len(set(np.asarray(patient_ids)[known])),
-        n_positive=int(n_positive),
-        status="ok" if is_ok else "not evaluated",
-        reason=reason,
-        **more,
-    )
+    e = bootstrap.interval(found[0] if is_ok else np.nan, found[1:])
+    n_patients = len(set(np.asarray(patient_ids)[known]))
+    found_here = dict(
+        value=e.value, low=e.low, high=e.high, n_studies=int(np.sum(known)), n_patients=n_patients,
+        n_positive=int(n_positive), status="ok" if is_ok else "not evaluated",
+    )  # fmt: skip
+    return missing(label, metric, reason) | found_here | more
 
 
-def missing(label, metric, reason, *, n_studies=0, n_patients=0, n_positive=0, **more):
+def missing(
+    label: str, metric: str, reason: str, *, n_studies: int = 0, n_patients: int = 0,
+    n_positive: int = 0, **more: object,
+) -> dict:  # fmt: skip
     """A row for what could not be evaluated, with its reason and counts."""
     return dict(
-        label=label,
-        metric=metric,
-        value=np.nan,
-        low=np.nan,
-        high=np.nan,
-        n_studies=n_studies,
-        n_patients=n_patients,
-        n_positive=n_positive,
-        status="not evaluated",
-        reason=reason,
-        **more,
-    )
+        label=label, metric=metric, value=np.nan, low=np.nan, high=np.nan, n_studies=n_studies,
+        n_patients=n_patients, n_positive=n_positive, status="not evaluated", reason=reason, **more,
+    )  # fmt: skip
 
 
-def difference(one, other):
+def label_rows(
+    names: Sequence[str], metric: str, found: np.ndarray, *, labels: np.ndarray,
+    patient_ids: np.ndarray, is_ok: np.ndarray, reasons: Sequence[str], **columns: Sequence,
+) -> list[dict]:  # fmt: skip
+    """A row for each label of a metric.
+
+    Parameters
+    ----------
+    names : sequence of str
+    found : (n_labels, 1 + n_resamples) float
+    labels : (n_studies, n_labels) float
+        1, 0 or NaN; studies whose label is known count.
+    patient_ids : (n_studies,) str
+    is_ok : (n_labels,) bool
+        Whether the label could be evaluated.
+    reasons : (n_labels,) str
+    **columns
+        Further columns, a value a label.
+    """
+    return [
+        row(
+            name, metric, found[j], known=~np.isnan(labels[:, j]), patient_ids=patient_ids,
+            n_positive=(labels[:, j] == 1).sum(), is_ok=bool(is_ok[j]), reason=reasons[j],
+            **{column: values[j] for column, values in columns.items()},
+        )
+        for j, name in enumerate(names)
+    ]  # fmt: skip
+
+
+def table(task: str, rows: Sequence[dict], **constant: object) -> pd.DataFrame:
+    """Rows as a table: its task first, columns of one value last."""
+    made = pd.DataFrame(rows)
+    made.insert(0, "task", task)
+    return made.assign(**constant)
+
+
+def joined(*texts: str) -> str:
+    """Reasons side by side, empty ones left out."""
+    return "; ".join(t for t in texts if t)
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
     """Paired difference of two metrics on the same resamples: value, low, high.
 
     Parameters
@@ -80,6 +112,6 @@ def difference(one, other):
     return estimate.value, estimate.low, estimate.high
 
 
-def has_both(labels):
+def has_both(labels: np.ndarray) -> bool:
     """Whether known labels hold both classes."""
     return bool((labels == 1).any() and (labels == 0).any())

@@ -11,6 +11,8 @@ Candidates whose report is word for word the query's are never counted as wrong.
 exactly as near as the partner come before it or after it at random, in expectation.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -53,7 +55,9 @@ def rank_counts(
     return out[0], out[1]
 
 
-def better_counts(query, candidate, group, *, chunk=512):
+def better_counts(
+    query: np.ndarray, candidate: np.ndarray, group: np.ndarray, *, chunk: int = 512
+) -> np.ndarray:
     """As `rank_counts`, in one number: a candidate that ties counts half, rounded up."""
     better, ties = rank_counts(query, candidate, group, chunk=chunk)
     return better + -(-ties // 2)
@@ -63,7 +67,9 @@ def _beats(near, own, other):
     return ((near > own) & other).sum(-1), ((near == own) & other).sum(-1)
 
 
-def expected_recall(better, n, pool, k, *, ties=0):
+def expected_recall(
+    better: np.ndarray, n: int, pool: int, k: int, *, ties: np.ndarray | int = 0
+) -> np.ndarray:
     """Probability that a random pool of `pool` of `n` candidates has the partner among its top k.
 
     Parameters
@@ -87,7 +93,10 @@ def expected_recall(better, n, pool, k, *, ties=0):
     return np.where(ties == 0, each[better], mean)
 
 
-def drawn_recall(query, candidate, group, pool, ranks, *, n_draws, seed):
+def drawn_recall(
+    query: np.ndarray, candidate: np.ndarray, group: np.ndarray, pool: int, ranks: Sequence[int], *,
+    n_draws: int, seed: int,
+) -> np.ndarray:  # fmt: skip
     """Recall of each of `n_draws` random partitions into full pools; the remainder is left out.
 
     Returns
@@ -110,20 +119,10 @@ def drawn_recall(query, candidate, group, pool, ranks, *, n_draws, seed):
 
 
 def evaluate(
-    image,
-    text,
-    texts_group,
-    patient_ids,
-    *,
-    text_name,
-    model,
-    split,
-    pools=POOLS,
-    ranks=RANKS,
-    n_draws=20,
-    n_resamples=1000,
-    seed,
-):
+    image: np.ndarray, text: np.ndarray, texts_group: np.ndarray, patient_ids: np.ndarray, *,
+    text_name: str, model: str, split: str, pools: Sequence[int] = POOLS,
+    ranks: Sequence[int] = RANKS, n_draws: int = 20, n_resamples: int = 1000, seed: int,
+) -> tuple[pd.DataFrame, dict[tuple[str, int | str, int], np.ndarray]]:  # fmt: skip
     """Recall in both directions for every pool size and the whole split.
 
     Pools of fewer than two are a ValueError.
@@ -153,62 +152,44 @@ def evaluate(
     has_text = np.isfinite(text).all(1)
     image, text, group = image[has_text], text[has_text], np.asarray(texts_group)[has_text]
     patients, n = np.asarray(patient_ids)[has_text], int(has_text.sum())
-    rows, resampled = [], {}
+    rows, about = [], dict(model=model, split=split)
+    resampled: dict[tuple[str, int | str, int], np.ndarray] = {}
     directions = {
         f"image to {text_name}": (image, text),
         f"{text_name} to image": (text, image),
     }
-    sizes = [*((p, str(p)) for p in pools), (max(n, 1), "all")]
     if n < 2:
         reason = f"{n} of {len(has_text)} studies have a text"
-        missing = [results.missing(d, "recall", reason, n_studies=n) for d in directions]
-        return _table(missing, model, split), resampled
+        rows = [results.missing(d, "recall", reason, n_studies=n) for d in directions]
+        return results.table("retrieval", rows, **about), resampled
     weights = results.resampling(patients, n_resamples, seed=seed).astype(np.float64)
     _, where, count = np.unique(group, return_inverse=True, return_counts=True)
+    counted = dict(known=np.ones(n, bool), patient_ids=patients, n_positive=n)
     duplicate_rate = float((count[where] > 1).mean())
     for label, (query, candidate) in directions.items():
         better, ties = rank_counts(query, candidate, group)
-        for pool, size in sizes:
+        for pool, size in [*((p, str(p)) for p in pools), (n, "all")]:
             drawn = {}
             if pool < n:
-                recalls = drawn_recall(
-                    query, candidate, group, pool, ranks, n_draws=n_draws, seed=seed
-                )
+                drawing = dict(n_draws=n_draws, seed=seed)
+                recalls = drawn_recall(query, candidate, group, pool, ranks, **drawing)
                 drawn = dict(zip(ranks, recalls, strict=True))
             for k in ranks:
                 name = f"recall@{k} of {size}"
-                more = dict(pool=pool, k=k, chance=min(k / pool, 1.0))
+                more: dict = dict(pool=pool, k=k, chance=min(k / pool, 1.0))
                 if pool > n:
                     reason = f"a pool of {pool} is larger than the {n} studies with a text"
                     rows.append(results.missing(label, name, reason, n_studies=n, **more))
                     continue
-                each = expected_recall(better, n, pool, k, ties=ties)
-                found = each @ weights / weights.sum(0)
+                found = expected_recall(better, n, pool, k, ties=ties) @ weights / weights.sum(0)
                 resampled[label, "all" if size == "all" else pool, k] = found
-                rows.append(
-                    results.row(
-                        label,
-                        name,
-                        found,
-                        known=np.ones(n, bool),
-                        patient_ids=patients,
-                        n_positive=n,
-                        pool_low=float(np.quantile(drawn.get(k, found[0]), 0.025)),
-                        pool_high=float(np.quantile(drawn.get(k, found[0]), 0.975)),
-                        duplicate_rate=duplicate_rate,
-                        **more,
-                    )
-                )
-    return _table(rows, model, split), resampled
+                low, high = (float(np.quantile(drawn.get(k, found[0]), q)) for q in (0.025, 0.975))
+                more = dict(pool_low=low, pool_high=high, duplicate_rate=duplicate_rate) | more
+                rows.append(results.row(label, name, found, **counted, **more))
+    return results.table("retrieval", rows, **about), resampled
 
 
-def _table(rows, model, split):
-    table = pd.DataFrame(rows)
-    table.insert(0, "task", "retrieval")
-    return table.assign(model=model, split=split)
-
-
-def report_vectors(e, rows, representation):
+def report_vectors(e, rows: np.ndarray, representation: str) -> np.ndarray:
     """Vectors of some studies' findings texts.
 
     Parameters

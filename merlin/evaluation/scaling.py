@@ -1,5 +1,6 @@
 """Scaling laws of the off-the-shelf scores: fits with intervals, as tables and curves."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,9 @@ class Scaling:
     reason: str = ""
 
 
-def evaluate(sizes, runs, *, metric, n_fits, seed):
+def evaluate(
+    sizes: Sequence[float], runs: list[np.ndarray], *, metric: str, n_fits: int, seed: int
+) -> Scaling:
     """Fit both laws to one metric.
 
     Parameters
@@ -51,24 +54,25 @@ def evaluate(sizes, runs, *, metric, n_fits, seed):
     -------
     Scaling
     """
-    sizes = np.asarray(sizes, float)
-    n_sizes = len(np.unique(sizes))
+    x = np.asarray(sizes, float)
+    n_sizes = len(np.unique(x))
     if n_sizes < 3:
         return Scaling("", {}, {}, f"{metric}: {n_sizes} sizes; a held-out one needs three")
     spread = [r[:, 0].var(ddof=1) for r in runs if len(r) > 1]
     variance = np.full(len(runs), np.mean(spread)) if spread else None
     values = np.array([r[:, 0].mean() for r in runs])
-    law, errors = laws.choose(sizes, values, variance=variance)
+    law, errors = laws.choose(x, values, variance=variance)
     fits = {}
     for name in laws.LAWS if n_sizes > 3 else ("power",):
-        resampled = laws.bootstrap_fits(
-            sizes, [r[:, 1:] for r in runs], name, n_fits=n_fits, seed=seed
-        )
-        fits[name] = (laws.fit(sizes, values, name, variance=variance), resampled)
+        resampled = laws.bootstrap_fits(x, [r[:, 1:] for r in runs], name, n_fits=n_fits, seed=seed)
+        fits[name] = (laws.fit(x, values, name, variance=variance), resampled)
     return Scaling(law if law in fits else "power", fits, errors)
 
 
-def table(found, *, n_studies, n_patients, max_size, targets=(0.7, 0.8, 0.9)):
+def table(
+    found: dict[str, Scaling], *, n_studies: int, n_patients: int, max_size: float,
+    targets: Sequence[float] = (0.7, 0.8, 0.9),
+) -> pd.DataFrame:  # fmt: skip
     """Exponents, held-out errors and sizes for targets, in the common schema.
 
     Parameters
@@ -101,14 +105,9 @@ def table(found, *, n_studies, n_patients, max_size, targets=(0.7, 0.8, 0.9)):
                     values[f"studies for {target}"] = _reached(plain, resampled, target, max_size)
             for metric, (value, low, high, reason) in values.items():
                 row = results.missing(name, metric, reason, model=law, **counts)
-                ok = np.isfinite(value)
-                row |= dict(
-                    value=value if ok else np.nan, low=low, high=high, is_chosen=law == s.law
-                )
-                rows.append(row | dict(status="ok" if ok else "not evaluated"))
-    made = pd.DataFrame(rows).replace([np.inf, -np.inf], np.nan)
-    made.insert(0, "task", "scaling")
-    return made
+                row |= dict(value=value, low=low, high=high, is_chosen=law == s.law)
+                rows.append(row | dict(status="ok" if np.isfinite(value) else "not evaluated"))
+    return results.table("scaling", rows).replace([np.inf, -np.inf], np.nan)
 
 
 def _exponent(plain, resampled):
@@ -125,17 +124,17 @@ def _exponent(plain, resampled):
 
 def _reached(plain, resampled, target, max_size):
     """Size at which a rising law reaches a target: value, low, high, reason."""
-    size = [f.size_for(target) if f.rises else np.inf for f in (plain, *resampled)]
-    value, low, high = size[0], *np.quantile(size[1:], [0.025, 0.975], method="nearest")
+    value, *others = (f.size_for(target) if f.rises else np.inf for f in (plain, *resampled))
+    low, high = np.quantile(others, [0.025, 0.975], method="nearest")
     if not np.isfinite(value):
         return value, low, high, "the law never reaches it"
     far = "beyond twice the data" if value > 2 * max_size else ""
     open_ended = "some refits never reach it" if not np.isfinite(high) else ""
     bound = "the law's exponent is at a bound" if plain.at_bound else ""
-    return value, low, high, "; ".join(t for t in (far, open_ended, bound) if t)
+    return value, low, high, results.joined(far, open_ended, bound)
 
 
-def curves(found, sizes):
+def curves(found: dict[str, Scaling], sizes: Sequence[float] | Mapping[str, float]) -> pd.DataFrame:
     """The chosen law of each metric with its band, from the smallest size to ten times the largest.
 
     Returns
@@ -143,8 +142,8 @@ def curves(found, sizes):
     DataFrame
         `series, size, value, low, high`.
     """
-    sizes = np.asarray(list(sizes.values()) if isinstance(sizes, dict) else sizes, float)
-    grid = np.geomspace(sizes.min(), 10 * sizes.max(), 40)
+    x = list(sizes.values() if isinstance(sizes, Mapping) else sizes)
+    grid = np.geomspace(min(x), 10 * max(x), 40)
     rows = []
     for name, s in found.items():
         if not s.fits:
@@ -158,7 +157,7 @@ def curves(found, sizes):
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
 
 
-def published_curves():
+def published_curves() -> pd.DataFrame:
     """The published laws from 500 pairs to the paper's 15,331, without band: none was published."""
     grid = np.geomspace(500, 15331, 30)
     return pd.concat(

@@ -94,7 +94,8 @@ def read_scores(
     ValueError
         Naming everything that is wrong at once, with rows (1 is the header) and columns.
     """
-    path, notes = Path(path), []
+    path = Path(path)
+    notes: list[str] = []
     table = _read(path, id_column, notes)
     beside = table if labels is None else _read(Path(labels), id_column, notes)
     alone = labels is not None
@@ -103,7 +104,7 @@ def read_scores(
     ]  # as Age
     scored = {c.removeprefix(_kind(c)) for c in table if c not in copied}
     stated, problems = _labels(beside, id_column, uncertain, notes, scored, alone=alone)
-    if alone:
+    if labels is not None:
         where = f"{path.name}, {Path(labels).name}"
         notes += _meeting(table[id_column], beside[id_column], f"{where}: {{}} {id_column}")
     named = stated.columns if len(stated.columns) else [f for f in judged if f in scored]
@@ -195,7 +196,8 @@ def read_labels(
     path: str | Path, study_id: np.ndarray, scored: Iterable[str], *, id_column: str, uncertain: str
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Labels of some studies out of a table: (f,) findings, (n, f) labels, and notes; as `read_scores`."""
-    path, notes = Path(path), []
+    path = Path(path)
+    notes: list[str] = []
     table = _read(path, id_column, notes)
     stated, problems = _labels(table, id_column, uncertain, notes, set(scored), alone=True)
     if problems:
@@ -232,7 +234,7 @@ def _labels(table, id_column, uncertain, notes, scored, *, alone):
     other = [f for f in text if f not in scored and not is_label[f].all()]
     if other:
         notes.append(f"{len(other)} columns that are no labels left out: {', '.join(other)}")
-    problems = []
+    problems: list[str] = []
     stated = _numbers(text.drop(columns=other), problems)
     unsure = stated == -1
     n = int(unsure.to_numpy().sum())

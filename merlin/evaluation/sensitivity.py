@@ -4,6 +4,8 @@ One default protocol, and for each factor its alternatives, all on the same embe
 resamples; nothing is trained or encoded anew.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -14,7 +16,7 @@ from merlin.statistics import bootstrap, metrics
 
 def _f1_row(factor, option, called, labels, weights, *, is_default=False, reason=""):
     """Macro F1 with its interval; `called` and `labels` are (n_studies, n_findings)."""
-    both = [has_both(labels[:, j]) for j in range(labels.shape[1])]
+    both = [has_both(column) for column in labels.T]
     found = None
     if any(both):
         found = bootstrap.macro(metrics.f1(called[:, both], labels[:, both], weights))
@@ -24,9 +26,8 @@ def _f1_row(factor, option, called, labels, weights, *, is_default=False, reason
 
 def _row(task, factor, option, found, n_studies, n_labels, is_default=False, reason=""):
     """One choice; `found` is its value and its resamples, None where it can't be evaluated."""
-    e = bootstrap.interval(
-        *((np.nan, np.full(2, np.nan)) if found is None else (found[0], found[1:]))
-    )
+    drawn = np.full(3, np.nan) if found is None else found
+    e = bootstrap.interval(drawn[0], drawn[1:])
     return dict(
         task=task, factor=factor, option=option, is_default=is_default, value=e.value, low=e.low,
         high=e.high, n_studies=n_studies, n_labels=int(n_labels), reason=reason,
@@ -47,7 +48,9 @@ def _table(rows):
     return pd.DataFrame(rows)
 
 
-def findings(e, test, val, *, n_resamples, n_draws, seed):
+def findings(
+    e, test: np.ndarray, val: np.ndarray, *, n_resamples: int, n_draws: int, seed: int
+) -> pd.DataFrame:
     """Macro F1 of zero-shot findings under every choice, one at a time.
 
     Parameters
@@ -110,11 +113,11 @@ def findings(e, test, val, *, n_resamples, n_draws, seed):
     add("missing labels", "study dropped", labels=kept, reason=why)
     add("threshold", "zero", is_default=True)
     on_val = zero_shot.score_file(e, val, wording="reported").value
-    for option, scores, truth, reason in (
+    for option, known, truth, reason in (
         ("from validation", on_val, val_labels, ""),
         ("from test (wrong)", default.value, labels, "chosen on the answers: never to be used"),
     ):
-        best = metrics.best_f1_threshold(scores, truth)
+        best = metrics.best_f1_threshold(known, truth)
         best = np.where(np.isnan(best), 0.0, best)  # no positive to choose by
         add("threshold", option, default.value > best, reason=reason)
     add("negatives", "natural", is_default=True)
@@ -126,7 +129,10 @@ def findings(e, test, val, *, n_resamples, n_draws, seed):
     return _table(rows)
 
 
-def retrieved(e, test, *, pools=(32, 64, 128), headline=64, n_resamples, n_draws, seed):
+def retrieved(
+    e, test: np.ndarray, *, pools: Sequence[int] = (32, 64, 128), headline: int = 64,
+    n_resamples: int, n_draws: int, seed: int,
+) -> pd.DataFrame:  # fmt: skip
     """Recall@1, image to findings, under every choice, one at a time; columns as `findings`.
 
     Studies whose report has no findings text sit out.

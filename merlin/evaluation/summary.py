@@ -2,8 +2,11 @@
 
 import pandas as pd
 
+KEPT = ["value", "low", "high", "n_studies"]
+MAIN, CHANCE = dict(model="main"), dict(model="chance")
 
-def collect(tables, *, representation, pool):
+
+def collect(tables: dict[str, pd.DataFrame], *, representation: str, pool: int) -> pd.DataFrame:
     """Pick the headline of each table.
 
     Parameters
@@ -27,75 +30,65 @@ def collect(tables, *, representation, pool):
         If a headline is missing from its table, naming it.
     """
     rows = []
-
-    def add(name, baseline, table, ours, other, **where):
+    for name, baseline, table, ours, other, where in _headlines(tables, representation, pool):
         for is_ours, extra in ((True, ours), (False, other)):
-            part = tables[table]
-            for column, value in (where | extra).items():
-                part = part[part[column] == value]
+            part = _matching(tables[table], where | extra)
             if len(part) != 1:
-                raise KeyError(
-                    f"{name}: {len(part)} rows in {table} for {where | extra}, expected one"
-                )
-            kept = part.iloc[0][["value", "low", "high", "n_studies"]].to_dict()
+                asked = f"{len(part)} rows in {table} for {where | extra}, expected one"
+                raise KeyError(f"{name}: {asked}")
+            kept = part.iloc[0][KEPT].to_dict()
             rows.append(dict(row=name, is_ours=is_ours, baseline=baseline, **kept))
+    macro = dict(label="macro", metric="auroc")
+    inside = tables["zero_shot_findings"]
+    home = _matching(inside, macro | MAIN | dict(wording="reported")).iloc[0]
+    for site in ("site_b", "site_c"):
+        where = macro | dict(site=site, task="zero-shot findings")
+        here = _matching(tables["external"], where).iloc[0]
+        name = f"zero-shot findings, external {site.replace('_', ' ')}, macro AUROC"
+        for is_ours, row in ((True, here), (False, home)):
+            about = dict(row=name, is_ours=is_ours, baseline="the same, internal")
+            rows.append(about | row[KEPT].to_dict())
+    return pd.DataFrame(rows)
 
-    findings = dict(label="macro", wording="reported")
-    main = dict(model="main")
-    add(
-        "zero-shot findings, macro F1",
-        "every study called positive",
-        "zero_shot_findings",
-        main,
-        dict(model="always present"),
-        metric="f1",
-        **findings,
-    )
-    add(
-        "zero-shot findings, macro AUROC",
-        "random scores",
-        "zero_shot_findings",
-        main,
-        dict(model="chance"),
-        metric="auroc",
-        **findings,
-    )
-    chance = dict(model="chance")
-    add(
-        "phenotypes, macro AUROC", "random scores", "phenotypes", main, chance,
-        label="macro", metric="auroc",
+
+def _headlines(tables, representation, pool):
+    """Name, baseline, table, columns that tell ours and the baseline's, and those of both."""
+    reported = dict(label="macro", wording="reported")
+    yield (
+        "zero-shot findings, macro F1", "every study called positive", "zero_shot_findings",
+        MAIN, dict(model="always present"), reported | dict(metric="f1"),
+    )  # fmt: skip
+    yield (
+        "zero-shot findings, macro AUROC", "random scores", "zero_shot_findings",
+        MAIN, CHANCE, reported | dict(metric="auroc"),
+    )  # fmt: skip
+    yield (
+        "phenotypes, macro AUROC", "random scores", "phenotypes",
+        MAIN, CHANCE, dict(label="macro", metric="auroc"),
     )  # fmt: skip
     for label in ("image to findings", "findings to image"):
-        add(
-            f"{label}, recall@1 of {pool}", "random vectors", "retrieval", main, chance,
-            label=label, metric=f"recall@1 of {pool}", representation=representation,
-        )  # fmt: skip
-    years = tables["five_year"]["fraction"]
-    for fraction in sorted(set(years), reverse=True):
-        add(
-            f"5-year diseases, mean AUROC, {fraction:.0%} of labels", "random initialisation",
+        metric = f"recall@1 of {pool}"
+        where = dict(label=label, metric=metric, representation=representation)
+        yield f"{label}, {metric}", "random vectors", "retrieval", MAIN, CHANCE, where
+    for share in sorted(set(tables["five_year"]["fraction"]), reverse=True):
+        yield (
+            f"5-year diseases, mean AUROC, {share:.0%} of labels", "random initialisation",
             "five_year", dict(start="merlin"), dict(start="random"),
-            label="mean", metric="auroc", fraction=fraction,
+            dict(label="mean", metric="auroc", fraction=share),
         )  # fmt: skip
-    add(
+    yield (
         "report generation, clinical F1", "nearest report", "report_generation",
-        dict(model="writer"), dict(model="nearest"), label="full report", metric="clinical_f1",
+        dict(model="writer"), dict(model="nearest"), dict(label="full report", metric="clinical_f1"),
     )  # fmt: skip
-    for fraction in sorted(set(tables["segmentation"]["fraction"]), reverse=True):
-        add(
-            f"segmentation, mean Dice, {fraction:.0%} of labels", "same network, random weights",
+    for share in sorted(set(tables["segmentation"]["fraction"]), reverse=True):
+        yield (
+            f"segmentation, mean Dice, {share:.0%} of labels", "same network, random weights",
             "segmentation", dict(model="merlin"), dict(model="scratch"),
-            label="mean", metric="dice", split="test", fraction=fraction,
+            dict(label="mean", metric="dice", split="test", fraction=share),
         )  # fmt: skip
-    for site in ("site_b", "site_c"):
-        outside = tables["external"]
-        outside = outside[(outside["site"] == site) & (outside["task"] == "zero-shot findings")]
-        here = outside[(outside["label"] == "macro") & (outside["metric"] == "auroc")].iloc[0]
-        name = f"zero-shot findings, external {site.replace('_', ' ')}, macro AUROC"
-        inside = tables["zero_shot_findings"]
-        pick = (inside["label"] == "macro") & (inside["wording"] == "reported")
-        home = inside[pick & (inside["metric"] == "auroc") & (inside["model"] == "main")].iloc[0]
-        for is_ours, row in ((True, here), (False, home)):
-            kept = row[["value", "low", "high", "n_studies"]].to_dict()
-            rows.append(dict(row=name, is_ours=is_ours, baseline="the same, internal", **kept))
-    return pd.DataFrame(rows)
+
+
+def _matching(table, where):
+    for column, value in where.items():
+        table = table[table[column] == value]
+    return table

@@ -8,7 +8,7 @@ import pandas as pd
 
 from merlin.run import read_yaml
 
-SENTENCES = Path(__file__).parent / "sweep.yaml"
+SENTENCES = Path(__file__).parent / "arms_in_words.yaml"
 
 
 def sentences(arms: Mapping[str, dict | None]) -> pd.DataFrame:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from merlin.evaluation.results import has_both, resampling, row
+from merlin.evaluation import results
+from merlin.evaluation.results import has_both, label_rows, resampling, row
 from merlin.statistics import bootstrap, metrics
 
 SCORING = ("mean_similarity", "normalised_mean", "raw_mean")
@@ -37,14 +38,9 @@ class Scores:
 
 
 def score(
-    image,
-    prompt_embedding,
-    prompt_finding,
-    prompt_kind,
-    *,
-    scoring="mean_similarity",
-    absence_optional=False,
-):
+    image: np.ndarray, prompt_embedding: np.ndarray, prompt_finding: np.ndarray,
+    prompt_kind: np.ndarray, *, scoring: str = "mean_similarity", absence_optional: bool = False,
+) -> Scores:  # fmt: skip
     """Presence minus absence similarity per study and finding.
 
     Parameters
@@ -98,19 +94,16 @@ def score(
     return Scores(names, value)
 
 
-def score_file(embeddings, rows, *, wording, scoring="mean_similarity"):
+def score_file(
+    embeddings, rows: np.ndarray, *, wording: str, scoring: str = "mean_similarity"
+) -> Scores:
     """Score studies of an embeddings file with its prompts of one wording (`reported` or `novel`)."""
-    use = embeddings.prompt_wording == wording
-    return score(
-        embeddings.image[rows],
-        embeddings.prompt_embedding[use],
-        embeddings.prompt_finding[use],
-        embeddings.prompt_kind[use],
-        scoring=scoring,
-    )
+    e, use = embeddings, embeddings.prompt_wording == wording
+    prompts = (a[use] for a in (e.prompt_embedding, e.prompt_finding, e.prompt_kind))
+    return score(e.image[rows], *prompts, scoring=scoring)
 
 
-def balanced_draw(labels, *, seed):
+def balanced_draw(labels: np.ndarray, *, seed: int) -> np.ndarray:
     """Mask out negatives of each finding until they equal its positives.
 
     The paper may have balanced its test set (paper_facts §5.1); F1 depends on it. Returns labels
@@ -119,19 +112,16 @@ def balanced_draw(labels, *, seed):
     labels = np.array(labels, float)
     for j in range(labels.shape[1]):
         rng = np.random.default_rng([seed, 5, j])
-        positive, negative = np.flatnonzero(labels[:, j] == 1), np.flatnonzero(labels[:, j] == 0)
-        more, n = (
-            (negative, len(positive))
-            if len(negative) > len(positive)
-            else (positive, len(negative))
-        )
-        labels[rng.permutation(more)[n:], j] = np.nan
+        kinds = np.flatnonzero(labels[:, j] == 1), np.flatnonzero(labels[:, j] == 0)
+        fewer, more = sorted(kinds, key=len)
+        labels[rng.permutation(more)[len(fewer) :], j] = np.nan
     return labels
 
 
 def evaluate(
-    scores, labels, patient_ids, *, model, split, thresholds=0.0, n_resamples=1000, n_draws=10, seed
-):
+    scores: Scores, labels: np.ndarray, patient_ids: np.ndarray, *, model: str, split: str,
+    thresholds: float | np.ndarray = 0.0, n_resamples: int = 1000, n_draws: int = 10, seed: int,
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:  # fmt: skip
     """AUROC, F1 (of the positive class) and class-balanced F1 per finding, and macro, with intervals.
 
     Parameters
@@ -163,62 +153,41 @@ def evaluate(
     weights = resampling(patient_ids, n_resamples, seed=seed)
     thresholds = np.broadcast_to(thresholds, (len(scores.findings),))
     called = scores.value > thresholds
-    both = [has_both(labels[:, j]) for j in range(labels.shape[1])]
+    both = np.array([has_both(column) for column in labels.T], bool)
+    balanced = [
+        metrics.f1(called, balanced_draw(labels, seed=seed + d), weights) for d in range(n_draws)
+    ]
     values = {
         "auroc": metrics.auroc(scores.value, labels, weights),
         "f1": metrics.f1(called, labels, weights),
-        "f1_balanced": np.mean(
-            [
-                metrics.f1(called, balanced_draw(labels, seed=seed + d), weights)
-                for d in range(n_draws)
-            ],
-            axis=0,
-        ),
+        "f1_balanced": np.mean(balanced, axis=0),
     }
+    one_class = [
+        f"one class only: {(y == 1).sum()} positive of {(~np.isnan(y)).sum()} labelled"
+        for y in labels.T
+    ]
     rows, resampled = [], {}
-    n_known, n_positive = (~np.isnan(labels)).sum(0), (labels == 1).sum(0)
     for metric, found in values.items():
-        ok = np.array(both)
-        if metric != "auroc":
-            ok = ok & ~np.isnan(thresholds)
+        ok = both if metric == "auroc" else both & ~np.isnan(thresholds)
         found = np.where(ok[:, None], found, np.nan)
-        for j, name in enumerate(scores.findings):
-            reason = f"one class only: {n_positive[j]} positive of {n_known[j]} labelled"
-            if both[j]:
-                reason = "" if ok[j] else "no threshold to call it by"
-            rows.append(
-                row(
-                    name,
-                    metric,
-                    found[j],
-                    known=~np.isnan(labels[:, j]),
-                    patient_ids=patient_ids,
-                    n_positive=n_positive[j],
-                    is_ok=bool(ok[j]),
-                    reason=reason,
-                )
-            )
+        why = np.where(ok, "", np.where(both, "no threshold to call it by", one_class))
+        rows += label_rows(
+            scores.findings, metric, found, labels=labels, patient_ids=patient_ids, is_ok=ok,
+            reasons=why.tolist(),
+        )  # fmt: skip
         resampled[metric] = bootstrap.macro(found)
         left_out = f"{int((~ok).sum())} of {len(ok)} findings not evaluated"
         rows.append(
             row(
-                "macro",
-                metric,
-                resampled[metric],
-                known=~np.isnan(labels).all(1),
-                patient_ids=patient_ids,
-                n_positive=ok.sum(),
-                is_ok=bool(ok.any()),
+                "macro", metric, resampled[metric], known=~np.isnan(labels).all(1),
+                patient_ids=patient_ids, n_positive=ok.sum(), is_ok=bool(ok.any()),
                 reason="" if ok.all() else left_out,
             )
-        )
-    table = pd.DataFrame(rows)
-    table.insert(0, "task", "zero-shot findings")
-    table["model"], table["split"] = model, split
-    return table, resampled
+        )  # fmt: skip
+    return results.table("zero-shot findings", rows, model=model, split=split), resampled
 
 
-def prevalence_baseline(labels):
+def prevalence_baseline(labels: np.ndarray) -> np.ndarray:
     """F1 of calling every study positive: 2p / (1 + p) per finding.
 
     What F1 rewards without any image; AUROC of a constant score is 0.5.

@@ -3,24 +3,23 @@
 Tables → figures; no files, no statistics.
 """
 
+import textwrap
+
+import matplotlib as mpl
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from merlin.figures import style
-from merlin.figures.off_shelf import forest_by_model, legend_above, vertical_line
-from merlin.figures.panels import draw_forest, pretty
-from merlin.figures.style import COLOUR, PAGE_MM, new_figure, panel_letter
+from merlin.figures import marks, style
+from merlin.figures.marks import LINE, Look, pretty, unique, where
+from merlin.figures.style import COLOUR, PAGE_MM, Facts, Tables, lettered_figure, new_figure
 
-START_NAMES = {
-    "merlin": "our pretraining",
-    "ehr": "codes only",
-    "inflated": "inflated 2D",
-    "random": "random",
-}
-START_COLOUR = {
-    "merlin": COLOUR["merlin"],
-    "ehr": COLOUR["absent"],
-    "inflated": COLOUR["novel"],
-    "random": COLOUR["baseline"],
+STARTS = {
+    "merlin": Look("our pretraining", COLOUR["merlin"]),
+    "ehr": Look("codes only", COLOUR["absent"]),
+    "inflated": Look("inflated 2D", COLOUR["novel"]),
+    "random": Look("random", COLOUR["baseline"]),
 }
 FROZEN = "_frozen"  # behind the name of a beginning that was left as it is, under probes
 DISEASE_NAMES = {
@@ -30,158 +29,13 @@ DISEASE_NAMES = {
     "dm": "diabetes",
     "ckd": "chronic kidney disease",
     "ost": "osteoporosis",
-    "mean": "mean",
 }
-CODE_COLOUR = (COLOUR["less data"], COLOUR["present"], COLOUR["novel"], "#DDDDDD")
-
-
-def draw_five_year(tables, facts):
-    """Who counts, mean AUROC by start and label fraction, diseases, differences, calibration."""
-    table, flow, pairs = tables[""], tables["flow"], tables["paired"]
-    figure, axes = new_figure(
-        PAGE_MM,
-        125,
-        mosaic=[["flow", "mean", "calibration"], ["disease", "pairs", "pairs"]],
-        gridspec_kw=dict(width_ratios=[1.4, 1, 0.9], height_ratios=[1, 1.15]),
-    )
-    _draw_flow(axes["flow"], flow[flow["split"] == "test"])
-    fractions = sorted(set(table["fraction"]))
-    starts = [s for s in START_NAMES if s in set(table["start"])]
-    auroc = table[(table["metric"] == "auroc") & (table["status"] == "ok")]
-    ax = axes["mean"]
-    mean = auroc[auroc["label"] == "mean"]
-    ways = [s + way for way in ("", FROZEN) for s in starts if s + way in set(table["start"])]
-    for start, shift in zip(ways, np.linspace(-0.33, 0.33, len(ways)), strict=True):
-        rows = mean[mean["start"] == start]
-        rows = rows.assign(position=[fractions.index(f) for f in rows["fraction"]])
-        plain = start.removesuffix(FROZEN)
-        how = dict(label=START_NAMES[plain]) if start == plain else dict(marker="D", size=2.2)
-        draw_forest(ax, rows, colour=START_COLOUR[plain], offset=shift, **how)
-    if len(ways) > len(starts):
-        ax.plot([], [], "D", color="black", markersize=2.2, label="diamond: frozen, probes")
-    ax.set_yticks(range(len(fractions)), [f"{f:.0%} of labels" for f in fractions])
-    ax.set_ylim(len(fractions) - 0.5, -0.6)
-    ax.set_xlabel("mean AUROC (dotted: chance)")
-    vertical_line(ax, 0.5, "")
-    legend_above(ax, 2, fontsize=5)
-    ax = axes["disease"]
-    full = auroc[(auroc["fraction"] == max(fractions)) & (auroc["label"] != "mean")]
-    labels = [d for d in DISEASE_NAMES if d in set(full["label"])]
-    counts = full.drop_duplicates("label").set_index("label")
-    names = [
-        f"{DISEASE_NAMES[d]}\n({counts.loc[d, 'n_positive']}/{counts.loc[d, 'n_studies']})"
-        for d in labels
-    ]
-    rows = full[full["start"].isin(starts)].assign(model=full["start"])
-    forest_by_model(ax, rows, labels, starts, names=names, colours=START_COLOUR, legend=False)
-    ax.set_xlabel("AUROC with all labels (events / studies that count)")
-    vertical_line(ax, 0.5, "chance")
-    ax = axes["pairs"]
-    rows = pairs.assign(position=range(len(pairs)))
-    draw_forest(ax, rows, colour=COLOUR["merlin"])
-    ax.set_yticks(
-        range(len(rows)),
-        [
-            f"{_pair(a, o)}, {f:.0%}"
-            for a, o, f in zip(rows["ours"], rows["other"], rows["fraction"], strict=True)
-        ],
-        fontsize=5,
-    )
-    ax.set_ylim(len(rows) - 0.5, -0.6)
-    ax.axvline(0, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-    ax.set_xlabel("AUROC, ours minus")
-    _draw_calibration(axes["calibration"], tables["reliability"], starts)
-    for letter, name in zip(
-        "abcde", ("flow", "mean", "calibration", "disease", "pairs"), strict=True
-    ):
-        panel_letter(axes[name], letter)
-    return figure
-
-
-def _draw_flow(ax, part, split="test"):
-    diseases = list(dict.fromkeys(part["disease"]))
-    left = np.zeros(len(diseases))
-    for code, colour in enumerate(CODE_COLOUR):
-        rows = part[part["code"] == code].set_index("disease").loc[diseases]
-        ax.barh(
-            range(len(diseases)), rows["n_studies"], left=left, color=colour, height=0.7,
-            label=f"{code} {rows['meaning'].iloc[0]}",
-        )  # fmt: skip
-        left += rows["n_studies"].to_numpy()
-    ax.set_yticks(range(len(diseases)), diseases)
-    ax.invert_yaxis()
-    ax.set_xlabel(f"{split} studies; 2 and 3 are excluded")
-    legend_above(ax, 2, fontsize=5)
-
-
-def _draw_calibration(ax, bins, starts):
-    ax.plot([0, 1], [0, 1], color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-    for start in starts:
-        rows = bins[bins["start"] == start]
-        colour = START_COLOUR[start]
-        ax.vlines(
-            rows["predicted"],
-            rows["observed_low"],
-            rows["observed_high"],
-            color=colour,
-            linewidth=0.6,
-        )
-        ax.plot(
-            rows["predicted"], rows["observed"], "o-", color=colour, markersize=2.4, linewidth=0.8
-        )
-    ax.set_xlim(0, 1)
-    ax.set_ylim(0, 1)
-    ax.set_xlabel("predicted risk")
-    ax.set_ylabel("observed share")
-
-
-def draw_given_five_year(tables, facts):
-    """One finished model: who counts, AUROC by disease, calibration."""
-    table, flow = tables[""], tables["flow"]
-    figure, axes = new_figure(
-        PAGE_MM,
-        70,
-        mosaic=[["flow", "disease", "calibration"]],
-        gridspec_kw=dict(width_ratios=[1.2, 1.2, 0.9]),
-    )
-    _draw_flow(axes["flow"], flow, split=facts.get("split", "test"))
-    ax = axes["disease"]
-    rows = table[(table["metric"] == "auroc") & (table["status"] == "ok")]
-    names = [
-        "mean"
-        if r.label == "mean"
-        else f"{DISEASE_NAMES.get(r.label, r.label)}\n({r.n_positive}/{r.n_studies})"
-        for r in rows.itertuples()
-    ]
-    draw_forest(ax, rows.assign(position=range(len(rows))), colour=COLOUR["merlin"])
-    ax.set_yticks(range(len(rows)), names, fontsize=5)
-    ax.set_ylim(max(len(rows), 1) - 0.5, -0.6)
-    ax.set_xlabel("AUROC (events / studies that count)")
-    vertical_line(ax, 0.5, "chance")
-    _draw_calibration(axes["calibration"], tables["reliability"], ["merlin"])
-    for letter, name in zip("abc", ("flow", "disease", "calibration"), strict=True):
-        panel_letter(axes[name], letter)
-    return figure
-
-
-def _pair(ours, other):
-    """Two beginnings and what was done to them, in the words of the axis."""
-    ours, theirs = (("frozen" if s.endswith(FROZEN) else "tuned") for s in (ours, other))
-    name = START_NAMES[other.removesuffix(FROZEN)]
-    return f"{ours} − {name}" if ours == theirs else f"{ours} − {name} {theirs}"
-
-
-WRITER_NAMES = {
-    "writer": "generated",
-    "nearest": "nearest report",
-    "frequent": "most frequent text",
-    "normal": "always normal",
-}
-WRITER_COLOUR = {
-    "writer": COLOUR["merlin"],
-    "nearest": COLOUR["external"],
-    "frequent": COLOUR["novel"],
-    "normal": COLOUR["baseline"],
+CODE_COLOURS = (COLOUR["less data"], COLOUR["present"], COLOUR["novel"], "#DDDDDD")
+WRITERS = {
+    "writer": Look("generated", COLOUR["merlin"]),
+    "nearest": Look("nearest report", COLOUR["external"]),
+    "frequent": Look("most frequent text", COLOUR["novel"]),
+    "normal": Look("always normal", COLOUR["baseline"]),
 }
 REPORT_METRICS = {
     "clinical_f1": "clinical F1 (micro)",
@@ -191,168 +45,213 @@ REPORT_METRICS = {
     "rouge2": "ROUGE-2",
     "bertscore": "BERTScore",
 }
+SEGMENTERS = {
+    "merlin": Look("our pretraining", COLOUR["merlin"]),
+    "scratch": Look("same net, random", COLOUR["baseline"]),
+    "dynunet": Look("DynUNet", COLOUR["external"]),
+}
 
 
-def draw_report_generation(tables, facts):
+def draw_five_year(tables: Tables, facts: Facts) -> Figure:
+    """Who counts, mean AUROC by start and label fraction, diseases, differences, calibration."""
+    table = tables[""]
+    figure, (flow, mean, calibration, disease, pairs) = lettered_figure(
+        125, "abc;dee", width_ratios=[1.4, 1, 0.9], height_ratios=[1, 1.15]
+    )
+    _draw_flow(flow, where(tables["flow"], split="test"), "test")
+    starts = {s: look for s, look in STARTS.items() if s in set(table["start"])}
+    auroc = where(table, metric="auroc", status="ok")
+    fractions = sorted(set(table["fraction"]))
+    _draw_means(mean, where(auroc, label="mean"), fractions, starts)
+    full = where(auroc, fraction=max(fractions))
+    counts = full.drop_duplicates("label").set_index("label")
+    labels = [d for d in DISEASE_NAMES if d in counts.index]
+    names = [_disease(counts.loc[d].rename(d)) for d in labels]
+    marks.forest(disease, full, labels, starts, by="start", names=names)
+    disease.set_xlabel("AUROC with all labels (events / studies that count)")
+    marks.vertical_line(disease, 0.5, "chance")
+    rows = tables["paired"].reset_index(names="row")
+    said = [f"{_pair(r.ours, r.other)}, {r.fraction:.0%}" for r in rows.itertuples()]
+    look = Look("", COLOUR["merlin"])
+    marks.forest(pairs, rows, rows["row"].tolist(), look, column="row", names=said, fontsize=5)
+    pairs.axvline(0, **LINE)
+    pairs.set_xlabel("AUROC, ours minus")
+    _draw_calibration(calibration, tables["reliability"], starts)
+    return figure
+
+
+def draw_given_five_year(tables: Tables, facts: Facts) -> Figure:
+    """One finished model: who counts, AUROC by disease, calibration."""
+    figure, (flow, disease, calibration) = lettered_figure(70, "abc", width_ratios=[1.2, 1.2, 0.9])
+    _draw_flow(flow, tables["flow"], facts.get("split", "test"))
+    rows = where(tables[""], metric="auroc", status="ok").set_index("label", drop=False)
+    names = [n if n == "mean" else _disease(row) for n, row in rows.iterrows()]
+    look = Look("", COLOUR["merlin"])
+    marks.forest(disease, rows, rows["label"].tolist(), look, names=names, fontsize=5)
+    disease.set_xlabel("AUROC (events / studies that count)")
+    marks.vertical_line(disease, 0.5, "chance")
+    _draw_calibration(calibration, tables["reliability"], {"merlin": STARTS["merlin"]})
+    return figure
+
+
+def _draw_flow(ax: Axes, part: pd.DataFrame, split: str) -> None:
+    """How many studies of the split each disease counts, and why others are left out."""
+    part = part.assign(said=[f"{r.code} {r.meaning}" for r in part.itertuples()])
+    wide = part.pivot(index="disease", columns="said", values="n_studies")
+    marks.stacked_bars(ax, wide.loc[unique(part["disease"])], CODE_COLOURS)
+    ax.set_xlabel(f"{split} studies; 2 and 3 are excluded")
+    marks.legend_above(ax, 2, fontsize=5)
+
+
+def _draw_means(ax: Axes, mean: pd.DataFrame, fractions: list[float], starts: dict) -> None:
+    """Mean AUROC by share of the labels; diamonds are probes on frozen features."""
+    looks = dict(starts)
+    for start, look in starts.items():
+        if start + FROZEN in set(mean["start"]):
+            looks[start + FROZEN] = look._replace(label="_", marker="D", size=2.2)
+    names = [f"{f:.0%} of labels" for f in fractions]
+    marks.forest(ax, mean, fractions, looks, column="fraction", by="start", names=names)
+    if len(looks) > len(starts):
+        ax.plot([], [], "D", color="black", markersize=2.2, label="diamond: frozen, probes")
+    ax.set_xlabel("mean AUROC (dotted: chance)")
+    marks.vertical_line(ax, 0.5)
+    marks.legend_above(ax, 2, fontsize=5)
+
+
+def _disease(row: pd.Series) -> str:
+    """Name of a disease, its events and the studies that count."""
+    name = DISEASE_NAMES.get(str(row.name), str(row.name))
+    return f"{name}\n({row['n_positive']}/{row['n_studies']})"
+
+
+def _pair(ours: str, other: str) -> str:
+    """Two beginnings and what was done to them, in the words of the axis."""
+    done, theirs = (("frozen" if s.endswith(FROZEN) else "tuned") for s in (ours, other))
+    name = STARTS[other.removesuffix(FROZEN)].label
+    return f"{done} − {name}" if done == theirs else f"{done} − {name} {theirs}"
+
+
+def _draw_calibration(ax: Axes, bins: pd.DataFrame, starts: dict[str, Look]) -> None:
+    """Observed share by predicted risk, with its interval, one curve a beginning."""
+    ax.plot([0, 1], [0, 1], **LINE)
+    palette = {start: look.colour for start, look in starts.items()}
+    bins = bins[bins["start"].isin(starts)]
+    low, high = bins["observed_low"], bins["observed_high"]
+    ax.vlines(bins["predicted"], low, high, colors=bins["start"].map(palette), linewidth=0.6)
+    marks.curves(
+        ax, bins, "predicted", "observed", "start", palette, dots=3.4, linewidth=0.8, legend=False
+    )
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted risk", ylabel="observed share")
+
+
+def draw_report_generation(tables: Tables, facts: Facts) -> Figure:
     """Metrics of whole reports, clinical F1 by section and finding, and one case side by side."""
     table = tables[""]
-    figure, axes = new_figure(
-        PAGE_MM,
-        168,
-        mosaic=[["full", "finding"], ["section", "finding"], ["case", "case"]],
-        gridspec_kw=dict(height_ratios=[0.8, 1.1, 1.15]),
+    figure, (full, section, finding, case) = lettered_figure(
+        168, "ac;bc;dd", height_ratios=[0.8, 1.1, 1.15]
     )
-    models = [m for m in WRITER_NAMES if m in set(table["model"])]
-    full = table[table["label"] == "full report"]
-    full = full.assign(label=full["metric"])
-    metrics = [m for m in REPORT_METRICS if m in set(full["label"])]
-    options = dict(colours=WRITER_COLOUR, legend=False)
+    writers = {m: look for m, look in WRITERS.items() if m in set(table["model"])}
+    whole = where(table, label="full report")
+    metrics = [m for m in REPORT_METRICS if m in set(whole["metric"])]
     names = [REPORT_METRICS[m] for m in metrics]
-    forest_by_model(axes["full"], full, metrics, models, names=names, **options)
-    points = [
-        axes["full"].plot([], [], "o", color=WRITER_COLOUR[m], markersize=2.6)[0] for m in models
-    ]
-    legend_above(
-        axes["full"], 2, fontsize=5, handles=points, labels=[WRITER_NAMES[m] for m in models]
-    )
-    axes["full"].set_xlim(0, 1)
-    axes["full"].set_xlabel("whole findings text")
-    f1 = table[table["metric"] == "clinical_f1"]
-    sections = [s for s in dict.fromkeys(f1["label"]) if not s.startswith(("finding", "full"))]
-    sections = [s for s in sections if (f1[f1["label"] == s]["status"] == "ok").any()]
-    shown = [m for m in models if m != "normal"]
-    forest_by_model(axes["section"], f1, sections, shown, **options)
-    axes["section"].set_xlim(0, 1)
-    axes["section"].set_xlabel("clinical F1 (micro) by section")
-    each = f1[f1["label"].str.startswith("finding: ") & (f1["status"] == "ok")]
-    mine = each[each["model"] == "writer"].sort_values("value", ascending=False)
+    marks.forest(full, whole, metrics, writers, column="metric", names=names)
+    marks.legend_above(full, 2, fontsize=5)
+    full.set_xlabel("whole findings text")
+    f1 = where(table, metric="clinical_f1", status="ok")
+    sections = [s for s in unique(f1["label"]) if not s.startswith(("finding", "full"))]
+    shown = {m: look for m, look in writers.items() if m != "normal"}
+    marks.forest(section, f1, sections, shown)
+    section.set_xlabel("clinical F1 (micro) by section")
+    each = f1[f1["label"].str.startswith("finding: ")]
+    mine = where(each, model="writer").sort_values("value", ascending=False)
     labels = mine["label"].tolist()
-    names = [f"{pretty(x.removeprefix('finding: '))}" for x in labels]
-    forest_by_model(axes["finding"], each, labels, shown, names=names, **options)
-    axes["finding"].tick_params(axis="y", labelsize=5)
-    axes["finding"].set_xlim(0, 1)
-    axes["finding"].set_xlabel("clinical F1 by finding")
-    ax = axes["case"]
-    ax.axis("off")
-    row = tables["cases"].iloc[0]
-    bad = tables["cases"][tables["cases"]["case"] == "bad"].iloc[-1]
-    import textwrap
+    names = [pretty(x.removeprefix("finding: ")) for x in labels]
+    marks.forest(finding, each, labels, shown, names=names, fontsize=5)
+    finding.set_xlabel("clinical F1 by finding")
+    for ax in (full, section, finding):
+        ax.set_xlim(0, 1)
+    _draw_cases(case, tables["cases"])
+    return figure
 
-    for x, case, title in ((-0.16, row, "good"), (0.44, bad, "bad")):
+
+def _draw_cases(ax: Axes, cases: pd.DataFrame) -> None:
+    """A good and a bad case, reference above what was generated."""
+    ax.axis("off")
+    bad = where(cases, case="bad").iloc[-1]
+    for x, case, title in ((-0.16, cases.iloc[0], "good"), (0.44, bad, "bad")):
         text = f"{title} case by rule, F1 {case['f1']:.2f}, study {case['study_id']}\n"
         for kind in ("reference", "generated"):
             text += f"\n{kind}:\n" + textwrap.fill(_clip(str(case[kind]), 560), 84) + "\n"
         ax.text(x, 0.96, text, va="top", fontsize=5, linespacing=1.15, transform=ax.transAxes)
-    for letter, name in zip("abcd", ("full", "section", "finding", "case"), strict=True):
-        panel_letter(axes[name], letter)
-    return figure
 
 
-def _clip(text, n):
+def _clip(text: str, n: int) -> str:
     return text if len(text) <= n else text[: n - 1].rsplit(" ", 1)[0] + " …"
 
 
-SEGMENTER_NAMES = {"merlin": "our pretraining", "scratch": "same net, random", "dynunet": "DynUNet"}
-SEGMENTER_COLOUR = {
-    "merlin": COLOUR["merlin"],
-    "scratch": COLOUR["baseline"],
-    "dynunet": COLOUR["external"],
-}
-
-
-def draw_segmentation(tables, facts):
+def draw_segmentation(tables: Tables, facts: Facts) -> Figure:
     """Mean Dice by network and label fraction, organs, distances, and an overlay."""
-    table = tables[""]
-    table = table[table["split"] == "test"]
-    figure, axes = new_figure(
-        PAGE_MM,
-        160,
-        mosaic=[
-            ["mean", "organ", "organ"],
-            ["distance", "organ", "organ"],
-            ["truth", "ours", "other"],
-        ],
-        gridspec_kw=dict(height_ratios=[0.75, 1.0, 1.25]),
+    table = where(tables[""], split="test")
+    figure, (mean, distance, organ, *slices) = lettered_figure(
+        160, "acc;bcc;def", height_ratios=[0.75, 1.0, 1.25]
     )
     fractions = sorted(set(table["fraction"]))
-    kinds = [k for k in SEGMENTER_NAMES if k in set(table["model"])]
-    for name, metric, text in (
-        ("mean", "dice", "mean Dice over structures"),
-        ("distance", "distance_mm", "mean surface distance (mm)"),
+    looks = {k: look for k, look in SEGMENTERS.items() if k in set(table["model"])}
+    for ax, metric, text in (
+        (mean, "dice", "mean Dice over structures"),
+        (distance, "distance_mm", "mean surface distance (mm)"),
     ):
-        ax = axes[name]
-        rows = table[(table["label"] == "mean") & (table["metric"] == metric)]
-        for kind, shift in zip(kinds, np.linspace(-0.2, 0.2, len(kinds)), strict=True):
-            part = rows[rows["model"] == kind]
-            part = part.assign(position=[fractions.index(f) for f in part["fraction"]])
-            draw_forest(
-                ax, part, colour=SEGMENTER_COLOUR[kind], offset=shift, label=SEGMENTER_NAMES[kind]
-            )
-        ax.set_yticks(range(len(fractions)), [f"{f:.0%}" for f in fractions])
-        ax.set_ylim(len(fractions) - 0.5, -0.6)
-        ax.set_xlabel(text)
-        ax.set_ylabel("of labels")
-    legend_above(axes["mean"], 2, fontsize=5)
-    dice = table[(table["metric"] == "dice") & (table["fraction"] == max(fractions))]
-    dice = dice[dice["label"] != "mean"]
-    mine = dice[dice["model"] == "merlin"].sort_values("value", ascending=False)
-    labels = mine[mine["status"] == "ok"]["label"].tolist()
-    count = mine.set_index("label")["n_studies"]
-    names = [f"{pretty(x)} ({count[x]})" for x in labels]
-    forest_by_model(
-        axes["organ"], dice, labels, kinds, names=names, colours=SEGMENTER_COLOUR, legend=False
-    )
-    axes["organ"].set_xlim(0, 1)
-    axes["organ"].set_xlabel("Dice with all labels, native grid (scans that hold the structure)")
+        rows = where(table, label="mean", metric=metric)
+        names = [f"{f:.0%}" for f in fractions]
+        marks.forest(ax, rows, fractions, looks, column="fraction", names=names)
+        ax.set(xlabel=text, ylabel="of labels")
+    marks.legend_above(mean, 2, fontsize=5)
+    dice = where(table, metric="dice", fraction=max(fractions))
+    mine = where(dice, model="merlin", status="ok").sort_values("value", ascending=False)
+    count = mine[mine["label"] != "mean"].set_index("label")["n_studies"]
+    names = [f"{pretty(name)} ({n})" for name, n in count.items()]
+    marks.forest(organ, dice, count.index.tolist(), looks, names=names)
+    organ.set_xlabel("Dice with all labels, native grid (scans that hold the structure)")
+    organ.set_xlim(0, 1)
     images = style.table_to_images(tables["overlay"])
-    for name, title in (("truth", "reference"), ("ours", "our pretraining"), ("other", "DynUNet")):
-        ax = axes[name]
+    labels = {"truth": "reference", "ours": "our pretraining", "other": "DynUNet"}
+    for ax, (name, title) in zip(slices, labels.items(), strict=True):
         style.show_slice(ax, images["ct"], aspect=facts["overlay_aspect"])
-        label = images[name]
-        colours = np.zeros((*label.shape, 4))
-        palette = structure_colours(len(facts["structures"]))
-        for number in range(1, len(facts["structures"]) + 1):
-            colours[label == number] = (*palette[number - 1][:3], 0.55)
+        colours = _label_colours(images[name], len(facts["structures"]))
         ax.imshow(colours, aspect=facts["overlay_aspect"], interpolation="nearest")
         ax.set_xlabel(title)
-    for letter, name in zip(
-        "abcdef", ("mean", "distance", "organ", "truth", "ours", "other"), strict=True
-    ):
-        panel_letter(axes[name], letter)
     return figure
 
 
-def structure_colours(n):
-    """`n` colours for organs, neighbours in number far apart in hue."""
-    import matplotlib as mpl
+def _label_colours(label: np.ndarray, n: int) -> np.ndarray:
+    """(rows, columns) labels of `n` structures → (rows, columns, 4) half transparent colours.
 
+    Neighbours in number are far apart in hue; what has no label is clear.
+    """
     order = (np.arange(n) * 7) % max(n, 1)
-    return [mpl.colormaps["turbo"](0.05 + 0.9 * i / max(n - 1, 1)) for i in order]
+    shades = mpl.colormaps["turbo"](0.05 + 0.9 * order / max(n - 1, 1))
+    shades[:, 3] = 0.55
+    return np.concatenate([np.zeros((1, 4)), shades])[label.astype(int)]
 
 
-def draw_summary(tables, facts):
+def draw_summary(tables: Tables, facts: Facts) -> Figure:
     """All task families, ours against a baseline of each, from the results tables."""
     table = tables[""]
-    figure, axes = new_figure(PAGE_MM, 24 + 8 * len(table["row"].unique()), mosaic=[["all"]])
+    rows = unique(table["row"])
+    figure, axes = new_figure(PAGE_MM, 24 + 8 * len(rows), mosaic=[["all"]])
     ax = axes["all"]
-    rows = list(dict.fromkeys(table["row"]))
-    for is_ours, colour, shift, label in (
-        (True, COLOUR["merlin"], -0.14, "this model"),
-        (False, COLOUR["baseline"], 0.14, "baseline named at the right"),
-    ):
-        part = table[table["is_ours"] == is_ours]
-        part = part.assign(position=[rows.index(r) for r in part["row"]])
-        draw_forest(ax, part, colour=colour, offset=shift, label=label, size=3)
-    for r in table[~table["is_ours"]].itertuples():
-        ours = table[table["is_ours"] & (table["row"] == r.row)]["n_studies"].iloc[0]
-        n = f"{ours:,.0f}" if ours == r.n_studies else f"{ours:,.0f} and {r.n_studies:,.0f}"
-        n = f"{r.baseline} (n = {n})"
-        ax.text(1.01, rows.index(r.row), n, fontsize=5.5, va="center")
-    ax.set_yticks(range(len(rows)), rows)
-    ax.set_ylim(len(rows) - 0.5, -0.6)
-    ax.set_xlim(0, 1)
-    ax.set_xlabel("value of the metric named at the left")
-    legend_above(ax, 2)
+    looks = {
+        True: Look("this model", COLOUR["merlin"], size=3),
+        False: Look("baseline named at the right", COLOUR["baseline"], size=3),
+    }
+    marks.forest(ax, table, rows, looks, column="row", by="is_ours", names=rows)
+    ours = where(table, is_ours=True).set_index("row")["n_studies"]
+    for r in where(table, is_ours=False).itertuples():
+        n = f"{ours[r.row]:,.0f}"
+        n = n if ours[r.row] == r.n_studies else f"{n} and {r.n_studies:,.0f}"
+        ax.text(1.01, rows.index(r.row), f"{r.baseline} (n = {n})", fontsize=5.5, va="center")
+    ax.set(xlim=(0, 1), xlabel="value of the metric named at the left")
+    marks.legend_above(ax, 2)
     return figure
 
 

@@ -4,265 +4,232 @@ Tables → figures; no files, no statistics.
 """
 
 import textwrap
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from merlin.figures.off_shelf import legend_above, vertical_line
-from merlin.figures.panels import draw_forest, pretty
-from merlin.figures.style import COLOUR, PAGE_MM, label_points, new_figure, panel_letter
+from merlin.figures import marks
+from merlin.figures.marks import LINE, Look, pretty, unique, where
+from merlin.figures.style import COLOUR, Facts, Tables, label_points, lettered_figure
 
-UNITS = {"patient": "patients", "study": "studies"}
-METHODS = {"percentile": "percentile", "bca": "BCa"}
-VERDICT_COLOUR = {
+WAYS = {
+    "patient percentile": Look("patients, percentile", COLOUR["merlin"]),
+    "patient bca": Look("patients, BCa", COLOUR["less data"], "s"),
+    "study percentile": Look("studies, percentile", COLOUR["present"], "^"),
+    "study bca": Look("studies, BCa", COLOUR["external"], "D"),
+}
+VERDICTS = {
     "holds here": COLOUR["absent"],
     "contradicted here": COLOUR["present"],
     "not decided here": COLOUR["external"],
     "not run": "#555555",
 }
+DOT = dict(s=14, linewidth=0, legend=False)
 
 
-def plain_log_ticks(ax, subs=(1.0, 2.0, 5.0)):
+def _log_ticks(ax: Axes, subs: tuple[float, ...] = (1.0, 2.0, 5.0)) -> None:
     """1, 2, 5, 10 (or as `subs` says) on a logarithmic x axis, as numbers."""
+    ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=subs))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def draw_ablations(tables, facts):
+def _rows(n: int) -> str:
+    """Mosaic of `n` panels above two."""
+    *above, left, right = list("abcdefghi"[: n + 2])
+    return "".join(above) + ";" + 2 * left + (n - 2) * right
+
+
+def draw_ablations(tables: Tables, facts: Facts) -> Figure:
     """Differences of each arm from the reference by metric, and what the arms cost."""
-    table, cost = tables[""], tables["cost"]
-    gaps = table[table["kind"] == "difference"]
-    metrics = list(dict.fromkeys(gaps["metric"]))
-    arms = list(dict.fromkeys(gaps["label"]))
-    keys = [f"m{i}" for i in range(len(metrics))]
-    figure, axes = new_figure(
-        PAGE_MM,
-        150,
-        mosaic=[keys, ["cost"] * 2 + ["time"] * (len(keys) - 2)],
-        gridspec_kw=dict(height_ratios=[1.75, 1]),
-    )
-    for n, (key, metric) in enumerate(zip(keys, metrics, strict=True)):
-        ax, part = axes[key], gaps[gaps["metric"] == metric]
-        part = part.assign(position=[arms.index(a) for a in part["label"]])
-        known = part[part["status"] == "ok"]
-        for row in known.itertuples():
-            runs = [float(v) for v in str(row.by_seed).split()]
-            ax.plot(runs, [row.position] * len(runs), "|", color=COLOUR["less data"], markersize=4)
-        draw_forest(ax, known, colour=COLOUR["merlin"], size=2.2)
-        for row in part[part["status"] != "ok"].itertuples():
-            ax.text(0, row.position, "not trained", fontsize=5, ha="center", va="center")
-        vertical_line(ax, 0, "reference")
-        ax.set_yticks(range(len(arms)), [pretty(a) for a in arms] if n == 0 else [])
-        ax.set_ylim(len(arms) - 0.4, -1.1)
+    table = tables[""]
+    gaps = where(table, kind="difference")
+    metrics, arms = unique(gaps["metric"]), unique(gaps["label"])
+    figure, axes = lettered_figure(150, _rows(len(metrics)), height_ratios=[1.75, 1])
+    for ax, metric in zip(axes, metrics, strict=False):
+        _draw_gaps(ax, where(gaps, metric=metric), arms)
         ax.set_xlabel(f"Δ {metric}")
-        panel_letter(ax, "abcdefg"[n])
-    costs = []
-    for key, column, label, letter in (
-        ("cost", "saved_mb", "memory kept for the backward pass (MB a study)", "e"),
-        ("time", "seconds_per_step", "seconds a step of 16 studies, one core", "f"),
-    ):
-        ax = axes[key]
-        value = table[(table["kind"] == "value") & (table["metric"] == "phenotype AUROC")]
-        both = cost.merge(value[["label", "value"]], left_on="arm", right_on="label")
-        shapes = both[both["changes_network"]]
-        ax.plot(shapes[column], shapes["value"], "o", color=COLOUR["merlin"], markersize=3)
-        ax.set_xscale("log")
-        plain_log_ticks(ax)
+    for ax in axes[1:-2]:
+        ax.set_yticks([])
+    value = where(table, kind="value", metric="phenotype AUROC")[["label", "value"]]
+    both = tables["cost"].merge(value, left_on="arm", right_on="label")
+    shapes = both[both["changes_network"]]
+    columns = ("saved_mb", "seconds_per_step")
+    for ax, column in zip(axes[-2:], columns, strict=True):
+        sns.scatterplot(shapes, x=column, y="value", color=COLOUR["merlin"], ax=ax, **DOT)
+        _log_ticks(ax)
         ax.set_xlim(shapes[column].min() * 0.8, shapes[column].max() * 2.2)
         ax.set_ylim(shapes["value"].min() - 0.01, shapes["value"].max() + 0.01)
-        ax.set_xlabel(label)
         ax.set_ylabel("phenotype AUROC")
-        panel_letter(ax, letter)
-        costs.append((ax, shapes, column))
-    for ax, shapes, column in costs:  # when every panel has its place
-        said = [f"{pretty(r.arm)} ({r.parameters / 1e6:.1f} M)" for r in shapes.itertuples()]
+    axes[-2].set_xlabel("memory kept for the backward pass (MB a study)")
+    axes[-1].set_xlabel("seconds a step of 16 studies, one core")
+    said = [f"{pretty(r.arm)} ({r.parameters / 1e6:.1f} M)" for r in shapes.itertuples()]
+    for ax, column in zip(axes[-2:], columns, strict=True):  # when every panel has its place
         label_points(ax, shapes[column], shapes["value"], said)
     return figure
 
 
-def draw_scaling(tables, facts):
+def _draw_gaps(ax: Axes, gaps: pd.DataFrame, arms: list[str]) -> None:
+    """Difference of each arm from the reference with its interval; bars are single seeds."""
+    runs = where(gaps, status="ok")[["label", "by_seed"]]
+    runs = runs.assign(run=runs["by_seed"].astype(str).str.split()).explode("run")
+    sns.stripplot(
+        x=runs["run"].astype(float), y=runs["label"], order=arms, jitter=False, marker="|", size=4,
+        linewidth=1, color=COLOUR["less data"], ax=ax,
+    )  # fmt: skip
+    marks.forest(ax, gaps, arms, Look("", COLOUR["merlin"], size=2.2))
+    for arm in gaps[gaps["status"] != "ok"]["label"]:
+        ax.text(0, arms.index(arm), "not trained", fontsize=5, ha="center", va="center")
+    marks.vertical_line(ax, 0, "reference")
+    ax.set_ylim(len(arms) - 0.4, -1.1)
+    ax.set_ylabel("")
+
+
+def draw_scaling(tables: Tables, facts: Facts) -> Figure:
     """Metrics against training size with their laws, the published laws, and the exponents."""
-    points, curves, table = tables["points"], tables["curves"], tables[""]
-    metrics = list(dict.fromkeys(points["metric"]))
-    keys = [f"m{i}" for i in range(len(metrics))]
-    figure, axes = new_figure(
-        PAGE_MM, 110, mosaic=[keys, ["published"] * 2 + ["exponents"] * (len(keys) - 2)]
-    )
-    for n, (key, metric) in enumerate(zip(keys, metrics, strict=True)):
-        ax, line = axes[key], curves[curves["series"] == metric]
-        part = points[points["metric"] == metric]
-        ax.plot(part["size"], part["value"], "o", color=COLOUR["merlin"], markersize=2.5)
-        if len(line):
-            ax.plot(line["size"], line["value"], color=COLOUR["merlin"], linewidth=0.9)
-            ax.fill_between(
-                line["size"], line["low"], line["high"], color=COLOUR["merlin"], alpha=0.15, lw=0
-            )
-            ax.axvline(part["size"].max(), color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-        ax.set_xscale("log")
-        plain_log_ticks(ax, subs=(1.0,))
-        ax.set_xlabel("training studies")
+    points, curves = tables["points"], tables["curves"]
+    metrics = unique(points["metric"])
+    figure, axes = lettered_figure(110, _rows(len(metrics)))
+    for ax, metric in zip(axes, metrics, strict=False):
+        _draw_growth(ax, where(points, metric=metric), where(curves, series=metric))
         ax.set_ylabel(metric)
-        panel_letter(ax, "abcdefg"[n])
-    ax = axes["published"]
     published = curves[curves["series"].str.startswith("published")]
-    for name, colour in zip(
-        dict.fromkeys(published["series"]), (COLOUR["present"], COLOUR["novel"]), strict=False
-    ):
-        line = published[published["series"] == name]
-        ax.plot(line["size"], line["value"], color=colour, label=name.removeprefix("published "))
-    ax.set_xscale("log")
-    plain_log_ticks(ax)
-    ax.set_xlabel("real CT-report pairs (published fits, by a public review of arXiv v2)")
-    ax.set_ylabel("metric")
-    legend_above(ax, 2)
-    panel_letter(ax, "e")
-    ax = axes["exponents"]
-    known = table[(table["metric"] == "exponent") & (table["status"] == "ok")]
-    names = list(dict.fromkeys(table.loc[table["metric"] == "exponent", "label"]))
-    known = known.assign(position=[names.index(x) for x in known["label"]])
-    draw_forest(ax, known, colour=COLOUR["merlin"], label="phantom")
+    published = published.assign(series=published["series"].str.removeprefix("published "))
+    ax = axes[-2]
+    colours = dict(
+        zip(unique(published["series"]), (COLOUR["present"], COLOUR["novel"]), strict=False)
+    )
+    marks.curves(ax, published, "size", "value", "series", colours)
+    _log_ticks(ax)
+    said = "real CT-report pairs (published fits, by a public review of arXiv v2)"
+    ax.set(xlabel=said, ylabel="metric")
+    marks.legend_above(ax, 2)
+    _draw_exponents(axes[-1], where(tables[""], metric="exponent"), facts)
+    return figure
+
+
+def _draw_growth(ax: Axes, points: pd.DataFrame, law: pd.DataFrame) -> None:
+    """One metric against training size, with its law and the law's band."""
+    blue = COLOUR["merlin"]
+    sns.scatterplot(points, x="size", y="value", color=blue, ax=ax, **DOT)
+    if len(law):
+        sns.lineplot(law, x="size", y="value", color=blue, linewidth=0.9, errorbar=None, ax=ax)
+        ax.fill_between(law["size"], law["low"], law["high"], color=blue, alpha=0.15, lw=0)
+        ax.axvline(points["size"].max(), **LINE)
+    _log_ticks(ax, subs=(1.0,))
+    ax.set_xlabel("training studies")
+
+
+def _draw_exponents(ax: Axes, table: pd.DataFrame, facts: Facts) -> None:
+    """Exponents of the phantom's laws, beside those that were published."""
+    names = unique(table["label"])
+    marks.forest(ax, table, names, Look("phantom", COLOUR["merlin"], size=2.6), names=names)
+    cross: dict[str, Any] = dict(
+        marker="x", color=COLOUR["present"], markersize=4, linestyle="none"
+    )
     for name, value in facts.get("published_exponents", {}).items():
         if name in names:
-            ax.plot(value, names.index(name) + 0.25, "x", color=COLOUR["present"], markersize=4)
-    ax.plot([], [], "x", color=COLOUR["present"], markersize=4, label="published (by a review)")
-    vertical_line(ax, 0, "no growth")
-    ax.set_yticks(range(len(names)), names)
+            ax.plot(value, names.index(name) + 0.25, **cross)
+    ax.plot([], [], label="published (by a review)", **cross)
+    marks.vertical_line(ax, 0, "no growth")
     ax.set_ylim(len(names) - 0.4, -0.8)
     ax.set_xlabel("exponent b of a·Dᵇ")
-    legend_above(ax, 2)
-    panel_letter(ax, "f")
-    return figure
+    marks.legend_above(ax, 2)
 
 
-def draw_intervals(tables, facts):
+def draw_intervals(tables: Tables, facts: Facts) -> Figure:
     """Coverage of 95 % intervals by metric, method and resampled unit; and their widths."""
-    table = tables[""]
-    figure, axes = new_figure(PAGE_MM, 62, mosaic=[["alone", "clustered", "width"]])
-    looks = {
-        ("patient", "percentile"): (COLOUR["merlin"], "o", -0.24),
-        ("patient", "bca"): (COLOUR["less data"], "s", -0.08),
-        ("study", "percentile"): (COLOUR["present"], "^", 0.08),
-        ("study", "bca"): (COLOUR["external"], "D", 0.24),
-    }
-    metrics = list(dict.fromkeys(table["metric"]))
-    for key, letter in (("alone", "a"), ("clustered", "b")):
-        ax = axes[key]
+    table = tables[""].assign(way=tables[""]["unit"] + " " + tables[""]["method"])
+    figure, (alone, clustered, width) = lettered_figure(62, "abc")
+    metrics = unique(table["metric"])
+    names = ["AUROC", "F1", "recall"][: len(metrics)]
+    for ax, population, text in (
+        (alone, "alone", "coverage, one study a patient"),
+        (clustered, "clustered", "coverage, 1 to 6 studies a patient"),
+    ):
         ax.axvspan(0.93, 0.97, color="#EEEEEE", lw=0)
-        ax.axvline(0.95, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-        for (unit, method), (colour, marker, shift) in looks.items():
-            part = table[
-                (table["unit"] == unit) & (table["method"] == method) & (table["population"] == key)
-            ]
-            part = part.assign(position=[metrics.index(m) for m in part["metric"]])
-            part = part.rename(columns=dict(covered="value"))
-            draw_forest(
-                ax, part, colour=colour, marker=marker, offset=shift, size=2.4,
-                label=f"{UNITS[unit]}, {METHODS[method]}",
-            )  # fmt: skip
-        ax.set_yticks(range(len(metrics)), ["AUROC", "F1", "recall"][: len(metrics)])
-        ax.set_ylim(len(metrics) - 0.4, -0.6)
-        ax.set_xlim(0.6, 1.0)
-        ax.set_xlabel(
-            "coverage, one study a patient"
-            if key == "alone"
-            else "coverage, 1 to 6 studies a patient"
-        )
-        panel_letter(ax, letter)
-    axes["alone"].legend(loc="center left", fontsize=5, title="resampled, method", title_fontsize=5)
-    ax = axes["width"]
-    part = table[(table["population"] == "clustered") & (table["method"] == "percentile")]
-    for unit, shift in (("patient", -0.18), ("study", 0.18)):
-        rows = part[part["unit"] == unit]
-        colour = looks[unit, "percentile"][0]
-        ax.barh(
-            [metrics.index(m) + shift for m in rows["metric"]], rows["width"], 0.32, color=colour
-        )
-    ax.set_yticks(range(len(metrics)), ["AUROC", "F1", "recall"][: len(metrics)])
-    ax.set_ylim(len(metrics) - 0.4, -0.6)
-    ax.set_xlabel("mean width, 1 to 6 studies a patient")
-    panel_letter(ax, "c")
+        ax.axvline(0.95, **LINE)
+        part = where(table, population=population).rename(columns=dict(covered="value"))
+        marks.forest(ax, part, metrics, WAYS, column="metric", by="way", names=names)
+        ax.set(xlim=(0.6, 1.0), xlabel=text)
+    alone.legend(loc="center left", fontsize=5, title="resampled, method", title_fontsize=5)
+    units = {unit: WAYS[f"{unit} percentile"].colour for unit in ("patient", "study")}
+    sns.barplot(
+        where(table, population="clustered", method="percentile"), x="width", y="metric",
+        order=metrics, hue="unit", palette=units, width=0.64, saturation=1, errorbar=None,
+        legend=False, ax=width,
+    )  # fmt: skip
+    width.set_yticks(range(len(metrics)), names)
+    width.set(xlabel="mean width, 1 to 6 studies a patient", ylabel="")
+    width.set_ylim(alone.get_ylim())
     return figure
 
 
-def draw_sensitivity(tables, facts):
+def draw_sensitivity(tables: Tables, facts: Facts) -> Figure:
     """Macro F1 and recall@1 under each choice; the default of each factor is filled."""
     table = tables[""]
-    tasks = list(dict.fromkeys(table["task"]))
-    figure, axes = new_figure(PAGE_MM, 105, mosaic=[tasks])
-    for letter, task in zip("ab", tasks, strict=False):
-        ax, part = axes[task], table[table["task"] == task].reset_index(drop=True)
-        position, y, last = [], 0.0, None
-        for factor in part["factor"]:
-            y += 0.6 if factor != last and last is not None else 0.0
-            position.append(y)
-            y, last = y + 1, factor
-        part = part.assign(position=position)
-        default = part["is_default"].astype(bool)
-        known = part["status"] == "ok"
-        draw_forest(ax, part[default & known], colour=COLOUR["merlin"], size=2.6)
-        draw_forest(ax, part[~default & known], colour=COLOUR["present"], marker="D", size=2.4)
-        for row in part[~known].itertuples():
-            ax.text(0.02, row.position, f"not evaluated: {row.reason}", fontsize=5, va="center")
-        first = part[default].iloc[0]["value"]
-        ax.axvline(first, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-        names = [
-            f"{r.factor}: {r.option}" if r.factor != "protocol" else "our protocol"
-            for r in part.itertuples()
-        ]
-        ax.set_yticks(position, names, fontsize=5)
-        ax.set_ylim(max(position) + 0.7, -0.8)
-        ax.set_xlim(0, 1)
-        what = (
-            "macro F1 of the positive class, zero-shot"
-            if task.startswith("zero")
-            else "recall@1, image to findings"
-        )
-        ax.set_xlabel(what)
-        panel_letter(ax, letter)
+    tasks = unique(table["task"])
+    figure, axes = lettered_figure(105, "abcdef"[: len(tasks)])
+    for ax, task in zip(axes, tasks, strict=True):
+        _draw_choices(ax, where(table, task=task).reset_index(drop=True).reset_index(names="row"))
+        zero = "macro F1 of the positive class, zero-shot"
+        said = zero if task.startswith("zero") else "recall@1, image to findings"
+        ax.set(xlim=(0, 1), xlabel=said)
     return figure
 
 
-def draw_claims(tables, facts):
-    """The ledger: entries by family and status, and each design claim with its verdict."""
-    table = tables[""]
-    figure, axes = new_figure(
-        PAGE_MM, 120, mosaic=[["families", "claims"]], gridspec_kw=dict(width_ratios=[1, 1.25])
-    )
-    ax = axes["families"]
-    families = list(dict.fromkeys(table["family"]))
-    statuses = list(dict.fromkeys(table["status"]))
-    greys = iter(("#DDDDDD", "#BBBBBB", "#999999", "#777777"))
-    shades = {k: VERDICT_COLOUR.get(k) or next(greys) for k in statuses}
-    left = np.zeros(len(families))
-    for status in statuses:
-        counts = table[table["status"] == status].groupby("family").size().reindex(families)
-        counts = counts.fillna(0).to_numpy()
-        ax.barh(
-            range(len(families)), counts, left=left, color=shades[status], label=status, height=0.7
+def _draw_choices(ax: Axes, part: pd.DataFrame) -> None:
+    """Value under each option; factors stand apart from each other, defaults are blue."""
+    steps = 1 + 0.6 * (part["factor"] != part["factor"].shift())
+    at = (steps.cumsum() - steps.iloc[0]).tolist()
+    names = [
+        "our protocol" if r.factor == "protocol" else f"{r.factor}: {r.option}"
+        for r in part.itertuples()
+    ]
+    for chosen, look in (
+        (True, Look("", COLOUR["merlin"], size=2.6)),
+        (False, Look("", COLOUR["present"], "D")),
+    ):
+        rows = part[part["is_default"].astype(bool) == chosen]
+        marks.forest(
+            ax, rows, part["row"].tolist(), look, column="row", at=at, names=names, fontsize=5
         )
-        left += counts
-    ax.set_yticks(range(len(families)), families)
-    ax.invert_yaxis()
-    ax.set_xlabel("claims in the ledger")
-    ax.legend(loc="lower left", bbox_to_anchor=(-0.35, 1.01), ncol=2, fontsize=5)
-    panel_letter(ax, "a")
-    ax = axes["claims"]
+    for row in part[part["status"] != "ok"].itertuples():
+        ax.text(0.02, at[row.row], f"not evaluated: {row.reason}", fontsize=5, va="center")
+    ax.axvline(part[part["is_default"].astype(bool)].iloc[0]["value"], **LINE)
+
+
+def draw_claims(tables: Tables, facts: Facts) -> Figure:
+    """The ledger: entries by family and status, and each design claim with its verdict."""
+    table = tables[""].rename(columns=dict(status="verdict", value="stated"))
+    figure, (families, claims) = lettered_figure(120, "ab", width_ratios=[1, 1.25])
+    verdicts = unique(table["verdict"])
+    greys = iter(("#DDDDDD", "#BBBBBB", "#999999", "#777777"))
+    shades = [VERDICTS.get(v) or next(greys) for v in verdicts]
+    counts = pd.crosstab(table["family"], table["verdict"])
+    marks.stacked_bars(families, counts.loc[unique(table["family"]), verdicts], shades)
+    families.set_xlabel("claims in the ledger")
+    families.legend(loc="lower left", bbox_to_anchor=(-0.35, 1.01), ncol=2, fontsize=5)
     part = table[table["sign"].notna() & table["phantom"].notna()].reset_index(drop=True)
-    part = part.assign(position=range(len(part)), value=part["phantom"])
-    for verdict, colour in VERDICT_COLOUR.items():
-        rows = part[part["status"] == verdict]
-        # Turned so that right of zero means as the paper says.
-        flip = rows["sign"].to_numpy(float)
-        ends = np.sort(np.c_[rows["phantom_low"] * flip, rows["phantom_high"] * flip], axis=1)
-        rows = rows.assign(value=rows["phantom"] * flip, low=ends[:, 0], high=ends[:, 1])
-        draw_forest(ax, rows, colour=colour, label=verdict, size=2.4)
-    vertical_line(ax, 0, "as the paper says →")
+    # Turned so that right of zero means as the paper says.
+    flip = part["sign"].to_numpy(float)
+    ends = np.sort(np.c_[part["phantom_low"] * flip, part["phantom_high"] * flip], axis=1)
+    part = part.assign(value=part["phantom"] * flip, low=ends[:, 0], high=ends[:, 1])
     short = [textwrap.fill(c if len(c) < 100 else c[:98] + "…", 52) for c in part["claim"]]
-    ax.set_yticks(range(len(part)), short, fontsize=5)
-    ax.set_ylim(len(part) - 0.4, -1.4)
-    ax.set_xlabel("difference on the phantom, right as claimed")
-    panel_letter(ax, "b")
+    colours = part["verdict"].map(VERDICTS)
+    marks.forest(
+        claims, part[colours.notna()].reset_index(names="row"), part.index.tolist(), Look("", "none"),
+        column="row", names=short, fontsize=5, colours=colours.to_dict(),
+    )  # fmt: skip
+    marks.vertical_line(claims, 0, "as the paper says →")
+    claims.set_ylim(len(part) - 0.4, -1.4)
+    claims.set_xlabel("difference on the phantom, right as claimed")
     return figure
 
 

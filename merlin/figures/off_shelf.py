@@ -4,406 +4,264 @@ Phenotypes, retrieval, external sites, and models side by side. As in `panels`: 
 statistics, one colour a meaning.
 """
 
+from collections.abc import Sequence
+from itertools import cycle
+
+import matplotlib as mpl
 import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from merlin.figures.panels import draw_forest, pretty
-from merlin.figures.style import COLOUR, PAGE_MM, new_figure, panel_letter
+from merlin.figures import marks
+from merlin.figures.marks import LINE, Look, unique, where
+from merlin.figures.style import COLOUR, Facts, Tables, lettered_figure
 
-ARM_NAMES = {
-    "main": "main arm",
-    "tenth": "tenth arm",
-    "ehr": "codes only",
-    "slices": "2D slices",
-    "chance": "chance",
-}
-ARM_COLOUR = {
-    "main": COLOUR["merlin"],
-    "tenth": COLOUR["less data"],
-    "ehr": COLOUR["absent"],
-    "slices": COLOUR["novel"],
-    "chance": COLOUR["baseline"],
+ARMS = {
+    "main": Look("main arm", COLOUR["merlin"]),
+    "tenth": Look("tenth arm", COLOUR["less data"]),
+    "ehr": Look("codes only", COLOUR["absent"]),
+    "slices": Look("2D slices", COLOUR["novel"]),
+    "chance": Look("chance", COLOUR["baseline"]),
 }
 OTHERS = ("#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9")
+SITES = {
+    "internal": Look("internal", COLOUR["merlin"]),
+    "site_b": Look("site b", COLOUR["external"]),
+    "site_c": Look("site c", COLOUR["present"]),
+}
+METRICS = {
+    "auroc": Look("AUROC", "#444444", size=2.6),
+    "auprc": Look("AUPRC", "#444444", "s", 2.6),
+}
+METRIC_NAMES = {"auroc": "AUROC", "f1": "F1", "f1_balanced": "F1, balanced"}
 
 
-def arm_colours(models):
-    """Colour of each model, known arms first; others in a fixed order."""
-    others = iter(OTHERS * 3)
-    return {m: ARM_COLOUR.get(m) or next(others) for m in models}
+def arms(models: Sequence[str]) -> dict[str, Look]:
+    """Look of each model; those that are no arm of ours get colours in a fixed order."""
+    others = cycle(OTHERS)
+    return {m: ARMS.get(m) or Look(m, next(others)) for m in models}
 
 
-def forest_by_model(ax, table, labels, models, *, names=None, colours=None, legend=True):
-    """Rows of `labels`, one point with interval per model in each.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Rows of one metric: `label, model, value, low, high, status`.
-    """
-    colours = colours or arm_colours(models)
-    shifts = np.linspace(-0.28, 0.28, len(models)) if len(models) > 1 else [0.0]
-    for model, shift in zip(models, shifts, strict=bool(models)):
-        part = table[(table["model"] == model) & table["label"].isin(labels)]
-        part = part[part["status"] == "ok"]
-        part = part.assign(position=[labels.index(x) for x in part["label"]])
-        draw_forest(
-            ax,
-            part,
-            colour=colours[model],
-            offset=shift,
-            label=ARM_NAMES.get(model, model),
-            size=2.2,
-        )
-    ax.set_yticks(range(len(labels)), names or [pretty(x) for x in labels])
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    if legend:
-        legend_above(ax, min(len(models), 2))
-
-
-def legend_above(ax, columns, **options):
-    """Legend over the panel's upper edge, beside the letter; a word where nothing was drawn."""
-    if not ax.get_legend_handles_labels()[1]:
-        ax.text(0.5, 0.5, "not evaluated", transform=ax.transAxes, ha="center", fontsize=6)
-        return
-    ax.legend(
-        loc="lower left",
-        bbox_to_anchor=(0.06, 0.99),
-        ncol=columns,
-        borderaxespad=0,
-        columnspacing=0.9,
-        handletextpad=0.3,
-        **options,
-    )
-
-
-def vertical_line(ax, x, text):
-    """A dotted reference line with its name at the top."""
-    ax.axvline(x, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-    ax.annotate(
-        text,
-        (x, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(2, -1),
-        textcoords="offset points",
-        fontsize=5,
-        va="top",
-        color=COLOUR["baseline"],
-    )
-
-
-def draw_phenotypes(tables, facts):
+def draw_phenotypes(tables: Tables, facts: Facts) -> Figure:
     """Per-phecode AUROC, chapters, models, and AUPRC against prevalence."""
     # Read back from a CSV, 401 is 401.0 among 401.1, and "401" in the table beside "macro".
-    names = tables["names"].assign(phecode=lambda t: [_plain_phecode(p) for p in t["phecode"]])
-    table = tables[""]
-    names = names.set_index("phecode")["name"]
-    table = table.assign(label=table["label"].astype(str))
-    figure, axes = new_figure(
-        PAGE_MM,
-        165,
-        mosaic=[["each", "models"], ["each", "chapters"], ["each", "auprc"]],
-        gridspec_kw=dict(width_ratios=[1.15, 1], height_ratios=[0.75, 1, 1.05]),
+    codes = [_plain_phecode(p) for p in tables["names"]["phecode"]]
+    names = dict(zip(codes, tables["names"]["name"], strict=True))
+    table = tables[""].assign(label=tables[""]["label"].astype(str))
+    figure, axes = lettered_figure(
+        165, "ab;ac;ad", width_ratios=[1.15, 1], height_ratios=[0.75, 1, 1.05]
     )
-    main = table[(table["model"] == "main") & (table["metric"] == "auroc")]
-    each = main[main["label"].isin(names.index) & (main["status"] == "ok")]
-    each = each.sort_values("value", ascending=False)
+    each_ax, models_ax, chapters_ax, auprc_ax = axes
+    main = where(table, model="main")
+    each = where(main, metric="auroc", status="ok")
+    each = each[each["label"].isin(names)].sort_values("value", ascending=False)
     if each.empty:
         return _nothing(figure, axes, "no phecode has enough known labels", table)
-    chapters = list(dict.fromkeys(each["chapter"]))
-    colours = dict(zip(chapters, chapter_colours(len(chapters)), strict=True))
-    ax = axes["each"]
-    for chapter in chapters:
-        rows = each.assign(position=range(len(each)))[(each["chapter"] == chapter).to_numpy()]
-        draw_forest(ax, rows, colour=colours[chapter], label=chapter, size=1.8)
-    short = [f"{names[p][:34]}{'…' if len(names[p]) > 34 else ''}" for p in each["label"]]
-    ax.set_yticks(range(len(each)), short, fontsize=5)
-    ax.set_ylim(len(each) - 0.3, -0.7)
+    chapters = unique(each["chapter"])
+    colours = dict(zip(chapters, _chapter_colours(len(chapters)), strict=True))
+    _draw_each(each_ax, each, names, colours)
+    macro = where(table, label="macro")
+    models = [m for m in ARMS if m in set(macro[macro["metric"].isin(METRICS)]["model"])]
+    _draw_models(models_ax, macro, models)
+    by_chapter = where(table, metric="auroc")
+    count = where(by_chapter, model="main").set_index("label")["n_positive"]
+    marks.forest(
+        chapters_ax, by_chapter, [f"chapter: {c}" for c in chapters],
+        arms([m for m in models if m != "chance"]),
+        names=[f"{c} ({count[f'chapter: {c}']})" for c in chapters],
+    )  # fmt: skip
+    marks.legend_above(chapters_ax, 2)
+    chapters_ax.set_xlabel("mean AUROC of the chapter (phecodes in it)")
+    auprc = where(main, metric="auprc")
+    _draw_auprc(auprc_ax, auprc[auprc["label"].isin(each["label"])], colours)
+    return figure
+
+
+def _draw_each(ax: Axes, each: pd.DataFrame, names: dict, colours: dict) -> None:
+    """AUROC of each phecode in the colour of its chapter."""
+    short = [names[p] if len(names[p]) <= 34 else f"{names[p][:34]}…" for p in each["label"]]
+    by_row = dict(zip(each["label"], each["chapter"].map(colours), strict=True))
+    look = Look("", "none", size=1.8)
+    marks.forest(ax, each, each["label"].tolist(), look, names=short, fontsize=5, colours=by_row)
     ax.set_xlabel("AUROC")
-    vertical_line(ax, 0.5, "chance")
+    marks.vertical_line(ax, 0.5, "chance")
+    points = [ax.plot([], [], "o", color=c, markersize=1.8)[0] for c in colours.values()]
     ax.legend(
-        loc="upper left", bbox_to_anchor=(0, 0.97), fontsize=5, handletextpad=0.2, labelspacing=0.25
+        points, list(colours), loc="upper left", bbox_to_anchor=(0, 0.97), fontsize=5,
+        handletextpad=0.2, labelspacing=0.25,
+    )  # fmt: skip
+
+
+def _draw_models(ax: Axes, macro: pd.DataFrame, models: list[str]) -> None:
+    """Macro AUROC and AUPRC of each model."""
+    names = [ARMS[m].label for m in models]
+    colours = {m: ARMS[m].colour for m in models}
+    marks.forest(
+        ax, macro, models, METRICS, column="model", by="metric", names=names, colours=colours
     )
+    n = int(macro[macro["metric"].isin(METRICS)]["n_positive"].max())
+    ax.set(xlim=(0, 1), xlabel=f"macro over {n} phecodes")
+    marks.legend_above(ax, 2)
 
-    macro = table[(table["label"] == "macro") & table["metric"].isin(["auroc", "auprc"])]
-    models = [m for m in ARM_NAMES if m in set(macro["model"])]
-    ax = axes["models"]
-    for metric, marker, shift in (("auroc", "o", -0.12), ("auprc", "s", 0.12)):
-        for i, model in enumerate(models):
-            row = macro[(macro["model"] == model) & (macro["metric"] == metric)]
-            draw_forest(
-                ax, row.assign(position=i), colour=ARM_COLOUR[model], marker=marker, offset=shift
-            )
-    for metric, marker in (("AUROC", "o"), ("AUPRC", "s")):
-        ax.plot([], [], marker, color="#444444", markersize=3, label=metric, linestyle="none")
-    ax.set_yticks(range(len(models)), [ARM_NAMES[m] for m in models])
-    ax.set_ylim(len(models) - 0.5, -0.6)
-    ax.set_xlim(0, 1)
-    ax.set_xlabel(f"macro over {int(macro['n_positive'].max())} phecodes")
-    legend_above(ax, 2)
 
-    ax = axes["chapters"]
-    by_chapter = table[table["label"].str.startswith("chapter: ") & (table["metric"] == "auroc")]
-    labels = [f"chapter: {c}" for c in chapters]
-    count = by_chapter[by_chapter["model"] == "main"].set_index("label")["n_positive"]
-    forest_by_model(
-        ax,
-        by_chapter,
-        labels,
-        [m for m in models if m != "chance"],
-        names=[f"{x.removeprefix('chapter: ')} ({count[x]})" for x in labels],
-    )
-    ax.set_xlabel("mean AUROC of the chapter (phecodes in it)")
-
-    ax = axes["auprc"]
-    auprc = table[(table["model"] == "main") & (table["metric"] == "auprc")]
-    auprc = auprc[auprc["label"].isin(each["label"])]
+def _draw_auprc(ax: Axes, auprc: pd.DataFrame, colours: dict) -> None:
+    """AUPRC of each phecode against its prevalence, which is chance."""
     prevalence = auprc["n_positive"] / auprc["n_studies"]
-    colour = [colours[c] for c in auprc["chapter"]]
-    ax.scatter(prevalence, auprc["value"], s=7, c=colour, linewidths=0)
+    sns.scatterplot(
+        x=prevalence, y=auprc["value"], hue=auprc["chapter"], palette=colours, s=7, linewidth=0,
+        legend=False, ax=ax,
+    )  # fmt: skip
     top = float(prevalence.max()) * 1.1
-    ax.plot([0, top], [0, top], color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
+    ax.plot([0, top], [0, top], **LINE)
     ax.text(top, top, "chance ", fontsize=5, ha="right", va="bottom", color=COLOUR["baseline"])
-    ax.set_xlabel("prevalence (positive / all test studies)")
-    ax.set_ylabel("AUPRC")
-    ax.set_ylim(0, 1.02)
-    for letter, name in zip("abcd", ("each", "models", "chapters", "auprc"), strict=True):
-        panel_letter(axes[name], letter)
-    return figure
+    ax.set(xlabel="prevalence (positive / all test studies)", ylabel="AUPRC", ylim=(0, 1.02))
 
 
-def _nothing(figure, axes, why, table):
+def _nothing(figure: Figure, axes: list[Axes], why: str, table: pd.DataFrame) -> Figure:
     """Empty panels that say why nothing could be evaluated."""
-    for name, ax in axes.items():
+    for ax in axes:
         ax.axis("off")
-        if name == "each":
-            n = int(table["n_studies"].max())
-            ax.text(0.0, 0.6, f"Not evaluated: {why}.\n{n:,} test studies.", fontsize=8)
+    n = int(table["n_studies"].max())
+    axes[0].text(0.0, 0.6, f"Not evaluated: {why}.\n{n:,} test studies.", fontsize=8)
     return figure
 
 
-def _plain_phecode(text):
+def _plain_phecode(text: object) -> str:
     try:
-        return f"{float(text):g}"
+        return f"{float(str(text)):g}"
     except ValueError:  # outputs without a phecode are named otherwise
         return str(text)
 
 
-def chapter_colours(n):
+def _chapter_colours(n: int) -> list:
     """`n` colours told apart with common colour vision, dark to light."""
-    import matplotlib as mpl
-
     return [mpl.colormaps["cividis"](x) for x in np.linspace(0.0, 0.92, max(n, 1))]
 
 
-DIRECTION_COLOUR = {"image to": COLOUR["merlin"], "to image": COLOUR["external"]}
-
-
-def _direction_colour(label):
-    return next(c for key, c in DIRECTION_COLOUR.items() if key in label)
-
-
-def draw_retrieval(tables, facts):
+def draw_retrieval(tables: Tables, facts: Facts) -> Figure:
     """Similarities of one pool, report lengths, recall by pool size, models side by side."""
     table, pool = tables[""], facts["pool"]
     headline = f"recall@1 of {pool}"
-    figure, axes = new_figure(
-        PAGE_MM,
-        112,
-        mosaic=[["matrix", "one", "eight"], ["length", "representation", "models"]],
-        gridspec_kw=dict(width_ratios=[1, 1.15, 1.15]),
+    figure, (matrix, length, one, eight, kinds, models) = lettered_figure(
+        112, "acd;bef", width_ratios=[1, 1.15, 1.15]
     )
-    matrix = tables["matrix"].to_numpy(float)
-    ax = axes["matrix"]
-    ax.imshow(matrix, cmap="cividis", interpolation="nearest")
-    ax.set_xlabel("reports of one pool")
-    ax.set_ylabel("volumes")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax = axes["length"]
-    lengths = tables["lengths"]
-    ax.bar(
-        lengths["low"],
-        lengths["n"],
-        width=lengths["high"] - lengths["low"],
-        align="edge",
-        color=COLOUR["merlin"],
-        edgecolor="white",
-        linewidth=0.3,
-    )
-    if facts["max_length"]:
-        ax.axvline(facts["max_length"], color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-        ax.set_xlabel(f"tokens of a findings text (cut at {facts['max_length']})")
-    else:
-        ax.set_xlabel("tokens of a findings text: not known")
-    ax.set_ylabel("test studies")
-    main = table[(table["model"] == "main") & (table["representation"] == facts["representation"])]
-    for name, k in (("one", 1), ("eight", 8)):
-        ax = axes[name]
-        part = main[(main["k"] == k) & (main["status"] == "ok")]
-        sizes = sorted(set(part["pool"].astype(int)))
-        ax.plot(
-            range(len(sizes)),
-            [k / s for s in sizes],
-            "_",
-            color=COLOUR["baseline"],
-            markersize=16,
-            label="chance",
-        )
-        for i, (label, rows) in enumerate(part.groupby("label", sort=False)):
-            x = np.array([sizes.index(int(p)) for p in rows["pool"]]) + 0.13 * (i - 1.5)
-            colour = _direction_colour(label)
-            face = colour if "findings" in label else "white"
-            ax.vlines(x, rows["low"], rows["high"], color=colour, linewidth=0.9)
-            ax.plot(
-                x, rows["value"], "o", color=colour, markerfacecolor=face, markersize=3, label=label
-            )
-            few = rows[rows["pool_low"].notna()]
-            at = np.array([sizes.index(int(p)) for p in few["pool"]]) + 0.13 * (i - 1.5) + 0.05
-            ax.vlines(at, few["pool_low"], few["pool_high"], color="#444444", linewidth=0.5)
-        n_all = max(sizes)
-        ax.set_xticks(range(len(sizes)), [f"all {s}" if s == n_all else str(s) for s in sizes])
-        ax.set_xlabel("pool size")
-        ax.set_ylabel(f"recall@{k}")
-        ax.set_ylim(0, 1)
-        if name == "one":
-            ax.legend(loc="upper right", fontsize=5, labelspacing=0.25, borderaxespad=0)
-    ax = axes["representation"]
-    part = table[(table["model"] == "main") & (table["metric"] == headline)]
-    part = part[part["label"].str.contains("findings") & (part["status"] == "ok")]
-    labels = list(dict.fromkeys(part["label"]))
-    kinds = list(dict.fromkeys(part["representation"]))
-    for kind, marker, shift in zip(kinds, ("o", "s", "^"), (-0.15, 0.15, 0.3), strict=False):
-        rows = part[part["representation"] == kind]
-        rows = rows.assign(position=[labels.index(x) for x in rows["label"]])
-        draw_forest(
-            ax,
-            rows,
-            colour=COLOUR["merlin"],
-            marker=marker,
-            offset=shift,
-            label=f"report as {kind}",
-        )
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.5, -0.6)
-    ax.set_xlim(0, 1)
-    ax.set_xlabel(f"{headline} (dotted: chance)")
-    vertical_line(ax, 1 / pool, "")
-    legend_above(ax, 1, fontsize=5)
-    ax = axes["models"]
-    part = table[
-        (table["metric"] == headline)
-        & (table["representation"] == facts["representation"])
-        & (table["status"] == "ok")
-    ]
-    models = list(dict.fromkeys(part["model"]))
-    forest_by_model(ax, part, list(dict.fromkeys(part["label"])), models)
-    ax.set_xlim(0, 1)
-    ax.set_xlabel(f"{headline} (dotted: chance)")
-    vertical_line(ax, 1 / pool, "")
-    order = ("matrix", "length", "one", "eight", "representation", "models")
-    for letter, name in zip("abcdef", order, strict=True):
-        panel_letter(axes[name], letter)
+    sns.heatmap(
+        tables["matrix"].to_numpy(float), cmap="cividis", square=True, cbar=False, rasterized=True,
+        xticklabels=False, yticklabels=False, ax=matrix,
+    )  # fmt: skip
+    matrix.set(xlabel="reports of one pool", ylabel="volumes")
+    _draw_lengths(length, tables["lengths"], facts["max_length"])
+    main = where(table, model="main", representation=facts["representation"], status="ok")
+    for ax, k in ((one, 1), (eight, 8)):
+        _draw_recall(ax, where(main, k=k), k)
+    one.legend(loc="upper right", fontsize=5, labelspacing=0.25, borderaxespad=0)
+    table = where(table, metric=headline, status="ok")
+    part = where(table, model="main")
+    part = part[part["label"].str.contains("findings")]
+    blue = COLOUR["merlin"]
+    looks = {
+        kind: Look(f"report as {kind}", blue, marker, 2.6)
+        for kind, marker in zip(unique(part["representation"]), "os^", strict=False)
+    }
+    marks.forest(kinds, part, unique(part["label"]), looks, by="representation")
+    marks.legend_above(kinds, 1, fontsize=5)
+    part = where(table, representation=facts["representation"])
+    marks.forest(models, part, unique(part["label"]), arms(unique(part["model"])))
+    marks.legend_above(models, 2)
+    for ax in (kinds, models):
+        marks.vertical_line(ax, 1 / pool)
+        ax.set(xlim=(0, 1), xlabel=f"{headline} (dotted: chance)")
     return figure
 
 
-SITE_COLOUR = {
-    "internal": COLOUR["merlin"],
-    "site_b": COLOUR["external"],
-    "site_c": COLOUR["present"],
-    "spine": COLOUR["novel"],
-}
+def _draw_lengths(ax: Axes, lengths: pd.DataFrame, most: int | None) -> None:
+    """Tokens of the findings texts, counted in bins."""
+    sns.histplot(
+        lengths, x="low", weights="n", bins=[*lengths["low"], lengths["high"].iloc[-1]], ax=ax,
+        color=COLOUR["merlin"], alpha=1, edgecolor="white", linewidth=0.3,
+    )  # fmt: skip
+    text = "tokens of a findings text: not known"
+    if most:
+        ax.axvline(most, **LINE)
+        text = f"tokens of a findings text (cut at {most})"
+    ax.set(xlabel=text, ylabel="test studies")
 
 
-def draw_external(tables, facts):
+def _draw_recall(ax: Axes, part: pd.DataFrame, k: int) -> None:
+    """recall@k by pool size and direction; filled with findings, hollow with impressions."""
+    sizes = sorted(set(part["pool"].astype(int)))
+    chance = [k / size for size in sizes]
+    grey = COLOUR["baseline"]
+    ax.plot(range(len(sizes)), chance, "_", color=grey, markersize=16, label="chance")
+    for i, (label, rows) in enumerate(part.groupby("label", sort=False)):
+        x = np.array([sizes.index(int(p)) for p in rows["pool"]]) + 0.13 * (i - 1.5)
+        colour = COLOUR["merlin" if "image to" in label else "external"]
+        face = colour if "findings" in label else "white"
+        ax.vlines(x, rows["low"], rows["high"], color=colour, linewidth=0.9)
+        ax.plot(x, rows["value"], "o", color=colour, mfc=face, markersize=3, label=label)
+        # Beside it the range over single draws of pools, where there are several.
+        ax.vlines(x + 0.05, rows["pool_low"], rows["pool_high"], color="#444444", linewidth=0.5)
+    names = [f"all {s}" if s == max(sizes) else str(s) for s in sizes]
+    ax.set_xticks(range(len(sizes)), names)
+    ax.set(xlabel="pool size", ylabel=f"recall@{k}", ylim=(0, 1))
+
+
+def draw_external(tables: Tables, facts: Facts) -> Figure:
     """Tasks by site, the drop finding by finding, and the spine series."""
     table, drop = tables[""], tables["drop"]
-    figure, axes = new_figure(
-        PAGE_MM,
-        150,
-        mosaic=[["tasks", "drop"], ["drops", "drop"], ["spine", "drop"]],
-        gridspec_kw=dict(width_ratios=[1, 1.15], height_ratios=[1.15, 1, 0.75]),
+    figure, (tasks, drops, spine, each) = lettered_figure(
+        150, "ad;bd;cd", width_ratios=[1, 1.15], height_ratios=[1.15, 1, 0.75]
     )
-    ax = axes["tasks"]
-    labels = list(dict.fromkeys(table[table["part"] == "task"]["label"]))
-    sites = [s for s in SITE_COLOUR if s in set(table[table["part"] == "task"]["site"])]
-    for site, shift in zip(sites, np.linspace(-0.22, 0.22, len(sites)), strict=True):
-        rows = table[
-            (table["part"] == "task") & (table["site"] == site) & (table["status"] == "ok")
-        ]
-        rows = rows.assign(position=[labels.index(x) for x in rows["label"]])
-        draw_forest(ax, rows, colour=SITE_COLOUR[site], offset=shift, label=pretty(site))
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.5, -0.6)
-    ax.set_xlim(0, 1)
-    ax.set_xlabel("value on the site's studies")
-    legend_above(ax, 3)
-    ax = axes["drop"]
-    names = facts["order"]
-    for site, shift in (("site_b", -0.15), ("site_c", 0.15)):
-        rows = drop[(drop["site"] == site) & (drop["metric"] == "AUROC")]
-        rows = rows[rows["label"].isin(names) & rows["value"].notna()]
-        rows = rows.assign(position=[names.index(x) for x in rows["label"]])
-        draw_forest(ax, rows, colour=SITE_COLOUR[site], offset=shift, label=pretty(site), size=2.0)
-    ax.set_yticks(range(len(names)), [pretty(n) for n in names], fontsize=5)
-    ax.set_ylim(len(names) - 0.3, -0.7)
-    ax.axvline(0, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-    ax.set_xlabel("AUROC, external minus internal")
-    legend_above(ax, 2)
-    ax = axes["drops"]
-    overall = drop[drop["label"] == "macro"]
-    labels = list(dict.fromkeys(overall["metric"]))
-    for site, shift in (("site_b", -0.12), ("site_c", 0.12)):
-        rows = overall[overall["site"] == site]
-        rows = rows.assign(position=[labels.index(x) for x in rows["metric"]])
-        draw_forest(ax, rows, colour=SITE_COLOUR[site], offset=shift)
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.5, -0.6)
-    ax.axvline(0, color=COLOUR["baseline"], linewidth=0.6, linestyle=":")
-    ax.set_xlabel("external minus internal, mean over findings")
-    ax = axes["spine"]
-    rows = table[(table["part"] == "spine") & (table["status"] == "ok")]
-    rows = rows.assign(position=range(len(rows)))
-    draw_forest(ax, rows, colour=SITE_COLOUR["spine"])
-    said = {"auroc": "AUROC", "f1": "F1", "f1_balanced": "F1, balanced"}
-    ax.set_yticks(range(len(rows)), [said.get(m, m) for m in rows["metric"]])
-    ax.set_ylim(len(rows) - 0.5, -0.6)
-    ax.set_xlim(0, 1)
-    ax.set_xlabel("vertebral fracture, spine series, zero-shot")
-    for letter, name in zip("abcd", ("tasks", "drops", "spine", "drop"), strict=True):
-        panel_letter(axes[name], letter)
+    part = where(table, part="task")
+    shown = {s: look for s, look in SITES.items() if s in set(part["site"])}
+    marks.forest(tasks, part, unique(part["label"]), shown, by="site")
+    tasks.set(xlim=(0, 1), xlabel="value on the site's studies")
+    marks.legend_above(tasks, 3)
+    outside = {s: SITES[s] for s in ("site_b", "site_c")}
+    overall = where(drop, label="macro")
+    marks.forest(drops, overall, unique(overall["metric"]), outside, column="metric", by="site")
+    drops.set_xlabel("external minus internal, mean over findings")
+    marks.forest(each, where(drop, metric="AUROC"), facts["order"], outside, by="site", fontsize=5)
+    each.set_xlabel("AUROC, external minus internal")
+    marks.legend_above(each, 2)
+    for ax in (drops, each):
+        ax.axvline(0, **LINE)
+    part = where(table, part="spine", status="ok")
+    metrics = part["metric"].tolist()
+    names = [METRIC_NAMES.get(m, m) for m in metrics]
+    marks.forest(spine, part, metrics, Look("", COLOUR["novel"]), column="metric", names=names)
+    spine.set(xlim=(0, 1), xlabel="vertebral fracture, spine series, zero-shot")
     return figure
 
 
-def draw_comparison(tables, facts):
+def draw_comparison(tables: Tables, facts: Facts) -> Figure:
     """Several embeddings files side by side: the three off-the-shelf tasks, and findings apart."""
     table = tables[""]
-    models = list(dict.fromkeys(table["model"]))
-    each = table[(table["task"] == "zero-shot findings") & (table["metric"] == "auroc")]
-    first = each[(each["model"] == models[0]) & (each["label"] != "macro")]
+    looks = arms(unique(table["model"]))
+    each = where(table, task="zero-shot findings", metric="auroc")
+    first = where(each, model=table["model"].iloc[0])
+    first = first[first["label"] != "macro"]
     order = first.sort_values("value", ascending=False, na_position="last")["label"].tolist()
-    figure, axes = new_figure(
-        PAGE_MM,
-        max(70, 30 + 4 * len(order)),
-        mosaic=[["summary", "each"]],
-        gridspec_kw=dict(width_ratios=[1, 1.2]),
+    figure, (summary, findings) = lettered_figure(
+        max(70, 30 + 4 * len(order)), "ab", width_ratios=[1, 1.2]
     )
     chosen = table[table["label"].eq("macro") | table["metric"].str.startswith("recall@1 of")]
     kept = ["auroc", "f1", "auprc", f"recall@1 of {facts['pool']}"]
     chosen = chosen[chosen["metric"].isin(kept)]
     chosen = chosen.assign(label=[_short(r) for r in chosen.itertuples()])
-    labels = list(dict.fromkeys(chosen[chosen["status"] == "ok"]["label"]))
-    forest_by_model(axes["summary"], chosen, labels, models, names=labels)
-    axes["summary"].set_xlim(0, 1)
-    axes["summary"].set_xlabel("value on the common studies")
-    forest_by_model(axes["each"], each, order, models, legend=False)
-    axes["each"].set_xlabel("zero-shot AUROC")
-    vertical_line(axes["each"], 0.5, "chance")
-    for letter, name in zip("ab", ("summary", "each"), strict=True):
-        panel_letter(axes[name], letter)
+    labels = unique(where(chosen, status="ok")["label"])
+    marks.forest(summary, chosen, labels, looks, names=labels)
+    marks.legend_above(summary, min(len(looks), 2))
+    summary.set(xlim=(0, 1), xlabel="value on the common studies")
+    marks.forest(findings, each, order, looks)
+    findings.set_xlabel("zero-shot AUROC")
+    marks.vertical_line(findings, 0.5, "chance")
     return figure
 
 
-def _short(row):
+def _short(row) -> str:
     if row.task == "retrieval":
         return f"{row.label}\n{row.metric}"
     positive = " (positive class)" if row.metric == "f1" else ""

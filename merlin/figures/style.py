@@ -7,17 +7,25 @@ it again from these files in seconds. One colour means one thing in all figures.
 import io
 import json
 import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from merlin.run import atomic, changed_texts, read_csv, write_csv, write_json
 from merlin.words import lines, without_folders
+
+Tables = Mapping[str, pd.DataFrame]  # of one figure, by the ends of their files' names
+Facts = Mapping[str, Any]  # its sidecar
+Draw = Callable[[Tables, Facts], Figure]
 
 COLUMN_MM, PAGE_MM, MAX_HEIGHT_MM = 89, 183, 170
 # Okabe and Ito's colours, told apart with any common colour vision.
@@ -43,7 +51,7 @@ SOFT_TISSUE = (-160, 240)  # W 400 L 40
 LUNG = (-1350, 150)  # W 1500 L -600
 BONE = (-350, 1150)  # W 1500 L 400
 
-RC = {
+RC: dict[Any, Any] = {
     "font.size": 6.5,
     "axes.titlesize": 7,
     "axes.labelsize": 6.5,
@@ -66,14 +74,14 @@ RC = {
 }
 
 
-def new_figure(width_mm, height_mm, **mosaic):
+def new_figure(width_mm: float, height_mm: float, **mosaic: Any) -> tuple[Figure, dict[Any, Axes]]:
     """A figure of that size on the page, in house style.
 
     Parameters
     ----------
     width_mm, height_mm : float
     **mosaic
-        `mosaic=` and `gridspec_kw=` of `Figure.subplot_mosaic`.
+        `mosaic=`, `width_ratios=` and what else `Figure.subplot_mosaic` takes.
 
     Returns
     -------
@@ -87,50 +95,62 @@ def new_figure(width_mm, height_mm, **mosaic):
     return figure, axes
 
 
-def panel_letter(ax, letter):
-    """Bold lower-case letter at the upper left of a panel."""
-    ax.set_title(letter, loc="left", fontweight="bold", fontsize=8, pad=3)
+def lettered_figure(height_mm: float, mosaic: str, **more: Any) -> tuple[Figure, list[Axes]]:
+    """A figure as wide as the page, each panel with the letter that stands for it in `mosaic`.
+
+    Parameters
+    ----------
+    height_mm : float
+    mosaic : str
+        Rows of letters, as "ab;ac" for a tall first panel.
+    **more
+        To `new_figure`.
+
+    Returns
+    -------
+    figure, axes : list of Axes
+        In the order of their letters.
+    """
+    figure, axes = new_figure(PAGE_MM, height_mm, mosaic=mosaic, **more)
+    for letter, ax in axes.items():
+        ax.set_title(letter, loc="left", fontweight="bold", fontsize=8, pad=3)
+    return figure, [axes[letter] for letter in sorted(axes)]
 
 
-def stamp(figure, text):
+def stamp(figure: Figure, text: str) -> None:
     """Write tier and numbers inside the picture, where no crop can lose them."""
     # A letter of this size is about 0.9 mm wide.
     text = textwrap.fill(text, int(figure.get_figwidth() * 25.4 / 0.93))
     lines = text.count("\n") + 1
     room = (6 * lines + 1) / 72 / figure.get_figheight()  # 6 points a line: low figures need more
     foot = max(0.03 if lines == 1 else 0.045, 0.004 + room)
-    figure.get_layout_engine().set(rect=(0, foot, 1, 1 - foot))
+    figure.set_layout_engine("constrained", rect=(0, foot, 1, 1 - foot))
     figure.text(0.5, 0.004, text, ha="center", va="bottom", fontsize=5, color="#666666")
 
 
-def stamp_text(facts):
+def stamp_text(facts: Facts) -> str:
     """`phantom · synthetic …, not a clinical result · profile … · seed …` from a sidecar."""
-    n = facts.get("n", {})
-    counts = ", ".join(f"{v:,} {k}" for k, v in n.items())
+    counts = ", ".join(f"{v:,} {k}" for k, v in facts.get("n", {}).items())
+    said = [facts["tier_note"], counts, facts.get("interval", "")]
     return " · ".join(
-        x
-        for x in (
-            facts["tier_note"],
-            counts,
-            facts.get("interval", ""),
-            f"profile {facts['profile']}",
-            f"seed {facts['seed']}",
-        )
-        if x
+        x for x in (*said, f"profile {facts['profile']}", f"seed {facts['seed']}") if x
     )
 
 
-def label_points(ax, x, y, texts, *, fontsize=5):
+def label_points(
+    ax: Axes, x: pd.Series, y: pd.Series, texts: Sequence[str], *, fontsize: float = 5
+) -> None:
     """Names beside points, each where it covers no point and no other name; empty ones are left out.
 
     Call it when the panel has its limits; the figure is laid out first.
     """
-    ax.figure.draw_without_rendering()
-    renderer = ax.figure.canvas.get_renderer()
+    if (figure := ax.get_figure(root=True)) is None:
+        return
+    figure.draw_without_rendering()
     at = ax.transData.transform(np.column_stack([x, y]))
-    px = ax.figure.dpi / 72  # pixels a point
+    px = figure.dpi / 72  # pixels a point
     taken = [Bbox.from_extents(*(p - 2 * px), *(p + 2 * px)) for p in at]
-    inside = ax.get_window_extent(renderer)
+    inside = ax.get_window_extent()
     for (a, b), text in zip(zip(x, y, strict=True), texts, strict=True):
         if not text:
             continue
@@ -140,8 +160,8 @@ def label_points(ax, x, y, texts, *, fontsize=5):
                 ha="left" if dx > 0 else "right" if dx < 0 else "center", va="center",
                 arrowprops=dict(arrowstyle="-", linewidth=0.3) if abs(dy) > 10 else None,
             )  # fmt: skip
-            said.update_positions(renderer)
-            box = Text.get_window_extent(said, renderer)  # without its line to the point
+            said.get_window_extent()  # finds its place
+            box = Text.get_window_extent(said)  # without its line to the point
             fits = inside.x0 <= box.x0 and box.x1 <= inside.x1
             fits = fits and inside.y0 <= box.y0 and box.y1 <= inside.y1
             if (fits and not box.count_overlaps(taken)) or n == len(LABEL_PLACES) - 1:
@@ -150,7 +170,7 @@ def label_points(ax, x, y, texts, *, fontsize=5):
             said.remove()
 
 
-def save_figure(folder, name, tables, facts, draw):
+def save_figure(folder: str | Path, name: str, tables: Tables, facts: Facts, draw: Draw) -> Figure:
     """Draw a figure from tables and write picture, tables and sidecar.
 
     Parameters
@@ -170,20 +190,22 @@ def save_figure(folder, name, tables, facts, draw):
     """
     folder = Path(folder)
     for key, table in tables.items():
-        write_csv(folder / f"{name}{'_' + key if key else ''}.csv", table)
+        write_csv(_table_path(folder, name, key), table)
     # Draw from what was written, so that a later redraw sees the same numbers.
-    write_json(folder / f"{name}.json", without_folders(facts) | {"tables": list(tables)})
+    write_json(folder / f"{name}.json", without_folders({**facts, "tables": list(tables)}))
     return redraw(folder, name, draw)
 
 
-def redraw(folder, name, draw):
+def _table_path(folder: Path, name: str, key: str) -> Path:
+    return folder / f"{name}{'_' + key if key else ''}.csv"
+
+
+def redraw(folder: str | Path, name: str, draw: Draw) -> Figure:
     """Draw a saved figure again from its tables; returns the Figure."""
     folder = Path(folder)
     facts = json.loads((folder / f"{name}.json").read_text())
-    tables = {
-        key: read_csv(folder / f"{name}{'_' + key if key else ''}.csv", keep_default_na=True)
-        for key in facts["tables"]
-    }
+    paths = {key: _table_path(folder, name, key) for key in facts["tables"]}
+    tables = {key: read_csv(path, keep_default_na=True) for key, path in paths.items()}
     # Loading a notebook's backend turns interactive drawing on. Done by the first figure, inside the
     # settings below, that would be undone with them, and no later figure would be shown.
     plt.switch_backend(mpl.get_backend())
@@ -199,7 +221,7 @@ def redraw(folder, name, draw):
     return figure
 
 
-def drawn(draw, tables, facts):
+def drawn(draw: Draw, tables: Tables, facts: Facts) -> Figure:
     """The stamped figure of a drawing function; names in tables and facts show as they are written.
 
     Call it, and save the figure, within `mpl.rc_context(RC)`.
@@ -210,7 +232,7 @@ def drawn(draw, tables, facts):
     return figure
 
 
-def _drawable(value):
+def _drawable(value: Any) -> Any:
     """Every text so that nothing in it steers a terminal or is set as a formula, which dollars would open."""
     if isinstance(value, str):
         return lines(value).replace("$", r"\$")
@@ -223,20 +245,15 @@ def _drawable(value):
     return value
 
 
-def images_to_table(images):
+def images_to_table(images: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """{panel: (rows, columns) array} → one table, a row of pixels a line."""
-    widest = max(a.shape[1] for a in images.values())
-    parts = []
-    for panel, array in images.items():
-        padded = np.full((array.shape[0], widest), np.nan)
-        padded[:, : array.shape[1]] = np.rint(array)
-        part = pd.DataFrame(padded, columns=[f"c{i}" for i in range(widest)]).astype("Int32")
-        part.insert(0, "panel", panel)
-        parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    parts = [pd.DataFrame(np.rint(a)).assign(panel=panel) for panel, a in images.items()]
+    table = pd.concat(parts, ignore_index=True).set_index("panel")
+    table = table[range(table.shape[1])].astype("Int32")  # narrow pictures end in gaps
+    return table.rename(columns=lambda i: f"c{i}").reset_index()
 
 
-def table_to_images(table):
+def table_to_images(table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Inverse of `images_to_table`."""
     images = {}
     for panel, part in table.groupby("panel", sort=False):
@@ -245,20 +262,32 @@ def table_to_images(table):
     return images
 
 
-def show_slice(ax, array, *, window=SOFT_TISSUE, aspect=1.0, text=""):
-    """Show a slice in radiological convention: (rows top to bottom, the patient's right at left)."""
-    ax.imshow(
-        array, cmap="gray", vmin=window[0], vmax=window[1], aspect=aspect, interpolation="nearest"
-    )
-    ax.set_xticks([])
-    ax.set_yticks([])
-    for side in ax.spines.values():
-        side.set_visible(False)
-    if text:
-        ax.text(0.02, 0.98, text, color="white", fontsize=5, va="top", transform=ax.transAxes)
+def show_slice(
+    ax: Axes,
+    array: np.ndarray,
+    *,
+    window: tuple[float, float] = SOFT_TISSUE,
+    aspect: float = 1.0,
+    text: str = "",
+    sides: Sequence[str] = (),
+) -> None:
+    """Show a slice in radiological convention: (rows top to bottom, the patient's right at left).
+
+    `text` stands in its upper corner; `sides` in the lower ones, from the left.
+    """
+    low, high = window
+    ax.imshow(array, cmap="gray", vmin=low, vmax=high, aspect=aspect, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    white: dict[str, Any] = dict(color="white", transform=ax.transAxes)
+    ax.text(0.02, 0.98, text, fontsize=5, va="top", **white)
+    for x, side in zip((0.02, 0.94), sides, strict=False):
+        ax.text(x, 0.02, side, fontsize=6, **white)
 
 
-def three_planes(volume, index):
+def three_planes(
+    volume: np.ndarray, index: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Axial, coronal and sagittal slices of an (R, A, S) array, turned for display.
 
     Axial from below with the patient's right at the left, front at the top; coronal from the front;
@@ -271,7 +300,7 @@ def three_planes(volume, index):
     return axial, coronal, sagittal
 
 
-def qc_tables(seen, title):
+def qc_tables(seen: Any, title: str | int) -> dict[str, pd.DataFrame]:
     """Tables of the QC figure of one model input.
 
     Parameters

@@ -1,8 +1,8 @@
 """Questions to ask of a data release before anything is computed from it.
 
 What its documentation promises against what is there, what its labels say against its own reports,
-and which number each figure will divide by. `plant_defects` damages a look-alike in known ways, so
-that the audit itself can be judged.
+and which number each figure will divide by. The damage of `look_alike.plant_defects` judges the audit
+itself.
 """
 
 from pathlib import Path
@@ -15,34 +15,13 @@ from merlin.data.manifest import FIVE_YEAR, LABELS, ManifestError, load_manifest
 from merlin.data.phecodes import map_codes, phecode_labels, read_code_map
 from merlin.data.tables import read_table, why_apart
 from merlin.readers import release
-from merlin.run import read_csv, write_csv, write_xlsx
 from merlin.vocabulary import DISEASES, NAMES, SPLITS
 
 TABLES = (release.REPORTS, release.FINDINGS, release.FIVE_YEARS, release.METADATA, "manifest.csv",
           "codes.csv")  # fmt: skip
 # Counts with their source (paper_facts §2.1). The paper's cohort is another one than the release, which
 # lost studies at the privacy review: its counts stand apart, never in the release's place.
-DOCUMENTED = (
-    ("studies", "release", 25494, "repository, documentation/download.md"),
-    ("studies, train", "release", 15314, "dataset README of a third party"),
-    ("studies, val", "release", 5055, "dataset README of a third party"),
-    ("studies, test", "release", 5125, "dataset README of a third party; issue 42"),
-    ("test studies without finding labels", "release", 43, "issue 42"),
-    ("studies with finding labels", "release", 25275, "issue 42, third-party audit"),
-    ("studies with metadata", "release", 25412, "third-party audit"),
-    (
-        "studies with 5-year labels",
-        "release",
-        12353,
-        "third-party audit; documented as a subset of the test split",
-    ),
-    ("patients", "release", 18317, "third parties, not verified"),
-    ("studies", "paper", 25528, "third-party literature note"),
-    ("studies, train", "paper", 15331, "abstract in Nature"),
-    ("studies, val", "paper", 5060, "derived from the other three"),
-    ("studies, test", "paper", 5137, "abstract in Nature"),
-    ("patients", "paper", 18321, "review, not verified"),
-)
+DOCUMENTED = Path(__file__).with_name("documented.csv")
 
 
 def read_data(folder, *, columns=None, patients=None):
@@ -71,15 +50,15 @@ def read_data(folder, *, columns=None, patients=None):
         table[column] = table[column].map(lambda x: f"{x:g}", na_action="ignore")
     absent = [c for c in (*LABELS, "findings", "impression") if c not in table]
     table[absent] = None
-    counts = [("studies", len(table), "in the manifest")]
-    counts += [(f"studies, {s}", int((table["split"] == s).sum()), "") for s in SPLITS]
+    audit = release.Audit()
+    release.count_splits(table, "in the manifest", audit)
     has_patients = bool((table["patient_id"] != table["study_id"]).any())
-    said = path.name if has_patients else "unknown: each study is resampled as a patient of its own"
-    counts.append(("patients", table["patient_id"].nunique() if has_patients else 0, said))
+    said = path.name if has_patients else release.UNKNOWN
+    audit.count("patients", table["patient_id"].nunique() if has_patients else 0, said)
     for column in ("findings", "impression"):
-        bare = tuple(table["study_id"][table[column].fillna("").eq("")])
-        counts.append((f"studies without {column}", len(bare), "", bare))
-    counts.append(release.shared_reports(table))
+        bare = table["study_id"][table[column].fillna("").eq("")]
+        audit.name(f"studies without {column}", bare)
+    release.name_shared_reports(table, audit)
     lost = pd.DataFrame(columns=["study_id", "split", "reason"])
     for name in ("left_out.csv", "quarantine.csv"):  # of the command that wrote the manifest
         if path.with_name(name).is_file():
@@ -87,10 +66,10 @@ def read_data(folder, *, columns=None, patients=None):
             before = before.reindex(columns=list(lost), fill_value="").drop_duplicates("study_id")
             known = [*table["study_id"], *lost["study_id"], ""]  # "": files of no study
             before = before[~before["study_id"].isin(known)]
-            release.name_studies(counts, "studies left out before", before["study_id"], name)
+            audit.name("studies left out before", before["study_id"], name)
             lost = pd.concat([lost, before], ignore_index=True)
-    counts, odd = release.counted(counts)
-    return release.Release(table, counts, has_patients, lost, odd)
+    rows, odd = audit.tables()
+    return release.Release(table, rows, has_patients, lost, odd)
 
 
 def against_documentation(found):
@@ -111,10 +90,9 @@ def against_documentation(found):
     counts = dict(zip(found.audit["what"], found.audit["n"], strict=True))
     counts |= {f"studies, {s}": int((split == s).sum()) for s in SPLITS}
     counts |= {"studies": len(split), "patients": counts["patients"] or pd.NA}
-    return pd.DataFrame(
-        [(what, counts.get(what, pd.NA), of, n, source) for what, of, n, source in DOCUMENTED],
-        columns=["what", "found", "of", "documented", "source"],
-    )
+    table = pd.read_csv(DOCUMENTED)
+    table.insert(1, "found", [counts.get(what, pd.NA) for what in table["what"]])
+    return table
 
 
 def label_disagreements(manifest):
@@ -176,10 +154,8 @@ def check_codes(codes, study_ids, code_map=""):
     ValueError
         If no code is of a study of the manifest, or the map knows too few of them.
     """
-    notes, unmapped = (
-        list(codes.attrs.get("notes", ())),
-        pd.DataFrame(columns=["vocabulary", "code", "n"]),
-    )
+    notes = list(codes.attrs.get("notes", ()))
+    unmapped = pd.DataFrame(columns=["vocabulary", "code", "n"])
     owners = codes["study_id"][codes["study_id"] != ""]
     if owners.empty:
         return notes, unmapped
@@ -235,81 +211,8 @@ def denominators(manifest, *, n_coded=0, n_left_out=0):
     for disease in DISEASES:
         column = f"five_year_{disease}"
         label = test[column].astype(float) if column in test else pd.Series(dtype=float)
-        rows.append(
-            (
-                f"5-year, {disease}",
-                int(label.isin([0, 1]).sum()),
-                f"{int((label == 1).sum())} events",
-            )
-        )
+        n, n_events = int(label.isin([0, 1]).sum()), int((label == 1).sum())
+        rows.append((f"5-year, {disease}", n, f"{n_events} events"))
     has_masks = "label_map" in test and test["label_map"].notna()
     rows.append(("segmentation", int(np.sum(has_masks)), "with a label map"))
     return pd.DataFrame(rows, columns=["figure", "n_studies", "detail"])
-
-
-def plant_defects(folder):
-    """Damage a release that `release.write_release` wrote, in ways users of the real one have met.
-
-    Parameters
-    ----------
-    folder : path
-        At least 12 studies, some in each split.
-
-    Returns
-    -------
-    DataFrame
-        `defect, what, n`: what was done, the audit's row that should find it, and how often.
-    """
-    folder = Path(folder)
-    reports = pd.read_excel(folder / release.REPORTS, dtype=str, keep_default_na=False)
-    by_split = {s: reports.index[reports["Split"] == s].tolist() for s in ("train", "val", "test")}
-    train, val, test = (by_split[s] for s in ("train", "val", "test"))
-    text = reports["Findings"].copy()
-    text[train[0]] = "Compared with <DELETED>. " + text[train[0]]
-    text[train[1]] = "&lt;DELETED&gt; " + text[train[1]]
-    text[val[0]] = text[test[0]]  # the same words in two splits
-    reports["Findings"] = text
-    short = reports.loc[[train[2]]].assign(Findings="Preliminary read.")
-    write_xlsx(folder / release.REPORTS, pd.concat([reports, short]))
-    ids = reports["study id"]
-
-    labels = read_csv(folder / release.FINDINGS, dtype=str, keep_default_na=False)
-    labels = labels[labels["study_id"] != ids[test[1]]]
-    row, twin = (labels.index[labels["study_id"] == ids[i]][0] for i in (test[0], val[0]))
-    labels.loc[twin, list(NAMES)] = labels.loc[row, list(NAMES)]  # those of the text it now has
-    turned = next(n for n in NAMES if labels.loc[row, n] in ("0", "1"))
-    labels.loc[row, turned] = {"0": "1", "1": "0"}[labels.loc[row, turned]]
-    write_csv(folder / release.FINDINGS, labels)
-
-    five = read_csv(folder / release.FIVE_YEARS, dtype=str, keep_default_na=False)
-    extra = pd.concat([five.iloc[[0]], five.iloc[[0]].assign(study_id=ids[train[0]])])
-    write_csv(folder / release.FIVE_YEARS, pd.concat([five, extra]))
-    about = read_csv(folder / release.METADATA, dtype=str, keep_default_na=False)
-    write_csv(folder / release.METADATA, about[about["study_id"] != ids[test[2]]])
-
-    volume = lambda i: next((folder / release.VOLUMES).glob(f"{ids[i]}.nii*"))  # noqa: E731
-    nested = folder / release.VOLUMES / "part_2"
-    nested.mkdir()
-    moved = volume(test[3])
-    moved.rename(nested / moved.name)
-    volume(train[3]).unlink()
-    for broken, content in ((volume(train[4]), None), (volume(test[4]), b"not a volume")):
-        content = broken.read_bytes()[:2000] if content is None else content
-        broken.unlink()  # the file may be a link to the cohort's own
-        broken.write_bytes(content)
-    return pd.DataFrame(
-        [
-            ("a placeholder in two reports", "reports with <DELETED>", 2),
-            ("escaped characters", "reports with escaped characters", 1),
-            ("one report in two splits", "reports word for word in several splits", 1),
-            ("a preliminary read under the same id", "study ids that occur twice", 1),
-            ("a row of labels missing", "studies without finding labels", 1),
-            ("a label turned against its report", "labels that contradict their report", 1),
-            ("a 5-year row twice", f"{release.FIVE_YEARS}: repeated rows", 1),
-            ("a 5-year row of a training study", "5-year labels outside the test split", 1),
-            ("a row of metadata missing", "studies without metadata", 1),
-            ("a volume missing", "studies without volume", 1),
-            ("a volume cut short, another not a volume", "studies quarantined", 2),
-        ],
-        columns=["defect", "what", "n"],
-    )

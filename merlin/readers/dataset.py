@@ -15,7 +15,7 @@ from merlin import run
 from merlin.data import extract, manifest
 from merlin.data.codes import NO_CODES, read_codes
 from merlin.data.preprocess import Grid
-from merlin.readers import audit, release, survey
+from merlin.readers import audit, look_alike, release, survey
 from merlin.training.checkpoint import read_facts
 
 
@@ -31,7 +31,7 @@ class AtHand:
     owners : path or None
         Table of study and patient ids, where there is one.
     planted : DataFrame or None
-        Damages of a look-alike, from `audit.plant_defects`.
+        Damages of a look-alike, from `look_alike.plant_defects`.
     """
 
     folder: Path
@@ -146,8 +146,8 @@ def at_hand(settings: SimpleNamespace) -> AtHand:
     data = base / "dataset" / "merlinabdominalctdataset"
     shutil.rmtree(data.parent, ignore_errors=True)
     cohort = manifest.load_manifest(source)
-    release.write_release(cohort[cohort["site"] == "internal"].head(settings.n_studies), data)
-    planted = audit.plant_defects(data)
+    look_alike.write_release(cohort[cohort["site"] == "internal"].head(settings.n_studies), data)
+    planted = look_alike.plant_defects(data)
     patients = settings.patients or data.with_name(f"{data.name}-patients.csv")
     return AtHand(data, False, patients, planted)
 

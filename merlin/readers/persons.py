@@ -1,4 +1,7 @@
-"""Who is looked for in a report: the persons of a study's headers and table rows, as folded words."""
+"""Who is looked for in a report: the persons of a study's headers and table rows, as folded words.
+
+Which columns speak of persons stands in `persons.yaml`.
+"""
 
 import functools
 import re
@@ -6,53 +9,15 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
-from merlin.readers.patterns import (
-    JOINED,
-    decoded_again,
-    find_patterns,
-    fold,
-    meet,
-    read_text,
-    vocabulary,
-)
+import yaml
+
+from merlin.readers.folding import JOINED, decoded_again, fold, meet, vocabulary
+from merlin.readers.patterns import read_text
 
 LONGEST = 6  # words that are tried as one name: de la Peña y Díaz
-# Besides every element that holds a person's name: what tells a patient, and what else names one.
-NAMES = ("PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName",
-         "ResponsiblePerson")  # fmt: skip
-# What `said_in` finds in descriptions, comments, histories and private elements.
-NUMBER_IN_TEXT, NAME_IN_TEXT = "number in a text", "name in a text"
-NUMBERS = ("PatientID", "OtherPatientIDs", "AccessionNumber", "MedicalRecordLocator", "AdmissionID",
-           "ServiceEpisodeID", "StudyID", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID",
-           "RequestedProcedureID", "ScheduledProcedureStepID", "PerformedProcedureStepID",
-           "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest",
-           "PatientTelephoneNumbers", "PatientTelecomInformation", "PersonTelephoneNumbers",
-           "PersonTelecomInformation", "OrderCallbackPhoneNumber", "OrderCallbackTelecomInformation")  # fmt: skip
-BIRTHS, ADDRESSES = ("PatientBirthDate",), ("PatientAddress", "PersonAddress")
-# Columns of the tables that do the same, by what is in their names.
-COLUMNS = {
-    "births": r"birth|dob|^geb|naiss|nacim|nasc",
-    "addresses": r"address|adresse|street|direccion|endereco",
-    "numbers": r"mrn|ssn|nhs|phone|telef|insur|record|patient(id|n(o|r|um))",
-    "others": r"physician|doctor|radiolog|author|signed|signature|reader|readby|operator|surgeon|referr"
-    r"|attending|resident|technolog|provider|arzt|befunder|zuweis|medecin|medico|lekar|hekim|lakar|^lege",
-    "names": r"^first$|^last$|maiden|kin$|contact(name)?$|mother|father|spouse|guardian"
-    r"|name|naam|namn|navn|nom(bre|e)?$|prenom|apellid|cognome|nazwisk|imie|jmeno|prijmeni|famil"
-    r"|^given|ime$|姓|氏名|名前|이름|성명|^patient(in)?$",
-}
-# Those that are so whatever else the name says (reporting_radiologist, Hospital No), but for free text.
-SURE = {
-    "others": r"radiologist|physician|doctor|author|consultant|clinician|nurse|fellow|surgeon|attending"
-    r"|technologist|resident|cosign|approver|(ed|en|read)by$",
-    "numbers": r"(hospital|file|chart|case|pat|patient|admission|visit|encounter|episode)(no|nr|num|number|id)$"
-    r"|nummer$|csn$|healthcard|mobile|cell(phone)?$|^tel$|^fax",
-}
-NO_NAMES = r"comment|text|note|finding|impression|history|date|time|code|depart|special"
-NO_PERSONS = (
-    r"file|hospital|site|institution|station|scanner|code|diagnos|disease|study|series|organ|device|model"
-    r"|report|text|comment|note|finding|impression|history|depart|protocol|drug|phe"
-)
+SAID = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -189,13 +154,6 @@ def _name_parts(group: str) -> tuple[set[str], set[str]]:
     return {f for f in found if len(f) > 1}, joined
 
 
-# Of headers whose bytes are not in the character set that they declare, or that declare none.
-_PAGES = (
-    "cp1252 cp1254 cp1250 iso8859-2 cp1251 iso8859-5 koi8-r cp1253 cp1255 cp1256 cp874 cp850 mac_roman"
-    " gb18030 shift_jis euc_kr big5"
-).split()
-
-
 def _read_otherwise(name: str) -> set[str]:
     """A name that was read as Latin-1, in each code page that makes every word letters of one script."""
     try:
@@ -203,7 +161,7 @@ def _read_otherwise(name: str) -> set[str]:
     except UnicodeError:
         return set()
     found = set()
-    for page in () if name.isascii() else _PAGES:
+    for page in () if name.isascii() else SAID["code_pages"].split():
         try:
             read = said.decode(page)
         except UnicodeError:
@@ -227,89 +185,10 @@ def _script(sign):
     return "CJK" if script in ("HIRAGANA", "KATAKANA") else script
 
 
-def is_unreadable(said: Iterable[tuple[str, str]]) -> bool:
-    """Whether a header's name has lost signs: `M?ller`, `???`, U+FFFD."""
-    kept = (*NUMBERS, *BIRTHS, *ADDRESSES, NUMBER_IN_TEXT, NAME_IN_TEXT)
-    return any(k not in kept and re.search(r"\ufffd|\?\?|\w\?|\?\w", v) for k, v in said)
-
-
 def normal_number(number: str) -> str:
     """A record number's capitals and digits alone, without leading zeros."""
     kept = "".join(c for c in read_text(str(number)).plain.upper() if c.isalnum())
     return kept.lstrip("0") if kept.isdigit() else kept
-
-
-TEXTS = ("LO", "SH", "LT", "ST", "UT", "UC", "UR", "UN")
-_PRIVATE = (None, "CS", "AE", "DS", "IS")  # whose vendors keep no rule
-
-
-def said_in(header):
-    """Keyword and value of all that names a person or is one's number in a header.
-
-    Every element counts that holds a person's name or is one of the keywords above, in any sequence.
-    Other texts, private ones too, are no names: from them, what a report would be searched for as well
-    (names after a title or with carets, long and telephone numbers) comes as `NAME_IN_TEXT` and
-    `NUMBER_IN_TEXT`.
-    """
-    from pydicom.datadict import dictionary_VR, keyword_for_tag
-
-    from merlin.data.dicom import parts_of
-
-    found = set()
-    for part, tag in ((p, t) for p in parts_of(header) for t in p.keys()):
-        keyword, vr = keyword_for_tag(tag), part.get_item(tag).VR
-        if vr is None and keyword:  # the file leaves it to the dictionary
-            vr = dictionary_VR(tag)
-        if vr == "PN" or keyword in NUMBERS + BIRTHS + ADDRESSES:
-            found |= {(keyword, v) for v in _values(part[tag])}
-        elif vr in TEXTS or (tag.is_private and vr in _PRIVATE):
-            is_protocol = "Description" in keyword or "Protocol" in keyword  # Abdomen^Routine
-            for value in _values(part[tag]):
-                found |= {p for p in _in_text(value) if not (is_protocol and "^" in p[1])}
-    return found
-
-
-def _values(element):
-    """Texts of an element, of bytes those that can be read."""
-    values = [element.value] if element.VM < 2 else element.value
-    for v in values:
-        text = v.decode("latin-1") if isinstance(v, bytes) else str(v) if v is not None else ""
-        if text := text.strip(" \0"):
-            yield text
-
-
-_CARETS = re.compile(r"[^\W\d_][\w'-]{1,30}\^[^\W\d_][\w' ^-]{0,60}")
-
-
-@functools.lru_cache(2**14)
-def _in_text(text):
-    """Names and numbers of persons in a text of a header."""
-    read = read_text(text[:10_000])
-    ordinary = vocabulary()["ordinary"]
-    found = set()
-    for m in _CARETS.finditer(read.plain):
-        if not any(w.letters in ordinary for w in read_text(m[0]).words):
-            found.add((NAME_IN_TEXT, m[0]))
-    for start, end, kind in find_patterns(read):
-        said = read.plain[start:end]
-        if kind in ("titled name", "signature"):
-            found.add((NAME_IN_TEXT, said))
-        elif kind in ("telephone", "long number") and not re.fullmatch(r"[\d.]+\.[\d.]+", said):
-            found.add((NUMBER_IN_TEXT, _LABELLED.sub("", said)))
-    return frozenset(found)
-
-
-_LABELLED = re.compile(r"^\D{0,40}[ .:#-]")  # MRN: 12345
-
-
-def words_said(said, *, own):
-    """Words of the patient, or of all other persons, from what headers say."""
-    of = lambda keywords: sorted(v for k, v in said if k in keywords)  # noqa: E731
-    if own:
-        numbers = of((*NUMBERS, NUMBER_IN_TEXT))
-        return words_of(of(NAMES), numbers, of(BIRTHS), of(ADDRESSES))
-    patients = (*NAMES, *NUMBERS, *BIRTHS, *ADDRESSES, NUMBER_IN_TEXT)
-    return words_of(v for k, v in said if k not in patients)
 
 
 def columns_of(table, but=()) -> dict[str, list[str]]:
@@ -317,9 +196,9 @@ def columns_of(table, but=()) -> dict[str, list[str]]:
     kinds: dict[str, list[str]] = {}
     for column in sorted(set(table.columns) - set(but)):
         said = fold(str(column))
-        for patterns, vetoes in ((SURE, NO_NAMES), (COLUMNS, NO_PERSONS)):
-            kind = next((k for k, pattern in patterns.items() if re.search(pattern, said)), None)
-            if kind and not re.search(vetoes, said):
+        for rule in SAID["columns"]:
+            kind = next((k for k, part in rule["kinds"].items() if re.search(part, said)), None)
+            if kind and not re.search(rule["but"], said):
                 kinds.setdefault(kind, []).append(column)
                 break
     return kinds
@@ -331,7 +210,7 @@ def people_in(table, by: str, but=()) -> dict[str, tuple[Words, Words]]:
     Parameters
     ----------
     table : DataFrame of str
-        Columns whose names speak of persons, numbers or birth dates (`COLUMNS`) are read.
+        Columns whose names speak of persons, numbers or birth dates (`columns` of persons.yaml) are read.
     by : str
         Column of the key.
     but : iterable of str

@@ -22,7 +22,7 @@ class Estimate:
     n_undefined: int  # resamples in which the metric did not exist
 
 
-def patient_weights(patient_ids, n_resamples, *, seed):
+def patient_weights(patient_ids: np.ndarray, n_resamples: int, *, seed: int) -> np.ndarray:
     """How often each study is drawn in each resample of patients.
 
     Parameters
@@ -55,7 +55,7 @@ def patient_weights(patient_ids, n_resamples, *, seed):
     return weights[patient]
 
 
-def jackknife_weights(patient_ids):
+def jackknife_weights(patient_ids: np.ndarray) -> np.ndarray:
     """Weights that leave out one patient at a time, as BCa intervals need.
 
     Returns
@@ -66,7 +66,10 @@ def jackknife_weights(patient_ids):
     return (patient[:, None] != np.arange(patient.max() + 1)).astype(np.uint8)
 
 
-def limits(value, resampled, *, confidence=0.95, method="percentile", jackknife=None):
+def limits(
+    value: np.ndarray | list[float], resampled: np.ndarray, *, confidence: float = 0.95,
+    method: str = "percentile", jackknife: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Ends of bootstrap intervals, for many metrics at once.
 
     Parameters
@@ -124,7 +127,10 @@ def _bca_shares(shares, value, resampled, jackknife):
         return stats.norm.cdf(bias[:, None] + z / (1 - skew[:, None] * z))
 
 
-def interval(value, resampled, *, confidence=0.95, method="percentile", jackknife=None):
+def interval(
+    value: float, resampled: np.ndarray, *, confidence: float = 0.95, method: str = "percentile",
+    jackknife: np.ndarray | None = None,
+) -> Estimate:  # fmt: skip
     """Interval of one metric from its resamples; parameters as in `limits`, for a single metric.
 
     Returns
@@ -142,7 +148,7 @@ def interval(value, resampled, *, confidence=0.95, method="percentile", jackknif
     return Estimate(float(value), float(low[0]), float(high[0]), len(resampled), n_undefined)
 
 
-def macro(values):
+def macro(values: np.ndarray) -> np.ndarray:
     """Mean over labels inside each resample; a label that a resample lost is left out there.
 
     Parameters

@@ -26,14 +26,16 @@ class DeLong:
     auroc: np.ndarray
     covariance: np.ndarray
 
-    def interval(self, model=0, *, confidence=0.95):
+    def interval(self, model: int = 0, *, confidence: float = 0.95) -> tuple[float, float]:
         """Normal interval of one AUROC, cut to [0, 1]; NaN where `reason` says why there is none."""
         if self.reason(model):
             return np.nan, np.nan
         half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(self.covariance[model, model])
         return float(max(self.auroc[model] - half, 0)), float(min(self.auroc[model] + half, 1))
 
-    def difference(self, one=0, other=1, *, confidence=0.95):
+    def difference(
+        self, one: int = 0, other: int = 1, *, confidence: float = 0.95
+    ) -> tuple[float, float, float, float]:
         """`one` minus `other`: value, low, high, two-sided p.
 
         All but the value are NaN where `reason` says why.
@@ -66,7 +68,7 @@ class DeLong:
         return c[one, one] + c[other, other] - 2 * c[one, other]
 
 
-def delong(scores, labels, patient_ids=None):
+def delong(scores: np.ndarray, labels: np.ndarray, patient_ids: np.ndarray | None = None) -> DeLong:
     """AUROC with DeLong's covariance, exact with ties.
 
     DeLong, DeLong and Clarke-Pearson, Biometrics 44:837 (1988), by the midranks of Sun and Xu, IEEE
@@ -141,7 +143,10 @@ def delong(scores, labels, patient_ids=None):
     return DeLong(auroc, covariance)
 
 
-def permutation_test(one, other, labels, patient_ids, *, n_permutations=2000, seed):
+def permutation_test(
+    one: np.ndarray, other: np.ndarray, labels: np.ndarray, patient_ids: np.ndarray, *,
+    n_permutations: int = 2000, seed: int,
+) -> tuple[float, float]:  # fmt: skip
     """Is the AUROC of `one` that of `other`? Models are exchanged patient by patient.
 
     Scores become ranks first, so that models on different scales can be exchanged.
@@ -181,7 +186,7 @@ def permutation_test(one, other, labels, patient_ids, *, n_permutations=2000, se
     return float(gap[0]), float((1 + as_far.sum()) / (1 + n_permutations))
 
 
-def wilson(n_hits, n, *, confidence=0.95):
+def wilson(n_hits: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's interval of a proportion, for counts of independent things.
 
     Returns
@@ -195,7 +200,7 @@ def wilson(n_hits, n, *, confidence=0.95):
     return float(low), float(high)
 
 
-def adjust(p_values, method="holm"):
+def adjust(p_values: np.ndarray, method: str = "holm") -> np.ndarray:
     """Adjust p values for their number.
 
     Parameters

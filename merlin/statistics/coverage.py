@@ -9,6 +9,7 @@ hospital: resampling studies then takes repeats for evidence, and its intervals 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm
 
 from merlin.statistics import bootstrap, metrics
 
@@ -39,7 +40,9 @@ class Population:
     shared: float = 0.7
 
 
-def draw(population, n_sets, *, seed):
+def draw(
+    population: Population, n_sets: int, *, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores and labels of many test sets with one layout of patients.
 
     Returns
@@ -59,7 +62,7 @@ def draw(population, n_sets, *, seed):
     return scores, sick[patient].astype(float), patient
 
 
-def measure(metric, scores, labels, weights):
+def measure(metric: str, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(n_sets, n_resamples) of a metric; F1 and recall call a score above 0.6 positive."""
     if metric == "auroc":
         return metrics.auroc(scores, labels, weights)
@@ -71,10 +74,8 @@ def measure(metric, scores, labels, weights):
         return (called & (labels == 1)).T @ w / ((labels == 1).T @ w)
 
 
-def truth(metric, population):
+def truth(metric: str, population: Population) -> float:
     """The population's own value, from its law."""
-    from scipy.stats import norm
-
     p = population
     if metric == "auroc":
         return float(norm.cdf(p.separation / np.sqrt(2)))
@@ -85,7 +86,10 @@ def truth(metric, population):
     return 2 * recall * p.prevalence / (recall * p.prevalence + false + p.prevalence)
 
 
-def coverage(population, *, unit="patient", n_sets=2000, n_resamples=1000, seed):
+def coverage(
+    population: Population, *, unit: str = "patient", n_sets: int = 2000, n_resamples: int = 1000,
+    seed: int,
+) -> list[dict]:  # fmt: skip
     """Share of 95 % intervals that hold the truth.
 
     Parameters
@@ -113,8 +117,8 @@ def coverage(population, *, unit="patient", n_sets=2000, n_resamples=1000, seed)
             measure(metric, scores, labels, w) for w in (plain, weights, without)
         )
         real = truth(metric, population)
-        for method, extra in (("percentile", {}), ("bca", dict(jackknife=left_out))):
-            low, high = bootstrap.limits(value[:, 0], resampled, method=method, **extra)
+        for method, jackknife in (("percentile", None), ("bca", left_out)):
+            low, high = bootstrap.limits(value[:, 0], resampled, method=method, jackknife=jackknife)
             held = (low <= real) & (real <= high)
             rows.append(
                 dict(

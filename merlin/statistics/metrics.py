@@ -40,7 +40,7 @@ def _auroc(order, ties, labels, weights, out):
             out[f, r] = area[r] / pairs if pairs > 0 else np.nan
 
 
-def auroc(scores, labels, weights=None):
+def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Area under the ROC curve per label and resample.
 
     Parameters
@@ -106,7 +106,9 @@ def _average_precision(order, ties, labels, weights, out):
             out[f, r] = area[r] / hits[r] if 0 < hits[r] < called[r] else np.nan
 
 
-def average_precision(scores, labels, weights=None):
+def average_precision(
+    scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
     """Average precision (area under the precision-recall steps, AUPRC) per label and resample.
 
     Parameters and errors as `auroc`.
@@ -120,7 +122,7 @@ def average_precision(scores, labels, weights=None):
     return _by_rank(_average_precision, scores, labels, weights)
 
 
-def f1(predicted, labels, weights=None):
+def f1(predicted: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """F1 of the positive class per label and resample.
 
     Parameters
@@ -165,7 +167,7 @@ def _checked(scores, labels, weights):
     return scores, labels, weights
 
 
-def best_f1_threshold(scores, labels):
+def best_f1_threshold(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Threshold per label that maximises F1; choose it on validation, use it on test.
 
     Parameters

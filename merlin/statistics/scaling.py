@@ -7,6 +7,7 @@ Points are weighted by a variance where one is given. Laws are chosen by how wel
 largest size from the smaller ones.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,17 +40,16 @@ class Fit:
     cost: float
     at_bound: str = ""
 
-    def __call__(self, size):
+    def __call__(self, size: float | np.ndarray) -> np.ndarray:
         """Metric at a size."""
-        size = np.asarray(size, float)
-        return _value(self.law, (self.a, self.b, self.c), size)
+        return _value(self.law, (self.a, self.b, self.c), np.asarray(size, float))
 
     @property
-    def rises(self):
+    def rises(self) -> bool:
         """Whether more data raise the metric."""
         return self.a * self.b > 0
 
-    def size_for(self, target):
+    def size_for(self, target: float) -> float:
         """Size at which the law takes a value, rising or falling; inf where it never does."""
         ratio = target / self.a if self.law == "power" else self.a / (self.c - target or np.nan)
         if not ratio > 0 or self.b == 0:
@@ -64,7 +64,10 @@ def _value(law, p, size):
     return p[2] - p[0] * size ** -p[1]
 
 
-def fit(sizes, values, law="power", *, variance=None, n_starts=12):
+def fit(
+    sizes: np.ndarray, values: np.ndarray | Sequence[float], law: str = "power", *,
+    variance: np.ndarray | None = None, n_starts: int = 12,
+) -> Fit:  # fmt: skip
     """Fit a law.
 
     Parameters
@@ -153,17 +156,20 @@ def _best(law, x, values, weight, in_logs, n_starts):
     (low, high), best = B_BOUNDS[law], None
     for b in np.geomspace(0.01, 2.0, n_starts):
         if law == "power":
-            start, bounds = (top, b if rises else -b), ((1e-9, low), (np.inf, high))
+            start = [top, b if rises else -b]
+            bounds = [1e-9, low], [np.inf, high]
         else:
-            start = (0.3 * top, b, 1.3 * top) if rises else (-0.3 * top, b, 0.7 * values.min())
-            bounds = (-np.inf, low, -np.inf), (np.inf, high, np.inf)
+            start = [0.3 * top, b, 1.3 * top] if rises else [-0.3 * top, b, 0.7 * values.min()]
+            bounds = [-np.inf, low, -np.inf], [np.inf, high, np.inf]
         found = least_squares(residual, start, jacobian, bounds=bounds, x_scale="jac", max_nfev=200)
         if best is None or found.cost < best.cost:
             best = found
     return best
 
 
-def choose(sizes, values, *, variance=None):
+def choose(
+    sizes: np.ndarray, values: np.ndarray, *, variance: np.ndarray | None = None
+) -> tuple[str, dict[str, float]]:
     """The law that foretells the largest size best from the others.
 
     Returns
@@ -182,10 +188,12 @@ def choose(sizes, values, *, variance=None):
         errors[law] = float(abs(found(sizes.max()) - values[~inside].mean()))
     if not errors:
         raise ValueError("no law has few enough parameters for these sizes")
-    return min(errors, key=errors.get), errors
+    return min(errors, key=lambda law: errors[law]), errors
 
 
-def bootstrap_fits(sizes, runs, law="power", *, n_fits=300, seed):
+def bootstrap_fits(
+    sizes: np.ndarray, runs: list[np.ndarray], law: str = "power", *, n_fits: int = 300, seed: int
+) -> list[Fit]:
     """Fits on resampled patients and seeds, for intervals of a law's parameters.
 
     Parameters

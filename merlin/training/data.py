@@ -5,15 +5,18 @@ random about an item is drawn from (seed, step). So a resumed run sees what the 
 have, and nothing depends on worker processes.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from merlin.data.extract import section_table
 from merlin.data.impression import split_impression
 from merlin.data.phecodes import phecode_labels
-from merlin.data.preprocess import load_input
+from merlin.data.preprocess import Grid, load_input
 
 
 @dataclass(frozen=True)
@@ -36,15 +39,15 @@ class Studies:
 
     study_ids: np.ndarray
     patient_ids: np.ndarray
-    volumes: object
+    volumes: Callable[[int], np.ndarray]
     findings: np.ndarray
     sections: np.ndarray
     phecodes: np.ndarray
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.study_ids)
 
-    def subset(self, keep):
+    def subset(self, keep: np.ndarray) -> "Studies":
         """Studies at the given positions, or where a mask is true."""
         index = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep)
         return Studies(
@@ -57,7 +60,7 @@ class Studies:
         )
 
 
-def batch_indices(n_studies, batch_size, step, *, seed):
+def batch_indices(n_studies: int, batch_size: int, step: int, *, seed: int) -> np.ndarray:
     """Which studies make up the batch of a step; every study once an epoch, the tail is dropped.
 
     Raises
@@ -75,7 +78,9 @@ def batch_indices(n_studies, batch_size, step, *, seed):
     return order[position * batch_size : (position + 1) * batch_size]
 
 
-def balanced_batch(abnormal, index, normal_share, rng):
+def balanced_batch(
+    abnormal: np.ndarray, index: np.ndarray, normal_share: float, rng: np.random.Generator
+) -> np.ndarray:
     """A batch of the size of `index` with a given share of studies whose section is normal.
 
     Parameters
@@ -103,12 +108,24 @@ def balanced_batch(abnormal, index, normal_share, rng):
     )
 
 
-def load_volumes(studies, index):
+def load_volumes(studies: Studies, index: np.ndarray) -> torch.Tensor:
     """(B, 1, R, A, S) float32 tensor of the studies at `index`."""
     return torch.from_numpy(np.stack([studies.volumes(int(i)) for i in index]))[:, None]
 
 
-def augment(volume, rng, *, shift_voxels, noise, gain):
+@torch.no_grad()
+def encoded(
+    encode: Callable[[torch.Tensor], torch.Tensor], studies: Studies, *, batch_size: int,
+    device: str = "cpu",
+) -> torch.Tensor:  # fmt: skip
+    """What `encode` makes of the volumes of all studies, in order, a batch at a time."""
+    parts = np.array_split(np.arange(len(studies)), -(-len(studies) // batch_size))
+    return torch.cat([encode(load_volumes(studies, part).to(device)) for part in parts])
+
+
+def augment(
+    volume: torch.Tensor, rng: np.random.Generator, *, shift_voxels: int, noise: float, gain: float
+) -> torch.Tensor:
     """Shift a batch by whole voxels and disturb its intensities; never mirror.
 
     Livers lie on the right and reports say so: a mirrored volume would contradict its text.
@@ -130,9 +147,8 @@ def augment(volume, rng, *, shift_voxels, noise, gain):
         volume = torch.roll(volume, tuple(int(s) for s in shift), (2, 3, 4))
         for axis, s in zip((2, 3, 4), shift, strict=True):
             if s:  # what was rolled in from the other side becomes air
-                volume.narrow(
-                    axis, 0 if s > 0 else volume.shape[axis] + int(s), abs(int(s))
-                ).zero_()
+                start = 0 if s > 0 else volume.shape[axis] + int(s)
+                volume.narrow(axis, start, abs(int(s))).zero_()
     if noise or gain:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         factor = 1 + gain * torch.randn(len(volume), 1, 1, 1, 1, generator=generator)
@@ -141,8 +157,9 @@ def augment(volume, rng, *, shift_voxels, noise, gain):
 
 
 def studies_from_manifest(
-    manifest, codes, code_map, phecodes, grid, cache_dir, *, uncoded="absent", rollup="map"
-):
+    manifest: pd.DataFrame, codes: pd.DataFrame, code_map: dict, phecodes: Sequence[str], grid: Grid,
+    cache_dir: str | Path, *, uncoded: str = "absent", rollup: str = "map",
+) -> Studies:  # fmt: skip
     """Pretraining studies from a checked manifest and its diagnosis codes.
 
     Labels of findings in the manifest are not looked at: reports and codes are all that training
@@ -171,9 +188,8 @@ def studies_from_manifest(
     study_ids = manifest["study_id"].to_numpy(str)
     labels = phecode_labels(codes, study_ids, code_map, phecodes, uncoded=uncoded, rollup=rollup)
     paths = manifest["volume"].tolist()
-    findings = (
-        manifest["findings"].fillna("").map(lambda t: split_impression(t)[0]).to_numpy(object)
-    )
+    texts = manifest["findings"].fillna("")
+    findings = texts.map(lambda t: split_impression(t)[0]).to_numpy(object)
     return Studies(
         study_ids=study_ids,
         patient_ids=manifest["patient_id"].to_numpy(str),

@@ -1,10 +1,17 @@
 """The two pretraining losses: symmetric InfoNCE over pairs, and masked BCE over phecodes."""
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 
-def contrastive_loss(image_embeddings, text_embeddings, logit_scale, text_ids):
+class TrainingDiverged(RuntimeError):
+    """The loss is not finite; the last checkpoint is untouched."""
+
+
+def contrastive_loss(
+    image_embeddings: Tensor, text_embeddings: Tensor, logit_scale: Tensor, text_ids: Tensor
+) -> Tensor:
     """Symmetric InfoNCE in which equal texts are positives of each other.
 
     "Normal." belongs to every normal spleen of the batch; calling all but one of them wrong teaches
@@ -30,7 +37,9 @@ def contrastive_loss(image_embeddings, text_embeddings, logit_scale, text_ids):
     return 0.5 * (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets))
 
 
-def membership_loss(image_embeddings, text_embeddings, logit_scale, member):
+def membership_loss(
+    image_embeddings: Tensor, text_embeddings: Tensor, logit_scale: Tensor, member: Tensor
+) -> Tensor:
     """InfoNCE in which a text may belong to several images and an image to several texts.
 
     A sentence is true of every study whose report holds it; contrasting it with all but one of them
@@ -58,7 +67,7 @@ def membership_loss(image_embeddings, text_embeddings, logit_scale, member):
     return 0.5 * (to_text + to_image)
 
 
-def phecode_loss(logits, labels):
+def phecode_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy over known phecode labels.
 
     Parameters

@@ -17,7 +17,7 @@ from merlin.data.codes import NO_CODES, read_codes
 from merlin.data.extract import label_table
 from merlin.data.manifest import ManifestError
 from merlin.data.preprocess import Grid
-from merlin.readers import audit, release, survey
+from merlin.readers import audit, look_alike, release, survey
 from merlin.vocabulary import NAMES
 
 GRID = Grid((10.0, 10.0, 10.0), (24, 24, 24))
@@ -43,7 +43,7 @@ def cohort(folder, n=18):
 @pytest.fixture
 def written(tmp_path):
     table = cohort(tmp_path / "source")
-    return table, release.write_release(table, tmp_path / "merlinabdominalctdataset")
+    return table, look_alike.write_release(table, tmp_path / "merlinabdominalctdataset")
 
 
 def everything(folder, cache):
@@ -60,7 +60,7 @@ def everything(folder, cache):
 
 def test_a_clean_look_alike_has_none_of_the_damages(written, tmp_path):
     _, folder = written
-    planted = audit.plant_defects(release.write_release(written[0], tmp_path / "other"))
+    planted = look_alike.plant_defects(look_alike.write_release(written[0], tmp_path / "other"))
     _, _, n = everything(folder, tmp_path / "cache")
     for what in planted["what"]:
         assert n.get(what, 0) == 0, what
@@ -68,7 +68,7 @@ def test_a_clean_look_alike_has_none_of_the_damages(written, tmp_path):
 
 def test_every_planted_damage_is_found_as_often_as_planted(written, tmp_path):
     table, folder = written
-    planted = audit.plant_defects(folder)
+    planted = look_alike.plant_defects(folder)
     found, seen, n = everything(folder, tmp_path / "cache")
     assert {r.what: n[r.what] for r in planted.itertuples()} == dict(
         zip(planted["what"], planted["n"], strict=True)
@@ -160,7 +160,7 @@ def test_documented_counts_are_the_releases_and_the_papers_apart(written):
 
 def test_the_audit_names_the_studies_that_it_counts(written):
     table, folder = written
-    audit.plant_defects(folder)
+    look_alike.plant_defects(folder)
     found = audit.read_data(folder)
     named = found.odd.groupby("what")["study_id"].agg(list)
     in_train = table["study_id"][table["split"] == "train"].tolist()

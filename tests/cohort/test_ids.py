@@ -10,7 +10,7 @@ from test_release import cohort
 from merlin import cli
 from merlin.data.manifest import ManifestError, load_manifest
 from merlin.data.tables import TableError, read_table
-from merlin.readers import release, totalsegmentator
+from merlin.readers import look_alike, release, totalsegmentator
 
 PATHS = ["../precious", "..", ".", "/tmp/x", "a/b", "a\\b", "C:\\x", "s1/", "x" * 300, "検" * 80]
 UNSEEN = ["s\x1b]0;PWNED\x07\x1b[2J01", "a\nb", "a\x7fb", "\u202egpj.s", "a\x9bb", "a\u2028b"]
@@ -58,7 +58,7 @@ def test_a_release_is_not_written_with_them(tmp_path, name):
     table.loc[3, "study_id"] = name
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ManifestError, match="row 5, column study_id") as caught:
-        release.write_release(table, tmp_path / "made")
+        look_alike.write_release(table, tmp_path / "made")
     assert is_plain(str(caught.value))
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -67,12 +67,12 @@ def test_a_release_is_not_written_over_a_table_of_patients(tmp_path):
     table = cohort(tmp_path / "source")
     (tmp_path / "made-patients.csv").write_text("precious")
     with pytest.raises(FileExistsError, match=r"made-patients\.csv exists"):
-        release.write_release(table, tmp_path / "made")
+        look_alike.write_release(table, tmp_path / "made")
     assert not (tmp_path / "made").exists()
     twice = pd.concat([table, table.head(1).assign(volume=table["volume"][4])], ignore_index=True)
     source = (tmp_path / "source" / "0.nii.gz").read_bytes()
     with pytest.raises(FileExistsError):
-        release.write_release(twice, tmp_path / "again")
+        look_alike.write_release(twice, tmp_path / "again")
     assert (tmp_path / "source" / "0.nii.gz").read_bytes() == source  # no copy went into a link
 
 
@@ -80,7 +80,7 @@ def test_reports_and_ids_are_no_formulas_in_a_written_release(tmp_path):
     table = cohort(tmp_path / "source")
     table["findings"] = '=HYPERLINK("http://x",1)'
     table["manufacturer"], table["patient_id"] = "=1+1", "@p" + table["patient_id"]
-    folder = release.write_release(table, tmp_path / "made")
+    folder = look_alike.write_release(table, tmp_path / "made")
     sheet = openpyxl.load_workbook(folder / release.REPORTS).active
     assert not any(c.data_type == "f" for row in sheet for c in row)
     owners = tmp_path / "made-patients.csv"

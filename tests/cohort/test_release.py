@@ -7,7 +7,7 @@ import pytest
 from merlin import cli
 from merlin.data.extract import split_impression
 from merlin.data.manifest import ManifestError, check_manifest
-from merlin.readers import audit, release
+from merlin.readers import audit, look_alike, release
 from merlin.vocabulary import DISEASES, NAMES
 
 
@@ -33,7 +33,7 @@ def cohort(folder, n=9):
 @pytest.fixture
 def written(tmp_path):
     table = cohort(tmp_path / "source")
-    return table, release.write_release(table, tmp_path / "merlinabdominalctdataset")
+    return table, look_alike.write_release(table, tmp_path / "merlinabdominalctdataset")
 
 
 def counts(found):
@@ -177,7 +177,7 @@ def test_missing_files_are_named_together(tmp_path):
 def test_an_existing_folder_is_not_written_over(written):
     table, folder = written
     with pytest.raises(FileExistsError, match="name a new folder"):
-        release.write_release(table, folder)
+        look_alike.write_release(table, folder)
 
 
 def test_command_writes_manifest_and_audit_once(written, tmp_path, capsys):
@@ -402,7 +402,7 @@ def test_tables_of_spreadsheets_are_read_alike(written, tmp_path):
 def test_ids_that_lost_their_zeros_are_said_to_have(tmp_path):
     table = cohort(tmp_path / "source")
     table["study_id"] = [f"00{i}" for i in range(len(table))]
-    folder = release.write_release(table, tmp_path / "release")
+    folder = look_alike.write_release(table, tmp_path / "release")
     edit(folder / release.METADATA, lambda t: t.assign(study_id=t["study_id"].str.lstrip("0")))
     with pytest.raises(ManifestError, match=r"metadata\.csv: no study id .* zeros at the front"):
         release.read_release(folder)

@@ -59,9 +59,12 @@ def test_arm_without_reports_has_a_reason_and_no_number(judged):
 def test_verdicts_follow_the_interval_and_the_expected_sign(judged):
     table = ablations.compare(judged, make(1).patient_id)
     asked = [
-        ("worse", "recall@1", -1, "noise hurts"),
-        ("worse", "recall@1", +1, "noise helps"),
-        ("absent", "recall@1", +1, "never run"),
+        dict(arm=arm, metric="recall@1", sign=sign, claim=text)
+        for arm, sign, text in (
+            ("worse", -1, "noise hurts"),
+            ("worse", +1, "noise helps"),
+            ("absent", +1, "never run"),
+        )
     ]
     found = ablations.verdicts(table, asked)["verdict"].tolist()
     assert found == ["holds here", "contradicted here", "not run"]

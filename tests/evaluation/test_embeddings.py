@@ -16,17 +16,17 @@ import pandas
 import pytest
 import torch
 
-from merlin.embeddings import (
-    Embeddings,
+from merlin.embeddings import ARRAYS as SCHEMA
+from merlin.embeddings import Embeddings, load_embeddings, save_embeddings
+from merlin.phantom import reports
+from merlin.phantom.findings import FINDINGS
+from merlin.training.encode import (
     encode_images,
     encode_sentences,
     encode_texts,
-    load_embeddings,
     prompt_bank,
-    save_embeddings,
+    study_labels,
 )
-from merlin.phantom import reports
-from merlin.phantom.findings import FINDINGS
 
 ARRAYS = [f.name for f in fields(Embeddings) if f.name != "meta"]
 
@@ -595,8 +595,6 @@ def test_unknown_patients_are_said_to_be_unknown(whole):
 def test_studies_without_any_code_are_unknown_where_coders_did_not_see_all():
     from pandas import DataFrame
 
-    from merlin.embeddings import study_labels
-
     studies = DataFrame(
         {"study_id": ["s1", "s2"], "findings": ["a", "a"], "label_ascites": [1.0, np.nan]}
     )
@@ -611,3 +609,21 @@ def test_studies_without_any_code_are_unknown_where_coders_did_not_see_all():
     assert np.isnan(unknown[0, 2])  # a phecode that the map never gives
     none = study_labels(studies, codes[:0], code_map, phecodes)["phecode_labels"]
     assert np.isnan(none).all()
+
+
+def test_the_docs_state_the_schema_that_code_asks():
+    """Each array of the table in docs/embeddings.md, with axes and type, and no other."""
+    text = (Path(__file__).parents[2] / "docs" / "embeddings.md").read_text()
+    stated = {}
+    for row in re.findall(
+        r"^\| (`.*?`) \| (\(.*?) \|", text.split("What is read")[0], re.MULTILINE
+    ):
+        kinds = re.findall(r"\(([\w, ]*),?\) (\w+)", row[1])
+        names = re.findall(r"`(\w+)`", row[0])
+        for name, (axes, kind) in zip(names, kinds * (len(names) // len(kinds)), strict=True):
+            is_needed = "optional" not in row[1]
+            stated[name] = re.sub(r"[, ]", "", axes), kind, is_needed
+    needed = {f.name for f in fields(Embeddings)[:5]} | {"meta"}
+    kinds = {str: "str", np.float32: "float32", np.float16: "float16", np.int64: "int"}
+    expected = {n: (axes, kinds[kind], n in needed) for n, (axes, kind) in SCHEMA.items()}
+    assert stated == expected | {"meta": ("", "str", True)}

@@ -1,8 +1,8 @@
 """The fuzz for as long as one likes, other inputs every time: `make fuzz MINUTES=30`.
 
-Rounds over all readers, each in a process that may take 500 MB more than it has and ten seconds an
-input; what breaks a promise, kills the process or takes longer is kept below `runs/fuzz/` with its
-files, once a place. Ends with 1 where anything was found.
+Rounds over all readers, each in a process of its own; a reader may take 500 MB more than the process
+has, and ten seconds an input. What breaks a promise, kills the process or takes longer is kept below
+`runs/fuzz/` with its files, once a place. Ends with 1 where anything was found.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from readers import READERS, Files, TooSlow, judge
 
 MOST_BYTES, MOST_SECONDS = 500 << 20, 10
+MOST_KEPT = 1 << 30  # bytes that making inputs may add to a process: Hypothesis remembers each
 KEPT = Path(__file__).resolve().parents[2] / "runs" / "fuzz"
 
 
@@ -32,7 +33,7 @@ def round_of(name, number, seconds, known, now, told):
     The last input stands in the file `now`, should this process be killed by it.
     """
     reader, ends, counts, found = READERS[name], time.monotonic() + seconds, [0, 0], []
-    limit_memory()
+    full = address_space() + MOST_KEPT
     signal.signal(signal.SIGPROF, too_slow)  # of this process's own time: others may work beside
 
     @seed(number)
@@ -40,7 +41,8 @@ def round_of(name, number, seconds, known, now, told):
               suppress_health_check=list(HealthCheck), report_multiple_bugs=False)  # fmt: skip
     @given(reader.inputs.map(Files), st.integers(0, reader.ways - 1))
     def fuzz(files, way):
-        if time.monotonic() > (found[-1] + seconds / 3 if found else ends):
+        is_over = time.monotonic() > (found[-1] + seconds / 3 if found else ends)
+        if is_over or (address_space() > full and not found):
             raise KeyboardInterrupt  # the one exception that Hypothesis passes on at once
         if sum(map(len, files.values())) > 1 << 20:
             return
@@ -49,7 +51,8 @@ def round_of(name, number, seconds, known, now, told):
         with TemporaryDirectory(dir=now.parent) as folder:
             signal.setitimer(signal.ITIMER_PROF, MOST_SECONDS)
             try:
-                counts[1] += judge(reader, files, way, Path(folder))
+                with limited_memory():
+                    counts[1] += judge(reader, files, way, Path(folder))
             except AssertionError as error:
                 said = str(error)
                 kind = re.sub(r"[^A-Za-z_. :]+", "", said.split("\n")[0])[:70]
@@ -69,11 +72,23 @@ def too_slow(*_):
     raise TooSlow
 
 
-def limit_memory():
-    """Let this process take so much more address space than it has."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + MOST_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+def address_space():
+    """Bytes of this process's address space."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+@contextmanager
+def limited_memory():
+    """Let a reader take so much more address space than this process has by now.
+
+    Around the reader alone: what makes inputs keeps some of each, and that is no reader's.
+    """
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (address_space() + MOST_BYTES, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def watched(name, number, seconds, known):
@@ -101,7 +116,9 @@ def main(argv=None):
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--readers", nargs="*", choices=READERS, default=list(READERS))
-    parser.add_argument("--seconds", type=float, default=15, help="of one reader in a round")
+    parser.add_argument(
+        "--seconds", type=float, default=15, help="of one reader in a round, at most"
+    )
     args = parser.parse_args(argv)
     for name in args.readers:  # what is loaded or made on first use is so once, for all rounds
         reader = READERS[name]

@@ -10,8 +10,8 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from merlin import cli
 from merlin.data.manifest import load_manifest
-from merlin.readers import hospital
-from merlin.readers.persons import is_unreadable, words_said
+from merlin.readers import headers, hospital, leaks, names
+from merlin.readers.persons import Sought
 
 PEOPLE = (
     ("MRN0001234", "Doe^Jane", "19500407", "ACC77001"),
@@ -99,7 +99,7 @@ def call(folder, *more, out="cohort"):
     )  # fmt: skip
 
 
-def leaks(folder):
+def leaked(folder):
     """Identifiers in any file's name or content below a folder, uncompressed."""
     found = []
     for path in folder.rglob("*"):
@@ -119,7 +119,7 @@ def test_nothing_of_a_header_leaves_and_named_reports_stay_behind(hospital_data,
     studies = load_manifest(out / "manifest.csv")  # files are there, the schema holds
     assert len(studies) == 2
     assert studies["patient_id"].nunique() == 1
-    assert leaks(out) == []
+    assert leaked(out) == []
     said = pd.read_csv(out / "quarantine.csv")
     assert len(said) == 2
     assert said["reason"].str.contains("names the patient").all()
@@ -182,7 +182,7 @@ def test_redaction_keeps_the_study_and_loses_the_words(hospital_data):
     )
     assert text.count("<DELETED>") >= 5
     assert "ascites" in text
-    assert leaks(out) == []
+    assert leaked(out) == []
 
 
 def test_ids_and_shifted_dates_are_the_same_on_every_call_and_hang_on_the_key(hospital_data):
@@ -237,6 +237,11 @@ def test_reports_of_no_or_of_a_shared_accession_go_to_nobody(hospital_data):
     assert codes["study_id"].isna().all()  # their study was left out
 
 
+def kinds(text, words):
+    """Kinds of what may identify somebody in a text."""
+    return {span.kind for span in names.all_spans(text, Sought(words))}
+
+
 @pytest.mark.parametrize(
     "said",
     ["born 15/03/1950", "born 3-15-50", "DOB March 15, 1950", "15 Mar 1950", "Mr. Ng", "NG was seen",
@@ -246,10 +251,10 @@ def test_a_patient_is_found_however_they_are_written(said):
     header = pydicom.Dataset()
     header.PatientName, header.PatientBirthDate = "Ng^Alexander", "19500315"
     header.PatientID, header.AccessionNumber = "000123", ""
-    words = hospital.own_words(header)
+    words = headers.words_said(headers.said_in(header), own=True)
     is_shouted = said.startswith("NG")  # two letters are a name with its own capitals only
-    assert ("own identifier" in hospital.scan_text(said, words)) != is_shouted
-    assert hospital.scan_text("Normal spleen, 12 mm.", words) == {}
+    assert ("own identifier" in kinds(said, words)) != is_shouted
+    assert kinds("Normal spleen, 12 mm.", words) == set()
 
 
 def test_ids_are_one_patients_however_they_are_spelled():
@@ -268,23 +273,25 @@ def test_a_name_with_lost_signs_withholds_its_study(hospital_data):
     call(hospital_data, "--redact")
     left_out = pd.read_csv(hospital_data / "cohort" / "quarantine.csv")["reason"]
     assert left_out.str.startswith("its name cannot be read").sum() == 2
-    assert all(is_unreadable({("PatientName", n)}) for n in lost)
-    assert not any(is_unreadable({("PatientName", n)}) for n in ("Müller^Jo_Ann", "?", "Doe^?"))
+    assert all(headers.is_unreadable({("PatientName", n)}) for n in lost)
+    assert not any(
+        headers.is_unreadable({("PatientName", n)}) for n in ("Müller^Jo_Ann", "?", "Doe^?")
+    )
 
 
 def test_ids_and_dates_of_old_headers_are_read(hospital_data):
     assert hospital.one_spelling("1000677^^^HOSP") == "1000677"
     assert hospital.one_spelling("DOE^JANE") == "DOE^JANE"
     header = {"PatientBirthDate": "1954.03.02", "StudyDate": "2014.03.03"}
-    assert hospital._age(header) == 60
-    words = words_said({("PatientBirthDate", "1954.03.02")}, own=True)
-    assert "own identifier" in hospital.scan_text("born 2/3/54", words)
+    assert headers._age(header) == 60
+    words = headers.words_said({("PatientBirthDate", "1954.03.02")}, own=True)
+    assert "own identifier" in kinds("born 2/3/54", words)
 
 
 def test_old_ages_are_capped(hospital_data):
     call(hospital_data, "--redact")
     ages = load_manifest(hospital_data / "cohort" / "manifest.csv")["age"]
-    assert ages.max() == hospital.MAX_AGE
+    assert ages.max() == headers.MAX_AGE
 
 
 def test_the_key_may_not_lie_in_the_output_and_columns_are_asked_for(hospital_data, capsys):
@@ -310,14 +317,19 @@ def test_of_the_makers_field_a_known_maker_alone_leaves(hospital_data):
     every_header(tree / "case 0", Manufacturer="for Doe, Jane")
     every_header(tree / "case 1", Manufacturer="GE MEDICAL SYSTEMS, asset of Doe")
     call(hospital_data, "--redact")
-    assert leaks(hospital_data / "cohort") == []
+    assert leaked(hospital_data / "cohort") == []
     made = load_manifest(hospital_data / "cohort" / "manifest.csv")["manufacturer"].fillna("")
     assert sorted(made) == ["", "GE", "Siemens", "Siemens"]
 
 
 def test_the_last_look_refuses_to_write_a_name(hospital_data, monkeypatch, capsys):
     every_header(hospital_data / "tree" / "case 0", Manufacturer="for Doe, Jane")
-    monkeypatch.setattr(hospital, "_maker", str)
+    real = headers.about
+    monkeypatch.setattr(
+        headers,
+        "about",
+        lambda header, days: real(header, days) | {"manufacturer": header.Manufacturer},
+    )
     assert call(hospital_data) != 0
     assert "manifest, column manufacturer, study_id S" in capsys.readouterr().err
     assert not (hospital_data / "cohort" / "manifest.csv").exists()
@@ -336,7 +348,7 @@ def test_a_number_of_another_study_does_not_leave_in_a_report(hospital_data, cap
     path.write_text(text)
     assert call(hospital_data) == 1
     out = hospital_data / "cohort"
-    assert leaks(out) == []
+    assert leaked(out) == []
     hits = pd.read_csv(out / "text_hits.csv").query("kind == 'number of another study'")
     assert hits[["n", "taken"]].to_numpy().tolist() == [[2, "study withheld"]]
     assert call(hospital_data, "--redact", out="redacted") == 0
@@ -351,15 +363,15 @@ def test_the_last_look_refuses_ids_in_cells_whatever_they_look_like(identifier):
     none = pd.DataFrame()
     made = hospital.Cohort(manifest, none, none, none, 0, 0)
     with pytest.raises(hospital.Refused, match="column manufacturer: holds a record or accession"):
-        hospital._refuse_leaks(made, hospital.telling({identifier}), {identifier}, {})
+        leaks.refuse_leaks(made.tables, leaks.telling({identifier}), {identifier}, {})
 
 
 def test_identifiers_are_found_with_hyphens_and_blanks_and_words_are_none():
-    known = hospital.telling({"AC-12345", "943 476 5919", "12", "1234", "12345", "A123", "NONE"})
+    known = leaks.telling({"AC-12345", "943 476 5919", "12", "1234", "12345", "A123", "NONE"})
     assert known == {"AC-12345", "943 476 5919", "12345", "A123"}
-    found = hospital.identifiers_in("Accession:ac-12345/NHS 943 476 5919, 12345; none.", known)
+    found = leaks.identifiers_in("Accession:ac-12345/NHS 943 476 5919, 12345; none.", known)
     assert found == ["943 476 5919", "ac-12345", "12345"]
-    assert hospital.identifiers_in("Etiology unknown, 12 mm. Gallstones: none.", known) == []
+    assert leaks.identifiers_in("Etiology unknown, 12 mm. Gallstones: none.", known) == []
 
 
 @pytest.mark.parametrize("cell", ["Doe Jane", "MRN0001234", "see letter"])
@@ -619,7 +631,7 @@ def test_ages_have_units_and_sexes_are_words(said, age, sex):
     header.PatientAge = said
     with pydicom.config.disable_value_validation():
         header.PatientSex = sex
-    about = hospital._about(header, b"k" * 32, "MRN1")
+    about = headers.about(header, days=0)
     assert (about["age"], about["sex"]) == (age, "F")
 
 

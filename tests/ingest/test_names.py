@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from merlin.readers import names, patterns
+from merlin.readers import first_look, last_look, names, patterns
 from merlin.readers.persons import NOBODY, Sought, columns_of, people_in, words_of
 
 SPELLINGS = pd.read_csv(names.SPELLINGS, dtype=str, keep_default_na=False)
@@ -26,7 +26,7 @@ REPORTS = [
 def own(text, **said):
     """What a text says of one person, as it spells it."""
     spans = names.all_spans(text, Sought(words_of(**said)))
-    return [text[s.start : s.end] for s in spans if s.kind == names.OWN]
+    return [text[s.start : s.end] for s in spans if s.kind == first_look.OWN]
 
 
 def test_every_spelling_is_seen_and_no_ordinary_text_is():
@@ -241,7 +241,7 @@ def test_a_long_row_of_anything_is_looked_through(piece):
     text = piece * (40_000 // len(piece))
     words = Sought(words_of(["Testa-Lorenz^Anna"], ["MRN12345"], ["19510203"]))
     patterns.redact(text, names.all_spans(text, words))  # quadratic time would not end here
-    names.looks_like(text, words.own)
+    last_look.looks_like(text, words.own)
 
 
 @pytest.mark.parametrize(
@@ -289,9 +289,9 @@ def test_no_word_is_halved(parts, between):
 )  # fmt: skip
 def test_the_last_look_sees_what_the_first_missed(said):
     words = words_of(["Müllner^Änne=山田^太郎"])
-    first = names.find(patterns.read_text(said), words)
-    assert first or names.looks_like(f"Told to {said} today.", words)
-    assert not names.looks_like(f"Told to {patterns.DELETED} today. Mild nephritis.", words)
+    first = first_look.find(patterns.read_text(said), words)
+    assert first or last_look.looks_like(f"Told to {said} today.", words)
+    assert not last_look.looks_like(f"Told to {patterns.DELETED} today. Mild nephritis.", words)
 
 
 @pytest.mark.parametrize(
@@ -342,8 +342,8 @@ def test_western_names_are_read_once():
     ],
 )
 def test_names_with_lost_or_coded_letters_are_seen_in_the_last_look(header, said):
-    assert names.looks_like(f"Told to {said} today.", words_of([header]))
-    assert not names.looks_like("Stone? small_bowel, 5=AB 100%af; no?", words_of([header]))
+    assert last_look.looks_like(f"Told to {said} today.", words_of([header]))
+    assert not last_look.looks_like("Stone? small_bowel, 5=AB 100%af; no?", words_of([header]))
 
 
 @pytest.mark.parametrize(
@@ -369,8 +369,8 @@ def test_whoever_is_named_with_a_title_is_replaced_whole(said, left):
 def test_the_last_look_works_another_way_than_the_first():
     words = words_of(["Testmann^Hans"])
     for said in ("Testrnann", "Tesmann", "T3stmann", "HANSTESTMANN"):
-        assert names.find(patterns.read_text(said), words) == []
-        assert names.looks_like(said, words)
+        assert first_look.find(patterns.read_text(said), words) == []
+        assert last_look.looks_like(said, words)
 
 
 def test_names_of_the_test_set_raise_no_alarm_on_reports_of_others():
@@ -385,15 +385,15 @@ def test_other_patients_are_seen_by_capital_and_length_and_not_where_words_are_c
 
     def said(text, common=()):
         spans = names.all_spans(text, Sought(everybody=everybody, common=frozenset(common)))
-        return [text[s.start : s.end] for s in spans if s.kind == names.PERSON]
+        return [text[s.start : s.end] for s in spans if s.kind == first_look.PERSON]
 
     assert said("Images of Okonkwo were seen.") == ["Okonkwo"]
     assert said("okonkwo; Foley catheter; An Li-RADS 3 rose. Rose.") == []
     assert said("for Mr. Foley and Li, Foley") == ["Foley", "Li", "Foley"]
     assert said("Images of Okonkwo were seen.", ["okonkwo"]) == []
     many = [f"Chester view {i}" for i in range(20)] + ["Okonkwo"] * 2
-    assert names.common_words(many) >= {"chester", "view"}
-    assert "okonkwo" not in names.common_words(many)
+    assert first_look.common_words(many) >= {"chester", "view"}
+    assert "okonkwo" not in first_look.common_words(many)
 
 
 def test_persons_of_a_table_are_found_by_its_columns_names():
@@ -452,4 +452,4 @@ def test_the_command_prints_recall_and_false_alarms(tmp_path, capsys):
 @pytest.mark.parametrize("sign", ["ъ", "Ь", "\u0301", "ـ", "Ъ ь", "Mr. Ъ"])
 def test_a_word_of_which_folding_leaves_nothing_is_no_name(sign):
     assert own(f"{sign} was seen. {sign}", names=["Müllner^Änne"]) == []
-    assert names.looks_like(f"Ascites, {sign}.", words_of(["Müllner^Änne"])) == 0
+    assert last_look.looks_like(f"Ascites, {sign}.", words_of(["Müllner^Änne"])) == 0

@@ -67,13 +67,13 @@ def test_a_table_without_formulas_is_written_as_pandas_writes_it(tmp_path):
 
 
 def test_every_table_is_written_and_read_by_the_one_function():
-    """pandas' own reader and writers stand in `run` alone, and where a file comes with the package."""
+    """pandas' own reader and writers stand in `merlin.files` alone, and where a file comes with the package."""
     text = [p for n in ("merlin", "scripts") for p in (HERE / n).rglob("*.py")]
     sites = {}
     for path in [*text, *(HERE / "notebooks").glob("*.ipynb")]:
         for call in re.findall(
-            r"\.(to_csv|to_excel)\(|\bpd\.(read_csv)\((?!DATA|Path\(__file__)", path.read_text()
+            r"\.(to_csv|to_excel)\(|\bpd\.(read_csv)\((?!TABLES|Path\(__file__)", path.read_text()
         ):
             sites.setdefault(path.name, []).append("".join(call))
-    assert sites.pop("run.py") == ["to_csv", "read_csv", "to_excel"]
+    assert sites.pop("files.py") == ["to_csv", "read_csv", "to_excel"]
     assert not set(sites) - {"planted_marks.py"}  # which makes what strangers bring

@@ -11,6 +11,7 @@ import yaml
 from snakemake.utils import format as snakemake_format
 
 from merlin import run
+from merlin.run import places
 
 HERE = Path(__file__).parents[2]
 ALIASES = "01_dataset:\n  columns:\n    a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -29,9 +30,9 @@ SIGNS = [
 @pytest.fixture
 def load(tmp_path, monkeypatch):
     """Text → what `load_profile` makes of it, beside the real default profile."""
-    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     (tmp_path / "default.yaml").write_bytes((run.PROFILES / "default.yaml").read_bytes())
-    monkeypatch.setattr(run, "PROFILES", tmp_path)
+    monkeypatch.setattr(places, "PROFILES", tmp_path)
 
     def load(text):
         (tmp_path / "odd.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())

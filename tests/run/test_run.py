@@ -17,6 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from merlin import run
+from merlin.run import own, places, workflow
+from merlin.run.__main__ import main
 
 PROFILES = sorted(p.stem for p in run.PROFILES.glob("*.yaml"))
 
@@ -26,9 +28,9 @@ def tiny(tmp_path, monkeypatch):
     """A checkout with two profiles; returns a function that writes one more."""
     folder = tmp_path / "notebooks" / "profiles"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(run, "ROOT", tmp_path)
-    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path / "notebooks")
-    monkeypatch.setattr(run, "PROFILES", folder)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(places, "PROFILES", folder)
     default = {
         "tier": "phantom",
         "seed": 5,
@@ -292,7 +294,7 @@ def test_results_of_another_shape_are_refused_and_not_written(tiny, tmp_path, ta
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """merlin.a imports merlin.b.c, which imports merlin.d; merlin.e stands alone."""
-    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     (tmp_path / "merlin" / "b").mkdir(parents=True)
     files = {
         "merlin/__init__.py": "",
@@ -341,7 +343,7 @@ def test_code_hash_follows_dependencies_and_nothing_else(package):
 
 
 def test_phantom_hash_depends_on_what_paints_the_phantom():
-    path = run.ROOT / "merlin" / "cohort" / "phantom.py"
+    path = run.ROOT / "merlin" / "phantom" / "synthesis.py"
     found = {f.name for f in run.imported_modules(path)}
     assert {"anatomy.py", "render.py", "findings.py"} <= found
 
@@ -362,7 +364,7 @@ def test_fingerprint_ignores_key_order_only():
 
 
 def test_captions_say_how_labels_were_mined(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "folder", lambda profile: tmp_path)
+    monkeypatch.setattr(places, "folder", lambda profile: tmp_path)
     settings = run.settings("01_cohort", {"profile": "smoke"})
     (tmp_path / "cohort").mkdir()
     plain = run.provenance(settings)["tier_note"]
@@ -479,14 +481,14 @@ def test_explain_steers_no_terminal(tmp_path):
 
 
 def test_check_returns_0_for_a_good_and_2_for_a_bad_profile(tiny, capsys):
-    assert run.main(["check", "smoke"]) == 0
-    assert run.main(["check", "smok"]) == 2
+    assert main(["check", "smoke"]) == 0
+    assert main(["check", "smok"]) == 2
     assert "nearest: smoke" in capsys.readouterr().err
 
 
 def test_explain_command_writes_to_stderr_and_returns_1(tmp_path, capsys):
     path = executed(tmp_path, code_cell(["a"], ERROR))
-    assert run.main(["explain", str(path)]) == 1
+    assert main(["explain", str(path)]) == 1
     assert "Code cell 1 failed with KeyError" in capsys.readouterr().err
 
 
@@ -537,8 +539,8 @@ def test_figures_runs_snakemake_of_this_environment(tiny, monkeypatch, capsys):
         calls.append(command)
         return SimpleNamespace(returncode=0, stdout="3 jobs", stderr="")
 
-    monkeypatch.setattr(run.subprocess, "run", fake)
-    monkeypatch.setattr(run, "_to_its_end", lambda *a: fake(*a) and 3)
+    monkeypatch.setattr(workflow.subprocess, "run", fake)
+    monkeypatch.setattr(workflow, "to_its_end", lambda *a, **k: fake(*a) and 3)
     assert run.figures("smoke", 2) == 3
     plan, real = calls
     assert "--dry-run" in plan
@@ -557,8 +559,8 @@ def test_ctrl_c_lets_running_jobs_stop_and_says_so_by_its_code(tmp_path):
         f"Path({str(tmp_path / 'ready')!r}).touch(); time.sleep(60)\n"
     )
     parent = (
-        "import os, sys; from merlin import run\n"
-        f"sys.exit(run._to_its_end([sys.executable, '-c', {child!r}], dict(os.environ)))\n"
+        "import os, sys; from merlin.run import processes\n"
+        f"sys.exit(processes.to_its_end([sys.executable, '-c', {child!r}], dict(os.environ)))\n"
     )
     command = [sys.executable, "-c", parent]
     running = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
@@ -577,12 +579,12 @@ def test_ctrl_c_before_the_workflow_runs_ends_with_the_same_code(tiny, monkeypat
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    for place in ("load_profile", "folder", "publish"):
+    for module, place in ((workflow, "load_profile"), (places, "folder"), (workflow, "publish")):
         with monkeypatch.context() as patch:
-            patch.setattr(run.subprocess, "run", lambda *a, **k: SimpleNamespace(
+            patch.setattr(workflow.subprocess, "run", lambda *a, **k: SimpleNamespace(
                 returncode=0, stdout="Nothing to be done", stderr=""))  # fmt: skip
-            patch.setattr(run, place, interrupted)
-            assert run.main(["figures", "smoke"]) == 130
+            patch.setattr(module, place, interrupted)
+            assert main(["figures", "smoke"]) == 130
         assert "same command resumes" in capsys.readouterr().err
 
 
@@ -592,13 +594,13 @@ def test_a_users_own_data_need_room_for_their_cache(tmp_path):
     (data / "nested").mkdir(parents=True)
     for name in ("a.nii.gz", "nested/b.nii", "reports.csv"):
         (data / name).write_bytes(b"")
-    own = {"data": str(data)}
-    assert run.cache_gb(values, own, tmp_path / "runs") == pytest.approx(2 * 2e6 / 1e9)
-    assert run.cache_gb(values, {}, tmp_path / "runs") == 0
+    given = {"data": str(data)}
+    assert own.cache_gb(values, given, tmp_path / "runs") == pytest.approx(2 * 2e6 / 1e9)
+    assert own.cache_gb(values, {}, tmp_path / "runs") == 0
     cache = tmp_path / "runs" / "cache"
     cache.mkdir(parents=True)
     (cache / "x.safetensors").write_bytes(b"0" * 1_000_000)
-    assert run.cache_gb(values, own, tmp_path / "runs") == pytest.approx(3e6 / 1e9)
+    assert own.cache_gb(values, given, tmp_path / "runs") == pytest.approx(3e6 / 1e9)
 
 
 def test_what_the_user_brings_is_held_to_what_the_tier_reads(tmp_path):

@@ -12,7 +12,9 @@ import torch
 
 from merlin.model.two_towers import MAX_LOGIT_SCALE
 from merlin.training import loop
+from merlin.training.align import is_aligned
 from merlin.training.losses import contrastive_loss
+from merlin.training.texts import sentence_losses
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -411,7 +413,7 @@ def test_alignment_contrasts_sentences_and_their_sums():
     findings = np.array(["Liver: Cyst. Normal.", "", "Liver: Normal. Large mass."], object)
     image = torch.nn.functional.normalize(torch.randn(3, 16), dim=1)
     scale = torch.tensor(np.log(20.0), dtype=torch.float32)
-    by_sentence, by_report = loop.sentence_losses(towers, image, findings, texts, scale)
+    by_sentence, by_report = sentence_losses(towers, image, findings, texts, scale)
 
     names = ["Cyst.", "Normal.", "Large mass."]
     vectors = towers.embed_tokens(*texts.batch(texts.numbers(names)))
@@ -428,7 +430,7 @@ def test_alignment_leaves_the_image_features_alone(tmp_path):
     before, _ = tiny_run.train(tmp_path / "c.pt")
     after, log = tiny_run.train(tmp_path / "c.pt", align_steps=6, align_batch_size=8)
     changed = {k for k in before if not torch.equal(before[k], after[k])}
-    assert all(loop._is_aligned(k) for k in changed)
+    assert all(is_aligned(k) for k in changed)
     assert any(k.startswith("encode_text.") for k in changed)
     assert [row["phase"] for row in log].count("align") == 6
 

@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from merlin import embeddings, run
+from merlin import run
 from merlin.data import extract, manifest
 from merlin.data.cohort_codes import Coding, read_coding
 from merlin.data.preprocess import Grid, load_input
+from merlin.embeddings import Embeddings, save_embeddings
 from merlin.model.cpu import prepare_cpu
 from merlin.model.inference import folded
 from merlin.model.two_towers import TwoTowers
+from merlin.training import encode
 from merlin.training.checkpoint import load_weights
 from merlin.training.pretraining_run import Arm, Trained, is_first
 
@@ -53,7 +55,7 @@ class Encoder:
 
     def images(self, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """(n, D) float32 of unit length, and (n, n_phecodes) logits."""
-        return embeddings.encode_images(
+        return encode.encode_images(
             self.model, _reader(self.studies, self.grid, self.cache), len(self.studies),
             batch_size=batch_size, device=self.device,
         )  # fmt: skip
@@ -64,7 +66,7 @@ class Encoder:
         Returns
         -------
         arrays : dict of str to array
-            Arrays of `embeddings.Embeddings`.
+            Arrays of `Embeddings`.
         n_cut : int
             Distinct findings texts longer than the encoder's limit.
         """
@@ -74,7 +76,7 @@ class Encoder:
             desc = name if name == "findings" else "impressions"
             found[name], cut[name] = self._texts(text, desc)
         for name, text in said.items():
-            found[f"{name}_sentences"] = embeddings.encode_sentences(
+            found[f"{name}_sentences"] = encode.encode_sentences(
                 self.model, text, device=self.device, desc=f"{name}, by sentence"
             )
         table = extract.section_table(said["findings"])
@@ -83,16 +85,16 @@ class Encoder:
         return found | {"section": np.array(extract.SECTIONS)}, cut["findings"]
 
     def _texts(self, texts, desc: str) -> tuple[np.ndarray, int]:
-        return embeddings.encode_texts(self.model, texts, device=self.device, desc=desc)
+        return encode.encode_texts(self.model, texts, device=self.device, desc=desc)
 
     def tokens(self) -> dict:
         """Tokens of the judged studies' findings, and the encoder's limit."""
         judged = (self.studies["split"] == "test") & (self.studies["site"] == "internal")
-        return embeddings.token_lengths(self.model, self.studies["findings"].fillna("")[judged])
+        return encode.token_lengths(self.model, self.studies["findings"].fillna("")[judged])
 
     def prompts(self) -> tuple[dict[str, np.ndarray], int]:
         """The prompt bank, encoded, and its version."""
-        return embeddings.encode_prompts(self.model, device=self.device)
+        return encode.encode_prompts(self.model, device=self.device)
 
     def coding(self, settings: SimpleNamespace) -> Coding:
         """Codes of the studies.
@@ -112,7 +114,7 @@ class Encoder:
 
     def labels(self, coding: Coding) -> dict[str, np.ndarray]:
         """What the embeddings will be judged by."""
-        return embeddings.study_labels(
+        return encode.study_labels(
             self.studies, coding.codes, coding.code_map, self.facts["phecodes"], **coding.rules
         )
 
@@ -140,19 +142,19 @@ def gather(
     *,
     version: int,
     coding: Coding,
-) -> embeddings.Embeddings:
+) -> Embeddings:
     """All that was encoded, with ids and with where it came from.
 
     Parameters
     ----------
     arrays : dict of str to array
-        Arrays of `embeddings.Embeddings`, other than ids and phecodes.
+        Arrays of `Embeddings`, other than ids and phecodes.
     version : int
         Of the prompts.
     coding : Coding
     """
     studies = encoder.studies
-    origin = run.provenance(settings, [encoder.source, encoder.weights, embeddings.PROMPTS])
+    origin = run.provenance(settings, [encoder.source, encoder.weights, encode.PROMPTS])
     origin |= {"model": settings.arm, "checkpoint": run.file_hash(encoder.weights)}
     origin |= {"prompts": version, "grid": encoder.facts["grid"]}
     origin |= {"findings_tokens": encoder.tokens(), "coding": coding.notes(studies["study_id"])}
@@ -161,7 +163,7 @@ def gather(
         origin["n_left_out"] = int((run.read_csv(left_out, dtype=str)["split"] == "test").sum())
     ids = {c: studies[c].to_numpy(str) for c in ("study_id", "patient_id", "site", "split")}
     phecode = np.array(encoder.facts["phecodes"])
-    return embeddings.Embeddings(**ids, **arrays, phecode=phecode, meta=origin)
+    return Embeddings(**ids, **arrays, phecode=phecode, meta=origin)
 
 
 def encode_sweep(arm: Arm, trained: dict[str, Trained]) -> list[Path]:
@@ -177,18 +179,18 @@ def encode_sweep(arm: Arm, trained: dict[str, Trained]) -> list[Path]:
     settings, cohort, coding = arm.settings, arm.cohort, arm.cohort.coding
     base, test = run.folder(settings.profile), cohort.test()
     phecodes = cohort.phenotypes["phecode"].tolist()
-    labels = embeddings.study_labels(test, coding.codes, coding.code_map, phecodes, **coding.rules)
+    labels = encode.study_labels(test, coding.codes, coding.code_map, phecodes, **coding.rules)
     read, made = _reader(test, cohort.grid, base / "cache"), []
     for name, t in trained.items():
         weights = base / "pretraining" / name / "weights.safetensors"
-        origin = run.provenance(settings, [cohort.source, weights, embeddings.PROMPTS])
+        origin = run.provenance(settings, [cohort.source, weights, encode.PROMPTS])
         origin |= {"seed": settings.trainings[name], "model": name}
         origin |= {"checkpoint": run.file_hash(weights)}
-        encoded = embeddings.encode_for_headlines(
+        encoded = encode.encode_for_headlines(
             t.model.eval(), test, read, labels, phecodes, device=arm.device, meta=origin
         )
         made.append(base / "embeddings" / f"{name}.npz")
-        embeddings.save_embeddings(made[-1], encoded)
+        save_embeddings(made[-1], encoded)
     return made
 
 

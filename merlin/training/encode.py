@@ -1,0 +1,261 @@
+"""Volumes, reports and prompts → an embeddings file, with a trained model in evaluation mode."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from merlin.data.extract import report_sentences
+from merlin.data.phecodes import phecode_labels
+from merlin.embeddings import Embeddings, save_embeddings
+from merlin.model.two_towers import TwoTowers
+from merlin.run.profile import read_yaml
+
+__all__ = [
+    "PROMPTS", "Embeddings", "batches", "encode_for_headlines", "encode_images", "encode_prompts",
+    "encode_sentences", "encode_texts", "prompt_bank", "save_embeddings", "study_labels",
+    "token_lengths",
+]  # fmt: skip
+PROMPTS = Path(__file__).parents[1] / "evaluation" / "prompts.yaml"
+
+
+def batches(
+    volumes: Callable[[int], np.ndarray],
+    n: int,
+    *,
+    batch_size: int,
+    device: str = "cpu",
+    desc: str = "volumes",
+    show: bool = True,
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """`n` volumes in order, read one batch at a time, with a progress bar.
+
+    Parameters
+    ----------
+    volumes : callable
+        Index → (R, A, S) float32.
+    batch_size : int
+        Volumes at once, at most; all batches are of about the same size.
+
+    Yields
+    ------
+    index : (b,) int
+    volume : (b, 1, R, A, S) float32 tensor on the device
+    """
+    parts = np.array_split(np.arange(n), -(-n // batch_size))
+    for part in tqdm(parts, desc=desc, mininterval=5, disable=not show):
+        batch = torch.from_numpy(np.stack([volumes(int(i)) for i in part]))[:, None]
+        yield part, batch.to(device)
+
+
+@torch.inference_mode()
+def encode_images(
+    model: TwoTowers,
+    volumes: Callable[[int], np.ndarray],
+    n: int,
+    *,
+    batch_size: int = 16,
+    device: str = "cpu",
+    desc: str = "volumes",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encode `n` volumes, read one batch at a time.
+
+    Parameters
+    ----------
+    model : TwoTowers
+        In evaluation mode.
+    volumes : callable
+        Index → (R, A, S) float32.
+
+    Returns
+    -------
+    image : (n, D) float32
+    phecode_logits : (n, n_phecodes) float32
+    """
+    if model.training:
+        raise ValueError("the model is in training mode; call model.eval() first")
+    images, logits = [], []
+    for _, batch in batches(volumes, n, batch_size=batch_size, device=device, desc=desc):
+        image, logit, _ = model.embed_volumes(batch)
+        images.append(image.cpu().numpy())
+        logits.append(logit.cpu().numpy())
+    return np.concatenate(images), np.concatenate(logits)
+
+
+@torch.inference_mode()
+def encode_texts(
+    model: TwoTowers,
+    texts: Sequence[str | None] | np.ndarray | pd.Series,
+    *,
+    batch_size: int = 128,
+    device: str = "cpu",
+    desc: str = "texts",
+) -> tuple[np.ndarray, int]:
+    """Encode texts; each distinct text once, empty ones to NaN.
+
+    Returns
+    -------
+    embedding : (n, D) float32
+    n_truncated : int
+        Distinct texts longer than the encoder's maximum.
+    """
+    distinct = sorted({t for t in texts if t}, key=lambda t: (len(t), t))
+    found: dict[str, np.ndarray] = {}
+    n_truncated = 0
+    for start in tqdm(range(0, len(distinct), batch_size), desc=desc, mininterval=5):
+        part = distinct[start : start + batch_size]
+        ids, mask, lost = model.encode_text.tokenize(part)
+        n_truncated += int((lost > 0).sum())
+        rows = model.embed_tokens(ids.to(device), mask.to(device)).cpu().numpy()
+        found.update(zip(part, rows, strict=True))
+    out = np.full((len(texts), model.config.text.embedding_size), np.nan, np.float32)
+    for i, text in enumerate(texts):
+        if text:
+            out[i] = found[text]
+    return out, n_truncated
+
+
+def token_lengths(model: TwoTowers, texts: Sequence[str]) -> dict[str, object]:
+    """Tokens of each text before any cut, and the encoder's limit: `n` and `limit`, for JSON."""
+    _, mask, lost = model.encode_text.tokenize(list(texts))
+    return {"n": (mask.sum(1) + lost).tolist(), "limit": model.config.text.max_length}
+
+
+def encode_sentences(
+    model: TwoTowers,
+    texts: Sequence[str] | pd.Series,
+    *,
+    device: str = "cpu",
+    desc: str = "sentences",
+) -> np.ndarray:
+    """Encode texts as the sum of their distinct sentences' unit vectors; empty ones to NaN.
+
+    A text tower that learnt sentences reads a sentence better than a page; and with a contrastive
+    loss over sentences, the sum of similarities is a sum of evidence.
+
+    Returns
+    -------
+    (n, D) float32, not unit length
+    """
+    rows = [report_sentences(t) for t in texts]
+    flat, _ = encode_texts(model, [s for row in rows for s in row], device=device, desc=desc)
+    parts = np.split(flat, np.cumsum([len(row) for row in rows])[:-1])
+    nothing = np.full(model.config.text.embedding_size, np.nan, np.float32)
+    return np.stack([part.sum(0) if len(part) else nothing for part in parts])
+
+
+def study_labels(
+    studies: pd.DataFrame,
+    codes: pd.DataFrame,
+    code_map: dict,
+    phecodes: Sequence[str],
+    *,
+    uncoded: str = "absent",
+    rollup: str = "map",
+) -> dict[str, np.ndarray]:
+    """What embeddings will be judged by: findings that reports state, phecodes, equal texts.
+
+    Parameters
+    ----------
+    studies : DataFrame
+        Of a manifest, with `label_<finding>` columns.
+    codes : DataFrame
+        `study_id, vocabulary, code`.
+    code_map : dict
+        From `read_code_map`.
+    phecodes : sequence of str
+    uncoded : {"absent", "unknown"}
+    rollup : {"map", "paper"}
+        As in `phecode_labels`.
+
+    Returns
+    -------
+    dict
+        `finding`, `finding_labels`, `phecode_labels` and `text_group` of an `Embeddings`.
+    """
+    stated = [c for c in studies if c.startswith("label_") and c != "label_map"]
+    ids = studies["study_id"].to_numpy(str)
+    _, text_group = np.unique(studies["findings"].fillna("").to_numpy(str), return_inverse=True)
+    return dict(
+        finding=np.array([c.removeprefix("label_") for c in stated]),
+        finding_labels=studies[stated].to_numpy(np.float32),
+        phecode_labels=phecode_labels(
+            codes, ids, code_map, phecodes, uncoded=uncoded, rollup=rollup
+        ),
+        text_group=text_group,
+    )
+
+
+def prompt_bank(path: str | Path = PROMPTS) -> tuple[list[tuple[str, str, str, str]], str]:
+    """The versioned prompts as a list of (finding, kind, wording, text), and the version."""
+    bank = read_yaml(path)
+    rows = [
+        (finding, kind, wording, text)
+        for finding, kinds in bank["prompts"].items()
+        for kind, wordings in kinds.items()
+        for wording, texts in wordings.items()
+        for text in texts
+    ]
+    return rows, bank["version"]
+
+
+def encode_prompts(model: TwoTowers, *, device: str = "cpu") -> tuple[dict[str, np.ndarray], str]:
+    """The prompt bank, encoded: the `prompt…` arrays of an `Embeddings`, and the bank's version."""
+    rows, version = prompt_bank()
+    finding, kind, wording, prompt = (np.array(column) for column in zip(*rows, strict=True))
+    found, _ = encode_texts(model, prompt, device=device, desc="prompts")
+    names = dict(prompt=prompt, prompt_finding=finding, prompt_kind=kind, prompt_wording=wording)
+    return names | {"prompt_embedding": found}, version
+
+
+def encode_for_headlines(
+    model: TwoTowers,
+    studies: pd.DataFrame,
+    volumes: Callable[[int], np.ndarray],
+    labels: dict[str, np.ndarray],
+    phecodes: Sequence[str],
+    *,
+    device: str = "cpu",
+    meta: dict | None = None,
+) -> Embeddings:
+    """Only what zero-shot findings, phenotypes and retrieval need: volumes, findings and prompts.
+
+    For the small runs of a sweep; `03_embeddings` encodes all there is.
+
+    Parameters
+    ----------
+    model : TwoTowers
+        In evaluation mode.
+    studies : DataFrame
+        Of a manifest.
+    volumes : callable
+        Index → (R, A, S) float32.
+    labels : dict
+        From `study_labels`.
+    phecodes : sequence of str
+    meta : dict
+
+    Returns
+    -------
+    Embeddings
+        Other texts count as missing.
+    """
+    image, logits = encode_images(model, volumes, len(studies), batch_size=32, device=device)
+    texts = studies["findings"].fillna("")
+    prompts, version = encode_prompts(model, device=device)
+    return Embeddings(
+        **{c: studies[c].to_numpy(str) for c in ("study_id", "patient_id", "site", "split")},
+        image=image,
+        findings=encode_texts(model, texts, device=device, desc="findings")[0],
+        findings_sentences=encode_sentences(
+            model, texts, device=device, desc="findings, by sentence"
+        ),
+        phecode_logits=logits,
+        phecode=np.array(phecodes),
+        **prompts,
+        **labels,
+        meta={"prompts": version, **(meta or {})},
+    )
