@@ -4,7 +4,7 @@ What `04_zero_shot_findings`, `05_phenotypes` and `06_retrieval` count: each arm
 paired differences. Inputs are embeddings; nothing here encodes or reads files.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -54,7 +54,7 @@ def findings(
     for name, e in arms.items():
         for wording in [w for w in ("reported", "novel") if w in e.prompt_wording]:
             how = dict(wording=wording, scoring=scoring)
-            limit = 0.0
+            limit: float | np.ndarray = 0.0
             if threshold == "validation":
                 val = e.rows(site="internal", split="val")
                 found = zero_shot.score_file(e, val, **how).value
@@ -219,7 +219,7 @@ def codes(
     tables, drawn = [], {}
     for model, value in scores.items():
         made, drawn[model] = phenotypes.evaluate(
-            value, labels, main.patient_id[rows], main.phecode, model=model, split="test",
+            value, labels, main.patient_id[rows], main.phecode.tolist(), model=model, split="test",
             min_positive=min_positive, n_resamples=n_resamples, seed=seed,
         )  # fmt: skip
         tables.append(made)
@@ -244,7 +244,13 @@ def codes_by_study(main: Embeddings, rows: np.ndarray) -> pd.DataFrame:
 
 
 def reports(
-    arms: Mapping[str, Embeddings], rows: np.ndarray, *, seed: int, **options: object
+    arms: Mapping[str, Embeddings],
+    rows: np.ndarray,
+    *,
+    pools: Sequence[int],
+    n_draws: int,
+    n_resamples: int,
+    seed: int,
 ) -> pd.DataFrame:
     """Retrieval of every arm, from findings and from impressions, in both representations; then chance.
 
@@ -252,9 +258,9 @@ def reports(
     ----------
     arms : dict of str to Embeddings
     rows : (n,) int
-    seed : int
-    **options
-        `pools`, `n_draws`, `n_resamples` of `retrieval.evaluate`.
+    pools : sequence of int
+    n_draws, n_resamples, seed : int
+        As `retrieval.evaluate` takes them.
 
     Returns
     -------
@@ -262,29 +268,30 @@ def reports(
         The columns of `retrieval.evaluate`, and `representation`.
     """
     main, tables = arms["main"], []
-    how = dict(split="test", seed=seed, **options)
-    for name, e in arms.items():
+
+    def judged(
+        e: Embeddings, image: np.ndarray, text: np.ndarray, group: np.ndarray, name: str, model: str
+    ) -> pd.DataFrame:
+        made, _ = retrieval.evaluate(
+            image, text, group, e.patient_id[rows], text_name=name, model=model, split="test",
+            pools=pools, n_draws=n_draws, n_resamples=n_resamples, seed=seed,
+        )  # fmt: skip
+        return made
+
+    for model, e in arms.items():
         for kind in KINDS:
             text = retrieval.report_vectors(e, rows, kind)
-            about = dict(text_name="findings", model=name, **how)
-            made, _ = retrieval.evaluate(
-                e.image[rows], text, e.text_group[rows], e.patient_id[rows], **about
-            )
+            made = judged(e, e.image[rows], text, e.text_group[rows], "findings", model)
             tables.append(made.assign(representation=kind))
-    for name, e in arms.items():  # impressions: which are equal follows from their vectors
+    for model, e in arms.items():  # impressions: which are equal follows from their vectors
         plain = np.nan_to_num(e.impression[rows]).round(6)
         _, equal = np.unique(plain, axis=0, return_inverse=True)
         for kind, text in zip(KINDS, (e.impression_sentences, e.impression), strict=True):
-            about = dict(text_name="impression", model=name, **how)
-            made, _ = retrieval.evaluate(
-                e.image[rows], text[rows], equal, e.patient_id[rows], **about
-            )
+            made = judged(e, e.image[rows], text[rows], equal, "impression", model)
             tables.append(made.assign(representation=kind))
     rng = np.random.default_rng([seed, 11])
-    noise = [rng.normal(size=main.image[rows].shape) for _ in range(2)]
-    common = (noise[0], noise[1], main.text_group[rows], main.patient_id[rows])
-    about = dict(text_name="findings", model="chance", **how)
-    made, _ = retrieval.evaluate(*common, **about)
+    image, text = (rng.normal(size=main.image[rows].shape) for _ in range(2))
+    made = judged(main, image, text, main.text_group[rows], "findings", "chance")
     tables += [made.assign(representation=kind) for kind in KINDS]
     return pd.concat(tables, ignore_index=True)
 

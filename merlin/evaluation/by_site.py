@@ -39,23 +39,26 @@ def judge(
     DataFrame
         The common result schema, and `site, part`.
     """
-    common = dict(model="main", n_resamples=n_resamples, seed=seed)
     tables = []
     for site, rows in sites.items():
         who = main.patient_id[rows]
         s = zero_shot.score_file(main, rows, wording="reported")
-        made, _ = zero_shot.evaluate(s, main.labels_of(s.findings)[rows], who, split=site, **common)
+        made, _ = zero_shot.evaluate(
+            s, main.labels_of(s.findings)[rows], who, model="main", split=site,
+            n_resamples=n_resamples, seed=seed,
+        )  # fmt: skip
         coded = main.phecode_labels[rows].astype(float)
         codes, _ = phenotypes.evaluate(
-            main.phecode_logits[rows], coded, who, main.phecode, split=site,
-            min_positive=min_positive, **common,
+            main.phecode_logits[rows], coded, who, main.phecode.tolist(), model="main", split=site,
+            min_positive=min_positive, n_resamples=n_resamples, seed=seed,
         )  # fmt: skip
         tables += [t.assign(site=site, part="all") for t in (made, codes)]
     for site, rows in sites.items():
         text = retrieval.report_vectors(main, rows, representation)
         made, _ = retrieval.evaluate(
             main.image[rows], text, main.text_group[rows], main.patient_id[rows],
-            text_name="findings", split=site, pools=pools, **common,
+            text_name="findings", model="main", split=site, pools=pools,
+            n_resamples=n_resamples, seed=seed,
         )  # fmt: skip
         tables.append(made.assign(site=site, part="all"))
     return pd.concat(tables, ignore_index=True)

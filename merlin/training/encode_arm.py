@@ -71,7 +71,8 @@ class Encoder:
             Distinct findings texts longer than the encoder's limit.
         """
         said = {name: self.studies[name].fillna("") for name in ("findings", "impression")}
-        found, cut = {}, {}
+        found: dict[str, np.ndarray] = {}
+        cut: dict[str, int] = {}
         for name, text in said.items():
             desc = name if name == "findings" else "impressions"
             found[name], cut[name] = self._texts(text, desc)
@@ -92,7 +93,7 @@ class Encoder:
         judged = (self.studies["split"] == "test") & (self.studies["site"] == "internal")
         return encode.token_lengths(self.model, self.studies["findings"].fillna("")[judged])
 
-    def prompts(self) -> tuple[dict[str, np.ndarray], int]:
+    def prompts(self) -> tuple[dict[str, np.ndarray], str]:
         """The prompt bank, encoded, and its version."""
         return encode.encode_prompts(self.model, device=self.device)
 
@@ -140,7 +141,7 @@ def gather(
     encoder: Encoder,
     arrays: dict[str, np.ndarray],
     *,
-    version: int,
+    version: str,
     coding: Coding,
 ) -> Embeddings:
     """All that was encoded, with ids and with where it came from.
@@ -149,7 +150,7 @@ def gather(
     ----------
     arrays : dict of str to array
         Arrays of `Embeddings`, other than ids and phecodes.
-    version : int
+    version : str
         Of the prompts.
     coding : Coding
     """

@@ -224,7 +224,8 @@ def prepare(settings: SimpleNamespace, cohort: Cohort) -> Arm:
     )
     device = parallel.start()
     image = image_config(settings, len(cohort.phenotypes))
-    kernels, file = {}, ""
+    kernels: dict[str, torch.Tensor] = {}
+    file: str | Path = ""
     if settings.init_from:
         path = base / "pretraining" / settings.init_from / "weights.safetensors"
         file = run.upstream(path, "02_pretraining")
