@@ -2,7 +2,7 @@
 
 import json
 
-from merlin import check
+from merlin.commands import check
 
 
 def test_every_stage_gives_the_committed_values_here(capsys):

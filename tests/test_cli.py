@@ -129,7 +129,7 @@ def test_of_a_folder_all_that_can_be_read_is_done_and_the_rest_said(
 def test_an_interrupted_call_goes_on_and_holds_one_scan_at_a_time(
     many, weights, tmp_path, monkeypatch
 ):
-    from merlin import own_scans
+    from merlin.commands import scans as own_scans
 
     read, alive = [], []
 
@@ -159,7 +159,7 @@ def test_an_interrupted_call_goes_on_and_holds_one_scan_at_a_time(
 
 
 def test_a_kept_file_that_a_power_cut_emptied_is_made_again(many, weights, tmp_path, monkeypatch):
-    from merlin import own_scans
+    from merlin.commands import scans as own_scans
 
     ask = ["findings", str(many / "a.nii.gz"), str(many / "b_equal.nii.gz"),
            "--weights", str(weights), "--out", str(tmp_path / "out")]  # fmt: skip
@@ -177,7 +177,7 @@ def test_a_kept_file_that_a_power_cut_emptied_is_made_again(many, weights, tmp_p
 def test_results_that_another_call_wrote_meanwhile_are_not_replaced(
     many, weights, tmp_path, capsys
 ):
-    from merlin import own_scans
+    from merlin.commands import scans as own_scans
 
     out = tmp_path / "out"
     out.mkdir()
@@ -258,15 +258,15 @@ def test_nothing_to_do_exits_with_2(weights, tmp_path, monkeypatch, capsys, path
 def test_a_look_alike_of_the_release_is_written_from_a_run_and_read_back(
     tmp_path, monkeypatch, capsys
 ):
-    from merlin import run
     from merlin.phantom import build
     from merlin.readers import release
+    from merlin.run import places
 
     folder = tmp_path / "runs" / "smoke" / "cohort"
     jobs = build.plan("internal", 8, seed=5, matrix=48, folder=folder)
     table, _, _ = build.build_cohort(jobs, n_workers=0)
     table.to_csv(folder / "manifest.csv", index=False)
-    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(places, "ROOT", tmp_path)
     ask = ["phantom", "--layout", "merlin", "--out", str(tmp_path / "look alike"), "--studies", "6"]
     assert cli.main(ask) == 0
     assert "Wrote 6 synthetic studies" in capsys.readouterr().out

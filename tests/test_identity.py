@@ -1,7 +1,6 @@
 """No identity leaves: what may be shared names no place of this machine and nothing of a header."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from pydicom.dataset import Dataset
 
 sys.path.insert(0, str(Path(__file__).parent / "ingest"))
 sys.path.insert(0, str(Path(__file__).parent / "model"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+import planted_marks
 from test_text import make_longformer
 from test_volume import body, refusal, write_series
 
@@ -28,22 +29,19 @@ from merlin.readers import patterns
 from merlin.readers.headers import said_in
 from merlin.training import checkpoint
 
-MARKS = Path(__file__).parents[1] / "scripts" / "planted_marks.py"
-
 
 @pytest.mark.slow
-def test_no_mark_planted_in_headers_paths_cells_and_the_environment_is_found_in_what_is_written():
+def test_no_mark_planted_in_headers_paths_cells_and_the_environment_is_found_in_what_is_written(
+    tmp_path, capsys
+):
     """The whole search, with the full tier and the site, is `make marks`."""
-    command = [sys.executable, str(MARKS), "--short", "--studies", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    assert "marks planted" in done.stdout
+    n_found = planted_marks.run_all(tmp_path, 2, short=True)
+    said = capsys.readouterr().out
+    assert n_found == 0, said
+    assert "marks planted" in said
 
 
 def test_the_search_sees_marks_however_they_are_packed(tmp_path):
-    sys.path.insert(0, str(MARKS.parent))
-    import planted_marks
-
     marks = planted_marks.Marks()
     words = [marks.new("hd", "x") for _ in range(9)]
     pd.DataFrame({"a": [words[0]]}).to_parquet(tmp_path / "a.parquet")

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from merlin import own_scans
 from merlin.cli import main
+from merlin.commands import scans as own_scans
 from merlin.evaluation.scores import read_scores
 from merlin.files import atomic, atomic_path
 from merlin.training import checkpoint

@@ -4,25 +4,32 @@ Tests look at the folder that the command built: what was planted in a run and a
 it came out. A second builder has to pass them too.
 """
 
+import base64
 import json
 import os
 import re
 import shutil
 import socket
 import subprocess
+import sys
+from functools import cache
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
 from merlin import run
-from merlin.site import build, viewer
+from merlin.site import build
 
 HERE = Path(__file__).parents[1]
+sys.path.insert(0, str(HERE / "docs" / "site"))
+import pages as sources  # noqa: E402
+
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
@@ -32,19 +39,32 @@ class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.links, self.pictures, self.loaded, self.ids = [], [], [], set()
-        self.tags = []
+        self.tags, self.scripts = (
+            [],
+            "",
+        )  # each with whether it stands in the article; code in the page
+        self.depth, self.is_script = 0, False
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
-        self.tags.append((tag, attrs))
+        self.depth += tag == "article"
+        self.is_script = tag == "script"
+        self.tags.append((tag, attrs, self.depth > 0))
         self.ids.add(attrs.get("id"))
         if tag == "a" and "href" in attrs:
             self.links.append(attrs["href"])
         if tag == "img":
             self.pictures.append((attrs.get("src", ""), attrs.get("alt", "")))
-        if tag in ("script", "link") and (attrs.get("src") or attrs.get("href")):
-            self.loaded.append(attrs.get("src") or attrs.get("href"))
+        if tag in ("script", "link") and (attrs.get("src") or attrs.get("href", "#")) != "#":
+            self.loaded.append((attrs.get("src") or attrs.get("href")).partition("?")[0])
+
+    def handle_endtag(self, tag):
+        self.depth -= tag == "article"
+        self.is_script = False
+
+    def handle_data(self, data):
+        self.scripts += data.strip() * self.is_script
 
 
 def executed():
@@ -91,6 +111,25 @@ LIVE = [
     f"```mermaid\n</pre><script>{RUN}</script>\n```\nsaid23", "![said24](attachment:x.png)",
     "<img src='data:image/svg+xml;base64,PHN2Zy8+' alt=said25>", "<a href='http://[x'>said26</a>",
     "[said27](mailto:a@b.c) <a href=http://example.org ping=http://host target=_top>said28</a>",
+]  # fmt: skip
+# A title's letters, not its tags.
+TAGS = f"&lt;script&gt;{RUN}&lt;/script&gt;&lt;img src=x onerror='{RUN}'&gt;"
+# What Sphinx, MyST and its notebooks act on, in a cell's Markdown and in what a cell printed.
+MYST = [
+    "```{{include}} {out}\n```", "```{{literalinclude}} ../../../../beside.txt\n```",
+    "```{{include}} /../../notes.txt\n```",
+    f"```{{{{raw}}}} html\n<script>{RUN}</script>\n```", "```{{raw}} html\n:file: {out}\n```",
+    "```{{eval-rst}}\n.. include:: {out}\n```", "```{{image}} {out}\n```", "```{{figure}} ../notes.txt\n```",
+    "```{{csv-table}} x\n:file: {out}\n```", "```{{code-cell}} python\nopen('was_executed', 'w')\n```",
+    "```{{toctree}}\n:glob:\n*\n```", "```{{only}} html\nx\n```", "```{{math}}\n\\href{{javascript:x}}{{y}}\n```",
+    "```{{glue}} x\n```", ":::{{include}} {out}\n:::", "`````{{note}}\n```{{include}} {out}\n```\n`````",
+    "{{download}}`x <../notes.txt>`", "{{raw}}`x`", "{{eval}}`1`", "{{pep}}`8`", "{{doc}}`../index`",
+    "{{{{ env.config }}}}",
+    "[x](path:../notes.txt)", "[x](project:index)", "[](inv:*:*#x)", "<path:../notes.txt>", "<inv:x>", "<https://host/x>",
+    "![x]({out})", "![x](../notes.txt)", "[x]: {out}\n\n[y][x] ![y][x]", "(target)=\n# x", "[](#target)", "% a comment",
+    "+++", "---\nmyst:\n  enable_extensions: [html_image, substitution]\n---\n", "$$x$$ (label)", "[^1]\n\n[^1]: note",
+    f"<div>\n\n```{{{{raw}}}} html\n<script>{RUN}</script>\n```\n\n</div>", "Term\n: x", "- [ ] x", TAGS,
+    f"`<script>{RUN}</script>`", "$</title><script>$",
 ]  # fmt: skip
 # Links to what a page must not show; `{out}` is a file beside the repository.
 AWAY = ("../notes.txt", "../docs/private.md", "../docs/away.md", "../../beside.txt", "{out}", "/etc/hostname",
@@ -149,6 +188,42 @@ def hostile(home, beside):
     return notebook
 
 
+def acted_on(beside, executed):
+    """A notebook that asks for whatever Sphinx and MyST would do for its author."""
+    out, texts = nbformat.v4.new_output, [t.format(out=beside) for t in MYST]
+    cells = [
+        nbformat.v4.new_markdown_cell(t)
+        for t in [f"# {{raw}}`html` <b>now</b> {TAGS}", "---\norphan: true\n---\n"]
+    ]
+    for i, text in enumerate(texts):
+        cells.append(nbformat.v4.new_markdown_cell(f"shown{i}\n\n{text}\n\n## {text}"))
+        cell = nbformat.v4.new_code_cell(f"open({str(executed)!r}, 'w')")
+        cell.metadata |= {
+            "tags": ["remove-input"],
+            "mystnb": {"figure": {"caption": text}, "image": {"alt": text}},
+        }
+        cell.outputs = [out("display_data", data={"text/markdown": text}, metadata={"scrapbook": {"name": "x"}}),
+                        out("display_data", data={"text/html": text}), out("stream", text=text)]  # fmt: skip
+        cells.append(cell)
+    cells.append(
+        nbformat.v4.new_raw_cell(f"<script>{RUN}</script>", metadata={"format": "text/html"})
+    )
+    widget = {
+        "application/vnd.jupyter.widget-view+json": {"model_id": "x"},
+        "text/plain": "a widget",
+    }
+    cells[-2].outputs += [
+        out("display_data", data=widget),
+        out("display_data", data={"text/latex": "$x$"}),
+    ]
+    return nbformat.v4.new_notebook(cells=cells, metadata={
+        "mystnb": {"execution_mode": "force", "custom_formats": {".py": "x"}}, "jupytext": {"x": 1},
+        "kernelspec": {"name": "python3", "display_name": "x"}, "myst": {"enable_extensions": ["html_image"]},
+        "widgets": {"application/vnd.jupyter.widget-state+json": {"state": {"x": RUN}}},
+        "html_meta": {"refresh": "0;url=http://host"}, "substitutions": {"x": RUN}, "tocdepth": 0,
+    })  # fmt: skip
+
+
 def project(top):
     """A repository under git, with a run in it that strangers' words went through, and secrets around."""
     root, home = top / "root", top / "home" / "Ada Lovelace"
@@ -171,6 +246,9 @@ def project(top):
                  '07_external-"><script>'):  # fmt: skip
         nbformat.write(executed(), base / f"{name}.ipynb")
     nbformat.write(hostile(home, top / "beside.txt"), base / "06_retrieval.ipynb")
+    nbformat.write(
+        acted_on(top / "beside.txt", top / "was_executed"), base / "09_report_generation.ipynb"
+    )
     nbformat.write(
         nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(SECRET)]), top / "away.ipynb"
     )
@@ -215,12 +293,16 @@ def site(tmp_path_factory):
 
 @pytest.fixture
 def again(site, monkeypatch):
-    """The command on the same run, without the seconds of the viewer's phantoms; its exit code."""
+    """The command on the same run, whose pages are those that were made before; its exit code."""
     made_by(monkeypatch, site.parents[1])
-    monkeypatch.setattr(viewer, "studies", lambda profile: [])
+    kept = shutil.ignore_patterns(build.MARK)
+    monkeypatch.setattr(
+        build, "render", lambda name, work, made: shutil.copytree(site, made, ignore=kept)
+    )
     return lambda out: build.main(["default", str(out)])
 
 
+@cache
 def pages(site):
     return {p: Page(p.read_text()) for p in site.rglob("*.html")}
 
@@ -262,18 +344,25 @@ def test_pictures_have_words_and_nothing_is_loaded_from_elsewhere(site):
 
 def test_runs_of_the_sweep_get_no_page_and_arms_do(site):
     names = {p.stem for p in (site / "notebooks").iterdir()}
-    assert names == {"01_cohort", "05_phenotypes", "02_pretraining-main", "06_retrieval"}
+    assert names == {
+        "01_cohort",
+        "05_phenotypes",
+        "02_pretraining-main",
+        "06_retrieval",
+        "09_report_generation",
+    }
 
 
 def test_notebook_page_shows_formulas_outputs_and_links(site):
     text = (site / "notebooks" / "05_phenotypes.html").read_text()
     assert text.count("<math") == 2
-    assert "$" not in text.split("<main")[1].split("</main>")[0].replace("$$", "")
+    assert "$" not in text.split('<article class="bd-article">')[1].split("</article>")[0]
     assert "bar: 100%" in text
     assert "bar:   0%" not in text
     assert "bar:  50%" not in text
     assert "site-packages" not in text
-    assert "<pre></pre>" not in text
+    assert text.count('class="output stream') == 1
+    assert 'href="#"' in text.split("pst-page-toc-nav")[0]  # the menu knows the page
     assert '<a href="01_cohort.html"><code>01_cohort</code></a>' in text
     assert "<table><tbody><tr><td>1</td></tr></tbody></table>" in text
     assert "<code>a &lt; b</code>" in text
@@ -291,7 +380,7 @@ def test_gallery_gives_tier_n_seed_table_and_provenance_of_each_figure(site):
     assert "<strong>a</strong>" in card  # the notebook's words on each panel
     plain = text.split('id="qc"')[1].split("</article>")[0]
     assert "no interval" in plain
-    assert text.count("<article") == len(list((HERE / "figures").glob("*.png")))
+    assert text.count('<article class="card"') == len(list((HERE / "figures").glob("*.png")))
 
 
 def test_every_relative_link_of_docs_and_notebooks_leads_somewhere():
@@ -320,19 +409,17 @@ def test_ledger_holds_every_claim_and_its_numbers_sort_as_numbers(site):
     assert 'data-value="25528.0"' in text
 
 
-def test_viewer_data_are_the_phantom_and_its_masks():
-    import base64
-
-    import numpy as np
-
-    found = viewer.studies(run.load_profile("smoke"), numbers=(2,))[0]
+@pytest.mark.parametrize("study", range(3))
+def test_viewer_data_are_the_phantom_and_its_masks(site, study):
+    script = (site / "studies.js").read_text()
+    found = json.loads(script.removeprefix("window.STUDIES = ").removesuffix(";\n"))[study]
     view, seen = found["views"]
     hu = np.frombuffer(base64.b64decode(view["hu"]), "<i2").reshape(view["shape"])
     assert hu.min() < -900
     assert hu.max() > 200
     labels = np.frombuffer(base64.b64decode(view["labels"]), np.uint8)
     assert labels.size == hu.size
-    liver = next(k for k, v in found["labels"].items() if v == "liver")
+    liver = next(int(k) for k, v in found["labels"].items() if v == "liver")
     assert -30 < np.median(hu.ravel()[labels == liver]) < 160
     on_grid = np.frombuffer(base64.b64decode(seen["labels"]), np.uint8)
     seen_hu = np.frombuffer(base64.b64decode(seen["hu"]), "<i2")
@@ -349,31 +436,33 @@ def test_a_profile_that_was_not_run_says_what_to_run(tmp_path, monkeypatch, caps
 def test_nothing_of_an_output_is_live_and_its_words_stay(site):
     """Whatever strangers wrote: no tag that acts, no handler, no style, and no address but the web's."""
     ours = {
-        "script": {"src"},
-        "link": {"rel", "href"},
+        "script": {"src", "defer"},
+        "link": {"rel", "href", "type", "title", "as"},
         "meta": {"charset", "http-equiv", "name", "content"},
     }
-    acts = {
-        "svg",
-        "iframe",
-        "form",
-        "style",
-        "base",
-        "object",
-        "embed",
-        "video",
-        "audio",
-        "template",
-        "mglyph",
-    }
+    acts = set("svg iframe style base object embed video audio template mglyph".split())
     for path, page in pages(site).items():
-        text = path.read_text()
-        assert "default-src 'none'" in text.split("</head>")[0]
-        for tag, attrs in page.tags:
+        head = path.read_text().split("</head>")[0]
+        policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', head)[1]
+        assert policy.startswith("default-src 'none'; base-uri 'none'")
+        assert "script-src 'self'" in policy
+        assert "style-src 'self'" in policy
+        assert not re.search(r"unsafe|http|\*|blob|script-src[^;]*data", policy)
+        assert head.index(policy) < head.index("<script")
+        assert page.scripts == "", path.name
+        for tag, attrs, is_inside in page.tags:
             assert tag not in acts, (path.name, tag)
+            assert not (is_inside and tag in (*ours, "form", "dialog", "noscript")), (
+                path.name,
+                tag,
+            )
+            assert tag != "form" or "bd-search" in attrs["class"]
             assert tag not in ours or set(attrs) <= ours[tag], (path.name, attrs)
+            assert tag != "script" or attrs["src"]
             assert not [
-                k for k in attrs if k.startswith("on") or k in ("style", "srcdoc", "ping")
+                k
+                for k in attrs
+                if k.startswith("on") or k in ("style", "srcdoc", "ping", "formaction")
             ], attrs
             assert attrs.get("http-equiv", "Content-Security-Policy") == "Content-Security-Policy"
             scheme = urlsplit(attrs.get("href", "").replace("http://[x", "bad:")).scheme
@@ -384,7 +473,6 @@ def test_nothing_of_an_output_is_live_and_its_words_stay(site):
             assert not source.startswith("data:") or source.startswith(
                 "data:image/png;base64,iVBOR"
             ), source
-        assert "<script" not in text.split("<body>")[1].split("</footer>")[0], path.name
     text = (site / "notebooks" / "06_retrieval.html").read_text()
     for i in set(range(len(LIVE))) - {
         2,
@@ -393,9 +481,34 @@ def test_nothing_of_an_output_is_live_and_its_words_stay(site):
     }:  # a drawing, an inner page and a style are not shown
         assert len(re.findall(rf"said{i}\b", text)) >= 1, LIVE[i]
     for said in ("a drawing", "a script", "no picture", "too deep", "too long", "&lt;b&gt;"):
-        assert f">{said}<" in text or f"\n{said}<" in text
+        assert re.search(rf"[>\n]{said}\s*<", text), said
     assert text.count('href="mailto:a@b.c"') == 1
     assert text.count('href="http://example.org"') == 2
+
+
+def test_nothing_in_a_notebook_is_acted_on_by_what_makes_the_pages(site):
+    """Directives, roles, front matter, metadata: their letters stay, nothing is run, read or copied."""
+    assert not (site.parents[1] / "was_executed").exists()
+    assert not (site / "_downloads").exists()
+    text = (site / "notebooks" / "09_report_generation.html").read_text()
+    article = text.split('<article class="bd-article">')[1].split("</article>")[0]
+    said = unescape(re.sub("<[^>]*>", "", article))
+    for i, words in enumerate(MYST):
+        assert f"shown{i}\n" in said
+        name = re.match(r"(?:<div>\s*)?[`:]*\{\{([\w-]+)\}\}", words)
+        assert not name or said.count(f"{{{name[1]}}}") >= 3, (
+            words
+        )  # in the title, and as two outputs
+    assert "orphan: true" in said
+    assert "{raw}html now <script>" in said
+    assert article.count('class="cell_input') == len(MYST)
+    classes = " ".join(re.findall(r'class="([^"]*)"', article))
+    assert not re.search(
+        "admonition|math-wrapper|toctree|figure|footnote|glue|widget|caption", classes
+    )
+    pictures = {p.name for p in (site / "_images").iterdir()}
+    assert len(pictures) == 1  # the one that the other notebooks show
+    assert "http://host" not in re.sub(r"(?s)<body.*", "", text)
 
 
 def test_links_show_files_of_the_repository_and_no_other(site):
@@ -406,14 +519,16 @@ def test_links_show_files_of_the_repository_and_no_other(site):
     text = (site / "notebooks" / "06_retrieval.html").read_text()
     for i in range(len(AWAY)):
         assert len(re.findall(rf"<a>away{i}</a>|>away{i}<(?!/a)", text)) == 2, AWAY[i]
-    assert (site / "source" / "merlin" / "cohort" / "phantom.py.html").exists()
+    assert (site / "source" / "merlin" / "phantom" / "synthesis.py.html").exists()
     assert not (site / "figures" / "qc.pdf").exists()
 
 
-def test_where_there_is_no_git_a_closed_list_is_shown(again, tmp_path, monkeypatch):
+def test_where_there_is_no_git_a_closed_list_is_shown(site, tmp_path, monkeypatch):
+    made_by(monkeypatch, site.parents[1])
+    monkeypatch.setattr(sources.viewer, "script", lambda profile: "")
     monkeypatch.setenv("PATH", "")
-    assert again(tmp_path / "site") == 0
-    assert (tmp_path / "site" / "source" / "merlin" / "cohort" / "phantom.py.html").exists()
+    sources.write_all(tmp_path / "site", run.load_profile("default"))
+    assert (tmp_path / "site" / "source" / "merlin" / "phantom" / "synthesis.py.ipynb").exists()
     found = [p for p in (tmp_path / "site").rglob("*") if p.is_file()]
     assert not [p for p in found if SECRET.encode() in p.read_bytes()]
 
@@ -425,7 +540,8 @@ def test_pages_and_files_say_nothing_of_the_machine_but_names(site):
             for mark in (b"Lovelace", b"alovelace", b"ward7", b"/home/", str(site.parent).encode()):
                 assert mark not in content, (path, mark)
     text = (site / "notebooks" / "06_retrieval.html").read_text()
-    shown = unescape(text.split('<div class="output stream"><pre>')[1].split("</pre>")[0])
+    shown = re.split('<div class="output stream.*?<pre>', text)[1].split("</pre>")[0]
+    shown = unescape(re.sub("<[^>]*>", "", shown))
     assert shown.splitlines() == [expected for _, expected in NAMES]
     for said in ("<strong>Read</strong> q.npz", "r.npz", ">s.png", "t.py in", "Where? title"):
         assert said in text

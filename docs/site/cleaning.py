@@ -9,14 +9,13 @@ reader's business: `unnamed` takes folders, the user and the host out of what a 
 """
 
 import getpass
-import posixpath
 import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from html import escape, unescape
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import nh3
 import yaml
@@ -33,10 +32,14 @@ from merlin.words import without_folders
 
 Resolve = Callable[[str], str | None]  # a link as written → where it leads, None for nowhere
 _ALLOWED = yaml.safe_load((Path(__file__).parent / "allowed.yaml").read_text())
-_MATH = dict.fromkeys(_ALLOWED["math_tags"].split(), set(_ALLOWED["math_attributes"].split()))
+_MATH = {tag: set(_ALLOWED["math_attributes"].split()) for tag in _ALLOWED["math_tags"].split()}
 _TAGS = {*_ALLOWED["tags"].split(), *_MATH}
 _ATTRIBUTES = {tag: set(names) for tag, names in _ALLOWED["attributes"].items()} | _MATH
-_CLASSES = {"div": set(_ALLOWED["div_classes"]), "span": {"math", *STANDARD_TYPES.values()} - {""}}
+_CLASSES = {
+    "div": {"math", "block"},
+    "pre": {"highlight"},
+    "span": {"math", *STANDARD_TYPES.values()} - {""},
+}
 PNG = re.compile(r"data:image/png;base64,iVBORw0KGgo[A-Za-z0-9+/]*={0,2}")
 
 
@@ -53,30 +56,19 @@ def coloured(code: str, language: str, _attributes: str = "") -> str:
         lexer = get_lexer_by_name(language)
     except ClassNotFound:
         lexer = TextLexer()
-    return highlight(code, lexer, HtmlFormatter())
-
-
-def _code(_renderer, tokens, i, _options, env) -> str:
-    """Code type; the name of a notebook links to its page."""
-    shown, name = (
-        f"<code>{escape(tokens[i].content)}</code>",
-        tokens[i].content.removesuffix(".ipynb"),
-    )
-    return f'<a href="/notebooks/{name}.ipynb">{shown}</a>' if name in env["notebooks"] else shown
+    return f'<pre class="highlight">{highlight(code, lexer, HtmlFormatter(nowrap=True))}</pre>\n'
 
 
 MARKDOWN = MarkdownIt("commonmark", {"html": True, "highlight": coloured})
 MARKDOWN.enable(["table", "strikethrough"]).use(
     dollarmath_plugin, renderer=_formula, allow_labels=False, double_inline=True
 )
-MARKDOWN.add_render_rule("code_inline", _code)
-MARKDOWN.validateLink = lambda url: True  # `clean` looks after links
 
 
 def clean(html: str, *, resolve: Resolve) -> str:
     """HTML with its words, tables, formulas and PNG pictures, and nothing that acts or asks the network.
 
-    A link to nothing keeps its words, a picture its alternative text.
+    A link that `resolve` leads nowhere keeps its words, a picture its alternative text.
     """
 
     def keep(tag: str, name: str, value: str) -> str | None:
@@ -103,67 +95,21 @@ def _words_of(tag: str) -> str:
     return escape(unescape(bare[1] or ""), quote=False) if bare else tag
 
 
-def resolver(folder: str, page: str, known: dict[str, str], on_missing: Resolve) -> Resolve:
-    """How a page resolves its links.
-
-    Parameters
-    ----------
-    folder : str
-        Of the source file, from the repository's root, as `docs`. A link that begins with a slash starts
-        at the root.
-    page : str
-        The page's own address on the site, as `docs/limits.html`.
-    known : dict of str to str
-        Repository path → address on the site.
-    on_missing : callable
-        Repository path → address of a page made for it, or None.
-
-    Returns
-    -------
-    callable
-        Address as written → address to link to, or None for what is no page here and not on the web.
-    """
-
-    def resolve(url: str) -> str | None:
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            return None
-        if parts.scheme or parts.netloc:
-            is_web = parts.scheme in ("http", "https") and parts.netloc and unnamed(url) == url
-            return url if is_web or parts.scheme == "mailto" else None
-        if not parts.path:
-            return url if parts.fragment else None
-        path = posixpath.normpath(posixpath.join(folder, unquote(parts.path)).lstrip("/"))
-        target = known.get(path) or on_missing(path)
-        if target is None:
-            return None
-        address, _, anchor = target.partition("#")
-        found = quote(posixpath.relpath(address, posixpath.dirname(page) or "."))
-        anchor = anchor or parts.fragment
-        return found + (f"#{anchor}" if anchor else "")
-
-    return resolve
-
-
 # Accounts and hosts that everybody has, and the word that is everywhere here.
 _ANYBODY = {"root", "user", "admin", "ubuntu", "debian", "jovyan", "runner", "vscode", "codespace", "test",
             "localhost", "merlin"}  # fmt: skip
 
 
 def unnamed(text: str) -> str:
-    """A text without folders, and without this machine's user, its home and its host."""
-    names = {
-        "host": {(host := socket.gethostname()), host.partition(".")[0]},
-        "user": {Path.home().name},
-    }
+    """A text without folders, and without this machine's host, its user and the user's home."""
+    host, names = socket.gethostname(), {Path.home().name: "user"}
     with suppress(KeyError, OSError):  # a container's user may be a number alone
-        names["user"].add(getpass.getuser())
+        names[getpass.getuser()] = "user"
+    names |= {host.partition(".")[0]: "host", host: "host"}
     text = str(without_folders(text))
-    for word, called in names.items():
-        for name in sorted(called, key=len, reverse=True):
-            if len(name) > 2 and not name.isdecimal() and name.lower() not in _ANYBODY:
-                text = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", word, text)
+    for name in sorted(names, key=len, reverse=True):
+        if len(name) > 2 and not name.isdecimal() and name.lower() not in _ANYBODY:
+            text = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", names[name], text)
     return text
 
 

@@ -6,6 +6,7 @@ A page loads what lies beside it and nothing else, and no script or style stands
 
 import shutil
 import sys
+from html import escape
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -60,14 +61,13 @@ def write_sources(app: Sphinx, config: Config) -> None:
     pages.write_all(Path(app.srcdir), profile)
 
 
-def own_scripts(
-    app: Sphinx, pagename: str, _template: str, context: dict, _doctree: object
-) -> None:
-    """The viewer's scripts on its page; none that the theme writes into a page."""
+def harden(app: Sphinx, pagename: str, _template: str, context: dict, _doctree: object) -> None:
+    """The viewer's scripts on its page, none that the theme writes into one, and a title that is words."""
     if pagename == "viewer":
         app.add_js_file("../studies.js")
         app.add_js_file("viewer.js", loading_method="defer")
     context["script_files"][:] = [s for s in context["script_files"] if getattr(s, "filename", s)]
+    context["pagetitle"] = escape(context.get("pagetitle", ""))  # the theme writes it as it is
 
 
 def remove_unused(app: Sphinx, _error: Exception | None) -> None:
@@ -81,5 +81,5 @@ def setup(app: Sphinx) -> None:
     """Connect the above to Sphinx."""
     app.add_config_value("merlin_profile", "default", "env", str)
     app.connect("config-inited", write_sources)
-    app.connect("html-page-context", own_scripts, priority=900)
+    app.connect("html-page-context", harden, priority=900)
     app.connect("build-finished", remove_unused)

@@ -7,11 +7,14 @@ and the run is shown, and of the repository no file that git doesn't track.
 """
 
 import json
+import posixpath
 import re
 import shutil
 import subprocess
 from functools import cache
+from itertools import groupby
 from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 import cleaning
 import jinja2
@@ -44,6 +47,7 @@ DOCS = {
 LONGEST_MARKDOWN, MOST_TAGS = 50_000, 20_000
 LEDGER = ["claim", "status", "family", "figure", "value", "low", "high", "notebook", "tier",
           "source", "reliability", "id", "note"]  # fmt: skip
+_CODE = re.compile(r"<code>([\w.-]+)</code>")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
@@ -83,30 +87,60 @@ class Sources:
 
     def html(self, source: str, folder: str, address: str) -> str:
         """Markdown of a file in `folder` as clean HTML for the page at `address`."""
-        rendered = cleaning.MARKDOWN.render(source, {"notebooks": self.notebooks})
-        return self.cleaned(rendered, folder, address)
+        return self.cleaned(cleaning.MARKDOWN.render(source), folder, address)
 
     def cleaned(self, html: str, folder: str, address: str) -> str:
-        """HTML with nothing live in it, its links as the page at `address` needs them."""
-        resolve = cleaning.resolver(folder, address, self.known, self._source_page)
-        return cleaning.clean(html, resolve=resolve)
+        """HTML with nothing live in it, as `html`; names of notebooks link where they stand in code type."""
+        resolve = lambda url: self._resolve(url, folder, address)  # noqa: E731
+        return cleaning.clean(_CODE.sub(self._linked, html), resolve=resolve)
 
     def cells(self, source: str, folder: str, address: str, change=str) -> list[NotebookNode]:
-        """Markdown as cells: each title, and what stands below it with `change` done to its words."""
-        env = {"notebooks": self.notebooks}
+        """Markdown as cells: each title, and what stands below it, with `change` done to their words."""
+        render = cleaning.MARKDOWN.renderer.render
+        env: dict = {}
         tokens, cells, begin = cleaning.MARKDOWN.parse(source, env), [], 0
         starts = [i for i, t in enumerate(tokens) if t.type == "heading_open" and not t.level]
         for i in [*starts, len(tokens)]:
-            html = cleaning.MARKDOWN.renderer.render(
-                tokens[begin:i], cleaning.MARKDOWN.options, env
-            )
-            if html.strip():
+            if html := render(tokens[begin:i], cleaning.MARKDOWN.options, env).strip():
                 cells.append(as_html(cleaning.in_text(self.cleaned(html, folder, address), change)))
             if i < len(tokens):
-                said = "".join(child.content for child in tokens[i + 1].children or ())
+                words = tokens[i + 1].children or ()
+                said = "".join(w.content for w in words if w.type != "html_inline")
                 cells.append(as_title(change(said), int(tokens[i].tag[1])))
             begin = i + 3  # after opening, words and end of the title
         return cells
+
+    def _linked(self, found: re.Match) -> str:
+        name = found[1].removesuffix(".ipynb")
+        return (
+            f'<a href="/notebooks/{name}.ipynb">{found[0]}</a>'
+            if name in self.notebooks
+            else found[0]
+        )
+
+    def _resolve(self, url: str, folder: str, page: str) -> str | None:
+        """Where a link leads that a file in `folder` has, from the page; None: no page and not on the web.
+
+        A link that begins with a slash starts at the repository's root.
+        """
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return None
+        if parts.scheme or parts.netloc:
+            is_web = (
+                parts.scheme in ("http", "https") and parts.netloc and cleaning.unnamed(url) == url
+            )
+            return url if is_web or parts.scheme == "mailto" else None
+        if not parts.path:
+            return url if parts.fragment else None
+        path = posixpath.normpath(posixpath.join(folder, unquote(parts.path)).lstrip("/"))
+        address, _, anchor = (self.known.get(path) or self._source_page(path) or "").partition("#")
+        anchor = anchor or parts.fragment
+        found = (
+            quote(posixpath.relpath(address, posixpath.dirname(page) or ".")) if address else None
+        )
+        return f"{found}#{anchor}" if found and anchor else found
 
     def _source_page(self, path: str) -> str | None:
         """The address of a page that shows a file of the repository; None for what is no file of it."""
@@ -146,54 +180,41 @@ def repository_files() -> set[str]:
         tracked = subprocess.run(command, cwd=run.ROOT, capture_output=True, check=False).stdout
     if tracked:
         return set(tracked.decode(errors="replace").split("\0")[:-1])
-    kinds = ("notebooks/*.ipynb", "merlin/**/*.py", "figures/*.png", "figures/*.pdf", "figures/*.csv",
-             "figures/*.json")  # fmt: skip
+    kinds = (
+        "notebooks/*.ipynb",
+        "merlin/**/*.py",
+        *(f"figures/*.{e}" for e in ("png", "pdf", "csv", "json")),
+    )
     return {*DOCS, *(str(p.relative_to(run.ROOT)) for kind in kinds for p in run.ROOT.glob(kind))}
 
 
 def write_all(folder: Path, profile: dict) -> None:
     """Write the sources of all pages of a profile's run into a folder."""
-    base = run.ROOT / "runs" / profile["profile"]
-    books, sources = executed_notebooks(base), Sources(folder)
-    sources.notebooks = {stem: f"notebooks/{stem}.html" for stem in books}
+    base, sources = run.ROOT / "runs" / profile["profile"], Sources(folder)
+    books = executed_notebooks(base)
     for stem in books:
+        sources.notebooks[stem] = f"notebooks/{stem}.html"
         sources.notebooks.setdefault(stem.partition("-")[0], sources.notebooks[stem])
     sources.known |= {f"notebooks/{name}.ipynb": page for name, page in sources.notebooks.items()}
     facts = copy_figures(sources, base / "figures")
     front_page(sources, facts, profile)
     gallery(sources, facts)
     notebook_pages(sources, books, facts)
-    tables = folder / FILES / "figures"
-    claims = tables / "claims.csv"
-    rows = run.read_csv(claims) if claims.exists() else None
-    if rows is not None:
-        rows = rows[[c for c in LEDGER if c in rows]]
-        rows = rows.sort_values("status", key=lambda s: s.str.startswith("not run"), kind="stable")
-    sources.write(
-        "ledger.html", [as_title("The paper's claims"), sources.fragment("ledger.html", table=rows)]
-    )
-    flow = tables / "cohort_flow.csv"
-    steps = run.read_csv(flow).to_dict("records") if flow.exists() else None
-    about = {n: about_figure(facts[n]) for n in ("cohort", "phantom_ct", "findings_gallery", "dataset_audit")
-             if n in facts}  # fmt: skip
-    shown = sources.fragment("cohort.html", steps=steps, figures=about)
-    sources.write("cohort.html", [as_title("The cohort"), shown])
-    sources.put(f"{FILES}/studies.js", viewer.script(viewer.studies(profile)))
+    ledger(sources)
+    cohort_page(sources, facts)
+    sources.put(f"{FILES}/studies.js", viewer.script(profile))
     sources.write("viewer.html", [as_title("Look at a phantom"), sources.fragment("viewer.html")])
-    titles = []
     for path, address in DOCS.items():
         place = str(Path(path).parent).removeprefix(".")
         sources.write(address, sources.cells((run.ROOT / path).read_text(), place, address))
-        titles.append(address.removesuffix(".html"))
-    sources.write("docs.html", [as_title("Docs"), contents(titles)])
+    menu = contents([address.removesuffix(".html") for address in DOCS.values()])
+    sources.write("docs.html", [as_title("Docs"), menu])
 
 
 def contents(entries: list[str], *, hidden: bool = False) -> NotebookNode:
     """A table of contents, which menus are made of; entries are ours, or names that a file may have."""
-    option = ":hidden:\n" if hidden else ""
-    return form.new_markdown_cell(
-        "\n".join(["```{toctree}", f"{option}:titlesonly:", *entries, "```"])
-    )
+    lines = ["```{toctree}", ":titlesonly:", *[":hidden:"] * hidden, *entries, "```"]
+    return form.new_markdown_cell("\n".join(lines))
 
 
 def copy_figures(sources: Sources, folder: Path) -> dict[str, dict]:
@@ -205,14 +226,12 @@ def copy_figures(sources: Sources, folder: Path) -> dict[str, dict]:
         facts[name] = about = json.loads((folder / f"{name}.json").read_text())
         tables = {key: f"{name}{'_' + key if key else ''}.csv" for key in about["tables"]}
         about["tables"] = {k: v for k, v in tables.items() if _is_ours(folder, v)}
-        for file in (f"{name}.png", f"{name}.pdf", f"{name}.json", *about["tables"].values()):
-            if not _is_ours(folder, file):
-                continue
-            raw = (folder / file).read_bytes()
+        kinds = (f"{name}.png", f"{name}.pdf", f"{name}.json")
+        for file in [f for f in (*kinds, *about["tables"].values()) if _is_ours(folder, f)]:
             is_text = file.endswith((".json", ".csv"))
-            sources.put(
-                f"{FILES}/figures/{file}", str(without_folders(raw.decode())) if is_text else raw
-            )
+            raw = (folder / file).read_bytes()
+            content = str(without_folders(raw.decode())) if is_text else raw
+            sources.put(f"{FILES}/figures/{file}", content)
             sources.known[f"figures/{file}"] = f"figures/{file}"
         sources.known[f"figures/{name}.png"] = f"gallery.html#{name}"
     return facts
@@ -232,14 +251,10 @@ def about_figure(facts: dict) -> str:
     return cleaning.unnamed(said)
 
 
-def notebook_of(name: str) -> str:
-    """The notebook that makes a figure, as the Snakefile lists them."""
-    return _notebooks_of((run.ROOT / "Snakefile").read_text()).get(name, "")
-
-
 @cache
-def _notebooks_of(snakefile: str) -> dict[str, str]:
-    listed = re.search(r"^FIGURES = (\{.*?^\})", snakefile, re.MULTILINE | re.DOTALL)
+def notebooks_of_figures(snakefile: Path) -> dict[str, str]:
+    """Figure → the notebook that makes it, as the Snakefile lists them."""
+    listed = re.search(r"^FIGURES = (\{.*?^\})", snakefile.read_text(), re.MULTILINE | re.DOTALL)
     made = yaml.safe_load(listed[1].replace(",\n}", "\n}")) if listed else {}
     return {name: notebook for notebook, names in made.items() for name in names}
 
@@ -269,11 +284,34 @@ def front_page(sources: Sources, facts: dict[str, dict], profile: dict) -> None:
     sources.write("index.html", [*sources.cells(words, "", "index.html"), shown, menu])
 
 
+def ledger(sources: Sources) -> None:
+    """The paper's claims as a table that sorts and filters."""
+    path = sources.folder / FILES / "figures" / "claims.csv"
+    table = run.read_csv(path) if path.exists() else None
+    if table is not None:
+        table = table[[c for c in LEDGER if c in table]]
+        table = table.sort_values(
+            "status", key=lambda s: s.str.startswith("not run"), kind="stable"
+        )
+    shown = sources.fragment("ledger.html", table=table)
+    sources.write("ledger.html", [as_title("The paper's claims"), shown])
+
+
+def cohort_page(sources: Sources, facts: dict[str, dict]) -> None:
+    """Who is in and where they went, as a tree of boxes, and the cohort's figures."""
+    path = sources.folder / FILES / "figures" / "cohort_flow.csv"
+    steps = run.read_csv(path).to_dict("records") if path.exists() else None
+    names = [n for n in ("cohort", "phantom_ct", "findings_gallery", "dataset_audit") if n in facts]
+    figures = {name: about_figure(facts[name]) for name in names}
+    shown = sources.fragment("cohort.html", steps=steps, figures=figures)
+    sources.write("cohort.html", [as_title("The cohort"), shown])
+
+
 def gallery(sources: Sources, facts: dict[str, dict]) -> None:
     """Every figure as a card."""
-    cards = []
+    cards, made_by = [], notebooks_of_figures(run.ROOT / "Snakefile")
     for name, about in facts.items():
-        notebook = notebook_of(name)
+        notebook = made_by.get(name, "")
         panels = sources.html(panels_of(name, notebook), "notebooks", "gallery.html")
         has_pdf = f"figures/{name}.pdf" in sources.known
         cards.append(dict(name=name, words=about_figure(about), panels=panels, tables=about["tables"],
@@ -285,7 +323,7 @@ def gallery(sources: Sources, facts: dict[str, dict]) -> None:
 
 def notebook_pages(sources: Sources, books: dict[str, Path], facts: dict[str, dict]) -> None:
     """Executed notebooks as pages, and their list."""
-    titles = {}
+    titles, made_by = {}, notebooks_of_figures(run.ROOT / "Snakefile")
     for stem, path in books.items():
         address = sources.notebooks[stem]
         name, _, arm = stem.partition("-")
@@ -297,7 +335,7 @@ def notebook_pages(sources: Sources, books: dict[str, Path], facts: dict[str, di
                 cells += sources.cells(cell.source, "notebooks", address, without_folders)
             elif cell.cell_type == "code":
                 named = [n for n in facts if f'"{n}"' in cell.source]  # the figure that it saves
-                made = named or [n for n in facts if notebook_of(n) == name]
+                made = named or [n for n in facts if made_by.get(n) == name]
                 words = " ".join(about_figure(facts[n]) for n in made) or f"Picture from {name}"
                 cells.append(_code_cell(cell, sources, address, words))
         cells[0].source += as_text(f" ({arm})") if arm else ""  # tells titles of arms apart
@@ -309,20 +347,14 @@ def notebook_pages(sources: Sources, books: dict[str, Path], facts: dict[str, di
 
 def _code_cell(cell: NotebookNode, sources: Sources, address: str, words: str) -> NotebookNode:
     """A cell with its code and what is shown of its outputs; `words` stand for a picture."""
-    made = form.new_code_cell(
-        without_folders(cell.source), metadata={"mystnb": {"image": {"alt": words}}}
-    )
-    streams = ""
-    for output in [*cell.get("outputs", []), None]:
-        is_stream = output is not None and output.output_type == "stream"
+    about = {"mystnb": {"image": {"alt": words}}}
+    made = form.new_code_cell(without_folders(cell.source), metadata=about)
+    for is_stream, group in groupby(cell.get("outputs", []), lambda o: o.output_type == "stream"):
         if is_stream:  # neighbours are one: a progress bar comes in many pieces
-            streams += output.text
-            continue
-        if said := _said(streams):
-            made.outputs.append(said)
-        streams = ""
-        if output is not None and (shown := _shown(output, sources, address)):
-            made.outputs.append(shown)
+            shown = [_said("".join(output.text for output in group))]
+        else:
+            shown = [_shown(output, sources, address) for output in group]
+        made.outputs += [output for output in shown if output]
     return made
 
 
@@ -350,6 +382,5 @@ def _shown(output: NotebookNode, sources: Sources, address: str) -> NotebookNode
         html = sources.cleaned(html, "notebooks", address)
     else:
         return _said(str(data.get("text/plain", "")))
-    return form.new_output(
-        "display_data", data={"text/html": cleaning.in_text(html, cleaning.unnamed)}
-    )
+    html = cleaning.in_text(html, cleaning.unnamed)
+    return form.new_output("display_data", data={"text/html": html})

@@ -8,6 +8,7 @@ import base64
 import json
 
 import numpy as np
+from scipy import ndimage
 
 from merlin.data.preprocess import Grid, preprocess
 from merlin.data.volume import Volume
@@ -17,29 +18,21 @@ from merlin.vocabulary import LABEL
 CHANGED_HU = 25  # a finding's mask: where the study without it differs by more
 
 
-def studies(profile, numbers=(0, 2, 3)):
-    """Phantom studies of a profile for the viewer.
+def script(profile: dict, numbers: tuple[int, ...] = (0, 2, 3)) -> str:
+    """Studies of internal patients of a profile, by number, as the script that the viewer's page loads.
 
-    Parameters
-    ----------
-    profile : dict
-        From `run.load_profile`.
-    numbers : sequence of int
-        Of internal patients, counted from 0.
-
-    Returns
-    -------
-    list of dict
-        JSON-able: title, report, `views` (name, shape, spacing_mm, hu as base64 int16, labels and
-        findings as base64 uint8), label names.
+    Each has title, report, names of labels and `views`: name, shape, spacing_mm, HU (base64 of int16),
+    labels (of uint8) and findings (of bits). No name in it can end a script.
     """
-    seed, site = profile["seed"], synthesis.SITES["internal"]
     pretraining = profile["02_pretraining"]
     grid = Grid(tuple(pretraining["spacing_mm"]), tuple(pretraining["grid_shape"]))
-    return [_study(seed, site, f"P{n:05d}", profile["01_cohort"]["matrix"], grid) for n in numbers]
+    matrix = profile["01_cohort"]["matrix"]
+    studies = [_study(profile["seed"], f"P{n:05d}", matrix, grid) for n in numbers]
+    return f"window.STUDIES = {json.dumps(studies).replace('<', chr(92) + 'u003c')};\n"
 
 
-def _study(seed, site, patient_id, matrix, grid):
+def _study(seed: int, patient_id: str, matrix: int, grid: Grid) -> dict:
+    site = synthesis.SITES["internal"]
     patient = synthesis.draw_patient(seed, patient_id, site)
     study = synthesis.draw_study(seed, f"{patient_id}-1", patient, site)
     hu, label, own = synthesis.acquire(seed, study, matrix=matrix)
@@ -53,12 +46,14 @@ def _study(seed, site, patient_id, matrix, grid):
         masks[name] = np.abs(hu.astype(int) - without) > CHANGED_HU
     seen = preprocess(Volume(hu, own.affine), grid)
     model_hu = np.rint(seen.image * 2000 - 1000).astype(np.int16)
-    on_grid = lambda a: _nearest(a, own.affine, seen.affine, grid.shape)  # noqa: E731
-    model_masks = {k: on_grid(m) for k, m in masks.items()}
+    to_index = np.linalg.solve(own.affine, seen.affine)
+    index = (to_index[:3, :3], to_index[:3, 3], grid.shape)
+    on_grid = lambda a: ndimage.affine_transform(a, *index, order=0, mode="grid-constant")  # noqa: E731
     views = [
         _view("CT as stored", hu, own.spacing_mm, label, masks),
-        _view("model's input", model_hu, grid.spacing_mm, on_grid(label), model_masks),
-    ]
+        _view("model's input", model_hu, grid.spacing_mm, on_grid(label),
+              {name: on_grid(mask) for name, mask in masks.items()}),
+    ]  # fmt: skip
     return dict(
         title=f"{patient_id}-1: {patient.sex}, {study.age} y, {study.phase}",
         report=report.findings,
@@ -67,34 +62,13 @@ def _study(seed, site, patient_id, matrix, grid):
     )
 
 
-def _nearest(array, from_affine, to_affine, shape):
-    """`array` on another grid by nearest neighbour, 0 outside; both grids are along R, A, S."""
-    index, inside = [], []
-    for axis, n in enumerate(shape):
-        mm = to_affine[axis, axis] * np.arange(n) + to_affine[axis, 3]
-        i = np.rint((mm - from_affine[axis, 3]) / from_affine[axis, axis]).astype(int)
-        inside.append((i >= 0) & (i < array.shape[axis]))
-        index.append(np.clip(i, 0, array.shape[axis] - 1))
-    out = array[np.ix_(*index)]
-    r, a, s = inside
-    return np.where(r[:, None, None] & a[None, :, None] & s[None, None, :], out, 0)
-
-
-def _view(name, hu, spacing_mm, label, masks):
+def _view(name: str, hu: np.ndarray, spacing_mm, label: np.ndarray, masks: dict) -> dict:
+    encoded = lambda array: base64.b64encode(array.tobytes()).decode("ascii")  # noqa: E731
     return dict(
         name=name,
         shape=[int(n) for n in hu.shape],
         spacing_mm=[float(s) for s in spacing_mm],
-        hu=_encoded(hu.astype("<i2")),
-        labels=_encoded(label.astype(np.uint8)),
-        findings={k.replace("_", " "): _encoded(np.packbits(m)) for k, m in masks.items()},
+        hu=encoded(hu.astype("<i2")),
+        labels=encoded(label.astype(np.uint8)),
+        findings={k.replace("_", " "): encoded(np.packbits(m)) for k, m in masks.items()},
     )
-
-
-def _encoded(array):
-    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
-
-
-def script(found):
-    """The studies as a script that the viewer's page loads; no name in it can end a script."""
-    return f"window.STUDIES = {json.dumps(found).replace('<', chr(92) + 'u003c')};\n"

@@ -19,14 +19,21 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
-from merlin.data.dicom_pixels import damaged, quietly, read_file, refusal, short
+from merlin.data.dicom_header import (
+    MAX_FRAMES,
+    Slice,
+    floats,
+    listed,
+    quietly,
+    read_file,
+    reading,
+    refuse_many_frames,
+    short,
+    slices_in,
+    value_of,
+)
+from merlin.data.scan import UnreadableScan
 from merlin.data.tree import Tree, walk
-from merlin.data.volume import UnreadableScan, is_machines
-
-AXIAL_COSINE = 0.8  # slice normal against the body axis: gantries tilt by up to 30 degrees
-
-MAX_FRAMES = 1 << 14  # of one file: perfusion over a minute has some thousands
-FEW_FRAMES = 512  # that a file of any size may hold; a larger one holds one a kilobyte
 
 # What may be said of a header's text: the standard's own words, and what vendors call kernels.
 _MODALITIES = set(
@@ -70,34 +77,6 @@ _TAGS = [
 
 
 @dataclass(frozen=True, eq=False)
-class Slice:
-    """Header of one image: a file, or one frame of a multi-frame file. Lengths in mm, LPS."""
-
-    path: Path
-    frame: int | None
-    position: np.ndarray | None  # (3,) centre of the first pixel
-    orientation: np.ndarray | None  # (2, 3) directions along a row and down a column
-    pixel_spacing_mm: tuple[float, float] | None  # between rows, between columns
-    shape: tuple[int, int]  # rows, columns
-    slope: float | None
-    intercept: float | None
-    rescale_type: str
-    image_type: tuple[str, ...]
-    acquisition: str
-
-    @property
-    def normal(self) -> np.ndarray:
-        """Unit normal whose largest component is positive, so depth grows to L, P or S."""
-        n = np.cross(*self.orientation)
-        return n * np.sign(n[np.argmax(np.abs(n))]) / np.linalg.norm(n)
-
-    @property
-    def is_axial(self) -> bool:
-        """Whether the slice lies across the body; False where the header doesn't say."""
-        return self.orientation is not None and abs(self.normal[2]) >= AXIAL_COSINE
-
-
-@dataclass(frozen=True, eq=False)
 class Series:
     """The chosen series: its slices, unsorted, and what was chosen or left out."""
 
@@ -129,13 +108,13 @@ def study_folders(files: Iterable[Path]) -> list[Path]:
     One file of each folder tells its study; a folder that mixes studies is one, for its reader to
     judge. Empty where no two studies are told.
     """
-    homes = {}
+    homes: dict[Path, str] = {}
     for file in files:
         if file.parent not in homes:
-            header = {}
+            homes[file.parent] = ""
             with suppress(UnreadableScan):
                 header = read_file(file, file, stop_before_pixels=True, specific_tags=_TAGS[:7])
-            homes[file.parent] = str(_value(header, "StudyInstanceUID") or "") if header else ""
+                homes[file.parent] = str(value_of(header, "StudyInstanceUID") or "")
     if len(set(homes.values()) - {""}) < 2:
         return []
     by_study: dict[str, list[Path]] = {}
@@ -168,13 +147,13 @@ def find_series(path: Path) -> Series:
     notes = list(found.notes) + _prefer_the_scanners(found)
     if found.skipped:
         notes.append(f"Left out: {found.what_was_skipped}.")
-    studies = {str(_value(h, "StudyInstanceUID")) for h, _ in found.slices}
+    studies = {str(value_of(h, "StudyInstanceUID")) for h, _ in found.slices}
     if len(studies) > 1:
         notes.append(f"{len(studies)} studies found; one series of one of them was taken.")
     groups: dict[str, tuple[Dataset, list[Slice]]] = {}
     for header, slices in found.slices:
-        name = _value(header, "SeriesInstanceUID") or slices[0].path.parent  # blank: by folder
-        key = f"{_value(header, 'StudyInstanceUID')} {name}"
+        name = value_of(header, "SeriesInstanceUID") or slices[0].path.parent  # blank: by folder
+        key = f"{value_of(header, 'StudyInstanceUID')} {name}"
         groups.setdefault(key, (header, []))[1].extend(slices)
     series = list(groups.values())
     series.sort(
@@ -182,7 +161,7 @@ def find_series(path: Path) -> Series:
             -_n_axial(s[1]),
             -len(s[1]),
             _number(s[0]),
-            str(_value(s[0], "SeriesInstanceUID")),
+            str(value_of(s[0], "SeriesInstanceUID")),
         )
     )
     if len(series) > 1:
@@ -219,20 +198,22 @@ def _look(path: Path) -> _Look:
     found = _Look(notes=tree.notes)
     for file in tree.files:
         try:
-            if not looks_like_dicom(file):
-                found.others.append(file)
-                continue
-            header = read_file(path, file, stop_before_pixels=True, specific_tags=_TAGS)
-            for tag in _TAGS:  # values are read from their bytes when asked for: here, not later
-                _value(header, tag)
-            reason = _not_a_slice(header)
-            slices = [] if reason else list(_slices(path, file, header))
-        except Exception as error:
-            if is_machines(error):
-                raise
-            found.damaged[file] = (
-                error if isinstance(error, UnreadableScan) else damaged(path, file, error)
-            )
+            with reading(path, file):
+                if not looks_like_dicom(file):
+                    found.others.append(file)
+                    continue
+                header = read_file(path, file, stop_before_pixels=True, specific_tags=_TAGS)
+                has_frames = "PerFrameFunctionalGroupsSequence" in header
+                if has_frames and not _not_a_slice(header, _said([header])):
+                    refuse_many_frames(path, file, header)
+                for (
+                    tag
+                ) in _TAGS:  # values are read from their bytes when asked for: here, not later
+                    value_of(header, tag)
+                reason = _not_a_slice(header, _said(parts_of(header)))
+                slices = [] if reason else slices_in(path, file, header)
+        except UnreadableScan as refusal:
+            found.damaged[file] = refusal
             continue
         found.headers.append(header)
         if not reason:
@@ -246,9 +227,9 @@ def _look(path: Path) -> _Look:
 
 def _is_cut_off(header: Dataset) -> bool:
     """Whether a header ends before it says what the object is, or how large its image."""
-    sop_class = UID(str(_value(header, "SOPClassUID") or "")).name
-    is_named = sop_class and _value(header, "Modality")
-    return not is_named or (sop_class in _CT_IMAGES and not _value(header, "Rows"))
+    sop_class = UID(str(value_of(header, "SOPClassUID") or "")).name
+    is_named = sop_class and value_of(header, "Modality")
+    return not is_named or (sop_class in _CT_IMAGES and not value_of(header, "Rows"))
 
 
 def _nothing(path: Path, found: _Look) -> UnreadableScan:
@@ -259,7 +240,7 @@ def _nothing(path: Path, found: _Look) -> UnreadableScan:
     parts = [found.what_was_skipped] if found.skipped else []
     parts += [f"{len(found.damaged)} damaged DICOM files"] if found.damaged else []
     parts += [f"{n_empty} empty files"] if n_empty else []
-    return refusal(
+    return UnreadableScan.about(
         path,
         ", ".join(parts) or "neither a NIfTI file nor DICOM: no DICOM file",
         "a series of axial CT images",
@@ -280,7 +261,7 @@ def _refuse_half_copied(path: Path, files: tuple[Path, ...], found: _Look) -> in
     bad += [f for f in (*found.cut_off, *found.others) if (f.parent, _pattern(f)) in alike]
     if bad:
         n_empty = sum(f.stat().st_size == 0 for f in bad)
-        raise refusal(
+        raise UnreadableScan.about(
             path,
             f"{len(bad)} of {len(files) + len(bad)} files of the series without a slice "
             f"({n_empty} empty, {len(bad) - n_empty} cut off, damaged or not DICOM; the first is "
@@ -312,7 +293,7 @@ def shows_more(header: Dataset) -> str:
     that lies inside the pixels. What a scanner computes itself (DERIVED and PRIMARY) is an image as any.
     Overlays beside the pixels never leave: only pixels are written.
     """
-    said = _said(header)
+    said = _said(parts_of(header))
     if reason := _drawn_on(header, said):
         return reason
     if said["RecognizableVisualFeatures"] - _DENIED:
@@ -339,15 +320,15 @@ def parts_of(header: Dataset) -> Iterator[Dataset]:
 _DENIED = {"", "NO"}
 
 
-def _said(header: Dataset) -> dict[str, set[str]]:
-    """What a header and its frames say of pictures, by element, in capitals."""
+def _said(parts: Iterable[Dataset]) -> dict[str, set[str]]:
+    """What a header, or it and its frames, say of pictures, by element, in capitals."""
     said: dict[str, set[str]] = {
         tag: set()
         for tag in ("BurnedInAnnotation", "RecognizableVisualFeatures", "ImageType", "FrameType")
     }
-    for part in parts_of(header):
+    for part in parts:
         for tag, values in said.items():
-            values.update(str(v).strip(" \0").upper() for v in _list(_value(part, tag)))
+            values.update(str(v).strip(" \0").upper() for v in listed(value_of(part, tag)))
     return said
 
 
@@ -357,21 +338,17 @@ def _is_workstations(said: dict[str, set[str]]) -> bool:
 
 def _drawn_on(header: Dataset, said: dict[str, set[str]]) -> str:
     """Why an object's pixels are a picture of a screen or a page."""
-    sop_class = UID(str(_value(header, "SOPClassUID") or "")).name
-    is_captured = any(str(_value(header, t) or "").strip() for t in _CAPTURED)
+    sop_class = UID(str(value_of(header, "SOPClassUID") or "")).name
+    is_captured = any(str(value_of(header, t) or "").strip() for t in _CAPTURED)
     is_screen = re.search("SCREEN|CAPTURE", " ".join(said["ImageType"] | said["FrameType"]))
     if "Secondary Capture" in sop_class or is_captured or is_screen:
         return "secondary captures"
     return "images with burned-in text" if said["BurnedInAnnotation"] - _DENIED else ""
 
 
-def _image_type(header: Dataset) -> list[str]:
-    return [str(v).upper().strip() for v in _list(_value(header, "ImageType"))]
-
-
 def _prefer_the_scanners(found: _Look) -> list[str]:
     """Leave out what a workstation made of other images, where there are others; the notes on it."""
-    made = [_is_workstations(_said(h)) for h, _ in found.slices]
+    made = [_is_workstations(_said(parts_of(h))) for h, _ in found.slices]
     if all(made):
         return ["The images were made on a workstation (SECONDARY): look for text in them."]
     found.skipped["images made on a workstation (SECONDARY)"] += sum(made)
@@ -380,51 +357,45 @@ def _prefer_the_scanners(found: _Look) -> list[str]:
     return []
 
 
-def _not_a_slice(header: Dataset) -> str:
+def _not_a_slice(header: Dataset, said: dict[str, set[str]]) -> str:
     """Why a DICOM object is no CT slice, worded after a count; empty if it is one."""
-    modality = str(_value(header, "Modality") or "").strip()
-    image_type = _image_type(header)
-    if reason := _drawn_on(header, _said(header)):
+    modality = str(value_of(header, "Modality") or "").strip()
+    image_type = {str(v).upper().strip() for v in listed(value_of(header, "ImageType"))}
+    if reason := _drawn_on(header, said):
         return reason
     if modality != "CT":
         return f"{modality} objects" if modality in _MODALITIES else "objects of no known modality"
-    if not _value(header, "Rows"):
+    if not value_of(header, "Rows"):
         return "CT objects without an image"
-    if "LOCALIZER" in image_type or "SCOUT" in image_type:
+    if image_type & {"LOCALIZER", "SCOUT"}:
         return "localizers"
-    if _PROJECTED & set(image_type):
+    if _PROJECTED & image_type:
         return "projections"
-    if int(_value(header, "SamplesPerPixel") or 1) != 1:
+    if int(value_of(header, "SamplesPerPixel") or 1) != 1:
         return "RGB colour pictures"
     return ""
 
 
-def _list(value: Any) -> list:
-    if value is None:
-        return []
-    return [value] if isinstance(value, (str, int, float)) else list(value)
-
-
 def _refuse_several_patients(path: Path, headers: list[Dataset]) -> None:
     patients = {
-        str(_value(h, "PatientID") or "").strip() or str(_value(h, "PatientName") or "").strip()
+        str(value_of(h, "PatientID") or "").strip() or str(value_of(h, "PatientName") or "").strip()
         for h in headers
     }
     patients.discard("")
     if len(patients) > 1:
-        raise refusal(
+        raise UnreadableScan.about(
             path, f"images of {len(patients)} patients", "one patient", "Pass one patient's folder"
         )
 
 
 def _number(header: Dataset) -> int:
-    number = _floats(_value(header, "SeriesNumber"), 1)
-    return 0 if number is None or abs(number[0]) >= 1 << 31 else int(number[0])
+    number = floats(value_of(header, "SeriesNumber"), 1)[0]
+    return int(number) if abs(number) < 1 << 31 else 0
 
 
 def _choice(series: list[tuple[Dataset, list[Slice]]]) -> str:
     def words(header: Dataset, slices: list[Slice]) -> str:
-        kernel = known_kernel(_list(_value(header, "ConvolutionKernel")))
+        kernel = known_kernel(listed(value_of(header, "ConvolutionKernel")))
         return f"number {_number(header)} ({_n_axial(slices)} slices, kernel {kernel})"
 
     first, others = series[0], "; ".join(words(*s) for s in series[1:])
@@ -438,78 +409,5 @@ def _choice(series: list[tuple[Dataset, list[Slice]]]) -> str:
 def _n_axial(slices: list[Slice]) -> int:
     """Axial slices at different positions; several phases of one stack count once."""
     axial = [s for s in slices if s.is_axial]
-    placed = {tuple(np.round(s.position, 2)) for s in axial if s.position is not None}
-    return len(placed) + sum(s.position is None for s in axial)
-
-
-def _slices(path: Path, file: Path, header: Dataset) -> Iterator[Slice]:
-    """One slice of a plain file, or one for each frame of an enhanced multi-frame file."""
-    n_frames = int(_value(header, "NumberOfFrames") or 1)
-    frames = _value(header, "PerFrameFunctionalGroupsSequence")
-    shared = _value(header, "SharedFunctionalGroupsSequence") or [Dataset()]
-    if n_frames < 1 or (n_frames > 1 and (not frames or len(frames) != n_frames)):
-        raise refusal(
-            path,
-            f"{n_frames} frames without geometry for each",
-            "per-frame functional groups",
-            "Export the series as single CT images",
-        )
-    most = min(MAX_FRAMES, max(FEW_FRAMES, file.stat().st_size >> 10))
-    if n_frames > most:
-        raise refusal(
-            path,
-            f"{n_frames} frames in {short(path, file)}",
-            f"at most {most} in so many bytes",
-            "Export one phase at a time, or as single CT images",
-        )
-    image_type = tuple(str(v) for v in _list(_value(header, "ImageType"))[:16])
-    for i in range(n_frames):
-        groups = [frames[i], shared[0]] if frames else []
-
-        def get(tag: str, group: str, groups: list[Dataset] = groups) -> Any:
-            for g in groups:
-                if group in g and g[group].value and tag in g[group].value[0]:
-                    return _value(g[group].value[0], tag)
-            return _value(header, tag)
-
-        position = _floats(get("ImagePositionPatient", "PlanePositionSequence"), 3)
-        orientation = _floats(get("ImageOrientationPatient", "PlaneOrientationSequence"), 6)
-        spacing = _floats(get("PixelSpacing", "PixelMeasuresSequence"), 2)
-        if spacing is not None and spacing.min() <= 0:
-            spacing = None
-        transform = "PixelValueTransformationSequence"
-        slope = _floats(get("RescaleSlope", transform), 1)
-        intercept = _floats(get("RescaleIntercept", transform), 1)
-        yield Slice(
-            path=file,
-            frame=i if frames else None,
-            position=position,
-            orientation=None if orientation is None else orientation.reshape(2, 3),
-            pixel_spacing_mm=None if spacing is None else (float(spacing[0]), float(spacing[1])),
-            shape=(int(_value(header, "Rows")), int(_value(header, "Columns") or 0)),
-            slope=None if slope is None else float(slope[0]),
-            intercept=None if intercept is None else float(intercept[0]),
-            rescale_type=str(get("RescaleType", transform) or "").strip().upper(),
-            image_type=image_type,
-            acquisition=str(_value(header, "AcquisitionNumber") or ""),
-        )
-
-
-def _value(header: Dataset, tag: str) -> Any:
-    """Value of a tag, None where it is absent or its text is no number."""
-    try:
-        return header.get(tag)
-    except (ValueError, TypeError):
-        return None
-
-
-def _floats(value: Any, n: int) -> np.ndarray | None:
-    """`n` finite numbers, or None where the tag is absent, short or malformed."""
-    values = [value] if isinstance(value, (str, int, float)) else value
-    try:
-        if len(values) != n:  # before any of them is read: there may be a hundred thousand
-            return None
-        numbers = np.array([float(v) for v in values])
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return numbers if np.isfinite(numbers).all() else None
+    placed = [s for s in axial if np.isfinite(s.position).all()]
+    return len({tuple(np.round(s.position, 2)) for s in placed}) + len(axial) - len(placed)

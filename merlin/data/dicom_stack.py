@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from merlin.data.dicom import Series, Slice
-from merlin.data.dicom_pixels import Pixels, quietly, refusal
-from merlin.data.volume import Volume, refuse_too_large
+from merlin.data.dicom import Series
+from merlin.data.dicom_header import Slice, quietly
+from merlin.data.dicom_pixels import Pixels
+from merlin.data.scan import UnreadableScan, Volume, refuse_too_large
 
 SPACING_TOL = 0.05  # of the spacing: how far a slice may lie from an evenly spaced grid
 SPACING_TOL_MM = 0.11  # the least tolerance, because some scanners round positions to 0.1 mm
@@ -75,25 +76,25 @@ def _check_headers(path: Path, slices: list[Slice]) -> None:
         ("orientation (ImageOrientationPatient)", "orientation"),
         ("pixel spacing (PixelSpacing)", "pixel_spacing_mm"),
     ):
-        missing = sum(getattr(s, attribute) is None for s in slices)
+        missing = sum(np.isnan(getattr(s, attribute)).any() for s in slices)
         if missing:
-            raise refusal(
+            raise UnreadableScan.about(
                 path,
                 f"{missing} of {n} slices without {name}",
                 "it in every slice",
                 "Export the original axial series",
             )
     if max(max(s.shape) for s in slices) > MAX_PIXELS or min(min(s.shape) for s in slices) < 1:
-        raise refusal(
+        raise UnreadableScan.about(
             path,
             "slices of " + " and ".join(sorted({f"{s.shape[1]}×{s.shape[0]}" for s in slices})[:3]),
             f"1 to {MAX_PIXELS} pixels a side",
             "Export the series again; its headers are damaged",
         )
     lengths = np.array([np.linalg.norm(s.orientation, axis=1) for s in slices])
-    skew = np.array([abs(np.dot(*s.orientation)) for s in slices])
+    skew = np.array([abs(s.orientation[0] @ s.orientation[1]) for s in slices])
     if np.abs(lengths - 1).max() > 0.01 or skew.max() > 0.01:
-        raise refusal(
+        raise UnreadableScan.about(
             path,
             "row and column directions that are not perpendicular unit vectors",
             "a valid ImageOrientationPatient",
@@ -102,7 +103,7 @@ def _check_headers(path: Path, slices: list[Slice]) -> None:
     first = slices[0].orientation
     same = [np.abs(s.orientation - first).max() < 1e-2 for s in slices]
     if not all(same):
-        raise refusal(
+        raise UnreadableScan.about(
             path,
             f"mixed orientations in one series ({sum(same)} slices one way, "
             f"{n - sum(same)} another)",
@@ -118,7 +119,7 @@ def _check_headers(path: Path, slices: list[Slice]) -> None:
     ):
         if len(values) > 1:
             counts = ", ".join(f"{v} in {k} slices" for v, k in values.items())
-            raise refusal(
+            raise UnreadableScan.about(
                 path,
                 f"mixed {what} in one series ({counts})",
                 "one for all slices",
@@ -134,7 +135,7 @@ def _check_rescale(
     # "US" means unspecified. Plain CT says it for HU too; enhanced CT must say HU if it is HU.
     if all(s.frame is None for s in slices):
         types -= {"US"}
-    missing = sum(s.slope is None or s.intercept is None for s in slices)
+    missing = sum(np.isnan(s.slope) or np.isnan(s.intercept) for s in slices)
     if types:
         kind = "/".join(word for word in slices[0].image_type[2:] if word in IMAGE_WORDS)
         known = ", ".join(sorted(types & RESCALE_TYPES)) or "of no standard"
@@ -146,7 +147,7 @@ def _check_rescale(
     else:
         return slices
     if not assume_hu:
-        raise refusal(
+        raise UnreadableScan.about(
             path,
             found,
             "CT in Hounsfield units",
@@ -156,8 +157,8 @@ def _check_rescale(
     return [
         replace(
             s,
-            slope=s.slope if s.slope else 1.0,
-            intercept=0.0 if s.intercept is None else s.intercept,
+            slope=1.0 if s.slope == 0 or np.isnan(s.slope) else s.slope,
+            intercept=0.0 if np.isnan(s.intercept) else s.intercept,
         )
         for s in slices
     ]
@@ -179,7 +180,7 @@ def _drop_duplicates(
             n_conflicts += 1
     if n_conflicts:
         n_acquisitions = len({s.acquisition for s in slices})
-        raise refusal(
+        raise UnreadableScan.about(
             path,
             f"{len(slices)} images at {len(kept)} positions, {n_conflicts} of them different "
             f"from another at the same place ({n_acquisitions} acquisition numbers)",
@@ -194,7 +195,7 @@ def _drop_duplicates(
 def _affine(path: Path, slices: list[Slice]) -> np.ndarray:
     """Affine in RAS+ mm of slices sorted by depth; refuses gaps, uneven and drifting stacks."""
     if len(slices) < 2:
-        raise refusal(
+        raise UnreadableScan.about(
             path, "1 slice", "a series", "Pass the folder that holds all slices of the series"
         )
     first = slices[0]
@@ -206,7 +207,7 @@ def _affine(path: Path, slices: list[Slice]) -> np.ndarray:
     line = positions[0] + _fraction(depth)[:, None] * (positions[-1] - positions[0])
     drift = np.linalg.norm(positions - line, axis=1).max()
     if drift > DRIFT_TOL_MM:
-        raise refusal(
+        raise UnreadableScan.about(
             path,
             f"slices shifted by up to {drift:.1f} mm beside each other",
             "a stack along a straight line",
@@ -240,7 +241,7 @@ def _refuse_uneven(path: Path, depth: np.ndarray, gaps: np.ndarray) -> None:
             f"{k} between {depth[i]:.1f} and {depth[i + 1]:.1f} mm"
             for i, k in zip(wrong[:5], n_missing, strict=False)
         )
-        raise refusal(
+        raise UnreadableScan.about(
             path,
             f"{n_missing.sum()} missing slices: {places} (positions along the slice normal; "
             f"the others are {usual:.2f} mm apart)",
@@ -249,7 +250,7 @@ def _refuse_uneven(path: Path, depth: np.ndarray, gaps: np.ndarray) -> None:
         )
     sizes = Counter(f"{g:.2f}" for g in gaps)
     common = ", ".join(f"{k} × {g} mm" for g, k in sizes.most_common(5))
-    raise refusal(
+    raise UnreadableScan.about(
         path,
         f"uneven slice spacing (gaps: {common}; positions {depth[0]:.1f} to {depth[-1]:.1f} mm)",
         f"even spacing within {tolerance:.2f} mm",

@@ -25,7 +25,7 @@ _WEAK = re.compile(
 # Tags, rules and bullets around a heading, and Excel's line breaks.
 _DECOR = r"(?:</?\w[^<>\n]{0,30}>|_x000D_|[*#_=\[\]>~•])"
 _BEFORE = re.compile(rf"(?:{_DECOR}|[-–—\s])+$", re.IGNORECASE)
-_AFTER = re.compile(rf"(?:{_DECOR}|[^\S\n])*", re.IGNORECASE)
+_AFTER = re.compile(rf"^(?:{_DECOR}|[^\S\n])*", re.IGNORECASE)
 _JOINED = re.compile(
     r"(?:diagn\w+\s*|(?:and|&|/|,)\s*\w+\s*|\([^)\n]{1,40}\)\s*)?[:：]", re.IGNORECASE
 )
@@ -45,7 +45,7 @@ _PROSE = re.compile(
 _FINDINGS_HEAD = re.compile(r"(?:^|(?<=[.\n]))[^\S\n]*findings\s*:", re.IGNORECASE)
 
 
-def split_impression(text):
+def split_impression(text: str) -> tuple[str, str]:
     """(findings, impression) of a report; the impression is empty where there is none.
 
     Its heading may lack the colon, stand in capitals, in tags, alone on its line, or be called a
@@ -62,22 +62,18 @@ def split_impression(text):
     return "\n".join(f for f in findings if f), "\n".join(i for i in impressions if i) or said
 
 
-def _split_once(text):
+def _split_once(text: str) -> tuple[str, str, str]:
     """(findings, impression, findings below that): the last is empty where none stand there."""
     for mark in _IMPRESSION.finditer(text):
         if not _is_heading(text, mark):
             continue
-        rest = text[mark.end() :]
-        rest = rest[_AFTER.match(rest).end() :]
+        rest = _AFTER.sub("", text[mark.end() :], count=1)
         if joined := _JOINED.match(rest):
             rest = rest[joined.end() :]
         findings, said = _findings_before(text, mark.start()), _LEAD.sub("", rest)
         below = _FINDINGS_HEAD.search(said)
-        if (
-            below
-            and len(said) - below.end() > len(findings)
-            and not _FINDINGS_HEAD.search(findings)
-        ):
+        is_longer = below and len(said) - below.end() > len(findings)
+        if below and is_longer and not _FINDINGS_HEAD.search(findings):
             return findings, said[: below.start()].strip(), said[below.end() :].strip()
         return findings, said.strip(), ""
     for mark in _WEAK.finditer(text):
@@ -87,17 +83,16 @@ def _split_once(text):
     return text.strip(), "", ""
 
 
-def _findings_before(text, start):
+def _findings_before(text: str, start: int) -> str:
     near = max(0, start - 300)
     return (text[:near] + _BEFORE.sub("", text[near:start])).strip()
 
 
-def _is_heading(text, mark):
+def _is_heading(text: str, mark: re.Match[str]) -> bool:
     """Whether a word for *impression* heads what follows."""
     near = text[max(0, mark.start() - 300) : mark.start()]
     word, before, line = mark[1], _BEFORE.sub("", near), near.rpartition("\n")[2]
-    after = text[mark.end() : mark.end() + 300]
-    after = after[_AFTER.match(after).end() :]
+    after = _AFTER.sub("", text[mark.end() : mark.end() + 300], count=1)
     begins_line = not _BEFORE.sub("", line).strip()
     begins = not before or before[-1] in ".:;!?)"
     if _NO_HEAD.search(before) and not (begins_line and word[0].isupper() and line != near):

@@ -23,8 +23,9 @@ _VOWELS = "аеиоуыэюяёіїє"
 _HIT = re.compile(r"(?s)(?<=(.))([^\x00-\x7f])(?=(.?))")
 
 
-def _oddness(before: str, sign: str, after: str, alphabet: str) -> int:
+def _oddness(hit: tuple[str, str, str], alphabet: str) -> int:
     """How much a sign outside ASCII speaks against a reading: 0, 1, or 3 of letters that can't be."""
+    before, sign, after = hit
     if sign in _ANYWHERE:
         return 0
     if sign in alphabet or sign.lower() in alphabet:
@@ -41,7 +42,7 @@ def _oddness(before: str, sign: str, after: str, alphabet: str) -> int:
 
 
 def _cost(hits: Counter, page: str, alphabet: str) -> float:
-    cost = sum(n * _oddness(*hit, alphabet) for hit, n in hits.items()) / hits.total()
+    cost = sum(n * _oddness(hit, alphabet) for hit, n in hits.items()) / hits.total()
     if page == "cp1251":  # Hebrew and Greek stand at the same bytes, but not their vowels
         n_letters = sum(n for hit, n in hits.items() if hit[1].isalpha())
         cost += sum(n for hit, n in hits.items() if hit[1].lower() in _VOWELS) < 0.25 * n_letters

@@ -7,17 +7,18 @@ made for it, and a packed file is unpacked as far as its header says.
 """
 
 import gzip
+import io
 import math
+import struct
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
 
-from merlin.data.volume import (
+from merlin.data.scan import (
     UnreadableScan,
     Volume,
     refuse_other_formats,
@@ -30,6 +31,7 @@ FORMS_TOL_MM = 1.0  # how far sform and qform may place a corner apart unnoticed
 MAX_OFFSET = (
     1 << 24
 )  # bytes before the voxels, with all extensions; as many behind them are counted
+_Stream = gzip.GzipFile | io.BufferedReader
 CHUNK = 1 << 20  # bytes unpacked at a time
 SMALL_LABELS = 1 << 27  # voxels that any label map may have: masks pack to almost nothing
 LABELS_PER_BYTE = 128
@@ -60,9 +62,9 @@ def read_nifti(path: Path, *, assume_hu: bool = False, is_label: bool = False) -
             if not assume_hu:
                 raise UnreadableScan.about(
                     path,
-                    found=f"a slope of {slope:g} (scl_slope), which turns air into bone",
-                    expected="a positive slope",
-                    mend="Correct it, or pass assume_hu (--assume-hu) if it is right",
+                    f"a slope of {slope:g} (scl_slope), which turns air into bone",
+                    "a positive slope",
+                    "Correct it, or pass assume_hu (--assume-hu) if it is right",
                 )
             notes.append(f"Taken as HU on request, although the slope is {slope:g}.")
         affine = _affine(path, header, notes)
@@ -93,7 +95,7 @@ def read_geometry(path: Path) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 @contextmanager
-def _unpacked(path: Path, notes: list[str]) -> Iterator[BinaryIO]:
+def _unpacked(path: Path, notes: list[str]) -> Iterator[_Stream]:
     """The file's bytes as a stream, unpacked on the way if it is gzip whatever the ending says."""
     with path.open("rb") as file:
         is_gzip = file.read(2) == _GZIP
@@ -103,9 +105,9 @@ def _unpacked(path: Path, notes: list[str]) -> Iterator[BinaryIO]:
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise UnreadableScan.about(
                 path,
-                found=f"gzip data that end early or are damaged ({type(error).__name__})",
-                expected="a complete .nii.gz",
-                mend="Copy or download it again",
+                f"gzip data that end early or are damaged ({type(error).__name__})",
+                "a complete .nii.gz",
+                "Copy or download it again",
             ) from error
     if is_gzip != path.name.lower().endswith(".gz"):
         notes.append(f"The file is {'' if is_gzip else 'not '}gzip-compressed, unlike its name.")
@@ -114,14 +116,14 @@ def _unpacked(path: Path, notes: list[str]) -> Iterator[BinaryIO]:
 _GZIP = b"\x1f\x8b"
 
 
-def _header(path: Path, stream: BinaryIO) -> tuple[nib.Nifti1Header, bytes]:
+def _header(path: Path, stream: _Stream) -> tuple[nib.Nifti1Header, bytes]:
     """The header, and the bytes that it was read from with the mark of extensions behind it."""
     raw = stream.read(544)
     refuse_other_formats(path, raw)
     kinds = ((348, 344, b"n+1\0", nib.Nifti1Header), (540, 4, b"n+2\0", nib.Nifti2Header))
     for size, at, magic, kind in kinds:
-        for order, sign in (("little", "<"), ("big", ">")):
-            if int.from_bytes(raw[:4], order) != size:
+        for sign in "<>":
+            if raw[:4] != struct.pack(f"{sign}i", size):
                 continue
             if raw[at : at + 3] in (b"ni1", b"ni2"):
                 found, mend = "the header of a .hdr/.img pair", "Save it as one .nii.gz"
@@ -131,14 +133,14 @@ def _header(path: Path, stream: BinaryIO) -> tuple[nib.Nifti1Header, bytes]:
                 found, mend = f"{len(raw)} bytes, a truncated header", "Download it again"
             else:
                 return kind(raw[:size], endianness=sign, check=False), raw
-            raise UnreadableScan.about(path, found=found, expected="NIfTI", mend=mend)
+            raise UnreadableScan.about(path, found, "NIfTI", mend)
     stream.read(CHUNK)  # what ends early is said to
     found = f"{path.stat().st_size} bytes that are neither NIfTI nor DICOM"
     raise UnreadableScan.about(
         path,
-        found="gzip inside gzip" if raw[:2] == _GZIP else found,
-        expected="a NIfTI file (.nii, .nii.gz) or DICOM",
-        mend="Check what the file is; it may be misnamed, packed twice or damaged",
+        "gzip inside gzip" if raw[:2] == _GZIP else found,
+        "a NIfTI file (.nii, .nii.gz) or DICOM",
+        "Check what the file is; it may be misnamed, packed twice or damaged",
     )
 
 
@@ -169,7 +171,7 @@ def _shape(path: Path, header: nib.Nifti1Header) -> tuple[tuple[int, ...], np.dt
         mend = "Split it and pass the volume (phase) you want"
     else:
         return shape, dtype
-    raise UnreadableScan.about(path, found=found, expected=expected, mend=mend)
+    raise UnreadableScan.about(path, found, expected, mend)
 
 
 def _size(shape: tuple[int, ...], itemsize: int) -> str:
@@ -177,7 +179,7 @@ def _size(shape: tuple[int, ...], itemsize: int) -> str:
 
 
 def _refuse_too_large(
-    path: Path, shape: tuple[int, ...], itemsize: int, is_label: bool, stream: BinaryIO
+    path: Path, shape: tuple[int, ...], itemsize: int, is_label: bool, stream: _Stream
 ) -> None:
     """Bound what a packed file may become; one that is not packed is as large as it says, or refused.
 
@@ -193,7 +195,7 @@ def _refuse_too_large(
 
 def _voxels(
     path: Path,
-    stream: BinaryIO,
+    stream: _Stream,
     header: nib.Nifti1Header,
     start: bytes,
     form: tuple[tuple[int, ...], np.dtype],
@@ -208,9 +210,9 @@ def _voxels(
     if not (stated.is_integer() and least <= stated <= MAX_OFFSET):
         raise UnreadableScan.about(
             path,
-            found=f"voxels that begin at byte {stated:g} (vox_offset)",
-            expected=f"byte {least} or later, behind the header, and {MAX_OFFSET:,} at most",
-            mend="Convert the scan again, or write the true vox_offset",
+            f"voxels that begin at byte {stated:g} (vox_offset)",
+            f"byte {least} or later, behind the header, and {MAX_OFFSET:,} at most",
+            "Convert the scan again, or write the true vox_offset",
         )
     offset, n_bytes = int(stated), math.prod(shape) * dtype.itemsize
     n_held = n_bytes
@@ -218,16 +220,16 @@ def _voxels(
         n_held = max(path.stat().st_size - offset, 0)
     if n_held >= n_bytes:
         values = np.empty(math.prod(shape), dtype)
-        into, n_held = memoryview(values.view(np.uint8)), 0
+        into, n_held = memoryview(values.view(np.uint8).data), 0
         stream.seek(offset)
         while got := stream.readinto(into[n_held : n_held + CHUNK]):
             n_held += got
     if n_held < n_bytes:
         raise UnreadableScan.about(
             path,
-            found=f"{n_held} bytes of voxels",
-            expected=f"{n_bytes} for {size}",
-            mend="The file is truncated, or its header wrong; copy or download it again",
+            f"{n_held} bytes of voxels",
+            f"{n_bytes} for {size}",
+            "The file is truncated, or its header wrong; copy or download it again",
         )
     n_left = 0
     while n_left < MAX_OFFSET and (more := stream.read(CHUNK)):
@@ -236,10 +238,10 @@ def _voxels(
     if n_left >= shape[0] * shape[1] * dtype.itemsize or (n_left and has_extension):
         raise UnreadableScan.about(
             path,
-            found=f"{'at least ' * (n_left >= MAX_OFFSET)}{n_left} bytes more than its header "
+            f"{'at least ' * (n_left >= MAX_OFFSET)}{n_left} bytes more than its header "
             f"describes ({size} from byte {offset})",
-            expected="a header that describes all voxels",
-            mend="Convert the scan again; shape, data type or vox_offset in the header are wrong",
+            "a header that describes all voxels",
+            "Convert the scan again; shape, data type or vox_offset in the header are wrong",
         )
     if n_left:
         notes.append(f"{n_left} bytes behind the voxels were not read.")
@@ -255,9 +257,9 @@ def _scaling(path: Path, header: nib.Nifti1Header) -> tuple[float, float]:
     if is_unset or not math.isfinite(slope + intercept):
         raise UnreadableScan.about(
             path,
-            found=f"slope {slope:g} with intercept {intercept:g} (scl_slope, scl_inter)",
-            expected="two finite numbers, or 0 for both",
-            mend="Write the true slope and intercept, or convert the scan again",
+            f"slope {slope:g} with intercept {intercept:g} (scl_slope, scl_inter)",
+            "two finite numbers, or 0 for both",
+            "Write the true slope and intercept, or convert the scan again",
         )
     return slope, intercept
 
@@ -267,9 +269,7 @@ def _affine(path: Path, header: nib.Nifti1Header, notes: list[str]) -> np.ndarra
     zooms, unit = np.asarray(header["pixdim"][1:4], float), int(header["xyzt_units"]) & 7
 
     def refuse(found: str, mend: str) -> UnreadableScan:
-        return UnreadableScan.about(
-            path, found=found, expected="one clear orientation and spacing in mm", mend=mend
-        )
+        return UnreadableScan.about(path, found, "one clear orientation and spacing in mm", mend)
 
     if not (np.isfinite(zooms).all() and (zooms > 0).all()):
         raise refuse(f"voxel size pixdim {triple(zooms)}", "Write the true spacing to the header")
@@ -290,7 +290,7 @@ def _affine(path: Path, header: nib.Nifti1Header, notes: list[str]) -> np.ndarra
                 f"a contradiction: sform says {said[0]}, qform says {said[1]}",
                 "Find out which is true and set the other's code to 0",
             )
-        apart = _corners_apart_mm(*forms.values(), header["dim"][1:4])
+        apart = _corners_apart_mm(forms["sform"], forms["qform"], header["dim"][1:4])
         if apart > FORMS_TOL_MM:
             notes.append(f"sform and qform lie up to {apart:.1f} mm apart; the sform was used.")
     if UNITS_MM[unit] != 1:

@@ -121,7 +121,7 @@ def read_code_map(path: str | Path) -> dict[tuple[str, str], tuple[str, ...]]:
             f"{path.name}: {some_rows(table.index[table['phecode'].isin(odd)])}, column phecode: "
             f"{', '.join(odd[:5])}. Expected phecodes of the map 1.2, as 250.2 (PhecodeX has others)."
         )
-    mapping = {}
+    mapping: dict[tuple[str, str], dict[str, None]] = {}
     rows = zip(table["vocabulary"], table["code"], table["phecode"], strict=True)
     for kind, code, text in rows:
         mapping.setdefault((kind, plain_icd(code)), {})[phecode[text]] = None
@@ -272,7 +272,7 @@ def phecode_matrix(
 
 def _by_capitals(code_map: dict) -> dict:
     """(vocabulary, code in capitals) → phecodes; none where codes that differ in case disagree."""
-    found = {}
+    found: dict[tuple[str, str], set[frozenset]] = {}
     for (kind, code), phecodes in code_map.items():
         found.setdefault((kind, code.upper()), set()).add(frozenset(phecodes))
     return {key: tuple(sorted(*one)) if len(one) == 1 else () for key, one in found.items()}
@@ -280,7 +280,7 @@ def _by_capitals(code_map: dict) -> dict:
 
 def _look_up(kind: str | None, code: str, code_map: dict, alike: dict) -> tuple[tuple, str | None]:
     """Phecodes of a code, and the vocabulary that has it: as written, else in any case."""
-    other = {"ICD10": "ICD10CM", "ICD10CM": "ICD10"}.get(kind)
+    other = {"ICD10": "ICD10CM", "ICD10CM": "ICD10"}.get(kind or "")
     for place in (kind, other):
         found = code_map.get((place, code)) or alike.get((place, code.upper()))
         if found:

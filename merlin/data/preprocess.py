@@ -25,15 +25,8 @@ import safetensors.numpy
 from nibabel.orientations import inv_ornt_aff, io_orientation
 from safetensors import SafetensorError, safe_open
 
-from merlin.data.volume import (
-    LARGEST_SCAN,
-    Source,
-    Volume,
-    content_digest,
-    locate,
-    read,
-    refusing,
-)
+from merlin.data.scan import LARGEST_SCAN, Volume, refusing
+from merlin.data.volume import Source, content_digest, locate, read
 
 PREPROCESS_VERSION = 1  # part of every cache key: raise it when an output changes
 TOLERANCE = 1e-6  # largest difference from the MONAI chain, in units of the 0..1 image: 0.002 HU
@@ -375,7 +368,7 @@ def _inside(index: np.ndarray, plan: _Plan, only: int | None = None) -> np.ndarr
     lower = np.where(faces[:, 0], -0.5, -np.inf)
     upper = np.where(faces[:, 1], np.asarray(plan.n_sampled) - 0.5, np.inf)
     inside = (out >= lower) & (out < upper)
-    return inside.all(axis=1) if only is None else inside[:, only]
+    return np.all(inside, axis=1) if only is None else inside[:, only]
 
 
 def _cache_key(digest: str, grid: Grid, assume_hu: bool) -> str:
@@ -445,17 +438,17 @@ def _read_entry(entry: Path) -> ModelInput:
 def _packed(steps: np.ndarray) -> np.ndarray:
     """Compressed bytes of uint16 steps; low and high bytes apart, since only the high ones repeat."""
     low_high = np.ascontiguousarray(steps.reshape(-1).view(np.uint8).reshape(-1, 2).T)
-    return np.frombuffer(zlib.compress(low_high, 1), np.uint8)
+    return np.frombuffer(zlib.compress(low_high.data, 1), np.uint8)
 
 
 def _unpacked(packed: np.ndarray, shape: list[int]) -> np.ndarray:
-    low_high = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(2, -1)
+    low_high = np.frombuffer(zlib.decompress(packed.data), np.uint8).reshape(2, -1)
     return np.ascontiguousarray(low_high.T).view(np.uint16).reshape(shape)
 
 
 def _checksum(steps: np.ndarray, about: str) -> str:
     digest = hashlib.sha256(about.encode())
-    digest.update(steps)
+    digest.update(steps.data)
     return digest.hexdigest()
 
 

@@ -4,10 +4,15 @@ Both stand where `I3ResNet` stands in an `ImageEncoder` and answer `features(vol
 from `ImageConfig.width`, so that a small residual network meets small rivals.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from merlin.model.volumes import as_channels
+
+if TYPE_CHECKING:
+    from merlin.model.i3d import ImageConfig
 
 
 class ConvNeXt(nn.Module):
@@ -21,11 +26,11 @@ class ConvNeXt(nn.Module):
         `width` is that of the first stage, `n_stages` their number.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: "ImageConfig"):
         super().__init__()
         self.config = config
         w = config.width
-        layers = [nn.Conv3d(config.in_channels, w, 4, 4), _ChannelNorm(w)]
+        layers: list[nn.Module] = [nn.Conv3d(config.in_channels, w, 4, 4), _ChannelNorm(w)]
         for stage in range(config.n_stages):
             if stage:
                 layers += [_ChannelNorm(w), nn.Conv3d(w, 2 * w, 3, 2, 1)]
@@ -34,7 +39,7 @@ class ConvNeXt(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.feature_size = w
 
-    def features(self, volume):
+    def features(self, volume: Tensor) -> Tensor:
         """(B, 1, R, A, S) → (B, C, S', R', A')."""
         return self.layers(as_channels(volume, self.config))
 
@@ -62,7 +67,7 @@ class _ChannelNorm(nn.LayerNorm):
 class Swin(nn.Module):
     """MONAI's 3D Swin transformer (Liu et al., arXiv 2103.14030) with 4³ patches; as `ConvNeXt`."""
 
-    def __init__(self, config):
+    def __init__(self, config: "ImageConfig"):
         super().__init__()
         from monai.networks.nets.swin_unetr import SwinTransformer
 
@@ -83,7 +88,7 @@ class Swin(nn.Module):
             setattr(self.network, f"layers{stage}", nn.ModuleList())
         self.feature_size = config.width * 2 ** (n - 1)
 
-    def features(self, volume):
+    def features(self, volume: Tensor) -> Tensor:
         """(B, 1, R, A, S) → (B, C, S', R', A')."""
         net = self.network
         x = net.pos_drop(net.patch_embed(as_channels(volume, self.config)))

@@ -5,12 +5,12 @@ import ctypes
 import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of mallopt(3)
-LARGE_VOLUME = (
-    1_000_000  # voxels from which freed memory is given back; the paper's have eight times as many
-)
+_FILL = "fill_uninitialized_memory"  # a property that type checkers don't see
+# Voxels from which freed memory is given back; the paper's have eight times as many.
+LARGE_VOLUME = 1_000_000
 
 
-def prepare_cpu(n_threads=None, *, n_voxels=0):
+def prepare_cpu(n_threads: int | None = None, *, n_voxels: int = 0) -> None:
     """Set this process up for training on the CPU; safe to call again.
 
     Algorithms are the deterministic ones, without the fill of fresh memory that PyTorch adds to them
@@ -33,7 +33,7 @@ def prepare_cpu(n_threads=None, *, n_voxels=0):
     if torch.cuda.is_available():  # there determinism costs speed and needs a variable set
         return
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    setattr(torch.utils.deterministic, _FILL, False)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         keeps = n_voxels < LARGE_VOLUME

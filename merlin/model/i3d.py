@@ -14,13 +14,13 @@ comparison model: kernels one slice thick, so that with `pool="mean"` a volume i
 slices, each seen alone.
 """
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -28,13 +28,8 @@ from merlin.model.backbones import ConvNeXt, Swin
 from merlin.model.volumes import THREE_WINDOWS, as_channels, windowed
 
 __all__ = [
-    "THREE_WINDOWS",
-    "I3ResNet",
-    "ImageConfig",
-    "ImageEncoder",
-    "inflate_state_dict",
-    "windowed",
-]
+    "THREE_WINDOWS", "I3ResNet", "ImageConfig", "ImageEncoder", "inflate_state_dict", "windowed",
+]  # fmt: skip
 
 DEPTHS = {
     14: (1, 1, 1, 1),
@@ -72,7 +67,7 @@ class ImageConfig:
     # repeated. THREE_WINDOWS is an alternative that the authors' code holds, commented out.
     windows: tuple[tuple[float, float], ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, allowed in (
             ("network", tuple(NETWORKS)),
             ("depth", tuple(DEPTHS)),
@@ -97,7 +92,7 @@ class ImageConfig:
             raise ValueError(f"{len(self.windows)} windows need in_channels={len(self.windows)}")
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: dict) -> "ImageConfig":
         """From plain values, as JSON gives them back."""
         return cls(**values | {"windows": tuple(tuple(w) for w in values["windows"])})
 
@@ -107,7 +102,7 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_width, width, stride, flat=False):
+    def __init__(self, in_width: int, width: int, stride: int, flat: bool = False):
         super().__init__()
         self.conv1 = nn.Conv3d(in_width, width, 1, bias=False)
         self.bn1 = nn.BatchNorm3d(width)
@@ -117,7 +112,7 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm3d(4 * width)
         self.downsample = _shortcut(in_width, 4 * width, stride, flat)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """(B, C, S, R, A) → (B, 4·width, S/stride, R/stride, A/stride)."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
@@ -130,7 +125,7 @@ class Basic(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_width, width, stride, flat=False):
+    def __init__(self, in_width: int, width: int, stride: int, flat: bool = False):
         super().__init__()
         self.conv1 = _conv3(in_width, width, stride, flat)
         self.bn1 = nn.BatchNorm3d(width)
@@ -138,7 +133,7 @@ class Basic(nn.Module):
         self.bn2 = nn.BatchNorm3d(width)
         self.downsample = _shortcut(in_width, width, stride, flat)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """(B, C, S, R, A) → (B, width, S/stride, R/stride, A/stride)."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y))
@@ -146,18 +141,19 @@ class Basic(nn.Module):
 
 
 @contextmanager
-def recomputing(block):
+def recomputing(block: nn.Module) -> Iterator[None]:
     """Second forward of a checkpointed block: its batch norms must not count the batch again."""
     norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm3d)]
-    before = [(m.momentum, m.num_batches_tracked.clone()) for m in norms]
+    counts = [m.get_buffer("num_batches_tracked") for m in norms]
+    before = [(m.momentum, count.clone()) for m, count in zip(norms, counts, strict=True)]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
+        for norm, count, (momentum, n) in zip(norms, counts, before, strict=True):
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)
+            count.copy_(n)
 
 
 def _along(flat, slices, in_plane):
@@ -166,14 +162,8 @@ def _along(flat, slices, in_plane):
 
 
 def _conv3(in_width, out_width, stride, flat):
-    return nn.Conv3d(
-        in_width,
-        out_width,
-        _along(flat, 1, 3),
-        _along(flat, 1, stride),
-        _along(flat, 0, 1),
-        bias=False,
-    )
+    kernel, stride, padding = _along(flat, 1, 3), _along(flat, 1, stride), _along(flat, 0, 1)
+    return nn.Conv3d(in_width, out_width, kernel, stride, padding, bias=False)
 
 
 def _shortcut(in_width, out_width, stride, flat):
@@ -196,7 +186,10 @@ class I3ResNet(nn.Module):
         recomputed once, and only in training.
     """
 
-    def __init__(self, config, *, checkpointing=False):
+    conv1: nn.Conv3d | nn.Sequential
+    maxpool: nn.MaxPool3d | nn.Identity
+
+    def __init__(self, config: ImageConfig, *, checkpointing: bool = False):
         super().__init__()
         self.config, self.checkpointing = config, checkpointing
         block = Bottleneck if config.block == "bottleneck" else Basic
@@ -223,8 +216,8 @@ class I3ResNet(nn.Module):
         for stage, n_blocks in enumerate(DEPTHS[config.depth][: config.n_stages]):
             blocks = []
             for b in range(n_blocks):
-                stride = 2 if b == 0 and stage > 0 else 1
-                blocks.append(block(size, w * 2**stage, stride, config.flat))
+                halves = 2 if b == 0 and stage > 0 else 1
+                blocks.append(block(size, w * 2**stage, halves, config.flat))
                 size = w * 2**stage * block.expansion
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         self.feature_size = size
@@ -237,7 +230,7 @@ class I3ResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return x, self.maxpool(x)
 
-    def stages(self, volume):
+    def stages(self, volume: Tensor) -> list[Tensor]:
         """Input, stem and stage outputs, for decoders with skips.
 
         Parameters
@@ -250,38 +243,32 @@ class I3ResNet(nn.Module):
         """
         x = as_channels(volume, self.config)
         found = [x]
-        if self.checkpointing and self.training:
-            again = partial(recomputing, self.bn1)
-            stem, x = checkpoint(
-                self._stem,
-                x,
-                use_reentrant=False,
-                context_fn=lambda: (nullcontext(), again()),
-            )
-        else:
-            stem, x = self._stem(x)
+        stem, x = self._through(self._stem, self.bn1, x)
         found.append(stem)
         for stage in range(1, self.config.n_stages + 1):
             for block in getattr(self, f"layer{stage}"):
-                if self.checkpointing and self.training:
-                    again = partial(recomputing, block)
-                    x = checkpoint(
-                        block,
-                        x,
-                        use_reentrant=False,
-                        context_fn=lambda f=again: (nullcontext(), f()),
-                    )
-                else:
-                    x = block(x)
+                x = self._through(block, block, x)
             found.append(x)
         return found
 
-    def features(self, volume):
+    def _through(self, part, normed, x):
+        """Through a part of the network, whose activations are recomputed where that is asked for."""
+        if not (self.checkpointing and self.training):
+            return part(x)
+        return checkpoint(
+            part, x, use_reentrant=False, context_fn=lambda: (nullcontext(), recomputing(normed))
+        )
+
+    def features(self, volume: Tensor) -> Tensor:
         """(B, 1, R, A, S) → last feature map (B, C, S', R', A')."""
         return self.stages(volume)[-1]
 
 
-NETWORKS = {"resnet": I3ResNet, "convnext": ConvNeXt, "swin": Swin}
+NETWORKS: dict[str, type] = {
+    "resnet": I3ResNet,
+    "convnext": ConvNeXt,
+    "swin": Swin,
+}
 
 
 class ImageEncoder(nn.Module):
@@ -292,7 +279,12 @@ class ImageEncoder(nn.Module):
     map and the heads read all positions: a phantom's organs stand where they stand.
     """
 
-    def __init__(self, config, *, feature_shape=None, checkpointing=False):
+    i3_resnet: I3ResNet  # or another network, with the same `features`
+
+    def __init__(
+        self, config: ImageConfig, *, feature_shape: Sequence[int] | None = None,
+        checkpointing: bool = False,
+    ):  # fmt: skip
         super().__init__()
         self.config = config
         make = NETWORKS[config.network]
@@ -311,10 +303,10 @@ class ImageEncoder(nn.Module):
             self.grid_classifier = nn.Linear(self.embedding_size, config.n_phecodes)
             self.grid_head = nn.Linear(self.embedding_size, config.embedding_size)
             # The 1³ heads are the mean-pooling ones; unused here, so not part of this model.
-            self.i3_resnet.classifier = None
-            self.i3_resnet.contrastive_head = None
+            self.i3_resnet.register_module("classifier", None)
+            self.i3_resnet.register_module("contrastive_head", None)
 
-    def forward(self, volume):
+    def forward(self, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encode volumes.
 
         Parameters
@@ -330,30 +322,30 @@ class ImageEncoder(nn.Module):
         embedding = self.embed(volume)
         return self.contrastive(embedding), self.phecodes(embedding), embedding
 
-    def embed(self, volume):
+    def embed(self, volume: Tensor) -> Tensor:
         """(B, 1, R, A, S) → (B, embedding_size), what both heads read."""
         return self.pooled(self.i3_resnet.features(volume))
 
-    def pooled(self, x):
+    def pooled(self, x: Tensor) -> Tensor:
         """Last feature map (B, C, S', R', A') → (B, embedding_size)."""
         if self.config.pool == "mean":
             return x.mean((2, 3, 4))
         return self.norm(self.squeeze(x).flatten(1))
 
-    def contrastive(self, embedding):
+    def contrastive(self, embedding: Tensor) -> Tensor:
         """(B, embedding_size) → (B, 512), not normalised."""
         if self.config.pool == "mean":
             return self.i3_resnet.contrastive_head(embedding[:, :, None, None, None]).flatten(1)
         return self.grid_head(embedding)
 
-    def phecodes(self, embedding):
+    def phecodes(self, embedding: Tensor) -> Tensor:
         """(B, embedding_size) → (B, n_phecodes) logits."""
         if self.config.pool == "mean":
             return self.i3_resnet.classifier(embedding[:, :, None, None, None]).flatten(1)
         return self.grid_classifier(embedding)
 
 
-def inflate_state_dict(state_2d, model):
+def inflate_state_dict(state_2d: dict[str, Tensor], model: I3ResNet) -> dict[str, Tensor]:
     """Turn 2D ResNet weights into weights of `model`, each kernel in the middle slice.
 
     Parameters
@@ -387,10 +379,7 @@ def inflate_state_dict(state_2d, model):
             new[key] = value
         elif flat.ndim == 4:
             kernel = torch.zeros_like(value)
-            if (flat.shape[0], flat.shape[1], *flat.shape[2:]) != (
-                *value.shape[:2],
-                *value.shape[3:],
-            ):
+            if tuple(flat.shape) != (*value.shape[:2], *value.shape[3:]):
                 wrong.append(f"{key}: {tuple(flat.shape)} does not inflate to {tuple(value.shape)}")
                 continue
             kernel[:, :, value.shape[2] // 2] = flat

@@ -11,12 +11,12 @@ import copy
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from merlin.model import winograd
-from merlin.model.i3d import Bottleneck, I3ResNet
+from merlin.model.i3d import Bottleneck, I3ResNet, ImageEncoder
 from merlin.model.volumes import as_channels
 
 
@@ -41,30 +41,30 @@ class _Block(nn.Module):
 class FoldedResNet(nn.Module):
     """`I3ResNet` without batch norms; only `features` and the two heads."""
 
-    def __init__(self, network):
+    def __init__(self, network: I3ResNet):
         super().__init__()
         self.config, self.feature_size = network.config, network.feature_size
+        assert isinstance(network.conv1, nn.Conv3d)  # `folded` has looked
         stem = fuse_conv_bn_eval(network.conv1, network.bn1)
         if not self.config.windows and self.config.in_channels == 3:
-            one = nn.Conv3d(1, stem.out_channels, stem.kernel_size, stem.stride, stem.padding)
-            one.weight.data, one.bias.data = stem.weight.sum(1, keepdim=True), stem.bias.data
-            stem, self.config = one, replace(self.config, in_channels=1)
+            stem.weight = nn.Parameter(stem.weight.sum(1, keepdim=True))
+            stem.in_channels, self.config = 1, replace(self.config, in_channels=1)
         self.stem, self.maxpool = stem, network.maxpool
         stages = [getattr(network, f"layer{i + 1}") for i in range(self.config.n_stages)]
         self.blocks = nn.Sequential(*(_Block(block) for stage in stages for block in stage))
         self.classifier, self.contrastive_head = network.classifier, network.contrastive_head
 
-    def convolutions(self):
+    def convolutions(self) -> list[nn.Conv3d]:
         """Those made by folding; the heads are the network's own."""
         return [m for m in (self.stem, *self.blocks.modules()) if isinstance(m, nn.Conv3d)]
 
-    def features(self, volume):
+    def features(self, volume: Tensor) -> Tensor:
         """(B, 1, R, A, S) → last feature map (B, C, S', R', A')."""
         x = self.maxpool(F.relu_(self.stem(as_channels(volume, self.config))))
         return self.blocks(x)
 
 
-def folded(encoder):
+def folded(encoder: ImageEncoder) -> ImageEncoder:
     """A copy of an image encoder for inference.
 
     Parameters
@@ -96,12 +96,13 @@ def folded(encoder):
     twin = copy.copy(encoder)
     twin._modules = dict(encoder._modules)
     with torch.no_grad():
-        twin.i3_resnet = FoldedResNet(network)
-    for convolution in twin.i3_resnet.convolutions():
-        convolution.requires_grad_(False).to(memory_format=torch.channels_last_3d)
+        twin._modules["i3_resnet"] = inner = FoldedResNet(network)
+    for convolution in inner.convolutions():
+        weight = convolution.requires_grad_(False).weight
+        weight.data = weight.contiguous(memory_format=torch.channels_last_3d)
     if network.conv1.weight.device.type == "cpu":
-        for block in twin.i3_resnet.blocks:
-            for i, convolution in enumerate(block.convolutions):
-                if winograd.pays(convolution):
-                    block.convolutions[i] = winograd.WinogradConv(convolution)
+        for block in (b for b in inner.blocks if isinstance(b, _Block)):
+            for i, one in enumerate(block.convolutions):
+                if isinstance(one, nn.Conv3d) and winograd.pays(one):
+                    block.convolutions[i] = winograd.WinogradConv(one)
     return twin.eval()

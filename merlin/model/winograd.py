@@ -8,7 +8,7 @@ pays for many voxels. In exact arithmetic nothing changes.
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _SUMS = torch.tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 CHANNELS = range(128, 257)  # measured on two cores at the paper's sizes
@@ -16,7 +16,7 @@ FROM_VOXELS = 2000  # sums of weights cost the same for any number
 SLAB = 2**24  # floats of sums held at once; whole volumes would take eight times their size
 
 
-def pays(convolution):
+def pays(convolution: nn.Conv3d) -> bool:
     """Whether a convolution has the form that this takes, and enough channels."""
     form = (convolution.kernel_size, convolution.stride, convolution.padding)
     fits = all(n in CHANNELS for n in convolution.weight.shape[:2])
@@ -32,13 +32,15 @@ class WinogradConv(nn.Module):
         With a bias.
     """
 
-    def __init__(self, convolution):
+    mix: Tensor
+
+    def __init__(self, convolution: nn.Conv3d):
         super().__init__()
         self.convolution = convolution
         mix = torch.einsum("xi,yj,zk->xyzijk", _SUMS, _SUMS, _SUMS)
         self.register_buffer("mix", mix.reshape(64, 27).to(convolution.weight))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """(B, C, S, R, A) → (B, C', S, R, A), channels last in memory; few voxels the direct way."""
         if x[0, 0].numel() < FROM_VOXELS:
             return self.convolution(x)
@@ -67,16 +69,14 @@ class WinogradConv(nn.Module):
                 _four(b, 2, out=sums[i, j])
         products = torch.bmm(sums.view(64, -1, x.shape[3]), weights)
         products = products.view(4, 4, 4, n, *half, -1)
-        deep = min(2 * n, len(out) - first)
+        deep, bias = min(2 * n, len(out) - first), self.convolution.bias
+        assert bias is not None
         for i, a in enumerate(_two(products)):
             for j, b in enumerate(_two(a)):
                 for k, c in enumerate(_two(b)):
                     place = out[first + i : first + deep : 2, j::2, k::2]
-                    torch.add(
-                        c[: place.shape[0], : place.shape[1], : place.shape[2]],
-                        self.convolution.bias,
-                        out=place,
-                    )
+                    inside = c[: place.shape[0], : place.shape[1], : place.shape[2]]
+                    torch.add(inside, bias, out=place)
 
 
 def _four(x, axis, out=None):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -36,7 +37,7 @@ class Job:
     folder: str
 
 
-def plan(site, n_patients, *, seed, matrix, folder):
+def plan(site: str, n_patients: int, *, seed: int, matrix: int, folder: str | Path) -> list[Job]:
     """Patients of a site with their splits and numbers of scans.
 
     Internal patients are dealt 60/20/20 into train, val and test by a seeded shuffle; patients of
@@ -52,14 +53,14 @@ def plan(site, n_patients, *, seed, matrix, folder):
         split[order[n_val : n_val + n_test]] = "test"
     else:
         split = np.repeat("test", n_patients).astype(object)
-    letter = {"internal": "P", "site_b": "B", "site_c": "C", "spine": "V"}[site]
+    letter = synthesis.SITES[site].patient_letter
     return [
         Job(seed, site, f"{letter}{i:05d}", int(visits[i]), str(split[i]), matrix, str(folder))
         for i in range(n_patients)
     ]
 
 
-def make_patient(job):
+def make_patient(job: Job) -> dict[str, Any]:
     """Make all studies of one patient; existing volumes are kept.
 
     Returns
@@ -119,7 +120,7 @@ def make_patient(job):
     return dict(manifest=manifest, truth=truth, codes=ehr.write_codes(job.seed, patient, studies))
 
 
-def save_nifti(path, array, affine, axcodes):
+def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray, axcodes: str) -> None:
     """Write an (R, A, S) array in the given orientation, atomically."""
     turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(axcodes))
     image = nib.Nifti1Image(array, affine).as_reoriented(turn)
@@ -132,7 +133,9 @@ def save_nifti(path, array, affine, axcodes):
         stream.write(gzip.compress(image.to_bytes()) + gzip.flush())
 
 
-def build_cohort(jobs: Sequence[Job], *, n_workers):
+def build_cohort(
+    jobs: Sequence[Job], *, n_workers: int
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Make patients, in parallel, and collect their tables.
 
     Parameters

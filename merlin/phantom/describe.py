@@ -1,15 +1,19 @@
 """Numbers about a cohort: flow, prevalence, HU by organ, what a finding changes in the image."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from merlin.data.phecodes import TABLES
 from merlin.phantom import render, synthesis
-from merlin.phantom.findings import FINDINGS
+from merlin.phantom.findings import FINDINGS, Found
+from merlin.phantom.synthesis import Study
 from merlin.vocabulary import LABEL, NAMES, STRUCTURES
 
 
-def flow(manifest):
+def flow(manifest: pd.DataFrame) -> pd.DataFrame:
     """Patients and studies from the whole cohort down to splits and sites.
 
     Returns
@@ -32,7 +36,7 @@ def flow(manifest):
     )
 
 
-def prevalence(manifest, truth):
+def prevalence(manifest: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """Share of studies of each site that have each finding, mentioned or not.
 
     Returns
@@ -61,7 +65,9 @@ def prevalence(manifest, truth):
     return pd.DataFrame(rows)
 
 
-def organ_hu(hu, label, names, *, source):
+def organ_hu(
+    hu: np.ndarray, label: np.ndarray, names: dict[int, str], *, source: str
+) -> pd.DataFrame:
     """Percentiles of HU inside each labelled organ; its outermost voxels are left out.
 
     Parameters
@@ -71,8 +77,6 @@ def organ_hu(hu, label, names, *, source):
     source : str
         For the table.
     """
-    from scipy import ndimage
-
     rows = []
     for number, name in names.items():
         inside = label == number
@@ -87,7 +91,7 @@ def organ_hu(hu, label, names, *, source):
     return pd.DataFrame(rows)
 
 
-def real_organ_hu():
+def real_organ_hu() -> pd.DataFrame:
     """The same percentiles in two labelled real scans, kept as numbers.
 
     Measured with `organ_hu` on the test data of the TotalSegmentator repository (Apache-2.0;
@@ -97,20 +101,20 @@ def real_organ_hu():
     return pd.read_csv(TABLES / "real_organ_hu.csv")
 
 
-def add_finding(seed, study, name, severity=0.6):
+def add_finding(seed: int, study: Study, name: str, severity: float = 0.6) -> Study:
     """The same study with a finding that it may not have had."""
-    from dataclasses import replace
-
     found = {k: v for k, v in study.found.items() if k != name}
     if name == "gallstones":
         found.pop("surgically_absent_gallbladder", None)
     if name == "surgically_absent_gallbladder":
         found.pop("gallstones", None)
-    found[name] = synthesis.Found(severity)
+    found[name] = Found(severity)
     return replace(study, found=found)
 
 
-def change_by_finding(seed, study, name, grid, *, severity=0.6):
+def change_by_finding(
+    seed: int, study: Study, name: str, grid: render.Grid, *, severity: float = 0.6
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A study with and without one finding, on one grid.
 
     Returns
@@ -125,16 +129,21 @@ def change_by_finding(seed, study, name, grid, *, severity=0.6):
     return with_, without, label
 
 
-def viewing_grid(*, pixel_mm=2.2, slice_mm=3.2, width_mm=420, depth_mm=330, height_mm=440):
+def viewing_grid(
+    *,
+    pixel_mm: float = 2.2,
+    slice_mm: float = 3.2,
+    width_mm: float = 420,
+    depth_mm: float = 330,
+    height_mm: float = 440,
+) -> render.Grid:
     """A grid for looking at phantoms more closely than the cohort's scanners do."""
     shape = (round(width_mm / pixel_mm), round(depth_mm / pixel_mm), round(height_mm / slice_mm))
     return render.Grid(shape, (pixel_mm, pixel_mm, slice_mm), (0.0, 0.0, -10.0))
 
 
-def plain_study(seed, patient_id="P-plain", *, sex="M"):
+def plain_study(seed: int, patient_id: str = "P-plain", *, sex: str = "M") -> Study:
     """A study of a patient with no findings, from the internal site."""
-    from dataclasses import replace
-
     site = synthesis.SITES["internal"]
     for i in range(50):
         patient = synthesis.draw_patient(seed, f"{patient_id}{i}", site)
@@ -164,7 +173,7 @@ TOTALSEGMENTATOR = {
 }
 
 
-def relabel(label):
+def relabel(label: np.ndarray) -> np.ndarray:
     """TotalSegmentator's label map → ours; other structures become 0."""
     table = np.zeros(int(max(label.max(), max(TOTALSEGMENTATOR))) + 1, np.uint8)
     for number, name in TOTALSEGMENTATOR.items():

@@ -8,6 +8,7 @@ sensitivity and a false rate below: codes are weak labels, as in a hospital.
 Anybody's codes are read by `codes`, and become phecodes by `phecodes`; their names are here too.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,7 +17,7 @@ import pandas as pd
 
 from merlin.data.phecodes import TABLES
 from merlin.phantom.findings import FINDINGS
-from merlin.phantom.synthesis import stream
+from merlin.phantom.synthesis import Patient, Study, stream
 from merlin.vocabulary import DISEASES
 
 SENSITIVITY = 0.85  # of the encounter's codes for what the scan shows
@@ -58,7 +59,7 @@ COMPLAINTS = {
 
 
 @cache
-def phantom_icd():
+def phantom_icd() -> dict[tuple[str, str], tuple[str, ...]]:
     """(condition, vocabulary) → ICD codes that the phantom's coders pick from."""
     table = pd.read_csv(TABLES / "phantom_icd.csv", dtype=str)
     return {
@@ -67,7 +68,7 @@ def phantom_icd():
     }
 
 
-def draw_history(seed, patient):
+def draw_history(seed: int, patient: Patient) -> tuple[dict[str, float], np.ndarray, int]:
     """Onsets of a patient's conditions and the span of their record.
 
     Returns
@@ -93,7 +94,21 @@ def draw_history(seed, patient):
     return onset, np.sort(np.concatenate([before, after])), end
 
 
-def write_codes(seed, patient, studies):
+def _chances(
+    day: int, study: Study | None, onset: Mapping[str, float], sex: str
+) -> Iterator[tuple[str, float]]:
+    """Conditions, and the chance of each to be coded on a day, with a scan or without."""
+    for name, begin in onset.items():
+        yield name, RECORDED if begin <= day else 0.004
+    for name, (alone, caused, causes) in COMPLAINTS.items():
+        is_caused = study is not None and any(c in study.found for c in causes)
+        yield name, caused if is_caused else alone
+    for name, finding in FINDINGS.items():
+        if study and finding.only_sex in ("", sex):
+            yield name, SENSITIVITY if name in study.found else FALSE_RATE
+
+
+def write_codes(seed: int, patient: Patient, studies: Sequence[Study]) -> pd.DataFrame:
     """Dated ICD codes of one patient, scans included.
 
     Parameters
@@ -113,7 +128,7 @@ def write_codes(seed, patient, studies):
     start = FIRST_SCAN + pd.Timedelta(days=int(rng.integers(0, 1900)))
     rows = []
 
-    def record(day, condition, study_id=""):
+    def record(day: int, condition: str, study_id: str) -> None:
         # US hospitals changed from ICD-9 to ICD-10 on 1 October 2015.
         date = start + pd.Timedelta(days=int(day))
         kind = "ICD9CM" if date < pd.Timestamp("2015-10-01") else "ICD10"
@@ -124,34 +139,23 @@ def write_codes(seed, patient, studies):
     scans = {s.days: s for s in studies}
     for day in sorted({*visits.tolist(), *scans}):
         study = scans.get(day)
-        study_id = study.study_id if study else ""
-        for name, begin in onset.items():
-            chance = RECORDED if begin <= day else 0.004
+        for name, chance in _chances(day, study, onset, patient.sex):
             if rng.random() < chance:
-                record(day, name, study_id)
-        for name, (alone, caused, causes) in COMPLAINTS.items():
-            is_caused = study is not None and any(c in study.found for c in causes)
-            if rng.random() < (caused if is_caused else alone):
-                record(day, name, study_id)
-        if study:
-            for name, finding in FINDINGS.items():
-                if finding.only_sex not in ("", patient.sex):
-                    continue
-                chance = SENSITIVITY if name in study.found else FALSE_RATE
-                if rng.random() < chance:
-                    record(day, name, study_id)
+                record(day, name, study.study_id if study else "")
     table = pd.DataFrame(rows, columns=["patient_id", "study_id", "date", "vocabulary", "code"])
     table["date"] = [d.date().isoformat() for d in table["date"]]
     return table.drop_duplicates()
 
 
-def scan_date(seed, patient, days):
+def scan_date(seed: int, patient: Patient, days: int) -> pd.Timestamp:
     """Calendar date of a scan that lies `days` after the first one."""
     start = stream(seed, patient.patient_id, "codes").integers(0, 1900)
     return FIRST_SCAN + pd.Timedelta(days=int(start) + int(days))
 
 
-def disease_labels(onset_days, end_days, scan_days):
+def disease_labels(
+    onset_days: Mapping[str, float], end_days: int, scan_days: int
+) -> dict[str, int]:
     """5-year label of each disease at a scan, in the release's codes.
 
     0 free with at least 5 years of follow-up, 1 first diagnosed within 5 years, 2 diagnosed before

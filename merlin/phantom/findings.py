@@ -11,70 +11,68 @@ effusion and anasarca keep company here as they do in hospital.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.random import Generator
 
-from merlin.phantom import render
-from merlin.phantom.anatomy import LEVELS, Body
+from merlin.phantom import render, torso
+from merlin.phantom.body import LEVELS, Body
 from merlin.vocabulary import LABEL, NAMES, ONLY_SEX
 
-SIDES = ("right", "left")
-CHEST = render.INSIDE_THORAX | render.INSIDE_ABDOMEN
+Details = dict[str, float | str]  # what a radiologist would dictate
+CHEST = torso.INSIDE_THORAX | torso.INSIDE_ABDOMEN
 CALCIUM_HU = (450, 950)
+PLAQUE = dict(regions=torso.ANYWHERE, label=render.KEEP_LABEL)
 
 
-def _between(low, high, severity):
+def _between(low: float, high: float, severity: float) -> float:
     return low + (high - low) * severity
 
 
-def _side(rng, both=0.3):
-    """(1,), (-1,) or both; +1 is the patient's right."""
-    return (1, -1) if rng.random() < both else ((1,) if rng.random() < 0.5 else (-1,))
+def _one_side(rng: Generator) -> int:
+    """1, the patient's right, or -1."""
+    return 1 if rng.random() < 0.5 else -1
 
 
-def _side_word(sides):
-    return "bilateral" if len(sides) == 2 else SIDES[0 if sides[0] > 0 else 1]
+def _sides(rng: Generator, both: float) -> tuple[int, ...]:
+    """One side, or both with that chance."""
+    return (1, -1) if rng.random() < both else (_one_side(rng),)
 
 
-def submucosal_edema(body, severity, rng):
+def _side_word(*sides: int) -> str:
+    return "bilateral" if len(sides) == 2 else "right" if sides[0] > 0 else "left"
+
+
+def submucosal_edema(body: Body, severity: float, rng: Generator) -> Details:
     """A stretch of colon with a swollen, dark submucosa."""
-    name, part = [
-        ("ascending colon", (0, 13)),
-        ("transverse colon", (12, 27)),
-        ("descending colon", (24, 39)),
-    ][rng.integers(3)]
+    parts = {"ascending": (0, 13), "transverse": (12, 27), "descending": (24, 39)}
+    name, part = list(parts.items())[rng.integers(3)]
     body.colon_edema, body.colon_edema_part = _between(9, 18, severity), part
-    return {"place": name, "size_mm": body.colon_edema + 4}
+    return {"place": f"{name} colon", "size_mm": body.colon_edema + 4}
 
 
-def renal_hypodensities(body, severity, rng):
+def renal_hypodensities(body: Body, severity: float, rng: Generator) -> Details:
     """Several dark spots in both kidneys, too small to characterise."""
     count = int(_between(6, 15, severity))
     for _ in range(count):
-        side = 1 if rng.random() < 0.5 else -1
-        name = LABEL["kidney_right" if side > 0 else "kidney_left"]
+        side = _one_side(rng)
+        name = LABEL[f"kidney_{_side_word(side)}"]
         spot = body.kidney_centre(side) + rng.uniform((-19, -17, -42), (19, 17, 42))
         body.over.sphere(spot, _between(7, 12.5, rng.random()), 12, only=name)
     return {"side": "bilateral", "count": count}
 
 
-def aortic_valve_calcification(body, severity, rng):
+def aortic_valve_calcification(body: Body, severity: float, rng: Generator) -> Details:
     """Calcium at the root of the aorta, in the middle of the heart."""
     root = body.heart_centre() + (7, -8, 2)
     for _ in range(int(_between(2, 7, severity))):
         spot = root + rng.normal(0, 5, 3)
-        body.over.sphere(
-            spot,
-            _between(3.4, 6.2, severity),
-            rng.uniform(*CALCIUM_HU),
-            regions=render.ANYWHERE,
-            label=render.KEEP_LABEL,
-        )
+        body.over.sphere(spot, _between(3.4, 6.2, severity), rng.uniform(*CALCIUM_HU), **PLAQUE)
     return {}
 
 
-def coronary_calcification(body, severity, rng):
+def coronary_calcification(body: Body, severity: float, rng: Generator) -> Details:
     """Calcium along the grooves on the surface of the heart."""
     centre, size = body.heart_centre(), np.array([54.0, 44.0, 44.0]) * body.heart_scale
     for _ in range(int(_between(3, 11, severity))):
@@ -82,17 +80,12 @@ def coronary_calcification(body, severity, rng):
         flat = np.sqrt(1 - height**2)
         start = centre + size * (flat * np.cos(angle), flat * np.sin(angle), height)
         end = start + rng.normal(0, 1, 3) * (9, 5, 9)
-        body.over.tube(
-            [start, end],
-            _between(2.8, 4.8, severity),
-            rng.uniform(*CALCIUM_HU),
-            regions=render.ANYWHERE,
-            label=render.KEEP_LABEL,
-        )
+        hu = rng.uniform(*CALCIUM_HU)
+        body.over.tube([start, end], _between(2.8, 4.8, severity), hu, **PLAQUE)
     return {}
 
 
-def thrombosis(body, severity, rng):
+def thrombosis(body: Body, severity: float, rng: Generator) -> Details:
     """A clot that widens and darkens the portal vein or the vena cava."""
     dark = 34 if body.phase != "non-contrast" else 62
     if rng.random() < 0.6:
@@ -100,9 +93,8 @@ def thrombosis(body, severity, rng):
         path = np.concatenate([path, body.place([(96, 14, 66)])])
     else:
         z = np.array([70.0, 20.0, -55.0])
-        path = np.stack(
-            [np.array([22.0, 19, 15]), body.spine_front(z * body.height) + 14, z * body.height], 1
-        )
+        z = z * body.height
+        path = np.stack([np.array([22.0, 19, 15]), body.spine_front(z) + 14, z], 1)
         radius, place = 11.5, "infrarenal inferior vena cava"
     label = LABEL["inferior_vena_cava"] if "cava" in place else 0
     body.over.tube(path, radius * _between(1.3, 1.95, severity), dark + 40, label=label)
@@ -110,7 +102,7 @@ def thrombosis(body, severity, rng):
     return {"place": place}
 
 
-def metastatic_disease(body, severity, rng):
+def metastatic_disease(body: Body, severity: float, rng: Generator) -> Details:
     """Dark nodules throughout the liver; sometimes dense spots in the spine too."""
     count = int(_between(5, 18, severity))
     liver = body.hu("liver") + body.liver_change_hu
@@ -128,39 +120,34 @@ def metastatic_disease(body, severity, rng):
     return {"count": count, "size_mm": max(sizes)}
 
 
-def pancreatic_atrophy(body, severity, rng):
+def pancreatic_atrophy(body: Body, severity: float, rng: Generator) -> Details:
     """A thin gland with fat between its lobules."""
     body.pancreas_scale *= _between(0.78, 0.5, severity)
     body.pancreas_fat = _between(0.3, 0.75, severity)
     return {}
 
 
-def renal_cyst(body, severity, rng):
+def renal_cyst(body: Body, severity: float, rng: Generator) -> Details:
     """A round pocket of water at the rim of a kidney."""
-    side = 1 if rng.random() < 0.5 else -1
+    side = _one_side(rng)
     radius = _between(16, 44, severity)
     direction = rng.normal(size=3) * (1, 0.7, 1)
     direction /= np.linalg.norm(direction)
     centre = body.kidney_centre(side) + direction * np.array([29, 26, 50]) * 0.85
-    body.over.sphere(centre, radius, 8, regions=render.INSIDE_ABDOMEN | 1 << render.WALL)
-    pole = (
-        "upper pole"
-        if direction[2] > 0.35
-        else "lower pole"
-        if direction[2] < -0.35
-        else "interpolar region"
-    )
-    return {"side": SIDES[0 if side > 0 else 1], "size_mm": 2 * radius, "place": pole}
+    body.over.sphere(centre, radius, 8, regions=torso.INSIDE_ABDOMEN | 1 << torso.WALL)
+    poles = ("lower pole", "interpolar region", "upper pole")
+    pole = poles[1 + int(direction[2] > 0.35) - int(direction[2] < -0.35)]
+    return {"side": _side_word(side), "size_mm": 2 * radius, "place": pole}
 
 
-def osteopenia(body, severity, rng):
+def osteopenia(body: Body, severity: float, rng: Generator) -> Details:
     """Vertebrae that have lost half or more of their trabecular density."""
     body.trabecular_hu = min(body.trabecular_hu, _between(112, 45, severity))
     body.cortical_hu *= _between(1.0, 0.78, severity)
     return {}
 
 
-def surgically_absent_gallbladder(body, severity, rng):
+def surgically_absent_gallbladder(body: Body, severity: float, rng: Generator) -> Details:
     """No gallbladder; clips in its bed."""
     body.has_gallbladder = False
     for _ in range(int(_between(2, 5, severity))):
@@ -169,22 +156,21 @@ def surgically_absent_gallbladder(body, severity, rng):
     return {}
 
 
-def atelectasis(body, severity, rng):
+def atelectasis(body: Body, severity: float, rng: Generator) -> Details:
     """Collapsed lung at the base."""
-    sides = _side(rng, both=0.5)
+    sides = _sides(rng, both=0.5)
     for side in sides:
-        name = "atelectasis_right" if side > 0 else "atelectasis_left"
-        setattr(body, name, _between(16, 44, severity))
-    return {"side": _side_word(sides)}
+        setattr(body, f"atelectasis_{_side_word(side)}", _between(16, 44, severity))
+    return {"side": _side_word(*sides)}
 
 
-def abdominal_aortic_aneurysm(body, severity, rng):
+def abdominal_aortic_aneurysm(body: Body, severity: float, rng: Generator) -> Details:
     """The infrarenal aorta widened to 3.5 cm or more, with clot and calcium in its wall."""
     radius = _between(14, 33, severity)
     path = body.aorta_path()
     centre = 0.5 * (path[3] + path[4]) + (-3, radius - body.aorta_radius, -4)
     half = np.array([radius, radius, 44.0])
-    free = render.INSIDE_ABDOMEN
+    free = torso.INSIDE_ABDOMEN
     body.over.ellipsoid(centre, half, 58, label=LABEL["aorta"], regions=free, texture=4)
     lumen = half * (0.62, 0.62, 0.85)
     body.over.ellipsoid(
@@ -196,14 +182,14 @@ def abdominal_aortic_aneurysm(body, severity, rng):
     return {"size_mm": 2 * radius}
 
 
-def anasarca(body, severity, rng):
+def anasarca(body: Body, severity: float, rng: Generator) -> Details:
     """Water in the fat under the skin."""
     body.fat_stranding = _between(0.08, 0.8, severity)
     body.visceral_hu += _between(3, 22, severity)
     return {}
 
 
-def hiatal_hernia(body, severity, rng):
+def hiatal_hernia(body: Body, severity: float, rng: Generator) -> Details:
     """Stomach behind the heart, with gas or fluid in it."""
     radius = _between(15, 34, severity)
     centre = np.array([-10.0, body.spine_front(140) + radius + 12, 138 + 0.4 * radius])
@@ -217,7 +203,7 @@ def hiatal_hernia(body, severity, rng):
     return {"size_mm": 2 * radius}
 
 
-def lymphadenopathy(body, severity, rng):
+def lymphadenopathy(body: Body, severity: float, rng: Generator) -> Details:
     """Enlarged nodes around the great vessels."""
     largest = 0.0
     for _ in range(int(_between(8, 22, severity))):
@@ -225,56 +211,49 @@ def lymphadenopathy(body, severity, rng):
         x = rng.choice((-1, 1)) * rng.uniform(8, 38)
         spot = (x, body.spine_front(z) + rng.uniform(6, 40), z)
         radius = _between(9, 20, 0.35 * rng.random() + 0.65 * severity)
-        body.over.ellipsoid(
-            spot,
-            (radius, radius * 0.85, radius * 1.3),
-            body.hu("muscle") + 16,
-            turn_deg=(rng.uniform(-40, 40), 0, 0),
-            only=0,
-            texture=5,
-        )
+        half, turn = (radius, radius * 0.85, radius * 1.3), (rng.uniform(-40, 40), 0, 0)
+        body.over.ellipsoid(spot, half, body.hu("muscle") + 16, turn_deg=turn, only=0, texture=5)
         largest = max(largest, 1.7 * radius)
     return {"size_mm": largest}
 
 
-def prostatomegaly(body, severity, rng):
+def prostatomegaly(body: Body, severity: float, rng: Generator) -> Details:
     """A prostate that bulges into the bladder's floor."""
     body.prostate_scale *= _between(1.2, 1.9, severity)
     return {"size_mm": 40 * body.prostate_scale}
 
 
-def biliary_ductal_dilation(body, severity, rng):
+def biliary_ductal_dilation(body: Body, severity: float, rng: Generator) -> Details:
     """Dark branches beside the portal veins, and a wide common duct."""
     radius = _between(4.6, 9.0, severity)
     hilum = body.place((46, 16, 56))
     for end in ((100, 22, 74), (78, -10, 96), (86, 42, 52), (54, 40, 96), (0, 44, 92)):
-        body.over.tube(
-            [hilum, body.place(end)], (radius + 1, 0.65 * radius), 7, only=LABEL["liver"]
-        )
+        branch = [hilum, body.place(end)]
+        body.over.tube(branch, (radius + 1, 0.65 * radius), 7, only=LABEL["liver"])
     duct = body.place([(46, 16, 56), (38, 18, 34), (34, 20, 6)])
     body.over.tube(duct, 1.35 * radius, 8)
     return {"size_mm": 2.7 * radius}
 
 
-def cardiomegaly(body, severity, rng):
+def cardiomegaly(body: Body, severity: float, rng: Generator) -> Details:
     """An enlarged heart."""
     body.heart_scale *= _between(1.08, 1.36, severity)
     return {}
 
 
-def splenomegaly(body, severity, rng):
+def splenomegaly(body: Body, severity: float, rng: Generator) -> Details:
     """A spleen longer than 13 cm."""
     body.spleen_scale *= _between(1.12, 1.6, severity)
     return {"size_mm": 105 * body.spleen_scale}
 
 
-def hepatomegaly(body, severity, rng):
+def hepatomegaly(body: Body, severity: float, rng: Generator) -> Details:
     """A liver that reaches below the kidney."""
     body.liver_scale *= _between(1.06, 1.3, severity)
     return {"size_mm": 158 * body.liver_scale}
 
 
-def atherosclerosis(body, severity, rng):
+def atherosclerosis(body: Body, severity: float, rng: Generator) -> Details:
     """Calcium in the wall of the aorta and the iliac arteries."""
     path = body.aorta_path()
     for _ in range(int(_between(9, 40, severity))):
@@ -283,43 +262,34 @@ def atherosclerosis(body, severity, rng):
         angle = rng.uniform(0, 2 * np.pi)
         wall = body.aorta_radius * np.array([np.cos(angle), np.sin(angle), 0])
         spot = path[k] * (1 - t) + path[k + 1] * t + wall
-        radius = _between(2.0, 3.6, severity)
-        body.over.sphere(
-            spot,
-            radius,
-            rng.uniform(*CALCIUM_HU),
-            regions=render.ANYWHERE,
-            label=render.KEEP_LABEL,
-        )
+        body.over.sphere(spot, _between(2.0, 3.6, severity), rng.uniform(*CALCIUM_HU), **PLAQUE)
     for side in (1, -1):
-        iliac = body.place(
-            (side * rng.uniform(18, 40), rng.uniform(-18, 0), rng.uniform(-125, -75))
-        )
-        body.over.sphere(iliac, _between(2.0, 4.2, severity), 700)
+        x, y, z = side * rng.uniform(18, 40), rng.uniform(-18, 0), rng.uniform(-125, -75)
+        body.over.sphere(body.place((x, y, z)), _between(2.0, 4.2, severity), 700)
     return {}
 
 
-def ascites(body, severity, rng):
+def ascites(body: Body, severity: float, rng: Generator) -> Details:
     """Free fluid along the flanks, around the liver and in the pelvis."""
     body.ascites = _between(2, 22, severity)
     return {}
 
 
-def pleural_effusion(body, severity, rng):
+def pleural_effusion(body: Body, severity: float, rng: Generator) -> Details:
     """Fluid behind the lung bases."""
-    sides = _side(rng, both=0.4)
+    sides = _sides(rng, both=0.4)
     for side in sides:
-        setattr(body, "effusion_right" if side > 0 else "effusion_left", _between(18, 62, severity))
-    return {"side": _side_word(sides)}
+        setattr(body, f"effusion_{_side_word(side)}", _between(18, 62, severity))
+    return {"side": _side_word(*sides)}
 
 
-def hepatic_steatosis(body, severity, rng):
+def hepatic_steatosis(body: Body, severity: float, rng: Generator) -> Details:
     """A liver darker than the spleen."""
     body.liver_change_hu -= _between(14, 70, severity)
     return {}
 
 
-def appendicitis(body, severity, rng):
+def appendicitis(body: Body, severity: float, rng: Generator) -> Details:
     """A thick tube below the caecum in stranded fat."""
     root = body.place((80, 24, -120))
     tip = body.place((rng.uniform(38, 60), rng.uniform(20, 40), rng.uniform(-150, -128)))
@@ -334,7 +304,7 @@ def appendicitis(body, severity, rng):
     return {"size_mm": 2 * radius}
 
 
-def gallstones(body, severity, rng):
+def gallstones(body: Body, severity: float, rng: Generator) -> Details:
     """Dense stones that lie on the floor of the gallbladder."""
     centre = body.gallbladder_centre()
     count = int(_between(1, 7, rng.random()))
@@ -345,26 +315,21 @@ def gallstones(body, severity, rng):
     return {"count": count, "size_mm": 2 * size}
 
 
-def hydronephrosis(body, severity, rng):
+def hydronephrosis(body: Body, severity: float, rng: Generator) -> Details:
     """A renal pelvis and ureter wide with urine."""
-    sides = _side(rng, both=0.2)
+    sides = _sides(rng, both=0.2)
     for side in sides:
         hilum = body.kidney_centre(side) + (-side * 9, 4, 0)
         half = (_between(14, 25, severity), _between(13, 23, severity), _between(26, 44, severity))
         body.over.ellipsoid(hilum, half, 7, turn_deg=(-10, side * 12, side * -20))
-        ureter = [
-            hilum + (-side * 6, 2, -14),
-            body.place((side * 42, -8, -60)),
-            body.place((side * 34, 0, -150)),
-        ]
+        below = body.place([(side * 42, -8, -60), (side * 34, 0, -150)])
+        ureter = [hilum + (-side * 6, 2, -14), *below]
         body.over.tube(ureter, _between(4, 7.5, severity), 7)
-    return {
-        "side": _side_word(sides),
-        "grade": ("mild", "moderate", "severe")[min(2, int(3 * severity))],
-    }
+    grade = ("mild", "moderate", "severe")[min(2, int(3 * severity))]
+    return {"side": _side_word(*sides), "grade": grade}
 
 
-def bowel_obstruction(body, severity, rng):
+def bowel_obstruction(body: Body, severity: float, rng: Generator) -> Details:
     """Wide small bowel with gas-fluid levels; the colon is empty."""
     body.loop_radius = _between(13, 22, severity)
     body.loop_gas = 0.9
@@ -373,13 +338,13 @@ def bowel_obstruction(body, severity, rng):
     return {"size_mm": 2 * body.loop_radius}
 
 
-def free_air(body, severity, rng):
+def free_air(body: Body, severity: float, rng: Generator) -> Details:
     """Gas under the front wall, outside the bowel."""
     body.free_air = _between(3, 24, severity)
     return {}
 
 
-def fracture(body, severity, rng):
+def fracture(body: Body, severity: float, rng: Generator) -> Details:
     """One to three vertebrae that lost height in front."""
     count = 1 + (rng.random() < 0.35) + (rng.random() < 0.15)
     levels = rng.choice(np.arange(6, 13), count, replace=False)
@@ -390,21 +355,29 @@ def fracture(body, severity, rng):
 
 
 @dataclass(frozen=True)
+class Found:
+    """A finding that is present: how gross (0 to 1), and what a radiologist would dictate of it."""
+
+    severity: float
+    details: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Finding:
     """How often a finding occurs, with what, and how it is made."""
 
-    apply: Callable[[Body, float, np.random.Generator], dict]
+    apply: Callable[[Body, float, Generator], Details]
     prevalence: float
     age: float = 0.0  # loading of age on the liability, in [-1, 1]
     factors: tuple[tuple[str, float], ...] = ()  # loadings of the shared factors
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The CSV name of the data release."""
         return self.apply.__name__
 
     @property
-    def only_sex(self):
+    def only_sex(self) -> str:
         """The one sex that can have it, or empty."""
         return ONLY_SEX[self.name]
 

@@ -4,59 +4,25 @@ A scene is continuous: millimetres in patient coordinates (x to the patient's ri
 z superior, as RAS+). Any grid can look at it, so the same patient exists at 1 mm and at 6 mm. Edges
 are blended over one voxel, which is what partial volume does in a scanner.
 
-The torso (skin, fat, muscle, ribs, lungs, spine) is one analytic function of position; organs and
-findings are ellipsoids and tapered tubes painted over it in order. A smooth random displacement of
+The torso (skin, fat, muscle, ribs, lungs, spine) is one analytic function of position, in `torso`;
+organs and findings are ellipsoids and tapered tubes painted over it in order. A smooth random displacement of
 space makes every patient's organs irregular without any two of them coming apart.
 
 Array axes here are (x, y, z) = (R, A, S). Nothing in this module knows about diseases or files.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from merlin.compiled import njit
-
-# Where a voxel lies; shapes may be limited to some of these (as a bit mask of 1 << region).
-OUTSIDE, SKIN, SUBCUTANEOUS, WALL, ABDOMEN, THORAX, SPINE, FILLED = range(8)
-ANYWHERE = (1 << 8) - 1
-INSIDE_ABDOMEN = 1 << ABDOMEN
-INSIDE_THORAX = 1 << THORAX
+from merlin.phantom.torso import Torso, paint_torso
 
 KEEP_LABEL = -1
 ANY_LABEL = -1
-PERIOD_MM = 35.0  # one vertebra with its disc
 MAX_WARP_MM = 14.0
-
-
-class Torso(NamedTuple):
-    """Everything outside the organs; lengths in mm, densities in HU."""
-
-    width: float  # half width of the body at the waist, skin included
-    depth: float  # half depth, front to back
-    height: float  # stretch along z: 1 is the reference patient
-    fat: float  # subcutaneous fat, mm
-    muscle: float  # abdominal wall, mm
-    fat_hu: float
-    visceral_hu: float
-    muscle_hu: float
-    fat_stranding: float  # 0 none to 1 anasarca
-    trabecular_hu: float  # inside the vertebrae
-    cortical_hu: float
-    lung_hu: float
-    dome_right: float  # height of the diaphragm's domes
-    dome_left: float
-    mediastinum: float  # half width, mm
-    ascites: float  # thickness of the fluid rim, mm
-    free_air: float  # thickness of the anterior gas, mm
-    effusion_right: float  # thickness of the pleural fluid, mm
-    effusion_left: float
-    atelectasis_right: float  # thickness of the collapsed base, mm
-    atelectasis_left: float
-    fluid_hu: float
-    table_y: float
-    arms: float  # 1 if the arms lie beside the body
 
 
 @njit(fastmath=True)
@@ -89,194 +55,6 @@ def _displace(out, axis_x, axis_y, axis_z, control, origin, step):
                 out[0, i, j, k] += axis_x[i]
                 out[1, i, j, k] += axis_y[j]
                 out[2, i, j, k] += axis_z[k]
-
-
-@njit(fastmath=True)
-def _profile(z, chest, waist, hips):
-    """Half width along z: chest above +60 mm, waist at -40, hips below -140; smooth between."""
-    if z > -40.0:
-        t = min((z + 40.0) / 120.0, 1.0)
-        t = t * t * (3 - 2 * t)
-        return waist + (chest - waist) * t
-    t = min((-40.0 - z) / 110.0, 1.0)
-    t = t * t * (3 - 2 * t)
-    return waist + (hips - waist) * t
-
-
-@njit(fastmath=True)
-def _soft(hu, new, signed_distance, edge):
-    """Blend `new` over `hu` where the distance to the surface is within half an edge."""
-    w = 0.5 - signed_distance / edge
-    if w <= 0.0:
-        return hu
-    if w >= 1.0:
-        return new
-    return hu + (new - hu) * w
-
-
-@njit(fastmath=True)
-def _spine(x, y, z, hu, region, torso, loss, edge, vertebra_label):
-    """HU, region and label of one voxel near the spine; `loss` is the height lost per vertebra."""
-    label = 0
-    if z < -85.0:  # the sacrum is a shape of its own
-        return hu, region, label
-    ys = y - (-0.40 * torso.depth - 6.0 * np.cos((z + 20.0) / 75.0))
-    level = (z + 260.0) / PERIOD_MM
-    n = int(np.floor(level))
-    f = (level - n) * PERIOD_MM  # mm above the lower edge of this segment
-    body = np.sqrt((x / 23.0) ** 2 + (ys / 17.0) ** 2)
-    sd = (body - 1.0) * 18.0
-    if sd < edge:
-        lost = loss[n] if 0 <= n < loss.size else 0.0
-        # A wedge loses height at the front; the back wall stands.
-        top = 28.0 * (1.0 - lost * min(max((ys + 20.0) / 25.0, 0.25), 1.0))
-        inside = -min(f, top - f)
-        tissue = 78.0
-        if f < top:
-            shell = max(sd, inside)
-            tissue = torso.trabecular_hu
-            if shell > -3.5:
-                tissue = 0.5 * (torso.trabecular_hu + torso.cortical_hu)
-            tissue += 260.0 * lost * max(0.0, 1.0 - shell / -9.0)  # impacted bone is denser
-            if sd < 0:
-                label = vertebra_label
-        elif lost > 0.0 and f < 28.0:
-            tissue = 45.0
-        hu = _soft(hu, tissue, sd, edge)
-        if sd < 0:
-            region = SPINE
-    yc = ys + 26.0
-    canal = np.sqrt((x / 11.0) ** 2 + (yc / 9.0) ** 2)
-    ring = (canal - 1.0) * 9.0
-    if ring < 8.0 and sd > 0:
-        bone = 0.45 * torso.cortical_hu + 0.4 * torso.trabecular_hu
-        if ring < 0:
-            hu = 28.0
-        elif f < 26.0:
-            hu = _soft(hu, bone, ring - 6.0, edge)
-            if ring < 6.0:
-                label = vertebra_label
-        region = SPINE
-    process = max(abs(x) - 3.5, max(yc + 8.0, -yc - 40.0))
-    wings = max(abs(x) - 42.0, max(abs(yc - 6.0) - 4.0, abs(f - 13.0) - 6.0))
-    outcrop = min(process if f < 22.0 else 99.0, wings)
-    if outcrop < edge and ring > 0 and sd > 0:
-        hu = _soft(hu, 0.5 * torso.cortical_hu + 0.3 * torso.trabecular_hu, outcrop, edge)
-        if outcrop < 0:
-            label = vertebra_label
-            region = SPINE
-    return hu, region, label
-
-
-@njit(fastmath=True)
-def _paint_torso(hu, label, region, warped, axis_y, mottle, torso, loss, edge, ids):
-    """Fill the grid with everything that is not an organ. `ids`: lung right, lung left, vertebrae."""
-    for i in range(hu.shape[0]):
-        for j in range(hu.shape[1]):
-            for k in range(hu.shape[2]):
-                x = warped[0, i, j, k]
-                y = warped[1, i, j, k]
-                z = warped[2, i, j, k] / torso.height
-                m = mottle[i, j, k]
-                a = _profile(z, torso.width * 1.02, torso.width, torso.width * 1.08)
-                b = _profile(z, torso.depth * 1.03, torso.depth, torso.depth * 1.04)
-                u, v = abs(x) / a, abs(y) / b
-                # A superellipse of exponent 2.5: flatter front and flanks than an ellipse.
-                r = 2.0 if u + v > 2.0 else (u * u * np.sqrt(u) + v * v * np.sqrt(v)) ** 0.4
-                sd = (r - 1.0) * b  # mm outside the skin, roughly
-                v = -1000.0
-                where = OUTSIDE
-                what = 0
-                table = abs(axis_y[j] - torso.table_y - 0.0006 * x * x)
-                if sd > 0 and abs(x) < 215.0 and table < 7.0 + edge:
-                    v = _soft(v, -620.0 if table < 4.0 else -350.0, table - 7.0, edge)
-                if torso.arms > 0:
-                    arm = np.sqrt((abs(x) - a - 34.0) ** 2 + (y + 15.0) ** 2) - 29.0
-                    if arm < edge and sd > 0:
-                        v = _soft(v, 45.0 if arm < -6.0 else -90.0, arm, edge)
-                        if arm < -17.0:
-                            v = 420.0
-                if sd < edge:
-                    fat = torso.fat_hu + torso.fat_stranding * (42.0 + 26.0 * m) + 6.0 * m
-                    skin = 2.0 + 2.5 * torso.fat_stranding
-                    v = _soft(v, 15.0, sd, edge)
-                    where = SKIN if sd < 0 else OUTSIDE
-                    v = _soft(v, fat, sd + skin, edge)
-                    if sd < -skin:
-                        where = SUBCUTANEOUS
-                    # Thin in front of the gut, thick at the flanks and beside the spine.
-                    back = 0.72 + 0.3 * min(abs(x) / a, 1.0) + 0.8 * max(0.0, -y / b)
-                    flank = torso.fat * (
-                        0.75 + 0.45 * max(0.0, -y / b) + 0.25 * max(0.0, -z / 150.0)
-                    )
-                    wall = sd + flank + skin
-                    inner = wall + torso.muscle * back
-                    v = _soft(v, torso.muscle_hu + 7.0 * m, wall, edge)
-                    if wall < 0:
-                        where = WALL
-                        shell = abs(wall + 0.5 * torso.muscle * back) - 3.2
-                        if shell < edge and z > -10.0:  # where ribs can be
-                            angle = np.arctan2(abs(x), y + 0.2 * b)
-                            phase = (z - 16.0 * np.cos(angle)) / 25.0
-                            bone = max(abs(phase - np.round(phase)) * 25.0 - 4.2, shell)
-                            if z > 30.0 + 40.0 * np.cos(angle) and bone < edge:
-                                v = _soft(v, 0.55 * torso.cortical_hu + 60.0, bone, edge)
-                    if inner < edge:
-                        above = -1.0  # the diaphragm lies nowhere below +58 mm
-                        if z > 58.0:
-                            right = torso.dome_right * np.exp(
-                                -(((x - 62.0) / 62.0) ** 2) - ((y - 12.0) / 74.0) ** 2
-                            )
-                            left = torso.dome_left * np.exp(
-                                -(((x + 62.0) / 58.0) ** 2) - ((y - 14.0) / 70.0) ** 2
-                            )
-                            above = z - 58.0 - max(right, left)
-                        v = _soft(v, torso.visceral_hu + 9.0 * m, inner, edge)
-                        if inner < 0:
-                            where = ABDOMEN
-                            if above > 0:
-                                where = THORAX
-                            deep = -inner
-                            if above <= 0:
-                                rim = torso.ascites * (1.0 if z > -120.0 else 2.2)
-                                if torso.ascites > 0 and deep < rim + 3.0 * m and y > -0.45 * b:
-                                    v = torso.fluid_hu
-                                    where = FILLED
-                                gas = torso.free_air * (1.0 - (x / 105.0) ** 2)
-                                front = b - flank - skin - torso.muscle - y
-                                if torso.free_air > 0 and front < gas and -60.0 < z:
-                                    v = -985.0
-                                    where = FILLED
-                            elif abs(x) > torso.mediastinum - 0.10 * above:
-                                is_right = x > 0
-                                v = _soft(v, torso.lung_hu + 70.0 * max(0.0, -y / b), -above, edge)
-                                if m > 1.5:
-                                    v += 260.0 * (m - 1.5)  # vessels
-                                what = ids[0] if is_right else ids[1]
-                                fluid = torso.effusion_right if is_right else torso.effusion_left
-                                collapse = (
-                                    torso.atelectasis_right if is_right else torso.atelectasis_left
-                                )
-                                behind = max(0.0, min(1.0, (0.35 * b - y) / (0.8 * b)))
-                                low = behind * max(0.0, 1.0 - (z - 60.0) / 115.0)
-                                if fluid > 0 and deep < fluid * low:
-                                    v = torso.fluid_hu + 4.0
-                                    what = 0
-                                elif collapse > 0 and (
-                                    deep < (fluid + collapse * (1.0 + 0.25 * m)) * low
-                                    or abs(above - 9.0 - 0.16 * collapse * (1 + y / b))
-                                    < 0.17 * collapse
-                                ):
-                                    v = 18.0 + 22.0 * m
-                    # Nothing of a vertebra reaches farther than this from the middle or to the front.
-                    near_spine = abs(x) < 42.0 + edge and y + 0.40 * torso.depth < 24.0 + edge
-                    if r < 0.9 and near_spine:
-                        v, where, found = _spine(x, y, z, v, where, torso, loss, edge, ids[2])
-                        if found > 0:
-                            what = found
-                hu[i, j, k] = v
-                label[i, j, k] = what
-                region[i, j, k] = where
 
 
 class Shapes(NamedTuple):
@@ -357,25 +135,31 @@ def _paint_shapes(hu, label, region, warped, mottle, axes_low, spacing, shapes, 
 class Grid(NamedTuple):
     """A scanner's voxel grid in patient coordinates; axes (x, y, z) = (R, A, S)."""
 
-    shape: tuple
-    spacing_mm: tuple
-    centre_mm: tuple
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    centre_mm: tuple[float, float, float]
 
     @property
-    def low(self):
+    def low(self) -> np.ndarray:
         """Coordinates of the first voxel, mm."""
         size = np.array(self.shape)
         return np.array(self.centre_mm) - (size - 1) / 2 * np.array(self.spacing_mm)
 
     @property
-    def affine(self):
+    def affine(self) -> np.ndarray:
         """(4, 4) voxel → RAS+ mm."""
         affine = np.diag([*self.spacing_mm, 1.0])
         affine[:3, 3] = self.low
         return affine
 
 
-def mottle(shape, spacing_mm, rng, *, scale_mm=7.0):
+def mottle(
+    shape: tuple[int, int, int],
+    spacing_mm: Sequence[float],
+    rng: np.random.Generator,
+    *,
+    scale_mm: float = 7.0,
+) -> np.ndarray:
     """Smooth random field of unit variance with a correlation length of about `scale_mm`."""
     field = rng.standard_normal(shape, dtype=np.float32)
     width = [max(1, round(scale_mm / s)) for s in spacing_mm]
@@ -385,7 +169,18 @@ def mottle(shape, spacing_mm, rng, *, scale_mm=7.0):
     return field / np.float32(field.std())
 
 
-def render(torso, shapes, height_loss, grid, *, lung_right, lung_left, vertebrae, rng, warp_mm=3.5):
+def render(
+    torso: Torso,
+    shapes: Shapes,
+    height_loss: np.ndarray,
+    grid: Grid,
+    *,
+    lung_right: int,
+    lung_left: int,
+    vertebrae: int,
+    rng: np.random.Generator,
+    warp_mm: float = 3.5,
+) -> tuple[np.ndarray, np.ndarray]:
     """Noise-free HU volume and label map of a scene on a grid.
 
     Parameters
@@ -407,7 +202,7 @@ def render(torso, shapes, height_loss, grid, *, lung_right, lung_left, vertebrae
     hu : (R, A, S) float32
     label : (R, A, S) uint8
     """
-    shape = tuple(grid.shape)
+    shape = grid.shape
     spacing = np.array(grid.spacing_mm)
     axis_x, axis_y, axis_z = (
         (grid.low[c] + spacing[c] * np.arange(shape[c])).astype(np.float32) for c in range(3)
@@ -415,22 +210,15 @@ def render(torso, shapes, height_loss, grid, *, lung_right, lung_left, vertebrae
     # The displacement lives on its own grid, so that it does not depend on the scanner's.
     control = rng.normal(0, warp_mm, (3, 9, 7, 11)).clip(-MAX_WARP_MM, MAX_WARP_MM)
     warped = np.empty((3, *shape), np.float32)
-    _displace(
-        warped,
-        axis_x,
-        axis_y,
-        axis_z,
-        control.astype(np.float32),
-        np.array([-260.0, -195.0, -325.0]),
-        65.0,
-    )
+    origin = np.array([-260.0, -195.0, -325.0])
+    _displace(warped, axis_x, axis_y, axis_z, control.astype(np.float32), origin, 65.0)
     texture = mottle(shape, grid.spacing_mm, rng)
     hu = np.empty(shape, np.float32)
     label = np.zeros(shape, np.uint8)
     region = np.zeros(shape, np.uint8)
     edge = float(np.mean(spacing))
     ids = np.array([lung_right, lung_left, vertebrae])
-    _paint_torso(
+    paint_torso(
         hu, label, region, warped, axis_y, texture, torso, np.asarray(height_loss), edge, ids
     )
     _paint_shapes(hu, label, region, warped, texture, grid.low, spacing, shapes, edge)

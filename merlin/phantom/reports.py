@@ -3,55 +3,33 @@
 A report has the 12 anatomical sections that the paper splits by (§2.5 of the fact sheet), then an
 impression. Wording varies by template, degree, size, side and hedge; some findings are overlooked,
 some absences are stated, many are not. What is not spoken of is unlabelled, as -1 is in the data
-release. The templates are in `phrases.yaml`; `style` changes how a site lays its reports out.
+release. The templates are in `phrases.yaml`, other sentences in `sentences.yaml`; `style` changes how a site
+lays its reports out.
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from string import Formatter
 
+import numpy as np
 import yaml
 
+from merlin.phantom.findings import Found
 from merlin.phantom.remarks import MADE, REMARKS
 from merlin.vocabulary import FINDINGS_OF, ONLY_SEX, SECTIONS, TERSE_HEADINGS
 
 OVERLOOKED = 0.05  # share of findings that no sentence mentions
 ABSENCE_STATED = 0.5
-NORMAL = ("Normal.", "Unremarkable.", "Within normal limits.", "No significant abnormality.")
-# Sentences that carry no finding: they make sections differ without saying anything.
-FILLERS = {
-    "lower thorax": ("Minimal dependent change.", "Visualized pericardium is normal."),
-    "liver and biliary tree": ("Smooth hepatic contour.", "Hepatic veins opacify normally."),
-    "gallbladder": ("No pericholecystic fluid.", "Wall is thin."),
-    "spleen": ("Homogeneous parenchyma.", "No focal splenic lesion."),
-    "pancreas": ("No peripancreatic stranding.", "Main duct is not dilated."),
-    "adrenal glands": ("No adrenal nodule.", "Both limbs are thin.", "No adrenal mass."),
-    "kidneys and ureters": (
-        "Symmetric nephrograms.",
-        "No renal calculi.",
-        "Kidneys enhance symmetrically.",
-    ),
-    "gastrointestinal tract": ("Stomach is partly distended.", "Terminal ileum is normal."),
-    "peritoneal cavity": ("Mesenteric fat is preserved.", "No abscess."),
-    "pelvic organs": ("Bladder is smooth walled.", "No pelvic mass."),
-    "vasculature and lymph nodes": (
-        "Mesenteric arteries are opacified.",
-        "Conventional hepatic arterial anatomy.",
-        "No retroperitoneal hematoma.",
-    ),
-    "musculoskeletal": ("Degenerative changes of the spine.", "No suspicious osseous lesion."),
-}
+_SAID = yaml.safe_load((Path(__file__).parent / "sentences.yaml").read_text(encoding="utf-8"))
+NORMAL, NOTHING, HEDGES = _SAID["normal"], _SAID["nothing"], _SAID["hedges"]
+DEGREES = _SAID["degrees"]  # words by grade of severity
+FILLERS = _SAID["fillers"]  # by section: sentences that carry no finding
 # What can't be said without contrast agent, or of a gallbladder that was taken out.
 _OF_CONTRAST = re.compile("enhanc|nephrogram|opacif|filling defect|hepatic arter", re.IGNORECASE)
 _OF_GALLBLADDER = re.compile("wall is thin", re.IGNORECASE)
-DEGREES = (
-    ("mild", "small", "trace", "minimal"),
-    ("moderate", "moderate"),
-    ("large", "marked", "severe"),
-)
-HEDGES = ("Possible ", "Probable ", "Findings suggest ", "Suspected ")
 
 
 @dataclass(frozen=True)
@@ -64,12 +42,19 @@ class Report:
 
 
 @cache
-def phrases():
+def phrases() -> dict[str, dict[str, list[str]]]:
     """Templates by finding: present, absent and short ones."""
     return yaml.safe_load((Path(__file__).parent / "phrases.yaml").read_text())
 
 
-def write_report(found, *, sex, style, rng, remarks=()):
+def write_report(
+    found: Mapping[str, Found],
+    *,
+    sex: str,
+    style: str,
+    rng: np.random.Generator,
+    remarks: Sequence[str] = (),
+) -> Report:
     """Dictate a report.
 
     Parameters
@@ -87,7 +72,8 @@ def write_report(found, *, sex, style, rng, remarks=()):
     -------
     Report
     """
-    mentioned, sections = {}, {}
+    mentioned: dict[str, bool] = {}
+    sections = {}
     for section in SECTIONS:
         names = [n for n in FINDINGS_OF[section] if ONLY_SEX[n] in ("", sex)]
         sections[section] = _section(section, names, found, mentioned, remarks, rng)
@@ -169,14 +155,7 @@ def _sentence(name, found, remarks, rng):
 
 def _impression(stated, found, rng):
     if not stated:
-        return str(
-            rng.choice(
-                [
-                    "No acute abnormality in the abdomen or pelvis.",
-                    "Unremarkable CT of the abdomen and pelvis.",
-                ]
-            )
-        )
+        return str(rng.choice(NOTHING))
     worst = sorted(stated, key=lambda n: -found[n].severity)[: int(rng.integers(3, 7))]
     lines = [_fill(phrases()[n]["short"], _slots(found[n], rng), rng) for n in worst]
     return " ".join(f"{i}. {line}." for i, line in enumerate(lines, 1))

@@ -8,18 +8,23 @@ Array axes are (R, A, S) until `acquire` stores the volume as the scanner at han
 """
 
 import zlib
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 from scipy import stats
 
-from merlin.phantom import anatomy, render
-from merlin.phantom.findings import FACTORS, FINDINGS, Finding
+from merlin.phantom import anatomy, render, torso
+from merlin.phantom.body import PHASES, Body
+from merlin.phantom.findings import FACTORS, FINDINGS, Finding, Found
 from merlin.phantom.remarks import remarks_of
 from merlin.vocabulary import LABEL
 
 
-def stream(seed, *names):
+def stream(seed: int, *names: object) -> np.random.Generator:
     """Independent generator for a named part of the cohort."""
     return np.random.default_rng([seed, *(zlib.crc32(str(n).encode()) for n in names)])
 
@@ -34,6 +39,7 @@ class Site:
     axcodes: tuple[str, ...]
     manufacturers: tuple[str, ...]
     phase_share: tuple[float, float, float]  # portal venous, arterial, non-contrast
+    patient_letter: str  # of patients' ids
     liability_shift: float = 0.0  # added to every finding's liability
     hu_gain: float = 1.0  # calibration of soft tissue and contrast
     age_shift: float = 0.0
@@ -41,54 +47,13 @@ class Site:
     is_spine: bool = False
 
 
-SITES = {
-    site.name: site
-    for site in (
-        Site(
-            name="internal",
-            noise_hu=(8, 16),
-            slice_mm=(4.5, 7.0),
-            axcodes=("LPS", "RAS", "LAS"),
-            manufacturers=("Vendor A", "Vendor B", "Vendor C"),
-            phase_share=(0.86, 0.06, 0.08),
-        ),
-        Site(
-            name="site_b",
-            noise_hu=(14, 26),
-            slice_mm=(6.0, 9.0),
-            axcodes=("LPS", "LPI"),
-            manufacturers=("Vendor C", "Vendor D"),
-            phase_share=(0.66, 0.10, 0.24),
-            liability_shift=-0.25,
-            hu_gain=0.96,
-            age_shift=-6,
-            report_style="prose",
-        ),
-        Site(
-            name="site_c",
-            noise_hu=(10, 20),
-            slice_mm=(4.0, 8.0),
-            axcodes=("RAS", "RPS"),
-            manufacturers=("Vendor D", "Vendor E"),
-            phase_share=(0.58, 0.30, 0.12),
-            liability_shift=0.25,
-            hu_gain=1.05,
-            age_shift=7,
-            report_style="terse",
-        ),
-        Site(
-            name="spine",
-            noise_hu=(12, 22),
-            slice_mm=(3.0, 5.0),
-            axcodes=("LPS",),
-            manufacturers=("Vendor B",),
-            phase_share=(0.2, 0.0, 0.8),
-            age_shift=8,
-            report_style="terse",
-            is_spine=True,
-        ),
-    )
-}
+def _site(name: str, facts: dict[str, Any]) -> Site:
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+    return Site(name, **plain)
+
+
+_SAID = yaml.safe_load((Path(__file__).parent / "sites.yaml").read_text(encoding="utf-8"))
+SITES = {name: _site(name, facts) for name, facts in _SAID.items()}
 
 
 @dataclass(frozen=True)
@@ -104,14 +69,6 @@ class Patient:
     factors: dict[str, float]  # shared risks, standard normal
     bone: float  # standard normal, high is dense
     renal: float  # standard normal, high is small scarred kidneys
-
-
-@dataclass(frozen=True)
-class Found:
-    """A finding that is present: how gross (0 to 1), and what a radiologist would dictate of it."""
-
-    severity: float
-    details: dict = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,7 +90,7 @@ class Study:
     remarks: tuple[str, ...] = ()  # what else a report may truly say, by name
 
 
-def draw_patient(seed, patient_id, site):
+def draw_patient(seed: int, patient_id: str, site: Site) -> Patient:
     """The patient behind `patient_id` at `site`."""
     rng = stream(seed, patient_id)
     sex = "F" if rng.random() < 0.54 else "M"
@@ -153,7 +110,7 @@ def draw_patient(seed, patient_id, site):
     )
 
 
-def liability(finding: Finding, patient, age, site, noise):
+def liability(finding: Finding, patient: Patient, age: int, site: Site, noise: float) -> float:
     """Standard normal liability of a finding; the study has it above Φ⁻¹(1 - prevalence)."""
     loadings = [finding.age, *(w for _, w in finding.factors)]
     values = [(age - 58) / 16, *(patient.factors[f] for f, _ in finding.factors)]
@@ -161,7 +118,7 @@ def liability(finding: Finding, patient, age, site, noise):
     return float(np.dot(loadings, values) + rest * noise + site.liability_shift)
 
 
-def draw_study(seed, study_id, patient, site, *, visit=0):
+def draw_study(seed: int, study_id: str, patient: Patient, site: Site, *, visit: int = 0) -> Study:
     """One scan of `patient`; `visit` counts from 0 and later visits keep chronic findings."""
     rng = stream(seed, study_id)
     gaps = stream(seed, patient.patient_id, "visits").integers(60, 420, 8)
@@ -185,7 +142,7 @@ def draw_study(seed, study_id, patient, site, *, visit=0):
         site=site,
         age=age,
         days=days,
-        phase=anatomy.PHASES[rng.choice(3, p=site.phase_share)],
+        phase=PHASES[rng.choice(3, p=site.phase_share)],
         manufacturer=str(rng.choice(site.manufacturers)),
         axcodes=str(rng.choice(site.axcodes)),
         slice_mm=float(np.round(rng.uniform(*site.slice_mm) * 4) / 4),
@@ -201,11 +158,11 @@ def draw_study(seed, study_id, patient, site, *, visit=0):
     )
 
 
-def _body(seed, study, without):
+def _body(seed: int, study: Study, without: Collection[str]) -> tuple[Body, dict[str, dict]]:
     """The body of a study with its findings applied, and their dictated details."""
     p, rng = study.patient, stream(seed, study.study_id, "body")
     normal = rng.normal(size=12)
-    body = anatomy.Body(
+    body = Body(
         sex=p.sex,
         phase=study.phase,
         uptake=float(np.clip(1 + 0.09 * normal[0], 0.75, 1.25)),
@@ -254,7 +211,7 @@ def _body(seed, study, without):
     return body, details
 
 
-def _incidentals(body, rng):
+def _incidentals(body: Body, rng: np.random.Generator) -> None:
     """Bright and dark spots that mean nothing: what keeps a threshold from being a diagnosis."""
     draws = rng.random(5)
     if draws[0] < 0.25:  # phleboliths
@@ -276,18 +233,18 @@ def _incidentals(body, rng):
             [(-6, -10, 240), (-8, -8, 120), body.place((-52, 4, 90))],
             3.0,
             700,
-            regions=render.ANYWHERE,
+            regions=torso.ANYWHERE,
             label=render.KEEP_LABEL,
         )
         body.incidental.add("enteric tube")
 
 
-def body_of(seed, study, *, without=()):
+def body_of(seed: int, study: Study, *, without: Collection[str] = ()) -> Body:
     """The anatomy of a study, optionally without some of its findings (for tests and teaching)."""
-    return _body(seed, study, tuple(without))[0]
+    return _body(seed, study, without)[0]
 
 
-def scanner_grid(seed, study, matrix):
+def scanner_grid(seed: int, study: Study, matrix: int) -> render.Grid:
     """The voxel grid of a study on a scanner of `matrix` × `matrix` pixels."""
     p, rng = study.patient, stream(seed, study.study_id, "grid")
     if study.site.is_spine:
@@ -303,7 +260,14 @@ def scanner_grid(seed, study, matrix):
     return render.Grid((matrix, matrix, n), (pixel, pixel, study.slice_mm), centre)
 
 
-def acquire(seed, study, *, matrix, grid=None, without=()):
+def acquire(
+    seed: int,
+    study: Study,
+    *,
+    matrix: int,
+    grid: render.Grid | None = None,
+    without: Collection[str] = (),
+) -> tuple[np.ndarray, np.ndarray, render.Grid]:
     """Scan a study: HU and organ labels on a voxel grid, with noise and padding.
 
     Parameters

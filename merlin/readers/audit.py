@@ -5,6 +5,7 @@ and which number each figure will divide by. The damage of `look_alike.plant_def
 itself.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from merlin.data.manifest import FIVE_YEAR, LABELS, ManifestError, load_manifest
 from merlin.data.phecodes import map_codes, phecode_labels, read_code_map
 from merlin.data.tables import read_table, why_apart
 from merlin.readers import release
+from merlin.readers.ledger import Ledger
 from merlin.vocabulary import DISEASES, NAMES, SPLITS
 
 TABLES = (release.REPORTS, release.FINDINGS, release.FIVE_YEARS, release.METADATA, "manifest.csv",
@@ -24,7 +26,12 @@ TABLES = (release.REPORTS, release.FINDINGS, release.FIVE_YEARS, release.METADAT
 DOCUMENTED = Path(__file__).with_name("documented.csv")
 
 
-def read_data(folder, *, columns=None, patients=None):
+def read_data(
+    folder: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    patients: str | Path | None = None,
+) -> release.Release:
     """A data set in the release's layout, or a folder that holds a `manifest.csv` of ours.
 
     Returns
@@ -50,15 +57,15 @@ def read_data(folder, *, columns=None, patients=None):
         table[column] = table[column].map(lambda x: f"{x:g}", na_action="ignore")
     absent = [c for c in (*LABELS, "findings", "impression") if c not in table]
     table[absent] = None
-    audit = release.Audit()
-    release.count_splits(table, "in the manifest", audit)
+    ledger = Ledger()
+    release.count_splits(table, "in the manifest", ledger)
     has_patients = bool((table["patient_id"] != table["study_id"]).any())
     said = path.name if has_patients else release.UNKNOWN
-    audit.count("patients", table["patient_id"].nunique() if has_patients else 0, said)
+    ledger.count("patients", table["patient_id"].nunique() if has_patients else 0, said)
     for column in ("findings", "impression"):
         bare = table["study_id"][table[column].fillna("").eq("")]
-        audit.name(f"studies without {column}", bare)
-    release.name_shared_reports(table, audit)
+        ledger.name(f"studies without {column}", bare)
+    release.name_shared_reports(table, ledger)
     lost = pd.DataFrame(columns=["study_id", "split", "reason"])
     for name in ("left_out.csv", "quarantine.csv"):  # of the command that wrote the manifest
         if path.with_name(name).is_file():
@@ -66,13 +73,13 @@ def read_data(folder, *, columns=None, patients=None):
             before = before.reindex(columns=list(lost), fill_value="").drop_duplicates("study_id")
             known = [*table["study_id"], *lost["study_id"], ""]  # "": files of no study
             before = before[~before["study_id"].isin(known)]
-            audit.name("studies left out before", before["study_id"], name)
+            ledger.name("studies left out before", before["study_id"], name)
             lost = pd.concat([lost, before], ignore_index=True)
-    rows, odd = audit.tables()
+    rows, odd = ledger.tables()
     return release.Release(table, rows, has_patients, lost, odd)
 
 
-def against_documentation(found):
+def against_documentation(found: release.Release) -> pd.DataFrame:
     """Counts of this data set beside the release's documented ones, and the paper's apart.
 
     Parameters
@@ -95,7 +102,7 @@ def against_documentation(found):
     return table
 
 
-def label_disagreements(manifest):
+def label_disagreements(manifest: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Where a finding's label and the report's own words contradict each other.
 
     Silence is no contradiction: only *present* against *absent* counts. The text is read by the
@@ -131,7 +138,9 @@ def label_disagreements(manifest):
     return by_finding, pd.DataFrame(named, columns=["study_id", "what", "detail"])
 
 
-def check_codes(codes, study_ids, code_map=""):
+def check_codes(
+    codes: pd.DataFrame, study_ids: Sequence[str], code_map: str | Path = ""
+) -> tuple[list[str], pd.DataFrame]:
     """What is to be said of diagnosis codes, before anything slow begins.
 
     Parameters
@@ -179,7 +188,7 @@ def check_codes(codes, study_ids, code_map=""):
     return [*notes, *mapped.notes], mapped.unmapped
 
 
-def denominators(manifest, *, n_coded=0, n_left_out=0):
+def denominators(manifest: pd.DataFrame, *, n_coded: int = 0, n_left_out: int = 0) -> pd.DataFrame:
     """How many test studies each figure can use.
 
     Parameters

@@ -31,7 +31,7 @@ COLUMNS = (
 OUTLIER_MAD = 6.0  # robust deviations from the median at which a study's body HU is an outlier
 
 
-def look_at(study, *, grid, cache_dir):
+def look_at(study: tuple[str, str], *, grid: Grid, cache_dir: str | Path) -> dict:
     """One row of `survey`: (study id, path) → dict.
 
     `body_hu` is the median HU of the model's input above −200 HU, `air_fraction` the share of the
@@ -85,7 +85,13 @@ def _header(path):
     return dict(orientation=codes, spacing_r_mm=r, spacing_a_mm=a, spacing_s_mm=s, n_slices=n)
 
 
-def survey(studies, grid=Grid(), *, cache_dir, n_workers=0):  # noqa: B008 - frozen
+def survey(
+    studies: pd.DataFrame,
+    grid: Grid = Grid(),  # noqa: B008 - frozen
+    *,
+    cache_dir: str | Path,
+    n_workers: int = 0,
+) -> pd.DataFrame:
     """Look at every study, in parallel, filling the cache.
 
     Parameters
@@ -121,14 +127,12 @@ def _in_processes(look, jobs, n_workers):
     After a worker was killed, or had no memory, the next studies go one at a time in a process of
     their own; one that fails there again is quarantined.
     """
-    n = alone = in_a_row = (
-        0  # rows yielded; studies yet to go alone; failures without a row between
-    )
+    # Rows yielded; studies yet to go alone; failures without a row between.
+    n = alone = in_a_row = 0
     while n < len(jobs):
         part = jobs[n : n + alone] if alone else jobs[n:]
-        with ProcessPoolExecutor(
-            1 if alone else n_workers, get_context("spawn"), end_with_parent
-        ) as pool:
+        n_processes = 1 if alone else n_workers
+        with ProcessPoolExecutor(n_processes, get_context("spawn"), end_with_parent) as pool:
             try:
                 for row in pool.map(look, part, chunksize=1 if alone else 4):
                     n, in_a_row = n + 1, 0
@@ -151,7 +155,7 @@ def _in_processes(look, jobs, n_workers):
                 alone = 4 * n_workers
 
 
-def outliers(table):
+def outliers(table: pd.DataFrame) -> pd.DataFrame:
     """What is odd about studies that could be read, for the audit.
 
     Returns
@@ -161,27 +165,20 @@ def outliers(table):
         HU far from the others', more than a tenth of the body outside the crop.
     """
     ok = table[table["status"] == "ok"]
-    found = []
-    usual = ok["orientation"].mode()
-    if len(usual):
-        rows = ok[ok["orientation"].notna() & (ok["orientation"] != usual[0])]
-        found += [
-            (s, "orientation", f"{o}, most are {usual[0]}") for s, o in _pairs(rows, "orientation")
-        ]
-    for axis in "ras":
-        name = f"spacing_{axis}_mm"
-        rows = ok[(ok[name] < 0.3) | (ok[name] > 10)]
-        found += [(s, "spacing", f"{v:g} mm along {axis.upper()}") for s, v in _pairs(rows, name)]
-    middle = ok["body_hu"].median()
+    usual, middle = next(iter(ok["orientation"].mode()), ""), ok["body_hu"].median()
     deviation = max(1.4826 * (ok["body_hu"] - middle).abs().median(), 5.0)
-    rows = ok[(ok["body_hu"] - middle).abs() > OUTLIER_MAD * deviation]
-    found += [
-        (s, "HU", f"body median {v:g}, usual {middle:.0f}") for s, v in _pairs(rows, "body_hu")
+    rules = [
+        ("orientation", "orientation", ok["orientation"].notna() & (ok["orientation"] != usual),
+         f"{{}}, most are {usual}"),
+        *(("spacing", name, (ok[name] < 0.3) | (ok[name] > 10), f"{{:g}} mm along {axis.upper()}")
+          for axis in "ras" for name in (f"spacing_{axis}_mm",)),
+        ("HU", "body_hu", (ok["body_hu"] - middle).abs() > OUTLIER_MAD * deviation,
+         f"body median {{:g}}, usual {middle:.0f}"),
+        ("crop", "body_fraction", ok["body_fraction"] < 0.9, "{:.0%} of the body inside"),
+    ]  # fmt: skip
+    found = [
+        (study_id, what, said.format(value))
+        for what, column, is_odd, said in rules
+        for study_id, value in zip(ok["study_id"][is_odd], ok[column][is_odd], strict=True)
     ]
-    rows = ok[ok["body_fraction"] < 0.9]
-    found += [(s, "crop", f"{v:.0%} of the body inside") for s, v in _pairs(rows, "body_fraction")]
     return pd.DataFrame(found, columns=["study_id", "what", "detail"])
-
-
-def _pairs(rows, column):
-    return zip(rows["study_id"], rows[column], strict=True)

@@ -34,24 +34,17 @@ GRID_TOL_VOXEL = 0.25  # how far a mask's voxel may lie from the CT's: affines a
 MASKS = {
     "lung_left": ("lung_upper_lobe_left", "lung_lower_lobe_left"),
     "lung_right": ("lung_upper_lobe_right", "lung_middle_lobe_right", "lung_lower_lobe_right"),
-    "vertebrae": tuple(
-        f"vertebrae_{level}"
-        for level in (
-            *(f"C{i}" for i in range(1, 8)),
-            *(f"T{i}" for i in range(1, 13)),
-            *(f"L{i}" for i in range(1, 6)),
-            "S1",
-        )
-    ),
-}
+    "vertebrae": tuple(f"vertebrae_{part}{i}" for part, n in (("C", 7), ("T", 12), ("L", 5), ("S", 1))
+                       for i in range(1, n + 1)),
+}  # fmt: skip
 
 
-def masks_of(structure):
+def masks_of(structure: str) -> tuple[str, ...]:
     """Names of the mask files that make up a structure."""
     return MASKS.get(structure, (structure,))
 
 
-def read_folder(folder):
+def read_folder(folder: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """List the scans of the dataset.
 
     Parameters
@@ -120,7 +113,9 @@ def _row_problem(row):
     return ""
 
 
-def read_labels(segmentations, volume):
+def read_labels(
+    segmentations: str | Path, volume: str | Path
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """One label map of our structures from a scan's masks.
 
     Parameters
@@ -183,12 +178,14 @@ def _mask(file, affine, shape):
     return values[tuple(slice(None, None, int(exact[a, i])) for i, a in enumerate(axes))]
 
 
-def has_enough(label, min_structures):
+def has_enough(label: np.ndarray, min_structures: int) -> bool:
     """Whether a scan holds enough of our structures to be judged."""
     return len(np.unique(label[label > 0])) >= min_structures
 
 
-def write_label_maps(scans, out, *, min_structures, n_workers=1):
+def write_label_maps(
+    scans: pd.DataFrame, out: str | Path, *, min_structures: int, n_workers: int = 1
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Join each scan's masks into one label map, and list the scans that can be used.
 
     Parameters
@@ -246,7 +243,7 @@ def _write_label_map(job, *, min_structures):
         there = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
         mark = fingerprint(there, LABEL, MASKS, "by affine")
         made = nib.load(target) if target.exists() else None
-        if made is not None and made.header["descrip"].item().decode() == mark:
+        if isinstance(made, nib.Nifti1Image) and made.header["descrip"].item().decode() == mark:
             label = np.asanyarray(made.dataobj)
         else:
             label, affine, annotated = read_labels(segmentations, volume)

@@ -55,13 +55,20 @@ class Verse:
     """
 
     manifest: pd.DataFrame
-    grades: list
-    ignored: list
+    grades: list[str]
+    ignored: list[str]
     n_ungraded: int
-    notes: list
+    notes: list[str]
 
 
-def read_folder(folder, table, *, out=".", subject="subject", min_grade=1):
+def read_folder(
+    folder: str | Path,
+    table: str | Path,
+    *,
+    out: str | Path = ".",
+    subject: str = "subject",
+    min_grade: int = 1,
+) -> Verse:
     """List the scans of the unpacked dataset with a fracture label each.
 
     Parameters
@@ -123,7 +130,8 @@ def read_folder(folder, table, *, out=".", subject="subject", min_grade=1):
 
 def _scans(folder, out):
     """One row a file, patients and their splits joined across parts; and notes."""
-    tree, rows, left_out = walk(folder), [], Counter()
+    tree, rows = walk(folder), []
+    left_out: Counter[str] = Counter()
     for path in tree.files:
         named = SCAN.fullmatch(path.name)
         places = [p.name for p in path.parents if p.is_relative_to(folder)]

@@ -8,13 +8,16 @@ to a temporary neighbour and moved, so that a file of that name is always whole.
 
 import json
 import pickle  # for its error class only: nothing is unpickled here
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from merlin.files import atomic_path
@@ -22,8 +25,14 @@ from merlin.model.text import HUB
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.words import shown, without_folders
 
+Tensors = dict[str, torch.Tensor]
+M = TypeVar("M", bound=nn.Module)
 
-def save_checkpoint(path, *, model, optimizer, step, log, fingerprint, scaler=None):
+
+def save_checkpoint(
+    path: str | Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, step: int,
+    log: list[dict], fingerprint: str, scaler: torch.amp.GradScaler | None = None,
+) -> None:  # fmt: skip
     """Write a resumable checkpoint atomically.
 
     Parameters
@@ -54,7 +63,10 @@ def save_checkpoint(path, *, model, optimizer, step, log, fingerprint, scaler=No
         torch.save(state, part)
 
 
-def resume_checkpoint(path, *, model, optimizer, fingerprint, scaler=None):
+def resume_checkpoint(
+    path: str | Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str,
+    scaler: torch.amp.GradScaler | None = None,
+) -> tuple[int, list[dict], str]:  # fmt: skip
     """Put a checkpoint back, if there is one that belongs to this run.
 
     Returns
@@ -73,11 +85,8 @@ def resume_checkpoint(path, *, model, optimizer, fingerprint, scaler=None):
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         aside = path.with_suffix(".unreadable")
         path.replace(aside)
-        return (
-            0,
-            [],
-            f"checkpoint unreadable ({type(error).__name__}), kept as {aside.name}; starting anew",
-        )
+        kept = f"({type(error).__name__}), kept as {aside.name}"
+        return 0, [], f"checkpoint unreadable {kept}; starting anew"
     if state["fingerprint"] != fingerprint:
         return 0, [], "the checkpoint there belongs to other settings, data or code; starting anew"
     model.load_state_dict(state["model"])
@@ -90,7 +99,7 @@ def resume_checkpoint(path, *, model, optimizer, fingerprint, scaler=None):
     return state["step"], json.loads(state["log"]), f"resumed after step {state['step']}"
 
 
-def save_weights(path, model, metadata):
+def save_weights(path: str | Path, model: TwoTowers, metadata: dict) -> None:
     """Write weights as safetensors with the configuration that rebuilds the model.
 
     Parameters
@@ -107,7 +116,7 @@ def save_weights(path, model, metadata):
     link_text_folder(path, model.config.text.folder)
 
 
-def link_text_folder(path, folder):
+def link_text_folder(path: str | Path, folder: str) -> None:
     """Link the text encoder's folder beside weights, whose header holds its name alone."""
     source, link = Path(folder), Path(path).parent / Path(folder).name
     if not folder or not source.is_dir() or link.resolve() == source.resolve():
@@ -120,13 +129,13 @@ def link_text_folder(path, folder):
     link.symlink_to(source.resolve())
 
 
-def text_folder(path):
+def text_folder(path: str | Path) -> str:
     """The text encoder's folder, beside weights of `save_weights`; empty if they need none."""
     name = Path(TowersConfig.from_dict(json.loads(_header(path)["config"])).text.folder).name
     return str(Path(path).absolute().parent / name) if name else ""
 
 
-def save_tensors(path, tensors, header):
+def save_tensors(path: str | Path, tensors: Tensors, header: dict) -> None:
     """Write tensors as safetensors, each value of the header as JSON, atomically."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +147,7 @@ def save_tensors(path, tensors, header):
         save_file(tensors, part, metadata=header)
 
 
-def load_tensors(path, kind):
+def load_tensors(path: str | Path, kind: str) -> tuple[Tensors, dict]:
     """Tensors and header of a file of `save_tensors` whose header says this `kind`.
 
     Raises
@@ -151,11 +160,16 @@ def load_tensors(path, kind):
         raise ValueError(
             f"{path}: {shown(header.get('kind') or 'no adapted model', 80)} inside. Expected {kind}."
         )
+    return read_tensors(path), header
+
+
+def read_tensors(path: str | Path) -> Tensors:
+    """All tensors of a safetensors file."""
     with safe_open(path, "pt") as file:
-        return {k: file.get_tensor(k) for k in file.keys()}, header
+        return {k: file.get_tensor(k) for k in file.keys()}
 
 
-def file_header(path):
+def file_header(path: str | Path) -> dict:
     """The header of a safetensors file of ours, values from JSON; empty for a file of another kind."""
     header = raw_header(path)
     try:
@@ -164,7 +178,7 @@ def file_header(path):
         return {}
 
 
-def raw_header(path):
+def raw_header(path: str | Path) -> dict[str, str]:
     """A safetensors file's metadata, as text.
 
     Raises
@@ -182,7 +196,7 @@ def raw_header(path):
         ) from None
 
 
-def load_weights(path):
+def load_weights(path: str | Path) -> tuple[TwoTowers, dict]:
     """Rebuild a model from `save_weights`, in evaluation mode on the CPU.
 
     Returns
@@ -196,8 +210,7 @@ def load_weights(path):
         If the file is not one of ours or its tensors do not fit, naming them.
     """
     header = _header(path)
-    with safe_open(path, "pt") as file:
-        tensors = {k: file.get_tensor(k) for k in file.keys()}
+    tensors = read_tensors(path)
     with refusing_header(path):
         config = TowersConfig.from_dict(json.loads(header["config"]))
         metadata = _facts(header)
@@ -210,7 +223,7 @@ def load_weights(path):
     return build_strictly(lambda: TwoTowers(towers), tensors, name=str(path)), metadata
 
 
-def read_facts(path):
+def read_facts(path: str | Path) -> dict:
     """The metadata of `save_weights` alone: grid, phecodes, tier and provenance."""
     header = _header(path)
     with refusing_header(path):
@@ -236,7 +249,7 @@ def _header(path):
 
 
 @contextmanager
-def refusing_header(name):
+def refusing_header(name: str | Path) -> Iterator[None]:
     """Whatever a file's configuration makes go wrong is a ValueError that names the file."""
     try:
         yield
@@ -257,7 +270,7 @@ class _ShortRows(TorchFunctionMode):
         return func(*args, **({"device": "cpu"} | kwargs if func is torch.linspace else kwargs))
 
 
-def planned(make, *, name):
+def planned(make: Callable[[], M], *, name: str) -> M:
     """The model that `make` builds, shapes alone: a file's header may ask for any size.
 
     Raises
@@ -269,7 +282,7 @@ def planned(make, *, name):
         return make()
 
 
-def build_strictly(make, tensors, *, name):
+def build_strictly(make: Callable[[], M], tensors: Tensors, *, name: str) -> M:
     """The model that `make` builds, in evaluation mode, with these tensors: all of them, and no other.
 
     Raises
@@ -283,13 +296,13 @@ def build_strictly(make, tensors, *, name):
     return model.eval()
 
 
-def load_strictly(model, tensors, *, name):
+def load_strictly(model: nn.Module, tensors: Tensors, *, name: str) -> None:
     """`load_state_dict` after `refuse_misfit`."""
     refuse_misfit(model.state_dict(), tensors, name=name)
     model.load_state_dict(tensors)
 
 
-def refuse_misfit(own, tensors, *, name):
+def refuse_misfit(own: Tensors, tensors: Tensors, *, name: str) -> None:
     """List every tensor that is missing, unexpected or of another shape than a model's own.
 
     Raises

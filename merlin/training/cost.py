@@ -1,10 +1,13 @@
 """What a training step keeps in memory, counted instead of measured."""
 
 import weakref
+from collections.abc import Sequence
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from merlin.model.i3d import ImageEncoder
 
 
 class PeakBytes(TorchDispatchMode):
@@ -17,7 +20,7 @@ class PeakBytes(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.alive = self.peak = 0
-        self._known = {}
+        self._known: dict[int, weakref.ref] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         given = [t.untyped_storage() for t in tree_leaves((args, kwargs)) if torch.is_tensor(t)]
@@ -42,7 +45,7 @@ class PeakBytes(TorchDispatchMode):
         self.alive -= n
 
 
-def saved_for_backward(encoder, grid_shape):
+def saved_for_backward(encoder: ImageEncoder, grid_shape: Sequence[int]) -> float:
     """Bytes that one study's forward pass leaves behind for the backward pass.
 
     Every tensor that autograd saves is counted once, parameters apart. Unlike a process's peak memory
@@ -60,7 +63,7 @@ def saved_for_backward(encoder, grid_shape):
         Mean over a batch of two, which batch norms need.
     """
     own = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
-    kept = {}
+    kept: dict[int, tuple[int, torch.Tensor]] = {}
 
     def count(tensor):
         storage = tensor.untyped_storage()

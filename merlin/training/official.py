@@ -10,16 +10,11 @@ the five-year file holds a bare image network with six outputs; the report file 
 without heads (`encode_image.`), an adapter and a language model with LoRA.
 """
 
-import pickle  # for its error class only: nothing is unpickled here
-import pickletools
-import re
-import struct
-import warnings
-import zipfile
+from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from merlin.files import atomic_path
@@ -27,104 +22,38 @@ from merlin.model.i3d import I3ResNet, ImageConfig, ImageEncoder
 from merlin.model.report_writer import ReportWriter
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
-from merlin.training import diseases, reports
-from merlin.training.checkpoint import (
-    build_strictly,
-    file_header,
-    load_strictly,
-    load_weights,
-    raw_header,
-    save_weights,
-)
+from merlin.training import checkpoint, diseases, reports
+from merlin.training.checkpoint import Tensors, build_strictly, file_header, load_strictly
+from merlin.training.official_files import FILES as FILES
+from merlin.training.official_files import download as download
+from merlin.training.official_files import read_state
 from merlin.vocabulary import DISEASES
 from merlin.words import shown
 
 IMAGE = "encode_image.i3_resnet."
-REPOSITORY = "stanfordmimi/Merlin"  # on the Hugging Face hub
-FILES = {
-    "contrastive": "i3_resnet_clinical_longformer_best_clip_04-02-2024_23-21-36_epoch_99.pt",
-    "five-year": "resnet_clinical_longformer_five_year_disease_prediction.pt",
-    "report": "resnet_gpt2_best_stanford_report_generation_average_mtl.pt",
-}
 # Of the report file's image network, whose layers stand in one sequence; what lacks has no weights.
 SEQUENCE = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 LONGFORMER = {"num_hidden_layers": 12, "hidden_size": 768}
-GRID = {"spacing_mm": (1.5, 1.5, 3.0), "shape": (224, 224, 160), "hu_window": (-1000.0, 1000.0)}
-
-
-def read_state(path):
-    """Tensors of an official `.pt` file, by name; no code in it can run.
-
-    Raises
-    ------
-    ValueError
-        If the file holds anything but tensors, or is not a state dict.
-    """
-    path = Path(path)
-    try:
-        _refuse_bombs(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd pickles: they are read, or refused here
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, *_OF_PICKLES) as error:
-        raise ValueError(
-            f"{path.name}: not readable as a file of tensors ({_said(error)}). Expected a "
-            "state dict, as the authors publish; a truncated download or an LFS pointer reads so too."
-        ) from None
-    for inner in ("state_dict", "model", "model_state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(inner), dict):
-            state = state[inner]
-    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
-        raise ValueError(f"{path.name}: no state dict inside. Expected names and tensors.")
-    held, asked = path.stat().st_size, sum(v.numel() * v.element_size() for v in state.values())
-    if (
-        asked > 4 * held
-    ):  # some tensors may be one; a few numbers repeated by strides may be billions
-        raise ValueError(
-            f"{path.name}: tensors of {asked:,} bytes in a file of {held:,}. Expected one that holds its "
-            "numbers; save it again with torch.save."
-        )
-    for prefix in ("module.", "_orig_mod.", "module."):  # of DataParallel, DDP and torch.compile
-        if state and all(str(k).startswith(prefix) for k in state):
-            state = {k.removeprefix(prefix): v for k, v in state.items()}
-    return state
-
-
-class _Bomb(ValueError):
-    """A file that asks for more than it holds."""
-
-
-_OF_PICKLES = (
-    ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError,
-    AssertionError, struct.error, zipfile.BadZipFile,
+SHAPE = (224, 224, 160)
+GRID = {"spacing_mm": (1.5, 1.5, 3.0), "shape": SHAPE, "hu_window": (-1000.0, 1000.0)}
+FACTS = {"grid": GRID, "tier": "full", "profile": "full", "seed": None}  # of an official model
+# Of an image encoder that the official code can hold.
+PAPERS = (
+    "network", "depth", "width", "block", "stem", "stem_depth_stride", "n_stages", "pool",
+    "in_channels", "flat", "windows", "stem_width", "embedding_size",
 )  # fmt: skip
-_TENSORS = re.compile(  # what the pickle of a state dict may name; others make room on a word
-    r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch(\.storage)? \w+Storage|"
-    r"torch (Size|device|b?float\d*|double|half|u?int\d+|long|bool)"
-)
+# Of a report writer likewise, and where ours has it.
+PAPERS_WRITER = {
+    "adapter": ("kind", "tokens"),
+    "LoRA rank": ("lora_rank", 512),
+    "embedding of the language model": ("adapter.out_features", 4096),
+    "LoRA alpha": ("lora_alpha", 16),
+}
+# What stands before the names of an official report file.
+ENCODER, ADAPTER, WORDS = "encode_image.", "adapter.", "decode_text.text_decoder."
 
 
-def _said(error):
-    return str(error) if isinstance(error, _Bomb) else type(error).__name__
-
-
-def _refuse_bombs(path):
-    """Refuse an archive that unpacks to more than itself, and a pickle that names more than tensors."""
-    with zipfile.ZipFile(path) as archive:
-        parts = archive.infolist()
-        if any(p.compress_type != zipfile.ZIP_STORED for p in parts):
-            raise _Bomb("compressed inside, which torch.save never does")
-        claimed, held = sum(p.file_size for p in parts), path.stat().st_size
-        if claimed > held:
-            raise _Bomb(f"its parts claim {claimed:,} bytes, the file has {held:,}")
-        for part in (p for p in parts if p.filename.endswith("data.pkl")):
-            for op, arg, _ in pickletools.genops(archive.read(part)):
-                is_named = op.name in ("GLOBAL", "STACK_GLOBAL", "INST")
-                if is_named and not _TENSORS.fullmatch(str(arg)):
-                    raise _Bomb("its pickle names more than tensors")
-
-
-def kind_of(state):
+def kind_of(state: Tensors) -> str:
     """`contrastive`, `five-year` or `report`, told by tensor names.
 
     Raises
@@ -142,7 +71,10 @@ def kind_of(state):
     raise ValueError(f"not one of the released checkpoints: it holds {some}, …")
 
 
-def import_contrastive(state, text_folder, *, name="checkpoint", image=None):
+def import_contrastive(
+    state: Tensors, text_folder: str | Path, *, name: str = "checkpoint",
+    image: ImageConfig | None = None,
+) -> TwoTowers:  # fmt: skip
     """The official contrastive model as a `TwoTowers`, strictly.
 
     Parameters
@@ -162,11 +94,13 @@ def import_contrastive(state, text_folder, *, name="checkpoint", image=None):
         In evaluation mode.
     """
     image = image or ImageConfig()
-    config = TowersConfig(image, TextConfig(folder=str(text_folder)), GRID["shape"])
+    config = TowersConfig(image, TextConfig(folder=str(text_folder)), SHAPE)
     return build_strictly(lambda: TwoTowers(config), state, name=name)
 
 
-def import_image(state, *, name="checkpoint", depth=152, width=64):
+def import_image(
+    state: Tensors, *, name: str = "checkpoint", depth: int = 152, width: int = 64
+) -> I3ResNet:
     """A bare image network (the five-year file), strictly; as many outputs as the file has.
 
     Returns
@@ -179,7 +113,7 @@ def import_image(state, *, name="checkpoint", depth=152, width=64):
     return build_strictly(lambda: I3ResNet(config), state, name=name)
 
 
-def split_report(state):
+def split_report(state: Tensors) -> dict[str, Tensors]:
     """The report file's parts: image network, adapter, LoRA pairs and language model.
 
     Returns
@@ -187,19 +121,21 @@ def split_report(state):
     dict of str to dict
         `image` and `adapter` (names without prefix), `lora`, `language_model`.
     """
-    parts = {"image": {}, "adapter": {}, "lora": {}, "language_model": {}}
+    parts: dict[str, Tensors] = {"image": {}, "adapter": {}, "lora": {}, "language_model": {}}
     for key, tensor in state.items():
-        if key.startswith("encode_image."):
-            parts["image"][key.removeprefix("encode_image.")] = tensor
-        elif key.startswith("adapter."):
-            parts["adapter"][key.removeprefix("adapter.")] = tensor
+        if key.startswith(ENCODER):
+            parts["image"][key.removeprefix(ENCODER)] = tensor
+        elif key.startswith(ADAPTER):
+            parts["adapter"][key.removeprefix(ADAPTER)] = tensor
         else:
-            plain = key.removeprefix("decode_text.text_decoder.")
+            plain = key.removeprefix(WORDS)
             parts["lora" if "lora_" in plain else "language_model"][plain] = tensor
     return parts
 
 
-def import_report_image(part, *, name="checkpoint", depth=152, width=64):
+def import_report_image(
+    part: Tensors, *, name: str = "checkpoint", depth: int = 152, width: int = 64
+) -> I3ResNet:
     """The report file's image network, strictly; it has no heads.
 
     The authors hold its layers in one sequence, so that names are numbers.
@@ -221,13 +157,16 @@ def import_report_image(part, *, name="checkpoint", depth=152, width=64):
 
     def make():
         model = I3ResNet(ImageConfig(depth=depth, width=width))
-        model.classifier = model.contrastive_head = None
+        for head in ("classifier", "contrastive_head"):
+            model.register_module(head, None)
         return model
 
     return build_strictly(make, state, name=name)
 
 
-def import_report_writer(state, language_model, tokenizer, *, name="checkpoint"):
+def import_report_writer(
+    state: Tensors, language_model, tokenizer, *, name: str = "checkpoint"
+) -> ReportWriter:
     """The report file's adapter, LoRA pairs and language-model weights in a `ReportWriter`, strictly.
 
     Parameters
@@ -269,12 +208,15 @@ def import_report_writer(state, language_model, tokenizer, *, name="checkpoint")
     return writer.eval()
 
 
-def report_tokens(network, volume):
+def report_tokens(network: I3ResNet, volume: torch.Tensor) -> torch.Tensor:
     """(B, 1, R, A, S) → (B, n, C) image tokens as the authors' report model takes them; n is 490 there."""
     return network.features(volume).flatten(2).transpose(1, 2)
 
 
-def convert(path, out, *, text_folder="", phecodes=None):
+def convert(
+    path: str | Path, out: str | Path, *, text_folder: str | Path = "",
+    phecodes: Sequence[str] | None = None,
+) -> str:  # fmt: skip
     """An official `.pt` as safetensors, once, after a strict load.
 
     The contrastive file becomes `weights.safetensors` of ours, which every notebook reads. Tensors of the
@@ -315,16 +257,15 @@ def convert(path, out, *, text_folder="", phecodes=None):
         )
     model = import_contrastive(state, text_folder, name=path.name)
     n = model.config.image.n_phecodes
-    names = list(phecodes) if phecodes is not None else [f"output {i}" for i in range(n)]
+    names = [f"output {i}" for i in range(n)] if phecodes is None else list(phecodes)
     if len(names) != n:
         raise ValueError(f"{len(names)} phecodes for {n} outputs; expected as many")
-    facts = {"grid": GRID, "phecodes": names, "model": "main", "tier": "full"}
-    facts |= {"profile": "full", "seed": None, "source": path.name}
-    save_weights(out, model, facts)
+    facts = {"grid": GRID, "phecodes": names, "model": "main"} | FACTS
+    checkpoint.save_weights(out, model, facts | {"source": path.name})
     return f"{said}, every one in its place"
 
 
-def read_converted(path, kind):
+def read_converted(path: str | Path, kind: str) -> Tensors:
     """Tensors of a five-year or report file that `convert` wrote.
 
     Raises
@@ -332,16 +273,15 @@ def read_converted(path, kind):
     ValueError
         If the file is of another kind.
     """
-    found = raw_header(path).get("kind", "weights of ours").strip('"')
+    found = checkpoint.raw_header(path).get("kind", "weights of ours").strip('"')
     if found != kind:
         raise ValueError(
             f"{Path(path).name}: {shown(found, 80)}. Expected the {kind} checkpoint, converted."
         )
-    with safe_open(path, "pt") as file:
-        return {k: file.get_tensor(k) for k in file.keys()}
+    return checkpoint.read_tensors(path)
 
 
-def load_five_year(path):
+def load_five_year(path: str | Path) -> tuple[diseases.DiseaseModel, list[str], dict]:
     """A five-year model: ours, or the official file as `convert` wrote it.
 
     Returns
@@ -366,11 +306,10 @@ def load_five_year(path):
     model = diseases.DiseaseModel(ImageEncoder(network.config), head.out_channels)
     model.encoder.i3_resnet = network
     model.head.load_state_dict({"weight": head.weight.flatten(1), "bias": head.bias})
-    facts = {"grid": GRID, "tier": "full", "profile": "full", "seed": None}
-    return model.eval(), list(DISEASES), facts
+    return model.eval(), list(DISEASES), dict(FACTS)
 
 
-def export_contrastive(model, out):
+def export_contrastive(model: TwoTowers, out: str | Path) -> None:
     """Write a model of ours in the paper's shape as a state dict that the official code loads.
 
     Raises
@@ -384,16 +323,17 @@ def export_contrastive(model, out):
         apart.append(f"text={text!r}, the paper's is 'longformer'")
     else:
         own = model.encode_text.text_encoder.config
+        found = {k: getattr(own, k) for k in LONGFORMER}
         apart += [
-            f"text {k}={getattr(own, k)}, the paper's is {v}"
-            for k, v in LONGFORMER.items()
-            if getattr(own, k) != v
+            f"text {k}={v}, the paper's is {LONGFORMER[k]}"
+            for k, v in found.items()
+            if v != LONGFORMER[k]
         ]
     _refuse(apart)
     _write_state(model.state_dict(), out)
 
 
-def export_five_year(model, names, out):
+def export_five_year(model: diseases.DiseaseModel, names: Sequence[str], out: str | Path) -> None:
     """Write a `DiseaseModel` of ours as the bare image network of the official five-year file.
 
     Parameters
@@ -419,7 +359,7 @@ def export_five_year(model, names, out):
     _write_state(state, out)
 
 
-def export_report(encoder, writer, out):
+def export_report(encoder: ImageEncoder, writer: ReportWriter, out: str | Path) -> None:
     """Write an encoder and a report writer of ours in the layout of the official report file.
 
     Its code builds RadLLaMA-7b around the weights: a writer of another language model fits the layout,
@@ -438,35 +378,24 @@ def export_report(encoder, writer, out):
         numbers.
     """
     apart = _departures(encoder.config)
-    found = {"adapter": writer.kind, "LoRA rank": writer.lora_rank,
-             "embedding of the language model": writer.adapter.out_features}  # fmt: skip
-    found["LoRA alpha"] = writer.lora_alpha
-    paper = {"adapter": "tokens", "LoRA rank": 512, "LoRA alpha": 16}
-    paper["embedding of the language model"] = 4096
-    apart += [f"{k} {v}, the paper's is {paper[k]}" for k, v in found.items() if v != paper[k]]
+    for what, (name, papers) in PAPERS_WRITER.items():
+        found = attrgetter(name)(writer)
+        apart += [f"{what} {found}, the paper's is {papers}"] if found != papers else []
     _refuse(apart)
     state = {}
     for number, name in SEQUENCE.items():
         for key, value in getattr(encoder.i3_resnet, name).state_dict().items():
-            state[f"encode_image.vision_model.features.{number}.{key}"] = value
-    state |= {f"adapter.linear2.{k}": v for k, v in writer.adapter.state_dict().items()}
-    words = writer.language_model.state_dict()
-    state |= {f"decode_text.text_decoder.{k}": v for k, v in words.items()}
+            state[f"{ENCODER}vision_model.features.{number}.{key}"] = value
+    state |= {f"{ADAPTER}linear2.{k}": v for k, v in writer.adapter.state_dict().items()}
+    state |= {f"{WORDS}{k}": v for k, v in writer.language_model.state_dict().items()}
     _write_state(state, out)
 
 
 def _departures(own, *, phecodes=False):
     """Where an image encoder is not the paper's; its phenotype outputs count with `phecodes`."""
-    paper = ImageConfig()
-    names = (
-        "network", "depth", "width", "block", "stem", "stem_depth_stride", "n_stages", "pool",
-        "in_channels", "flat", "windows", "stem_width", "embedding_size",
-    )  # fmt: skip
-    return [
-        f"{f}={getattr(own, f)!r}, the paper's is {getattr(paper, f)!r}"
-        for f in (*names, *(["n_phecodes"] if phecodes else []))
-        if getattr(own, f) != getattr(paper, f)
-    ]
+    names = (*PAPERS, "n_phecodes") if phecodes else PAPERS
+    pairs = {f: (getattr(own, f), getattr(ImageConfig(), f)) for f in names}
+    return [f"{f}={a!r}, the paper's is {b!r}" for f, (a, b) in pairs.items() if a != b]
 
 
 def _refuse(apart):
@@ -482,7 +411,7 @@ def _write_state(state, out):
         torch.save(dict(state), part)
 
 
-def export(path, out, *, lm_folder=None):
+def export(path: str | Path, out: str | Path, *, lm_folder: str | Path | None = None) -> str:
     """Write any model file of ours in the layout of the official file of its kind.
 
     Parameters
@@ -500,47 +429,12 @@ def export(path, out, *, lm_folder=None):
     """
     kind = file_header(path).get("kind")
     if kind == diseases.KIND:
-        export_five_year(*diseases.load_model(path)[:2], out)
+        model, names, _ = diseases.load_model(path)
+        export_five_year(model, names, out)
         return "five-year"
     if kind == reports.KIND:
         encoder, writer, _ = reports.load_model(path, lm_folder=lm_folder)
         export_report(encoder, writer, out)
         return "report"
-    export_contrastive(load_weights(path)[0], out)
+    export_contrastive(checkpoint.load_weights(path)[0], out)
     return "contrastive"
-
-
-def download(kind, cache_dir, *, revision, sha256):
-    """Fetch one released file from the hub, at a pinned revision, and check its hash.
-
-    Parameters
-    ----------
-    kind : str
-        A key of `FILES`.
-    cache_dir : path
-        Where the hub's files are kept; never the package's folder.
-    revision : str
-        A full commit hash of the repository.
-    sha256 : str
-        Expected of the file, 64 hex digits, as the hub shows beside it.
-
-    Returns
-    -------
-    Path
-    """
-    from huggingface_hub import hf_hub_download
-
-    from merlin.run import ROOT, file_hash
-
-    cache_dir = Path(cache_dir).resolve()
-    if cache_dir.is_relative_to(ROOT / "merlin"):
-        raise ValueError(f"{cache_dir} lies inside the package; choose another folder")
-    if not re.fullmatch("[0-9a-f]{40}", revision):
-        raise ValueError(f"revision {revision!r}: expected a commit hash of 40 hex digits")
-    path = Path(hf_hub_download(REPOSITORY, FILES[kind], revision=revision, cache_dir=cache_dir))
-    found = file_hash(path)
-    if found != sha256.lower():
-        raise ValueError(
-            f"{path.name}: sha256 is {found}, expected {sha256}. The file is kept, unread."
-        )
-    return path

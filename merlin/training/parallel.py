@@ -15,18 +15,26 @@ every process computes the same loss over all of them. torchrun may start notebo
         runs/paper/partial/02-$RANK.ipynb --cwd notebooks -p profile paper'
 """
 
+import copy
 import math
 import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
-from torch import distributed
+from torch import Tensor, distributed
+from torch.distributed.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from merlin.model.i3d import recomputing
+from merlin.model.two_towers import TwoTowers
+from merlin.training.config import TrainingConfig
+from merlin.training.cost import PeakBytes
 
 
-def start():
+def start() -> str:
     """Join the group that torchrun describes, if it started this process; returns the device."""
     n = int(os.environ.get("WORLD_SIZE", "1"))
     has_gpu = torch.cuda.is_available()
@@ -38,14 +46,14 @@ def start():
     return f"cuda:{place}" if has_gpu and n > 1 else "cuda" if has_gpu else "cpu"
 
 
-def world():
+def world() -> tuple[int, int]:
     """(rank, number of processes); (0, 1) without torchrun."""
     if not distributed.is_initialized():
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
 
 
-def share(index):
+def share(index: np.ndarray) -> np.ndarray:
     """The part of a batch that falls to this process, equal parts.
 
     Raises
@@ -60,28 +68,12 @@ def share(index):
     return index[rank * size : (rank + 1) * size]
 
 
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, part):
-        parts = [torch.empty_like(part) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(parts, part.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        gradient = gradient.contiguous()
-        distributed.all_reduce(gradient)
-        rank, n = world()
-        size = len(gradient) // n
-        return gradient[rank * size : (rank + 1) * size]
-
-
-def gather(part):
+def gather(part: Tensor) -> Tensor:
     """All processes' rows in order of rank; gradients find their way back to each."""
-    return part if world()[1] == 1 else _Gather.apply(part)
+    return part if world()[1] == 1 else torch.cat(functional.all_gather(part))
 
 
-def average_gradients(parameters):
+def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Mean of each gradient over processes; with `gather` that is the whole batch's gradient."""
     n = world()[1]
     if n == 1:
@@ -93,14 +85,16 @@ def average_gradients(parameters):
         p.grad /= n
 
 
-def same_weights(model):
+def same_weights(model: torch.nn.Module) -> None:
     """Give every process the first one's weights and buffers."""
     if world()[1] > 1:
         for tensor in model.state_dict().values():
             distributed.broadcast(tensor, 0)
 
 
-def embed_volumes(model, volume, chunk=0):
+def embed_volumes(
+    model: TwoTowers, volume: Tensor, chunk: int = 0
+) -> tuple[Tensor, Tensor, Callable[[], None]]:
     """Embeddings and phecode logits of a batch, and what to call after the loss's backward.
 
     Parameters
@@ -135,7 +129,9 @@ def embed_volumes(model, volume, chunk=0):
     return image, logits, finish
 
 
-def embed_texts(model, input_ids, attention_mask, chunk=0):
+def embed_texts(
+    model: TwoTowers, input_ids: Tensor, attention_mask: Tensor, chunk: int = 0
+) -> Tensor:
     """(n, D) unit embeddings of tokenised texts; in chunks, each is encoded again on the way back.
 
     Parameters
@@ -152,7 +148,9 @@ def embed_texts(model, input_ids, attention_mask, chunk=0):
 
 
 @contextmanager
-def memory_advice(config, grid_shape, *, checkpointing=False):
+def memory_advice(
+    config: TrainingConfig, grid_shape: Sequence[int], *, checkpointing: bool = False
+) -> Iterator[None]:
     """Turn an out-of-memory error of the device into one that says which setting to change."""
     try:
         yield
@@ -163,7 +161,10 @@ def memory_advice(config, grid_shape, *, checkpointing=False):
         raise MemoryError(said) from error
 
 
-def explain_memory(error, config, grid_shape, *, checkpointing=False, n_processes=None):
+def explain_memory(
+    error: Exception, config: TrainingConfig, grid_shape: Sequence[int], *,
+    checkpointing: bool = False, n_processes: int | None = None,
+) -> str:  # fmt: skip
     """An out-of-memory error in words: what to change of what is not changed yet, most useful first.
 
     Parameters
@@ -194,7 +195,10 @@ def explain_memory(error, config, grid_shape, *, checkpointing=False, n_processe
     )
 
 
-def estimate_step(model, config, grid_shape, *, n_share=None):
+def estimate_step(
+    model: TwoTowers, config: TrainingConfig, grid_shape: Sequence[int], *,
+    n_share: int | None = None,
+) -> dict[str, int]:  # fmt: skip
     """Bytes of one training step, before it is made, counted without training.
 
     The image tower's part is gone through on the `meta` device, with recomputation and chunks as set,
@@ -219,9 +223,6 @@ def estimate_step(model, config, grid_shape, *, n_share=None):
         most that activations of the text tower take), in half precision half of either; `total`,
         in which texts stand beside images unless those are encoded in chunks.
     """
-    import copy
-
-    from merlin.training.cost import PeakBytes
 
     def size(parameters):
         return sum(p.numel() * p.element_size() for p in parameters)
@@ -253,10 +254,6 @@ def estimate_step(model, config, grid_shape, *, n_share=None):
 
 def _text_bytes(tower, n):
     """Activations of `n` texts of the greatest length, on the way forward and back."""
-    import copy
-
-    from merlin.training.cost import PeakBytes
-
     if not n:
         return 0
     tower = copy.deepcopy(tower).cpu().train()  # some towers look at their tokens: not on `meta`
@@ -272,7 +269,10 @@ def _text_bytes(tower, n):
     return n * (peaks[1] - peaks[0])
 
 
-def estimate_seconds(model, config, grid_shape, *, n_share=None, n_timed=2):
+def estimate_seconds(
+    model: TwoTowers, config: TrainingConfig, grid_shape: Sequence[int], *,
+    n_share: int | None = None, n_timed: int = 2,
+) -> float:  # fmt: skip
     """Seconds that the image tower takes in one training step, from timing a few volumes of zeros.
 
     Made on a copy: the model, its batch statistics and the random numbers stay as they are. Reading
@@ -285,19 +285,15 @@ def estimate_seconds(model, config, grid_shape, *, n_share=None, n_timed=2):
     n_timed : int
         Volumes timed at once; scaled to the batch.
     """
-    import copy
-    import time
-
     twin = copy.deepcopy(model.encode_image).train()
     device = next(twin.parameters()).device
     n = n_share or config.batch_size
     n_timed = min(n_timed, config.chunk or n)
     volume = torch.zeros(n_timed, 1, *grid_shape, device=device)
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float16
 
     def once():
         began = time.perf_counter()
-        with torch.autocast(device.type, dtype, enabled=config.precision != "fp32"):
+        with config.autocast(device.type):
             found = twin(volume)
         sum(x.float().sum() for x in found).backward()
         if device.type == "cuda":

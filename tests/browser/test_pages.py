@@ -73,7 +73,7 @@ def test_ledger_sorts_both_ways_and_filters(page, site):
         < shown
         < len(page.evaluate("[...document.querySelectorAll('#claims tbody tr')].map(() => 1)"))
     )
-    assert page.locator("#count").inner_text() == f"{shown} rows"
+    assert page.locator(".count").inner_text() == f"{shown} rows"
     assert page.problems == []
 
 
@@ -136,36 +136,59 @@ def test_dark_mode_is_dark_and_the_keyboard_reaches_the_content(chromium, site):
     context = chromium.new_context(color_scheme="dark")
     page = context.new_page()
     page.goto((site / "index.html").as_uri())
-    shade = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert max(int(v) for v in shade[4:-1].split(",")) < 60
+    shade = "getComputedStyle(document.body).backgroundColor"
+    assert max(int(v) for v in page.evaluate(shade)[4:-1].split(",")) < 60
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#main-content"
+    page.get_by_role("button", name="Color mode").click()
+    page.get_by_role("button", name="Light", exact=True).click()
+    assert min(int(v) for v in page.evaluate(shade)[4:-1].split(",")) > 200
     context.close()
 
 
-@pytest.mark.parametrize("policy", [True, False], ids=["policy", "no_policy"])
-def test_what_strangers_wrote_does_not_run_even_without_the_policy(chromium, tmp_path, policy):
-    """The page's own policy aside, the sanitiser holds alone."""
+def test_search_finds_words_of_pages_as_one_types_and_on_its_page(page, site):
+    page.goto((site / "docs" / "limits.html").as_uri())
+    page.keyboard.press("Control+k")
+    page.keyboard.type("phecode")
+    found = page.locator("#pst-search-dialog a", has_text="Glossary")
+    found.wait_for(timeout=5000)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?q=phecode")
+    page.locator("#search-results a", has_text="Glossary").first.click()
+    assert page.url.split("?")[0].endswith("docs/glossary.html")
+    assert page.problems == []
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory):
+    """A site of what strangers wrote."""
     import test_site
 
-    test_site.project(tmp_path)
+    top = tmp_path_factory.mktemp("hostile")
+    test_site.project(top)
     with pytest.MonkeyPatch.context() as patch:
-        test_site.made_by(patch, tmp_path)
-        assert build.main(["default", str(tmp_path / "site")]) == 0
+        test_site.made_by(patch, top)
+        assert build.main(["default", str(top / "site")]) == 0
+    return top / "site"
+
+
+@pytest.mark.parametrize("policy", [True, False], ids=["policy", "no_policy"])
+def test_what_strangers_wrote_does_not_run_even_without_the_policy(chromium, hostile, policy):
+    """The page's own policy aside, the sanitiser holds alone."""
     context = chromium.new_context(bypass_csp=not policy)
     page, asked = context.new_page(), []
     page.on("request", lambda r: asked.append(r.url))
     page.on("dialog", lambda d: asked.append(d.message))
-    for name in ("notebooks/06_retrieval", "gallery", "ledger"):
-        page.goto((tmp_path / "site" / f"{name}.html").as_uri())
+    for name in ("notebooks/06_retrieval", "notebooks/09_report_generation", "gallery", "ledger"):
+        page.goto((hostile / f"{name}.html").as_uri())
         assert page.evaluate("window.was_run") is None
         assert (
             page.evaluate(
-                "document.querySelectorAll('main :is(script, iframe, form, style)').length"
+                "document.querySelectorAll('article :is(script, iframe, form, style)').length"
             )
             == 0
         )
-    assert [u for u in asked if not u.startswith((tmp_path.as_uri(), "data:"))] == []
+    assert [u for u in asked if not u.startswith((hostile.as_uri(), "data:"))] == []
     context.close()
 
 

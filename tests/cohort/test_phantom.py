@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from merlin.phantom import anatomy, build, render, synthesis
+from merlin.phantom import body, build, render, synthesis
 from merlin.phantom.findings import FINDINGS
 from merlin.vocabulary import LABEL
 
@@ -180,7 +180,7 @@ def test_liver_is_on_the_patients_right_and_heart_above_bladder(plain_man, cohor
 def test_organs_have_their_densities_in_each_phase(plain_man):
     plain_man = replace(plain_man, noise_hu=0.1)
     medians = {}
-    for phase in anatomy.PHASES:
+    for phase in body.PHASES:
         hu, label, _ = synthesis.acquire(
             SEED, replace(plain_man, phase=phase), matrix=0, grid=COARSE
         )
@@ -297,7 +297,7 @@ def test_sites_draw_noise_slices_scanners_and_phases_as_declared(drawn):
         assert slices.max() <= site.slice_mm[1] + 0.13
         assert {d.study.manufacturer for d in rows} == set(site.manufacturers)
         assert {d.study.axcodes for d in rows} == set(site.axcodes)
-        for phase, share in zip(anatomy.PHASES, site.phase_share, strict=True):
+        for phase, share in zip(body.PHASES, site.phase_share, strict=True):
             rate = np.mean([d.study.phase == phase for d in rows])
             assert abs(rate - share) < 4 * np.sqrt(share * (1 - share) / len(rows)) + 1e-9
         ages = np.mean([d.patient.age for d in rows])

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from merlin.data import extract
-from merlin.phantom import anatomy, reports, synthesis
+from merlin.phantom import reports, synthesis
+from merlin.phantom.body import Body
 from merlin.phantom.findings import FINDINGS
 from merlin.vocabulary import FINDINGS_OF, NAMES, SECTIONS
 
@@ -37,7 +38,7 @@ def test_every_finding_has_phrases_and_every_phrase_a_finding():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_template_can_be_filled_by_the_findings_details(name):
-    body = anatomy.Body(sex="M", phase="portal venous")
+    body = Body(sex="M", phase="portal venous")
     details = FINDINGS[name].apply(body, 0.6, np.random.default_rng(7))
     known = {"degree"} | {"size" if key == "size_mm" else key for key in details}
     kinds = reports.phrases()[name]

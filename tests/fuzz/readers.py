@@ -21,7 +21,17 @@ import pandas as pd
 from hypothesis import strategies as st
 
 from merlin import run
-from merlin.data import codes, extract, impression, manifest, phecodes, tables, volume
+from merlin.data import (
+    codes,
+    extract,
+    impression,
+    manifest,
+    phecodes,
+    plausible,
+    scan,
+    tables,
+    volume,
+)
 from merlin.data.preprocess import Grid, preprocess
 from merlin.embeddings import UNIT, load_embeddings
 from merlin.evaluation import scores
@@ -77,13 +87,13 @@ def read_scan(path, way):
     assert min(hu.shape) >= 2
     assert np.isfinite(hu).all()
     assert hu.min() < hu.max()
-    assert way == 1 or hu.max() <= volume.IMPLAUSIBLE_HU
+    assert way == 1 or hu.max() <= plausible.IMPLAUSIBLE_HU
     assert found.affine.shape == (4, 4)
     assert np.isfinite(found.affine).all()
     assert abs(np.linalg.det(found.affine)) > 1e-9
-    low, high = volume.SPACING_RANGE_MM
+    low, high = plausible.SPACING_RANGE_MM
     assert all(low <= s <= high for s in found.spacing_mm)
-    with volume.refusing(path):
+    with scan.refusing(path):
         seen = preprocess(found, GRID)
     assert seen.image.shape == GRID.shape
     assert seen.image.dtype == np.float32
@@ -314,8 +324,8 @@ class Files(dict):
 
 
 READERS = {
-    "nifti": Reader(damage.nifti(), read_scan, (volume.UnreadableScan,), 3, 150),
-    "dicom": Reader(damage.dicom(), read_scan, (volume.UnreadableScan,), 3, 60),
+    "nifti": Reader(damage.nifti(), read_scan, (scan.UnreadableScan,), 3, 150),
+    "dicom": Reader(damage.dicom(), read_scan, (scan.UnreadableScan,), 3, 60),
     "hospital": Reader(damage.dicom(), read_hospital, (hospital.Refused,), 2, 12),
     "npz": Reader(damage.npz(), read_embeddings, (ValueError,), 1, 100),
     "csv": Reader(damage.table(), read_one_table, (ValueError,), 4, 60),

@@ -18,7 +18,8 @@ from test_volume import body, write_nifti, write_series
 from merlin.data.dicom import known_kernel
 from merlin.data.dicom_pixels import coded_size
 from merlin.data.labels import label_on_grid
-from merlin.data.volume import SETTING, UnreadableScan, find_scans, load_volume
+from merlin.data.scan import SETTING, UnreadableScan
+from merlin.data.volume import find_scans, load_volume
 
 pytestmark = pytest.mark.slow
 

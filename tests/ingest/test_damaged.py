@@ -13,7 +13,8 @@ from test_volume import body, refusal, write_enhanced, write_nifti, write_series
 
 from merlin.data.labels import label_on_grid
 from merlin.data.preprocess import Grid, load_input
-from merlin.data.volume import UnreadableScan, find_scans, load_volume, refusing
+from merlin.data.scan import UnreadableScan, refusing
+from merlin.data.volume import find_scans, load_volume
 
 NAN = float("nan")
 

@@ -9,6 +9,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from merlin import cli
+from merlin.commands import cohorts
 from merlin.data.manifest import load_manifest
 from merlin.readers import headers, hospital, leaks, names
 from merlin.readers.persons import Sought
@@ -163,7 +164,7 @@ def test_a_full_disk_ends_the_call_and_another_call_does_not_go_on(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "_save_volume", full)
+        patch.setattr(cohorts, "_save_volume", full)
         assert call(hospital_data) == 2
     assert "No space left" in capsys.readouterr().err
     out = hospital_data / "cohort"

@@ -22,7 +22,7 @@ from merlin.data.preprocess import (
     load_input,
     preprocess,
 )
-from merlin.data.volume import UnreadableScan, Volume
+from merlin.data.scan import UnreadableScan, Volume
 
 with warnings.catch_warnings():  # MONAI's imports warn about their own dependencies
     warnings.simplefilter("ignore")

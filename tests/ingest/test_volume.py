@@ -16,7 +16,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from merlin.data.volume import UnreadableScan, find_scans, load_volume
+from merlin.data.scan import UnreadableScan
+from merlin.data.volume import find_scans, load_volume
 
 REAL_CT = Path(__file__).parents[2].parent / "shared" / "real_ct"
 CT_IMAGE = UID("1.2.840.10008.5.1.4.1.1.2")

@@ -21,7 +21,8 @@ import torch
 from tqdm import tqdm
 
 import merlin
-from merlin.data.preprocess import PREPROCESS_VERSION, Grid, load_input
+from merlin.commands.out import refuse_existing, save_picture
+from merlin.data.preprocess import PREPROCESS_VERSION, Grid, ModelInput, load_input
 from merlin.data.volume import (
     UnreadableScan,
     content_digest,
@@ -31,7 +32,9 @@ from merlin.data.volume import (
     refusing,
 )
 from merlin.embeddings import Embeddings, save_embeddings
-from merlin.files import atomic, atomic_path, file_hash, read_csv, write_csv
+from merlin.files import atomic, file_hash, read_csv, write_csv
+from merlin.model.two_towers import TwoTowers
+from merlin.run import places
 from merlin.run.sources import fingerprint
 from merlin.training.checkpoint import load_weights
 from merlin.training.encode import encode_prompts
@@ -68,13 +71,48 @@ class Encoded:
     picture: Path | None
 
 
+def start(
+    command: str,
+    paths: list[str],
+    out: Path,
+    weights: Path | None,
+    *,
+    assume_hu: bool,
+    overwrite: bool,
+) -> int:
+    """Do `findings` or `embed` if nothing stands in the way; by default with the last run's weights."""
+    if command == "findings":
+        pictures = (p.name for p in out.glob("scan_*.png"))
+        refuse_existing(out / "findings.csv", overwrite, pictures)
+    else:
+        refuse_existing(out, overwrite)
+        if out.suffix != ".npz":
+            raise ValueError(f"--out {out}: expected a file name that ends in .npz")
+    weights = weights or _last_weights()
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f"no weights at {weights}. Give a weights.safetensors, or run make figures."
+        )
+    return run(command, paths, out, weights, assume_hu=assume_hu, overwrite=overwrite)
+
+
+def _last_weights() -> Path:
+    for profile in ("full", "default", "smoke"):
+        base = places.ROOT / "runs" / profile
+        path = base / "pretraining" / "main" / "weights.safetensors"
+        if path.exists():
+            return path
+    raise FileNotFoundError(
+        "no trained weights in runs/. Run `make figures PROFILE=smoke` (minutes), or give --weights."
+    )
+
+
 def run(
     command: str, paths: list[str], out: Path, weights: Path, *, assume_hu: bool, overwrite: bool
 ) -> int:
     """Do `findings` or `embed`; returns the exit code."""
     model, facts = load_weights(weights)
-    shape = facts["grid"]
-    grid = Grid(tuple(shape["spacing_mm"]), tuple(shape["shape"]), tuple(shape["hu_window"]))
+    grid = Grid(**{k: tuple(facts["grid"][k]) for k in ("spacing_mm", "shape", "hu_window")})
     sys.stdout.write(
         f"Weights: {shown(weights)} ({shown(facts['tier'], 40)} tier, profile {shown(facts['profile'], 40)}).\n"
         f"Model input: {grid.shape} voxels of {grid.spacing_mm} mm (R, A, S), "
@@ -84,16 +122,16 @@ def run(
         sys.stdout.write(PHANTOM_WARNING + "\n")
     scans, notes = find_scans(paths)
     sys.stdout.write("".join(f"{shown(note)}\n" for note in notes))
-    kept = (
-        out / ".unfinished" if command == "findings" else out.with_name(f".unfinished-{out.name}")
-    )
+    is_table = command == "findings"
+    kept = out / ".unfinished" if is_table else out.with_name(f".unfinished-{out.name}")
     if kept.is_symlink() or (kept.exists() and not kept.is_dir()):
         raise FileExistsError(f"{shown(kept)} is a link or a file of somebody's. Move it away.")
     what = [file_hash(weights), assume_hu, merlin.__version__, PREPROCESS_VERSION]
-    done, failed = {}, []
+    done: dict[Path, Encoded] = {}
+    failed: list[str] = []
     for scan in tqdm(scans, desc="scans", disable=len(scans) < 4):
         try:
-            one = _one(scan, len(done) + 1, kept, what, model, facts, grid, command == "findings")
+            one = _one(scan, len(done) + 1, kept, what, model, facts, grid, is_table)
         except (UnreadableScan, FileNotFoundError) as error:
             failed.append(str(error))
             continue
@@ -102,26 +140,39 @@ def run(
             f"scan {len(done)}: {shown(scan)}, {one.body_fraction:.0%} of the body inside the crop"
         ]
         tqdm.write("\n    ".join([*said, *map(shown, one.notes)]))
-    target = out / "findings.csv" if command == "findings" else out
+    target = out / "findings.csv" if is_table else out
     if target.exists() and not overwrite:
         raise FileExistsError(f"{shown(target)} was written by another call meanwhile.")
-    if done and command == "findings":
+    if done and is_table:
         _write_findings(model, facts, done, out, overwrite)
     elif done:
         _write_embeddings(model, facts, done, out, weights)
-    if kept.exists():  # what is not named as ours stays, and its folder with it
-        for path in kept.glob("*.*"):
-            if _OURS.fullmatch(path.name):
-                path.unlink()
-        with suppress(OSError):
-            kept.rmdir()
+    _remove_kept(kept)
     if failed:
         sys.stderr.write(f"{len(failed)} of {len(scans)} scans could not be read:\n")
         sys.stderr.write("".join(f"  {lines(error)}\n" for error in failed))
     return 2 if not done else 1 if failed else 0
 
 
-def _one(scan, number, kept, what, model, facts, grid, is_drawn):
+def _remove_kept(folder: Path) -> None:
+    """Remove what waited for the results; what is not named as ours stays, and its folder with it."""
+    for path in folder.glob("*.*") if folder.exists() else ():
+        if _OURS.fullmatch(path.name):
+            path.unlink()
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _one(
+    scan: Path,
+    number: int,
+    kept: Path,
+    what: list,
+    model: TwoTowers,
+    facts: dict,
+    grid: Grid,
+    is_drawn: bool,
+) -> Encoded:
     """Read and encode one scan, or take what an interrupted call has kept of it."""
     with refusing(scan):
         source = locate(scan)
@@ -132,7 +183,7 @@ def _one(scan, number, kept, what, model, facts, grid, is_drawn):
     if file.exists() and (picture is None or picture.exists()):
         # What a power cut left half written is made again.
         with suppress(ValueError, EOFError, OSError, KeyError, BadZipFile), \
-                file.open("rb") as stream, np.load(stream, allow_pickle=False) as found:  # fmt: skip
+                file.open("rb") as former, np.load(former, allow_pickle=False) as found:  # fmt: skip
             return Encoded(
                 found["image"], found["logits"], str(found["input_id"]),
                 float(found["body_fraction"]), tuple(map(str, found["notes"])), picture,
@@ -151,7 +202,7 @@ def _one(scan, number, kept, what, model, facts, grid, is_drawn):
     return Encoded(image, logits, input_id, seen.body_fraction, seen.notes, picture)
 
 
-def _encode(scan, model, image):
+def _encode(scan: Path, model: TwoTowers, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Embedding and phecode logits of one model input; a failure is the scan's refusal."""
     expected, mend = "an image that the model takes", "Look at the scan; leave it out if it is odd"
     try:
@@ -168,7 +219,9 @@ def _encode(scan, model, image):
     return embedding[0].numpy(), logits[0].numpy()
 
 
-def _write_findings(model, facts, done, out, overwrite):
+def _write_findings(
+    model: TwoTowers, facts: dict, done: dict[Path, Encoded], out: Path, overwrite: bool
+) -> None:
     from merlin.evaluation import zero_shot
 
     image = np.stack([one.image for one in done.values()])
@@ -180,34 +233,32 @@ def _write_findings(model, facts, done, out, overwrite):
     names = [scan.absolute().name for scan in done]
     if len(set(names)) < len(names):  # as many folders as tell scans apart
         above = os.path.commonpath([scan.absolute().parent for scan in done])
-        names = [scan.absolute().relative_to(above) for scan in done]
+        names = [str(scan.absolute().relative_to(above)) for scan in done]
+    n_findings = len(scores.findings)
     table = pd.DataFrame(
-        [
-            dict(
-                scan=i + 1,
-                source=shown(names[i]),
-                finding=name,
-                score=round(float(value), 4),
-                above_zero=int(value > 0),
-            )
-            for i in range(len(done))
-            for name, value in zip(scores.findings, scores.value[i], strict=True)
-        ]
+        {
+            "scan": np.repeat(np.arange(1, len(done) + 1), n_findings),
+            "source": np.repeat([shown(name) for name in names], n_findings),
+            "finding": np.tile(scores.findings, len(done)),
+            "score": [round(float(value), 4) for value in scores.value.ravel()],
+            "above_zero": (scores.value.ravel() > 0).astype(int),
+        }
     )
     target = out / "findings.csv"
     if overwrite:
         _remove_former(target)
     write_csv(target, table.assign(weights_tier=facts["tier"]))
     for number, one in enumerate(done.values(), 1):
-        one.picture.replace(_picture(out, number))
+        if one.picture:
+            one.picture.replace(_picture(out, number))
     sys.stdout.write(f"Wrote {shown(target)} and {len(done)} QC pictures (scan_001.png, …).\n")
 
 
-def _picture(out, number):
+def _picture(out: Path, number: int) -> Path:
     return out / f"scan_{number:03d}.png"
 
 
-def _remove_former(target):
+def _remove_former(target: Path) -> None:
     """Remove a former call's table and the pictures it lists, and nothing else."""
     if not target.exists():
         return
@@ -220,49 +271,36 @@ def _remove_former(target):
         path.unlink(missing_ok=True)
 
 
-def _draw_qc(path, number, seen, facts):
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    mpl.rcdefaults()  # whatever a matplotlibrc in the current folder says
-    import matplotlib.pyplot as plt
-
+def _draw_qc(path: Path, number: int, seen: ModelInput, facts: dict) -> None:
     from merlin.figures import panels, style
 
-    tables = style.qc_tables(seen, number)
     sidecar = {
         "tier_note": "your scan as the model sees it; not for clinical use",
         "profile": facts["profile"],
         "seed": facts["seed"],
         "grid_spacing_mm": facts["grid"]["spacing_mm"],
     }
-    with mpl.rc_context(style.RC):
-        figure = style.drawn(panels.draw_qc, tables, sidecar)
-        with atomic_path(path) as part:
-            figure.savefig(part, dpi=200)
-    plt.close(figure)
+    save_picture(path, panels.draw_qc, style.qc_tables(seen, number), sidecar)
 
 
-def _write_embeddings(model, facts, done, out, weights):
+def _write_embeddings(
+    model: TwoTowers, facts: dict, done: dict[Path, Encoded], out: Path, weights: Path
+) -> None:
     prompts, version = encode_prompts(model)
     image = np.stack([one.image for one in done.values()])
     n, size = image.shape
     patient = [one.input_id for one in done.values()]
-    ids, n_alike = [], {}
+    ids: list[str] = []
+    n_alike: dict[str, int] = {}
     for one in patient:  # equal scans: one patient, several studies
         n_alike[one] = n_alike.get(one, 0) + 1
         ids.append(one if n_alike[one] == 1 else f"{one}-{n_alike[one]}")
-    blank = np.full((n, size), np.nan, np.float32)
     whole = Embeddings(
         study_id=np.array(ids),
         patient_id=np.array(patient),
         site=np.full(n, "own"),
         split=np.full(n, "test"),
         image=image,
-        findings=blank,
-        impression=blank,
-        sections=np.full((n, 0, size), np.nan, np.float16),
-        section=np.array([], str),
         phecode_logits=np.stack([one.logits for one in done.values()]),
         phecode=np.array(facts["phecodes"]),
         **prompts,

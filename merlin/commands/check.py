@@ -16,7 +16,7 @@ KNOWN_CT = "the upper abdomen of TotalSegmentator's test data (122 x 101 x 30 vo
 UNKNOWN = f"no reference for this scan, nothing to compare with; the known one is {KNOWN_CT}"
 REFERENCE = Path(__file__).parent / "reference.json"
 SEED, PATIENT = 7, "P00000"
-GRID = dict(spacing_mm=(5.0, 5.0, 8.0), shape=(72, 56, 56))
+SPACING_MM, SHAPE = (5.0, 5.0, 8.0), (72, 56, 56)
 # Another processor or numpy may round otherwise: the values with tolerances decide then.
 OTHER_BITS = "ok, within tolerances: other bits than on our machine"
 TOLERANCE = {"hu": 1.0, "input": 1e-4, "embedding": 1e-4, "score": 1e-4}
@@ -77,7 +77,7 @@ def _through(volume, text):
     from merlin.model.two_towers import TowersConfig, TwoTowers
     from merlin.training.encode import encode_texts, prompt_bank
 
-    grid = Grid(**GRID)
+    grid = Grid(SPACING_MM, SHAPE)
     seen = preprocess(volume, grid)
     torch.manual_seed(SEED)
     image = ImageConfig(depth=14, width=8, stem="patch", n_stages=3, pool="grid", grid_cells=4,
