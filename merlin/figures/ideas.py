@@ -30,7 +30,11 @@ def draw_ideas(tables: Tables, facts: Facts) -> Figure:
     prompts.plot(t["n_prompts"], t["median"], "o-", color=blue, markersize=3)
     prompts.fill_between(t["n_prompts"], t["low"], t["high"], color=blue, alpha=0.2, lw=0)
     prompts.axhline(0.5, **LINE)
-    prompts.set(xlabel="prompts a side (dotted: chance)", ylabel="AUROC")
+    lines = "dotted: chance"
+    if "ceiling" in facts:  # what prompts without noise would reach
+        prompts.axhline(facts["ceiling"], color=blue, linewidth=0.6, linestyle="--")
+        lines += ", dashed: ceiling"
+    prompts.set(xlabel=f"prompts a side ({lines})", ylabel="AUROC")
     _draw_resampling(resampling, tables["resampling"])
     laws = {"power": "power law", "offset": "law with a ceiling"}
     shades = dict(zip(("truth", "law with a ceiling", "power law"), COLOURS, strict=True))

@@ -1,0 +1,129 @@
+"""The main arm at several sites, nothing adapted to them: what `07_external` counts."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from merlin.embeddings import Embeddings
+from merlin.evaluation import phenotypes, retrieval, zero_shot
+from merlin.evaluation.external import drops
+
+
+def judge(
+    main: Embeddings,
+    sites: Mapping[str, np.ndarray],
+    *,
+    min_positive: int,
+    representation: str,
+    pools: list[int],
+    n_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Findings, phecodes and retrieval at every site.
+
+    Parameters
+    ----------
+    main : Embeddings
+    sites : dict of str to (n,) int
+        Rows of each site's studies.
+    min_positive : int
+        Studies; phecodes with fewer at a site are not evaluated there.
+    representation : str
+        Of reports, see `retrieval.report_vectors`.
+    pools : list of int
+    n_resamples, seed : int
+
+    Returns
+    -------
+    DataFrame
+        The common result schema, and `site, part`.
+    """
+    tables = []
+    for site, rows in sites.items():
+        who = main.patient_id[rows]
+        s = zero_shot.score_file(main, rows, wording="reported")
+        made, _ = zero_shot.evaluate(
+            s, main.labels_of(s.findings)[rows], who, model="main", split=site,
+            n_resamples=n_resamples, seed=seed,
+        )  # fmt: skip
+        coded = main.phecode_labels[rows].astype(float)
+        codes, _ = phenotypes.evaluate(
+            main.phecode_logits[rows], coded, who, main.phecode.tolist(), model="main", split=site,
+            min_positive=min_positive, n_resamples=n_resamples, seed=seed,
+        )  # fmt: skip
+        tables += [t.assign(site=site, part="all") for t in (made, codes)]
+    for site, rows in sites.items():
+        text = retrieval.report_vectors(main, rows, representation)
+        made, _ = retrieval.evaluate(
+            main.image[rows], text, main.text_group[rows], main.patient_id[rows],
+            text_name="findings", model="main", split=site, pools=pools,
+            n_resamples=n_resamples, seed=seed,
+        )  # fmt: skip
+        tables.append(made.assign(site=site, part="all"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def drop(
+    main: Embeddings, sites: Mapping[str, np.ndarray], *, n_resamples: int, seed: int
+) -> pd.DataFrame:
+    """Each other site minus the first, by finding; columns of `external.drops`, and `site`."""
+    measured = {}
+    for site, rows in sites.items():
+        s = zero_shot.score_file(main, rows, wording="reported")
+        measured[site] = (s.value, main.labels_of(s.findings)[rows], main.patient_id[rows])
+    home, *others = measured
+    how = dict(n_resamples=n_resamples, seed=seed)
+    return pd.concat(
+        drops(measured[home], measured[site], s.findings, **how).assign(site=site)
+        for site in others
+    )
+
+
+def spine(main: Embeddings, rows: np.ndarray, *, n_resamples: int, seed: int) -> pd.DataFrame:
+    """The fracture prompts on a series of spines: the one finding that counts there."""
+    s = zero_shot.score_file(main, rows, wording="reported")
+    only = zero_shot.Scores(("fracture",), s.value[:, [s.findings.index("fracture")]])
+    found, _ = zero_shot.evaluate(
+        only, main.labels_of(["fracture"])[rows], main.patient_id[rows], model="main",
+        split="spine", n_resamples=n_resamples, seed=seed,
+    )  # fmt: skip
+    return found[found["label"] == "fracture"].assign(site="spine", part="spine")
+
+
+def tasks(results: pd.DataFrame, pool: int) -> pd.DataFrame:
+    """The five rows a site that a figure shows, under names for it."""
+    recall = f"recall@1 of {pool}"
+    shown = {
+        ("zero-shot findings", "macro", "auroc"): "findings, AUROC",
+        ("zero-shot findings", "macro", "f1"): "findings, F1",
+        ("phenotypes", "macro", "auroc"): "phenotypes, AUROC",
+        ("retrieval", "image to findings", recall): f"image to findings, {recall}",
+        ("retrieval", "findings to image", recall): f"findings to image, {recall}",
+    }
+    keys = zip(results["task"], results["label"], results["metric"], strict=True)
+    label = [shown.get(key) for key in keys]
+    return results.assign(label=label, part="task").dropna(subset="label")
+
+
+def easiest_first(results: pd.DataFrame) -> list[str]:
+    """Findings by their AUROC at the internal site."""
+    kept = results.query(
+        "task == 'zero-shot findings' and metric == 'auroc' and site == 'internal'"
+        " and label != 'macro'"
+    )
+    kept = kept.dropna(subset="value").sort_values("value", ascending=False)
+    return kept["label"].tolist()
+
+
+def scores_by_study(main: Embeddings, sites: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """One row a study and finding: `study_id, patient_id, site, model, finding, score`."""
+    tables = []
+    for site, rows in sites.items():
+        s = zero_shot.score_file(main, rows, wording="reported")
+        ids = dict(study_id=main.study_id[rows], patient_id=main.patient_id[rows])
+        tables.append(
+            pd.DataFrame(s.value, columns=s.findings).assign(**ids, site=site, model="main")
+        )
+    keys = ["study_id", "patient_id", "site", "model"]
+    return pd.concat(tables).melt(keys, var_name="finding", value_name="score")

@@ -1,0 +1,63 @@
+"""What runs of pretraining took: studies, parameters, memory, time; read from what they left."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from merlin.run import read_csv
+from merlin.training.checkpoint import load_weights, read_facts
+from merlin.training.cost import saved_for_backward
+
+# Settings that change the image tower; others leave its cost as it is.
+NETWORK = {"depth", "network", "stem", "stem_depth_stride", "pool", "width"}
+
+
+def costs(pretraining: Path, arms: Mapping[str, dict | None], seed: int) -> pd.DataFrame:
+    """Parameters, memory and time of one run an arm.
+
+    Parameters
+    ----------
+    pretraining : path
+        Folder of the runs, `<arm>-<seed>/`.
+    arms : mapping of str to dict
+        What each changes.
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        `arm, parameters` (of the image tower), `saved_mb` (what one study leaves for the backward
+        pass), `seconds_per_step` (median), `seconds`, `changes_network`.
+    """
+    rows = []
+    for name, changes in arms.items():
+        folder = pretraining / f"{name}-{seed}"
+        model, facts = load_weights(folder / "weights.safetensors")
+        log = read_csv(folder / "log.csv")
+        shape = facts["grid"]["shape"]
+        rows.append(
+            dict(
+                arm=name,
+                parameters=sum(p.numel() for p in model.encode_image.parameters()),
+                saved_mb=saved_for_backward(model.encode_image, shape) / 1e6,
+                seconds_per_step=log.loc[log["phase"] == "pretrain", "seconds"].median(),
+                seconds=log["seconds"].sum(),
+                changes_network=name == "reference" or bool(NETWORK & set(changes or {})),
+            )
+        )
+    return pd.DataFrame(rows)
+
+
+def training_studies(pretraining: Path, arms: Iterable[str], seeds: Iterable[int]) -> pd.Series:
+    """Studies that each arm learnt from, the mean over its seeds."""
+    seeds = list(seeds)
+    found = {
+        a: [
+            read_facts(pretraining / f"{a}-{s}" / "weights.safetensors")["n"]["studies"]
+            for s in seeds
+        ]
+        for a in arms
+    }
+    return pd.Series({a: float(np.mean(n)) for a, n in found.items()}, name="training studies")

@@ -1,0 +1,320 @@
+"""One arm of pretraining from its settings: data, network, training, what is kept.
+
+`02_pretraining` calls these in order. An arm of the sweep is trained once a seed, others once.
+"""
+
+import sys
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+
+from merlin import run
+from merlin.data import manifest
+from merlin.data.cohort_codes import Coding, read_coding
+from merlin.data.phecodes import TABLES, read_phenotypes, unnamed_phenotypes
+from merlin.data.preprocess import Grid
+from merlin.model.cpu import prepare_cpu
+from merlin.model.i3d import THREE_WINDOWS, ImageConfig, inflate_state_dict
+from merlin.model.text import TextConfig
+from merlin.model.two_towers import TowersConfig, TwoTowers
+from merlin.training import data, parallel
+from merlin.training.checkpoint import load_weights, save_weights
+from merlin.training.loop import TokenCache, TrainingConfig, fit
+
+OF_THE_TOWER = (
+    "network", "depth", "width", "block", "stem", "stem_width", "stem_depth_stride", "flat",
+    "n_stages", "pool", "grid_cells",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The internal studies as pretraining sees them.
+
+    Attributes
+    ----------
+    source : path
+        The manifest.
+    table : DataFrame
+        Its rows of the internal site.
+    everyone : Studies
+        The same studies, in the same order.
+    phenotypes : DataFrame
+        Phecodes of the head, in its order.
+    coding : Coding
+    grid : Grid
+        Of the model's input.
+    train_fraction : float
+    """
+
+    source: Path
+    table: pd.DataFrame
+    everyone: data.Studies
+    phenotypes: pd.DataFrame
+    coding: Coding
+    grid: Grid
+    train_fraction: float
+
+    def train(self, seed: int) -> data.Studies:
+        """Training studies; smaller fractions of the patients lie inside larger ones."""
+        inside = np.flatnonzero(self.table["split"] == "train")
+        patients = self.table["patient_id"].iloc[inside]
+        kept = manifest.nested_subset(patients, self.train_fraction, seed=seed)
+        return self.everyone.subset(inside[kept])
+
+    def val(self) -> data.Studies:
+        """Validation studies."""
+        return self.everyone.subset(np.flatnonzero(self.table["split"] == "val"))
+
+    def test(self) -> pd.DataFrame:
+        """Rows of the test studies."""
+        return self.table[self.table["split"] == "test"].reset_index(drop=True)
+
+    def share_positive(self, studies: data.Studies) -> float:
+        """Of known phecode labels."""
+        known = studies.phecodes[np.isfinite(studies.phecodes)]
+        return float(known.sum() / max(known.size, 1))
+
+
+def read_cohort(settings: SimpleNamespace) -> Cohort:
+    """Read manifest and codes of a profile's cohort.
+
+    Raises
+    ------
+    ValueError
+        If codes of the user's own lack their map or list of phecodes, or an arm that learns from codes
+        has none.
+    """
+    base = run.folder(settings.profile)
+    source = run.upstream(base / "cohort" / "manifest.csv", "01_cohort")
+    studies = manifest.load_manifest(source)
+    studies = studies[studies["site"] == "internal"].reset_index(drop=True)
+    phenotypes = read_phenotypes(settings.phecodes or TABLES / "phantom_phecodes.csv")
+    how = dict(tier=settings.tier, code_map=settings.code_map, rollup=settings.rollup)
+    coding = read_coding(base / "cohort", **how)
+    if settings.tier == "full" and not settings.phecodes:  # a head of the paper's size, untrained
+        phenotypes = unnamed_phenotypes()
+        if settings.supervision == "reports":  # nothing learns from them
+            coding = coding.without_codes()
+    own = settings.tier == "full" and len(coding.codes)
+    if own and not (settings.code_map and settings.phecodes):
+        raise ValueError(
+            "codes of your own need code_map (to phecodes) and phecodes (the head's, in order)"
+        )
+    if coding.codes.empty and settings.supervision != "reports":
+        raise ValueError("no diagnosis codes were given: train with supervision = 'reports'")
+    grid = Grid(tuple(settings.spacing_mm), tuple(settings.grid_shape), (-1000.0, 1000.0))
+    everyone = data.studies_from_manifest(
+        studies, coding.codes, coding.code_map, phenotypes["phecode"], grid, base / "cache",
+        **coding.rules,
+    )  # fmt: skip
+    return Cohort(source, studies, everyone, phenotypes, coding, grid, settings.train_fraction)
+
+
+def image_config(settings: SimpleNamespace, n_phecodes: int) -> ImageConfig:
+    """The image tower of an arm."""
+    windows = THREE_WINDOWS if settings.windows == "three" else ()
+    chosen = {n: getattr(settings, n) for n in OF_THE_TOWER}
+    return ImageConfig(
+        **chosen, in_channels=len(windows) or 3, windows=windows, n_phecodes=n_phecodes
+    )
+
+
+def departures(image: ImageConfig) -> pd.DataFrame:
+    """Where an image tower differs from the paper's: `here, paper`, by setting."""
+    table = pd.DataFrame({"here": asdict(image), "paper": asdict(ImageConfig())})
+    return table[table["here"].astype(str) != table["paper"].astype(str)]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is trained, and how.
+
+    Attributes
+    ----------
+    settings : SimpleNamespace
+    cohort : Cohort
+    towers : TowersConfig
+    training : TrainingConfig
+    device : str
+        Of this process, where torchrun started several.
+    kernels : dict of str to Tensor
+        2D ones that are inflated at the start; empty: random.
+    kernels_file : path or str
+    """
+
+    settings: SimpleNamespace
+    cohort: Cohort
+    towers: TowersConfig
+    training: TrainingConfig
+    device: str
+    kernels: dict[str, torch.Tensor]
+    kernels_file: str | Path
+
+    def model(self, seed: int) -> TwoTowers:
+        """A network that has learnt nothing yet."""
+        torch.manual_seed(seed)
+        model = TwoTowers(self.towers, checkpointing=self.settings.checkpointing)
+        if self.kernels:
+            network = model.encode_image.i3_resnet
+            network.load_state_dict(inflate_state_dict(self.kernels, network))
+        if self.settings.compile:
+            model.encode_image.compile()
+        return model.to(self.device)
+
+    def fingerprint(self) -> str:
+        """Of data and code: a checkpoint of another one is not resumed."""
+        start = run.file_hash(self.kernels_file) if self.kernels_file else ""
+        labels = run.array_hash(self.cohort.everyone.phecodes)  # of codes, map and list of phecodes
+        code = run.code_hash("merlin.training.loop")
+        parts = (
+            self.cohort.train_fraction,
+            start,
+            run.cohort_hash(self.cohort.source),
+            labels,
+            code,
+        )
+        return run.fingerprint(self.towers.to_dict(), *parts)
+
+    def cost(self, model: TwoTowers) -> str:
+        """Memory and time that training will take on this machine, in words."""
+        n_share = self.training.batch_size // parallel.world()[1]
+        what = (model, self.training, self.cohort.grid.shape)
+        with self._advice():
+            need = parallel.estimate_step(*what, n_share=n_share)["total"] / 1e9
+            minutes = parallel.estimate_seconds(*what, n_share=n_share) * self.training.n_steps / 60
+        return (
+            f"weights, gradients and activations: about {need:.1f} GB at once\n"
+            "(up to twice that on a CPU with small volumes, whose freed memory is kept)\n"
+            f"{self.training.n_steps:,} steps: about {minutes:.1f} min here, not compiled\n"
+            "for images alone; texts and reading come on top"
+        )
+
+    def _advice(self):
+        shape, again = self.cohort.grid.shape, self.settings.checkpointing
+        return parallel.memory_advice(self.training, shape, checkpointing=again)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One finished training: its network, studies, log (a row a step) and texts."""
+
+    model: TwoTowers
+    train: data.Studies
+    log: list[dict]
+    texts: TokenCache
+
+
+def prepare(settings: SimpleNamespace, cohort: Cohort) -> Arm:
+    """Network and training of an arm, before anything is learnt."""
+    base = run.folder(settings.profile)
+    prepare_cpu(settings.n_threads, n_voxels=int(np.prod(cohort.grid.shape)))
+    text = TextConfig(
+        kind=settings.text,
+        folder=settings.text_folder,
+        cleaning=settings.text_cleaning,
+        max_length=settings.max_length,
+        is_frozen=settings.text_frozen,
+        hidden_size=settings.text_hidden,
+    )
+    device = parallel.start()
+    image = image_config(settings, len(cohort.phenotypes))
+    kernels: dict[str, torch.Tensor] = {}
+    file: str | Path = ""
+    if settings.init_from:
+        path = base / "pretraining" / settings.init_from / "weights.safetensors"
+        file = run.upstream(path, "02_pretraining")
+        kernels = load_weights(file)[0].encode_image.i3_resnet.state_dict()
+    elif settings.weights_2d:
+        file = settings.weights_2d
+        kernels = load_file(file)
+    named = [f.name for f in fields(TrainingConfig) if hasattr(settings, f.name)]
+    training = TrainingConfig(**{n: getattr(settings, n) for n in named})
+    towers = TowersConfig(image, text, cohort.grid.shape)
+    return Arm(settings, cohort, towers, training, device, kernels, file)
+
+
+def train(arm: Arm) -> dict[str, Trained]:
+    """Train an arm with each of its seeds, resuming where a killed run was; by name of the run.
+
+    In the full tier, where a run takes days, it first says what it will take.
+    """
+    if arm.settings.tier == "full":
+        first = arm.model(next(iter(arm.settings.trainings.values())))
+        sys.stdout.write(arm.cost(first) + "\n")
+    out, mark = run.folder(arm.settings.profile) / "pretraining", arm.fingerprint()
+    found = {}
+    for name, seed in arm.settings.trainings.items():
+        model, studies = arm.model(seed), arm.cohort.train(seed)
+        kept = dict(checkpoint=out / name / "checkpoint.pt", fingerprint=mark, device=arm.device)
+        with arm._advice():
+            log, texts = fit(model, studies, arm.cohort.val(), arm.training, seed=seed, **kept)
+        found[name] = Trained(model, studies, log, texts)
+    return found
+
+
+def save(arm: Arm, trained: dict[str, Trained]) -> dict[str, Path]:
+    """Write log and weights of every run, the latter with where they came from.
+
+    Returns
+    -------
+    dict of str to Path
+        Logs, by run.
+    """
+    settings, cohort = arm.settings, arm.cohort
+    out, logs = run.folder(settings.profile) / "pretraining", {}
+    for name, t in trained.items():
+        logs[name] = out / name / "log.csv"
+        run.write_csv(logs[name], pd.DataFrame(t.log))
+        n = {"patients": len(set(t.train.patient_ids)), "studies": len(t.train)}
+        facts = run.provenance(settings, [cohort.source], n=n) | {"seed": settings.trainings[name]}
+        facts |= {"grid": asdict(cohort.grid), "phecodes": cohort.phenotypes["phecode"].tolist()}
+        facts |= {"model": name, "truncated_texts": t.texts.n_truncated}
+        facts |= {"lost_tokens": t.texts.n_lost_tokens}
+        if is_first():
+            save_weights(out / name / "weights.safetensors", t.model, facts)
+        cut = f"{t.texts.n_truncated} texts were cut at {settings.max_length} tokens"
+        sys.stdout.write(f"{name}: {cut}, losing {t.texts.n_lost_tokens} tokens\n")
+    return logs
+
+
+def is_first() -> bool:
+    """Whether this process writes: one of several, each with the same weights."""
+    return parallel.world()[0] == 0
+
+
+def curves(trained: dict[str, Trained]) -> pd.DataFrame:
+    """Every fifth step of each run, losses as the mean of 20 steps, and all validations."""
+    logs = [pd.DataFrame(t.log).assign(arm=name) for name, t in trained.items()]
+    history = pd.concat(logs, ignore_index=True)
+    losses = ["report_loss", "ehr_loss"]
+    by_phase = history.groupby(["arm", "phase"], sort=False)[losses]
+    smooth = by_phase.rolling(20, min_periods=1).mean().reset_index(level=[0, 1], drop=True)
+    columns = ["arm", "phase", "step", *losses, "val_phecode_auroc", "logit_scale"]
+    shown = history.assign(**smooth)[columns]
+    return shown[(shown["step"] % 5 == 0) | shown["val_phecode_auroc"].notna()].round(5)
+
+
+def reading(settings: SimpleNamespace, trained: dict[str, Trained]) -> str:
+    """What the first run's log says, in a sentence."""
+    name, first = next(iter(trained.items()))
+    log = pd.DataFrame(first.log)
+    steps = log[log["phase"] == "pretrain"]
+    before, after = steps["report_loss"][:20].mean(), steps["report_loss"][-50:].mean()
+    fell = f"the report loss went from {before:.2f} to {after:.2f} nats"
+    if settings.supervision == "ehr":
+        fell = "no report was read"
+    auroc = log["val_phecode_auroc"].dropna()
+    ranks = (
+        f"ends at a mean validation AUROC of {auroc.iloc[-1]:.3f}" if len(auroc) else "had no codes"
+    )
+    return (
+        f"{name}: over {len(steps):,} steps {fell} (ln {settings.batch_size} = "
+        f"{np.log(settings.batch_size):.2f}); the phecode head {ranks}. A step took "
+        f"{steps['seconds'].median():.2f} s; {len(log) - len(steps)} alignment steps followed."
+    )
