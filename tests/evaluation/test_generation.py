@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from merlin.evaluation import generation
+from merlin.model import text_scores
 from merlin.statistics import bootstrap
 from merlin.vocabulary import NAMES
 
@@ -203,14 +204,14 @@ def test_radgraph_without_its_package_says_what_to_do():
         import radgraph  # noqa: F401
     except ImportError:
         with pytest.raises(RuntimeError, match="pip install radgraph"):
-            generation.radgraph_f1(["a"], ["b"])
+            text_scores.radgraph_f1(["a"], ["b"])
 
 
 def test_bertscore_runs_offline_and_likes_equal_texts(monkeypatch):
     from merlin.model.text import load_model, minilm_folder
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    same, other = generation.bertscore(
+    same, other = text_scores.bertscore(
         ["no ascites", "large spleen"], ["no ascites", "fracture of the spine"],
         *load_model(minilm_folder()),
     )  # fmt: skip

@@ -176,7 +176,7 @@ def test_instance_norm_answers_each_volume_alone_in_training_and_after():
     torch.testing.assert_close(both[8:], net(volumes[1:])[0], rtol=1e-4, atol=1e-4)
     whole = net.eval()(volumes)[0]
     for number in range(3):
-        as_trained = segmentation.folded(whole[:, number], net.half)
+        as_trained = segmentation.folded(whole[:, number], net.coarse_voxel)
         torch.testing.assert_close(both[:, number], as_trained, rtol=1e-4, atol=1e-4)
     reference = torch.nn.InstanceNorm3d(4, affine=True)
     x = torch.randn(2, 4, 3, 3, 3)
@@ -203,7 +203,7 @@ def test_folded_logits_of_training_are_those_of_evaluation_in_another_order():
     whole = net.eval()(volume)[0]
     assert whole.shape == (2, 3, 16, 24, 32)
     for number in range(3):
-        label = segmentation.folded(whole[:, number], net.half)
+        label = segmentation.folded(whole[:, number], net.coarse_voxel)
         torch.testing.assert_close(folded[:, number], label)
 
 
