@@ -8,7 +8,7 @@ from merlin.data.labels import label_on_grid, whole_scan
 from merlin.data.preprocess import Grid
 from merlin.data.volume import UnreadableScan, Volume
 from merlin.model.i3d import ImageConfig, ImageEncoder
-from merlin.model.segmenter import InstanceNorm, Segmenter
+from merlin.model.segmenter import InstanceNorm, Segmenter, import_monai
 from merlin.training import segmentation
 
 SMALL = dict(depth=14, width=4, n_phecodes=3, in_channels=1, embedding_size=8)
@@ -245,3 +245,13 @@ def test_loss_refuses_labels_it_has_no_class_for_and_takes_half_precision():
     label[0, 0, 0, 0] = 7
     with pytest.raises((RuntimeError, IndexError)):
         segmentation.segmentation_loss(logits, label, torch.ones(3))
+
+
+def test_monai_comes_without_hiding_anything_from_others():
+    import sys
+
+    import_monai()
+    assert "monai" in sys.modules
+    assert not [name for name in ("transformers", "jsonschema") if sys.modules.get(name, 1) is None]
+    import_monai()
+    import jsonschema  # noqa: F401
