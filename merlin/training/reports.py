@@ -222,7 +222,9 @@ def frozen_mark(writer: ReportWriter) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_model(path, *, lm_folder=None):
+def load_model(
+    path: str | Path, *, lm_folder: str | Path | None = None
+) -> tuple[ImageEncoder, ReportWriter, dict]:
     """Rebuild what `save_model` wrote, in evaluation mode.
 
     Parameters
@@ -252,7 +254,7 @@ def load_model(path, *, lm_folder=None):
 
     def make_writer() -> ReportWriter:
         if header["lm_folder"]:
-            made = report_writer.language_model_from(lm_folder)
+            made = report_writer.language_model_from(lm_folder or "")
         else:
             made = report_writer.language_model_of(header["tokenizer"], header["language_model"])
         options = dict(header["writer"])
