@@ -38,6 +38,7 @@ from merlin.embeddings import UNIT, load_embeddings
 from merlin.evaluation import scores
 from merlin.readers import hospital, names, patterns, persons, release, survey
 from merlin.readers.survey import look_at
+from merlin.run import places
 from merlin.training import checkpoint, diseases, official
 from merlin.vocabulary import SPLITS
 from merlin.words import shown
@@ -240,8 +241,8 @@ def read_profile(path, way):
     home.mkdir(parents=True)
     shutil.copy(run.PROFILES / "default.yaml", home)
     path.rename(home / path.name)
-    before = run.ROOT, run.PROFILES
-    run.ROOT, run.PROFILES = path.parent, home
+    before = places.ROOT, places.PROFILES
+    places.ROOT, places.PROFILES = path.parent, home
     try:
         found = run.load_profile("own")
         assert found.keys() >= {"profile", "tier", "seed", "arms", "sweep"}
@@ -250,7 +251,7 @@ def read_profile(path, way):
             assert run.trainings(found, arm)
         run.settings("02_pretraining", {"profile": "own", "arm": next(iter(found["arms"]))})
     finally:
-        run.ROOT, run.PROFILES = before
+        places.ROOT, places.PROFILES = before
     return []
 
 
