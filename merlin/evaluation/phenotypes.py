@@ -6,6 +6,7 @@ Codes are weak labels: what a hospital forgot to code counts as absent.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,26 +15,8 @@ from merlin.evaluation import results
 from merlin.statistics import bootstrap, metrics
 
 # Chapters of the phecode map by its whole numbers: (below, name).
-CHAPTERS = (
-    (140, "infectious diseases"),
-    (240, "neoplasms"),
-    (280, "endocrine and metabolic"),
-    (290, "hematopoietic"),
-    (320, "mental disorders"),
-    (360, "neurological"),
-    (390, "sense organs"),
-    (460, "circulatory system"),
-    (520, "respiratory"),
-    (580, "digestive"),
-    (630, "genitourinary"),
-    (680, "pregnancy complications"),
-    (710, "dermatologic"),
-    (747, "musculoskeletal"),
-    (760, "congenital anomalies"),
-    (800, "symptoms"),
-    (1000, "injuries and poisonings"),
-    (float("inf"), "other"),
-)
+_CHAPTERS = pd.read_csv(Path(__file__).with_name("phecode_chapters.csv"))
+CHAPTERS = tuple(_CHAPTERS.itertuples(index=False, name=None))
 ABOVE = (0.8, 0.85, 0.9)  # the paper counts phenotypes above the last two
 
 SAME = "the same score for every study"
@@ -45,7 +28,7 @@ def chapter(phecode: str) -> str:
         number = float(phecode)
     except ValueError:
         return "other"
-    return next(name for below, name in CHAPTERS if number < below)
+    return next((name for below, name in CHAPTERS if number < below), "other")
 
 
 def evaluate(

@@ -99,7 +99,7 @@ def folded(encoder: ImageEncoder) -> ImageEncoder:
         twin._modules["i3_resnet"] = inner = FoldedResNet(network)
     for convolution in inner.convolutions():
         weight = convolution.requires_grad_(False).weight
-        weight.data = weight.contiguous(memory_format=torch.channels_last_3d)
+        weight.data = weight.to(memory_format=torch.channels_last_3d)
     if network.conv1.weight.device.type == "cpu":
         for block in (b for b in inner.blocks if isinstance(b, _Block)):
             for i, one in enumerate(block.convolutions):

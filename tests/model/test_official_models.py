@@ -55,6 +55,7 @@ network = both.encode_image.i3_resnet
 network.return_skips = True
 found |= {f"skip{k}": skip for k, skip in enumerate(network(volume)[2])}
 
+torch.nn.init.kaiming_uniform_ = lambda tensor, **_: tensor  # weights of the next ones are loaded
 five_year = models.build.MerlinArchitecture(FiveYearPred=True).eval()
 five_year.encode_image.i3_resnet.load_state_dict(read("five_year.pt"), strict=True)  # as their load.py
 found["five_year"] = five_year(volume)

@@ -58,6 +58,9 @@ model = models.i3res.I3ResNet(flat, class_nb=11, conv_class=True).eval()
 save_file({k: v.contiguous() for k, v in model.state_dict().items()}, f"{out}/weights.safetensors")
 save_file(two_d, f"{out}/flat.safetensors")
 arrays = {}
+torch.manual_seed(9)
+five = models.i3res.I3ResNet(flat, class_nb=6, conv_class=True, FiveYearPred=True).eval()
+save_file({k: v.contiguous() for k, v in five.state_dict().items()}, f"{out}/five.safetensors")
 with torch.no_grad():
     for i, shape in enumerate(json.loads(shapes)):
         volume = torch.rand(shape, generator=generator)
@@ -72,10 +75,7 @@ with torch.no_grad():
         arrays |= {f"skip{i}-{k}": s for k, s in enumerate(skips)}
         # The report model flattens the last map, slices first.
         arrays[f"tokens{i}"] = skips[-1].permute(0, 1, 4, 2, 3).flatten(2).transpose(1, 2)
-        torch.manual_seed(9)
-        five = models.i3res.I3ResNet(flat, class_nb=6, conv_class=True, FiveYearPred=True).eval()
         arrays[f"five{i}"] = five(volume)
-        save_file({k: v.contiguous() for k, v in five.state_dict().items()}, f"{out}/five.safetensors")
 save_file({k: v.contiguous() for k, v in arrays.items()}, f"{out}/outputs.safetensors")
 """
 

@@ -1,5 +1,7 @@
 """The loop: seeded, resumable after a kill to the last bit, and honest when it diverges."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -53,34 +55,54 @@ def test_saving_more_often_changes_nothing(tmp_path, uninterrupted):
     assert_same_run(tiny_run.train(tmp_path / "c.pt", save_every=5), uninterrupted)
 
 
-def kill_after_first_checkpoint(path, save_every, *, seconds=0.4):
+@pytest.fixture
+def starter():
+    """A process that starts runs; see `tiny_run`."""
+    command = [sys.executable, tiny_run.__file__]
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        yield process
+        process.kill()
+
+
+def is_running(number):
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def kill_after_first_checkpoint(starter, path, save_every, *, seconds=0.4):
     """Train in a process and kill it without warning once its checkpoint has changed."""
     before = path.stat().st_mtime_ns if path.exists() else None
-    process = subprocess.Popen(
-        [sys.executable, tiny_run.__file__, str(path), str(save_every), str(seconds)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    print(json.dumps([str(path), save_every, seconds]), file=starter.stdin, flush=True)
+    number = int(starter.stdout.readline())
     try:
         deadline = time.monotonic() + 600
         while not path.exists() or path.stat().st_mtime_ns == before:
-            assert process.poll() is None, "the run ended before it could be killed"
+            assert is_running(number), "the run ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.005)
+        assert is_running(number), "the run ended before it could be killed"
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        if is_running(number):
+            os.kill(number, signal.SIGKILL)
+        while is_running(number):
+            time.sleep(0.005)
     return torch.load(path, weights_only=True)["step"]
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_runs_are_bit_identical_to_one_never_killed(tmp_path, uninterrupted):
+def test_killed_and_resumed_runs_are_bit_identical_to_one_never_killed(
+    tmp_path, uninterrupted, starter
+):
     """One run killed twice, one killed later; both resumed here to the end."""
     first, second = tmp_path / "first.pt", tmp_path / "second.pt"
-    early = kill_after_first_checkpoint(first, save_every=1)
-    late = kill_after_first_checkpoint(first, save_every=3)
+    early = kill_after_first_checkpoint(starter, first, save_every=1)
+    late = kill_after_first_checkpoint(starter, first, save_every=3)
     assert 0 < early < late < tiny_run.N_STEPS
-    assert kill_after_first_checkpoint(second, save_every=7) == 7
+    assert kill_after_first_checkpoint(starter, second, save_every=7) == 7
     for path in (first, second):
         assert_same_run(tiny_run.train(path), uninterrupted)
 

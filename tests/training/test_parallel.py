@@ -130,7 +130,7 @@ def test_out_of_memory_says_what_to_change(on_cpu):
 
 LARGE = (112, 112, 96)  # voxels; more than `LARGE_VOLUME`
 # A process as training has it, allocator and all.
-CASES = [(2, 0, 0), (8, 0, 0), (8, 1, 0), (8, 1, 4), (8, 0, 2)]  # volumes, recomputation, chunk
+CASES = [(2, 0, 0), (4, 0, 0), (4, 1, 0), (4, 1, 2), (4, 0, 1)]  # volumes, recomputation, chunk
 # Each case in a process of its own for its memory, forked where the libraries are loaded already.
 MEASURE = """
 import json, os, resource, sys, torch

@@ -1,8 +1,12 @@
-"""A pretraining run of a few milliseconds a step. As a script, it is a process that can be killed.
+"""A pretraining run of a few milliseconds a step. As a script, it starts runs that can be killed.
 
-`python tiny_run.py CHECKPOINT SAVE_EVERY SECONDS_A_STEP`
+Each line of its input, `[CHECKPOINT, SAVE_EVERY, SECONDS_A_STEP]`, is a run in a process of its own,
+forked where the libraries are loaded already; its number is what is printed.
 """
 
+import json
+import os
+import signal
 import sys
 import time
 
@@ -112,5 +116,14 @@ def gradients(chunk=0):
 
 
 if __name__ == "__main__":
-    path, save_every, seconds = sys.argv[1:]
-    train(path, data=studies(seconds=float(seconds)), save_every=int(save_every))
+    from transformers import AutoTokenizer, BertConfig, BertModel  # noqa: F401  once for all runs
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a run
+    for line in sys.stdin:
+        path, save_every, seconds = json.loads(line)
+        if number := os.fork():
+            print(number, flush=True)
+            continue
+        sys.stdout = sys.stderr
+        train(path, data=studies(seconds=seconds), save_every=save_every)
+        os._exit(0)
