@@ -7,6 +7,7 @@ memory and the refusal; seconds are for the reader.
 """
 
 import argparse
+import gc
 import gzip
 import io
 import json
@@ -21,6 +22,7 @@ import time
 import warnings
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -755,21 +757,28 @@ def kind_of(name):
     return name.split("_", 1)[0]
 
 
-def set_off(name, folder):
+def set_off(name):
     """Peak memory beyond the process before, seconds, refusals and good files of one bomb."""
-    BOMBS[name](folder)
-    files = [f for f in folder.rglob("*") if f.is_file()]
-    size = max(f.stat().st_size for f in files)
-    there, back = multiprocessing.Pipe(False)
-    process = multiprocessing.get_context("fork").Process(target=_child, args=(name, folder, back))
-    process.start()
-    back.close()
-    try:
-        found = there.recv()
-    except EOFError:
-        found = {"refused": [], "n_good": 0, "peak_mb": None, "seconds": None, "escaped": "killed"}
-    process.join()
-    return found | {"bytes": size}
+    fork = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
+        maker = fork.Process(target=BOMBS[name], args=(folder,))  # what making leaves is no bomb's
+        maker.start()
+        maker.join()
+        assert maker.exitcode == 0, name
+        size = max(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+        there, back = fork.Pipe(False)
+        process = fork.Process(target=_child, args=(name, folder, back))
+        process.start()
+        back.close()
+        try:
+            found = there.recv()
+        except EOFError:
+            found = {"refused": [], "n_good": 0, "peak_mb": None, "seconds": None}
+            found["escaped"] = "killed"
+        process.join()
+        found["refused"] = [r.replace(f"{folder}/", "") for r in found["refused"]]
+        return found | {"bytes": size}
 
 
 def _child(name, folder, back):
@@ -806,15 +815,14 @@ def main():
     import SimpleITK  # noqa: F401
     import transformers  # noqa: F401 - a library's own memory is no bomb's
 
-    found = {}
-    for name in asked.names or BOMBS:
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = set_off(name, Path(folder))
-            one = found[name]
+    gc.collect()
+    gc.freeze()  # else each process copies what its collector touches
+    names, found = asked.names or list(BOMBS), {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # a process each all the same
+        for name, one in zip(names, pool.map(set_off, names), strict=True):
+            found[name] = one
             if not asked.json:
-                said = one["escaped"] or " | ".join(
-                    r.replace(f"{folder}/", "") for r in one["refused"]
-                )
+                said = one["escaped"] or " | ".join(one["refused"])
                 peak, seconds = one["peak_mb"] or -1, one["seconds"] or -1
                 print(
                     f"{name:48s} {one['bytes']:>9,} B {peak:6.0f} MB {seconds:5.1f} s  {said[:230]}",
