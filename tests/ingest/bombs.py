@@ -11,7 +11,6 @@ import gc
 import gzip
 import io
 import json
-import multiprocessing
 import os
 import pickle
 import resource
@@ -759,29 +758,37 @@ def kind_of(name):
 
 def set_off(name):
     """Peak memory beyond the process before, seconds, refusals and good files of one bomb."""
-    fork = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
-        maker = fork.Process(target=BOMBS[name], args=(folder,))  # what making leaves is no bomb's
-        maker.start()
-        maker.join()
-        assert maker.exitcode == 0, name
-        size = max(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-        there, back = fork.Pipe(False)
-        process = fork.Process(target=_child, args=(name, folder, back))
-        process.start()
-        back.close()
-        try:
-            found = there.recv()
-        except EOFError:
-            found = {"refused": [], "n_good": 0, "peak_mb": None, "seconds": None}
-            found["escaped"] = "killed"
-        process.join()
-        found["refused"] = [r.replace(f"{folder}/", "") for r in found["refused"]]
+        size = _in_a_process(_make, name, folder)  # what making leaves behind is no bomb's
+        killed = {"refused": [], "n_good": 0, "peak_mb": None, "seconds": None, "escaped": "killed"}
+        found = _in_a_process(_read, name, folder) or killed
+        found["refused"] = [said.replace(f"{folder}/", "") for said in found["refused"]]
         return found | {"bytes": size}
 
 
-def _child(name, folder, back):
+def _in_a_process(work, *args):
+    """What `work` returns in a process of its own; None where it ended before that."""
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            with os.fdopen(write, "w") as stream:
+                json.dump(work(*args), stream)
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as stream:
+        said = stream.read()
+    os.waitpid(child, 0)
+    return json.loads(said) if said else None
+
+
+def _make(name, folder):
+    BOMBS[name](folder)
+    return max(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
+def _read(name, folder):
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _status("VmRSS")
     room = _status("VmSize") * 1024 + (4 << 30)  # a net below, for what would take the machine
@@ -793,8 +800,7 @@ def _child(name, folder, back):
     except BaseException as error:  # noqa: BLE001 - what escapes is what is looked for
         found["escaped"] = f"{type(error).__name__}: {error}"[:300]
     seconds = time.process_time() - began
-    back.send(found | {"peak_mb": (_status("VmHWM") - before) / 1024, "seconds": seconds})
-    os._exit(0)
+    return found | {"peak_mb": (_status("VmHWM") - before) / 1024, "seconds": seconds}
 
 
 def _status(key):
