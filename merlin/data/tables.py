@@ -26,6 +26,7 @@ from merlin.data.cells import TableError as TableError
 from merlin.data.cells import read_ages as read_ages
 from merlin.data.cells import read_dates as read_dates
 from merlin.data.cells import read_ids as read_ids
+from merlin.data.cells import read_lengths_mm as read_lengths_mm
 from merlin.data.cells import read_sexes as read_sexes
 from merlin.data.cells import some_rows as some_rows
 from merlin.data.cells import why_apart as why_apart

@@ -29,6 +29,13 @@ def _csv(sep, rows=ROWS, header=("accession", "findings", "impression")):
     return "\n".join(sep.join(map(quote, r)) for r in [header, *rows]) + "\n"
 
 
+@pytest.mark.parametrize("sep", [",", ";", "|"])
+def test_a_separator_inside_a_cell_that_is_quoted_after_a_blank_is_text(tmp_path, sep):
+    text = _csv(sep).replace(f'{sep}"', f'{sep} "')
+    (tmp_path / "a.csv").write_text(text)
+    assert list(read_table(tmp_path / "a.csv").itertuples(index=False, name=None)) == ROWS
+
+
 @pytest.mark.parametrize("sep", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 def test_csv_of_any_spreadsheet_is_read_alike(tmp_path, sep, encoding):

@@ -7,10 +7,10 @@ memory and the refusal; seconds are for the reader.
 """
 
 import argparse
+import gc
 import gzip
 import io
 import json
-import multiprocessing
 import os
 import pickle
 import resource
@@ -21,6 +21,7 @@ import time
 import warnings
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -756,24 +757,39 @@ def kind_of(name):
     return name.split("_", 1)[0]
 
 
-def set_off(name, folder):
+def set_off(name):
     """Peak memory beyond the process before, seconds, refusals and good files of one bomb."""
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
+        size = _in_a_process(_make, name, folder)  # what making leaves behind is no bomb's
+        killed = {"refused": [], "n_good": 0, "peak_mb": None, "seconds": None, "escaped": "killed"}
+        found = _in_a_process(_read, name, folder) or killed
+        found["refused"] = [said.replace(f"{folder}/", "") for said in found["refused"]]
+        return found | {"bytes": size}
+
+
+def _in_a_process(work, *args):
+    """What `work` returns in a process of its own; None where it ended before that."""
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            with os.fdopen(write, "w") as stream:
+                json.dump(work(*args), stream)
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as stream:
+        said = stream.read()
+    os.waitpid(child, 0)
+    return json.loads(said) if said else None
+
+
+def _make(name, folder):
     BOMBS[name](folder)
-    files = [f for f in folder.rglob("*") if f.is_file()]
-    size = max(f.stat().st_size for f in files)
-    there, back = multiprocessing.Pipe(False)
-    process = multiprocessing.get_context("fork").Process(target=_child, args=(name, folder, back))
-    process.start()
-    back.close()
-    try:
-        found = there.recv()
-    except EOFError:
-        found = {"refused": [], "n_good": 0, "peak_mb": None, "seconds": None, "escaped": "killed"}
-    process.join()
-    return found | {"bytes": size}
+    return max(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
-def _child(name, folder, back):
+def _read(name, folder):
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _status("VmRSS")
     room = _status("VmSize") * 1024 + (4 << 30)  # a net below, for what would take the machine
@@ -785,8 +801,7 @@ def _child(name, folder, back):
     except BaseException as error:  # noqa: BLE001 - what escapes is what is looked for
         found["escaped"] = f"{type(error).__name__}: {error}"[:300]
     seconds = time.process_time() - began
-    back.send(found | {"peak_mb": (_status("VmHWM") - before) / 1024, "seconds": seconds})
-    os._exit(0)
+    return found | {"peak_mb": (_status("VmHWM") - before) / 1024, "seconds": seconds}
 
 
 def _status(key):
@@ -807,15 +822,14 @@ def main():
     import SimpleITK  # noqa: F401
     import transformers  # noqa: F401 - a library's own memory is no bomb's
 
-    found = {}
-    for name in asked.names or BOMBS:
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = set_off(name, Path(folder))
-            one = found[name]
+    gc.collect()
+    gc.freeze()  # else each process copies what its collector touches
+    names, found = asked.names or list(BOMBS), {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # a process each all the same
+        for name, one in zip(names, pool.map(set_off, names), strict=True):
+            found[name] = one
             if not asked.json:
-                said = one["escaped"] or " | ".join(
-                    r.replace(f"{folder}/", "") for r in one["refused"]
-                )
+                said = one["escaped"] or " | ".join(one["refused"])
                 peak, seconds = one["peak_mb"] or -1, one["seconds"] or -1
                 print(
                     f"{name:48s} {one['bytes']:>9,} B {peak:6.0f} MB {seconds:5.1f} s  {said[:230]}",
