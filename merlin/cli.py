@@ -48,6 +48,14 @@ app = App(
 Days = Literal["ymd", "dmy", "mdy"] | None
 Pairs = Annotated[list[tuple[str, str]], Parameter(consume_multiple=False)]
 Flag = Annotated[bool, Parameter(show_default=False)]
+Overwrite = Annotated[Flag, Parameter(help="Replace results that exist.")]
+Resamples = Annotated[int, Parameter(help="Of patients.")]
+Scans = Annotated[list[str], Parameter(help="NIfTI files, DICOM folders, or folders of NIfTI.")]
+Hu = Annotated[Flag, Parameter(help="Read a scan as HU whatever its values look like.")]
+_LAST = (
+    "As weights.safetensors; default: the last run of the full profile, else default, else smoke."
+)
+Weights = Annotated[Path | None, Parameter(help=_LAST)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,13 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @app.command
 def findings(
-    paths: list[str],
+    paths: Scans,
     /,
     *,
     out: Path,
-    weights: Path | None = None,
-    assume_hu: Flag = False,
-    overwrite: Flag = False,
+    weights: Weights = None,
+    assume_hu: Hu = False,
+    overwrite: Overwrite = False,
 ) -> int:
     """Score the 30 zero-shot findings on scans.
 
@@ -89,16 +97,8 @@ def findings(
 
     Parameters
     ----------
-    paths
-        NIfTI files, DICOM folders, or folders of NIfTI.
     out
         Folder for the results.
-    weights
-        As weights.safetensors; default: the last run of the full profile, else default, else smoke.
-    assume_hu
-        Read a scan as HU whatever its values look like.
-    overwrite
-        Replace results that exist.
     """
     from merlin.commands.scans import start
 
@@ -107,13 +107,13 @@ def findings(
 
 @app.command
 def embed(
-    paths: list[str],
+    paths: Scans,
     /,
     *,
     out: Path,
-    weights: Path | None = None,
-    assume_hu: Flag = False,
-    overwrite: Flag = False,
+    weights: Weights = None,
+    assume_hu: Hu = False,
+    overwrite: Overwrite = False,
 ) -> int:
     """Turn scans into embeddings.
 
@@ -121,16 +121,8 @@ def embed(
 
     Parameters
     ----------
-    paths
-        NIfTI files, DICOM folders, or folders of NIfTI.
     out
         File, as scans.npz.
-    weights
-        As weights.safetensors; default: the last run of the full profile, else default, else smoke.
-    assume_hu
-        Read a scan as HU whatever its values look like.
-    overwrite
-        Replace results that exist.
     """
     from merlin.commands.scans import start
 
@@ -153,9 +145,9 @@ def evaluate(
     mask_nan: Flag = False,
     pools: tuple[int, ...] = (32, 64, 128),
     min_positive: int = 20,
-    resamples: int = 1000,
+    resamples: Resamples = 1000,
     seed: int = 0,
-    overwrite: Flag = False,
+    overwrite: Overwrite = False,
 ) -> int:
     """Judge embeddings files and tables of scores side by side.
 
@@ -192,10 +184,6 @@ def evaluate(
         Candidates that retrieval ranks.
     min_positive
         Studies a phecode needs.
-    resamples
-        Of patients.
-    overwrite
-        Replace results that exist.
     """
     from merlin.commands import evaluate as command
 
@@ -230,9 +218,9 @@ def five_year(
     cache: str | None = None,
     workers: int = 2,
     min_events: int = 5,
-    resamples: int = 1000,
+    resamples: Resamples = 1000,
     seed: int = 0,
-    overwrite: Flag = False,
+    overwrite: Overwrite = False,
 ) -> int:
     """Judge a fine-tuned five-year model on a cohort's labels.
 
@@ -255,10 +243,6 @@ def five_year(
         Processes that read volumes.
     min_events
         Events a disease needs.
-    resamples
-        Of patients.
-    overwrite
-        Replace results that exist.
     """
     from merlin.commands.five_year import judge
 
@@ -286,7 +270,7 @@ def release(
     patients: str | None = None,
     dates: Days = None,
     column: Pairs | None = None,
-    overwrite: Flag = False,
+    overwrite: Overwrite = False,
 ) -> int:
     """Read the Merlin Abdominal CT Dataset into a manifest, with an audit.
 
@@ -306,8 +290,6 @@ def release(
         Order of day and month in that table, where its dates do not tell.
     column
         OURS THEIRS where a column has another name, as --column findings Text.
-    overwrite
-        Replace results that exist.
     """
     from merlin.commands import cohorts
 
@@ -399,7 +381,7 @@ def verse(
     subject: str = "subject",
     min_grade: int = 1,
     out: str,
-    overwrite: Flag = False,
+    overwrite: Overwrite = False,
 ) -> int:
     """Read the VerSe dataset and its fracture grades into a manifest.
 
@@ -418,8 +400,6 @@ def verse(
         Genant's.
     out
         Folder for manifest.csv.
-    overwrite
-        Replace a manifest that exists.
     """
     from merlin.commands import cohorts
 
@@ -476,7 +456,7 @@ def weights(
     revision: str = "",
     sha256: str = "",
     hub_cache: str = "hub_cache",
-    overwrite: Flag = False,
+    overwrite: Overwrite = False,
 ) -> int:
     """Turn an official checkpoint into safetensors, or weights of ours back.
 
@@ -505,8 +485,6 @@ def weights(
         Of the file, to be checked.
     hub_cache
         Folder for fetched files.
-    overwrite
-        Replace a file that exists.
     """
     from merlin.commands.weights import convert
 

@@ -329,3 +329,53 @@ def test_a_five_year_model_is_judged_on_a_cohorts_labels(tmp_path, capsys):
     assert cli.main([*ask, "--out", str(out)]) == 2  # nothing is replaced in silence
     assert cli.main([*ask, "--out", str(tmp_path / "none"), "--split", "val"]) == 2
     assert "no study of split val at site internal has a label" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["evaluate", "a.npz", "--outt", "x"], "--outt. Did you mean --out?"),
+        (["evaluate", "a.npz"], "--out requires an argument"),
+        (["evaluate", "--out", "x"], "PATHS requires an argument"),
+        (["evaluate", "a.npz", "--out", "x", "--pools", "ten"], 'unable to convert "ten" into int'),
+        (["evaluate", "a.npz", "--out", "x", "--uncertain", "perhaps"], "Choose from"),
+        (["findings", "a.nii", "--out", "x", "--no-overwrite"], "--no-overwrite"),
+        (["evaluat", "a.npz"], 'Did you mean "evaluate"?'),
+        (["embed", "a.nii", "--\x1b[2J"], r"\x1b[2J"),
+    ],
+)
+def test_a_call_that_is_not_understood_ends_with_2_and_names_the_mend(capsys, words, said):
+    assert cli.main(words) == 2
+    told = capsys.readouterr()
+    assert said in told.err
+    assert "--help lists what it takes" in told.err
+    assert all(line.isprintable() for line in told.err.split("\n"))
+    assert not told.out
+
+
+def test_options_are_understood_as_they_were_ever_written():
+    def understood(*words):
+        _, bound, _ = cli.app.parse_args(list(words), exit_on_error=False, print_error=False)
+        return bound.arguments
+
+    one = understood("evaluate", "a", "b", "--out", "c", "--pools", "32", "64", "--names", "x", "y",
+                     "--threshold", "-0.5", "--id", "VolumeName", "--mask-nan")  # fmt: skip
+    assert (one["paths"], one["out"], one["pools"]) == ([Path("a"), Path("b")], Path("c"), (32, 64))
+    assert (one["names"], one["threshold"], one["id_column"]) == (["x", "y"], "-0.5", "VolumeName")
+    two = understood("release", "f", "--column", "a", "b", "--out=c", "--column", "c", "d")
+    assert two["column"] == [("a", "b"), ("c", "d")]
+    three = understood("embed", "--out", "first", "a", "--assume-hu", "--out", "last.npz")
+    assert (three["paths"], three["out"], three["assume_hu"]) == (["a"], Path("last.npz"), True)
+    assert understood("check", "--ct", "a", "b", "--write") == {"ct": ["a", "b"], "write": True}
+
+
+@pytest.mark.parametrize("command", ["", *sorted(n for n in cli.app if not n.startswith("-"))])
+def test_each_commands_help_tells_what_its_options_are(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*command.split(), "--help"])
+    said = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert f"Usage: merlin {command}".strip() in said
+    assert "--write" not in said  # of the reference, for who changes the phantom
+    if command:
+        assert ("[required]" in said) == (command != "check")

@@ -50,7 +50,7 @@ LEDGER = ["claim", "status", "family", "figure", "value", "low", "high", "notebo
 _CODE = re.compile(r"<code>([\w.-]+)</code>")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "fragments"),
     autoescape=True, trim_blocks=True, lstrip_blocks=True,
 )  # fmt: skip
 _TEMPLATES.filters |= {
@@ -82,7 +82,7 @@ class Sources:
         self.put(address.removesuffix(".html") + ".ipynb", nbformat.writes(book))
 
     def fragment(self, template: str, **values: object) -> NotebookNode:
-        """A template of `pages/` as a cell."""
+        """A template of `fragments/` as a cell."""
         return as_html(_TEMPLATES.get_template(template).render(known=self.notebooks, **values))
 
     def html(self, source: str, folder: str, address: str) -> str:
@@ -111,12 +111,8 @@ class Sources:
         return cells
 
     def _linked(self, found: re.Match) -> str:
-        name = found[1].removesuffix(".ipynb")
-        return (
-            f'<a href="/notebooks/{name}.ipynb">{found[0]}</a>'
-            if name in self.notebooks
-            else found[0]
-        )
+        code, name = found[0], found[1].removesuffix(".ipynb")
+        return f'<a href="/notebooks/{name}.ipynb">{code}</a>' if name in self.notebooks else code
 
     def _resolve(self, url: str, folder: str, page: str) -> str | None:
         """Where a link leads that a file in `folder` has, from the page; None: no page and not on the web.
@@ -128,10 +124,9 @@ class Sources:
         except ValueError:
             return None
         if parts.scheme or parts.netloc:
-            is_web = (
-                parts.scheme in ("http", "https") and parts.netloc and cleaning.unnamed(url) == url
-            )
-            return url if is_web or parts.scheme == "mailto" else None
+            is_web = parts.scheme in ("http", "https") and parts.netloc
+            is_plain = is_web and cleaning.unnamed(url) == url
+            return url if is_plain or parts.scheme == "mailto" else None
         if not parts.path:
             return url if parts.fragment else None
         path = posixpath.normpath(posixpath.join(folder, unquote(parts.path)).lstrip("/"))
@@ -277,9 +272,8 @@ def front_page(sources: Sources, facts: dict[str, dict], profile: dict) -> None:
     first = next((n for n in run.LOOK_FIRST if n in facts), next(iter(facts)))
     opening = (run.ROOT / "README.md").read_text().split("\n## ")[0].split("\n\n")
     words = "\n\n".join(p for p in opening if not p.startswith("!["))
-    shown = sources.fragment(
-        "index.html", figure=first, words=about_figure(facts[first]), tier=profile["tier"]
-    )
+    about = dict(figure=first, words=about_figure(facts[first]), tier=profile["tier"])
+    shown = sources.fragment("index.html", **about)
     menu = contents(["gallery", "notebooks", "ledger", "viewer", "cohort", "docs"], hidden=True)
     sources.write("index.html", [*sources.cells(words, "", "index.html"), shown, menu])
 
@@ -290,9 +284,8 @@ def ledger(sources: Sources) -> None:
     table = run.read_csv(path) if path.exists() else None
     if table is not None:
         table = table[[c for c in LEDGER if c in table]]
-        table = table.sort_values(
-            "status", key=lambda s: s.str.startswith("not run"), kind="stable"
-        )
+        is_untried = table["status"].str.startswith("not run")
+        table = table.loc[is_untried.sort_values(kind="stable").index]
     shown = sources.fragment("ledger.html", table=table)
     sources.write("ledger.html", [as_title("The paper's claims"), shown])
 
@@ -316,9 +309,8 @@ def gallery(sources: Sources, facts: dict[str, dict]) -> None:
         has_pdf = f"figures/{name}.pdf" in sources.known
         cards.append(dict(name=name, words=about_figure(about), panels=panels, tables=about["tables"],
                           notebook=sources.notebooks.get(notebook), has_pdf=has_pdf))  # fmt: skip
-    sources.write(
-        "gallery.html", [as_title("Figures"), sources.fragment("gallery.html", cards=cards)]
-    )
+    shown = sources.fragment("gallery.html", cards=cards)
+    sources.write("gallery.html", [as_title("Figures"), shown])
 
 
 def notebook_pages(sources: Sources, books: dict[str, Path], facts: dict[str, dict]) -> None:

@@ -8,9 +8,25 @@ machine computes what ours did, not that a model is good. With `--ct` known real
 
 import hashlib
 import json
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+
+from merlin.data import extract
+from merlin.data.preprocess import Grid, preprocess
+from merlin.data.volume import Volume, load_volume
+from merlin.evaluation import zero_shot
+from merlin.files import write_json
+from merlin.model import report_writer
+from merlin.model.i3d import THREE_WINDOWS, ImageConfig
+from merlin.model.text import TextConfig
+from merlin.model.two_towers import TowersConfig, TwoTowers
+from merlin.phantom import reports, synthesis
+from merlin.training.encode import encode_texts, prompt_bank
 
 KNOWN_CT = "the upper abdomen of TotalSegmentator's test data (122 x 101 x 30 voxels, Apache-2.0)"
 UNKNOWN = f"no reference for this scan, nothing to compare with; the known one is {KNOWN_CT}"
@@ -22,7 +38,7 @@ OTHER_BITS = "ok, within tolerances: other bits than on our machine"
 TOLERANCE = {"hu": 1.0, "input": 1e-4, "embedding": 1e-4, "score": 1e-4}
 
 
-def measure(ct=()):
+def measure(ct: Iterable[str | Path] = ()) -> dict[str, dict[str, Any]]:
     """What every stage gives on this machine.
 
     Parameters
@@ -35,10 +51,6 @@ def measure(ct=()):
     dict of str to dict
         Scan → {`kind: what` → number, list of numbers, or text}.
     """
-    from merlin.data import extract
-    from merlin.data.volume import Volume, load_volume
-    from merlin.phantom import reports, synthesis
-
     site = synthesis.SITES["internal"]
     patient = synthesis.draw_patient(SEED, PATIENT, site)
     study = synthesis.draw_study(SEED, f"{PATIENT}-1", patient, site)
@@ -66,17 +78,8 @@ def measure(ct=()):
     return found
 
 
-def _through(volume, text):
+def _through(volume: Volume, text: str) -> dict[str, Any]:
     """Model input, embeddings and zero-shot scores of one volume."""
-    import torch
-
-    from merlin.data.preprocess import Grid, preprocess
-    from merlin.evaluation import zero_shot
-    from merlin.model.i3d import THREE_WINDOWS, ImageConfig
-    from merlin.model.text import TextConfig
-    from merlin.model.two_towers import TowersConfig, TwoTowers
-    from merlin.training.encode import encode_texts, prompt_bank
-
     grid = Grid(SPACING_MM, SHAPE)
     seen = preprocess(volume, grid)
     torch.manual_seed(SEED)
@@ -88,10 +91,10 @@ def _through(volume, text):
         vector, logits, embedding = model.embed_volumes(torch.from_numpy(seen.image)[None, None])
     rows, _ = prompt_bank()
     rows = [r for r in rows if r[2] == "reported"]
-    prompts, _ = encode_texts(model, [r[3] for r in rows])
+    prompts, _ = encode_texts(model, [r[3] for r in rows], show=False)
     finding, kind = (np.array([r[i] for r in rows]) for i in (0, 1))
     scores = zero_shot.score(vector.numpy(), prompts, finding, kind).value[0]
-    written, _ = encode_texts(model, [text])
+    written, _ = encode_texts(model, [text], show=False)
     return {
         "input: mean and nine voxels": [float(seen.image.mean()), *_nine(seen.image)],
         "embedding: image": vector[0, :8].tolist(),
@@ -102,12 +105,8 @@ def _through(volume, text):
     }
 
 
-def _report(embedding, text):
+def _report(embedding: torch.Tensor, text: str) -> dict[str, Any]:
     """What a small writer of random weights makes of one embedding: babble, but always the same."""
-    import torch
-
-    from merlin.model import report_writer
-
     tokenizer = report_writer.train_tokenizer([text], vocabulary=300)
     torch.manual_seed(SEED)
     language_model = report_writer.small_language_model(
@@ -121,16 +120,18 @@ def _report(embedding, text):
     return {"score: loss of a report": [float(loss)], "bits: written report": _sha(babble.encode())}
 
 
-def _nine(image):
-    at = [[int(n * f) for n in image.shape] for f in np.linspace(0.3, 0.7, 9)]
-    return [float(image[tuple(i)]) for i in at]
+def _nine(image: np.ndarray) -> list[float]:
+    at = [tuple(int(n * f) for n in image.shape) for f in np.linspace(0.3, 0.7, 9)]
+    return [float(image[i]) for i in at]
 
 
-def _sha(content):
+def _sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def compare(found, reference):
+def compare(
+    found: dict[str, dict[str, Any]], reference: dict[str, dict[str, Any]]
+) -> list[tuple[str, str, str]]:
     """Hold `measure` to the committed values.
 
     Returns
@@ -140,49 +141,43 @@ def compare(found, reference):
     """
     rows = []
     for scan, values in found.items():
-        known = reference.get(scan)
-        if known is None:
+        if scan not in reference:
             rows.append((scan, "all", UNKNOWN))
             continue
         for what, value in values.items():
             kind, name = what.split(": ", 1)
-            if kind == "bits":
-                said = "ok" if value == known[what] else OTHER_BITS
-            elif kind == "text":
-                said = (
-                    "ok" if value == known[what] else f"{value[:60]}, expected {known[what][:60]}"
-                )
-            elif np.shape(value) != np.shape(known[what]):
-                said = f"{len(value)} values, expected {len(known[what])}"
-            else:
-                gap = np.abs(np.subtract(value, known[what])).max()
-                limit = TOLERANCE[kind]
-                said = "ok" if gap <= limit else f"off by {gap:.2g}, tolerance {limit:g}"
-            rows.append((scan, name, said))
+            rows.append((scan, name, _held(kind, value, reference[scan][what])))
     return rows
 
 
-def main(ct=(), write=False):
-    """Measure, compare and print; returns an exit code."""
-    import os
-    import sys
+def _held(kind: str, value: Any, known: Any) -> str:
+    """`ok`, or how one value differs from the known one."""
+    if kind == "bits":
+        return "ok" if value == known else OTHER_BITS
+    if kind == "text":
+        return "ok" if value == known else f"{value[:60]}, expected {known[:60]}"
+    if np.shape(value) != np.shape(known):
+        return f"{len(value)} values, expected {len(known)}"
+    gap, limit = np.abs(np.subtract(value, known)).max(), TOLERANCE[kind]
+    return "ok" if gap <= limit else f"off by {gap:.2g}, tolerance {limit:g}"
 
-    os.environ["TQDM_DISABLE"] = "1"  # a second's work
+
+def main(ct: Iterable[str | Path] = (), write: bool = False) -> int:
+    """Measure, compare and print; returns an exit code."""
     found = measure(ct)
     if write:
-        known = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
-        REFERENCE.write_text(json.dumps(known | found, indent=1) + "\n")
+        before = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
+        write_json(REFERENCE, before | found)
     rows = compare(found, json.loads(REFERENCE.read_text()))
     for scan, name, said in rows:
         state = "ok" if said.startswith("ok") else "unknown" if said == UNKNOWN else "DIFFERS"
         sys.stdout.write(f"{state:8} {scan}: {name}\n")
         if said != "ok":
             sys.stdout.write(f"         {said}\n")
-    unknown = [r for r in rows if r[2] == UNKNOWN]
-    rows = [r for r in rows if r[2] != UNKNOWN]
-    wrong = [r for r in rows if not r[2].startswith("ok")]
+    known = [said for *_, said in rows if said != UNKNOWN]
+    n_right = sum(said.startswith("ok") for said in known)
     sys.stdout.write(
-        f"{len(rows) - len(wrong)} of {len(rows)} as expected.\n"
+        f"{n_right} of {len(known)} as expected.\n"
         + ("" if ct else f"Real CT was not checked: --ct takes {KNOWN_CT}.\n")
     )
-    return 1 if wrong or unknown else 0  # what can't be compared was not found right
+    return 0 if n_right == len(rows) else 1  # what can't be compared was not found right

@@ -11,15 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from merlin.data.tables import (
-    Number,
-    TableError,
-    plain,
-    read_dates,
-    read_ids,
-    read_table,
-    some_rows,
-)
+from merlin.data.cells import Number, TableError, plain, read_dates, read_ids, some_rows
+from merlin.data.tables import read_table
 from merlin.words import shown
 
 NO_CODES = pd.DataFrame(columns=["patient_id", "study_id", "date", "vocabulary", "code"], dtype=str)
@@ -106,7 +99,6 @@ def doubtful_icd9(codes: pd.Series) -> pd.Series:
 
 def coded(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """A table of codes with our names of columns, from their common ones and the published maps'."""
-    notes = list(table.attrs["notes"])
     if {"ICD", "flag"} <= set(table):  # PheTK's map, whose 10 is the CM edition
         table = table.rename(columns={"ICD": "code", "flag": "vocabulary"})
         table["vocabulary"] = table["vocabulary"].replace({"10": "ICD10CM"})
@@ -124,8 +116,6 @@ def coded(table: pd.DataFrame, name: str) -> pd.DataFrame:
         *(f"Column {a} read as {b}." for a, b in match.items() if a != b),
     ]
     table = table.rename(columns=match)
-    if match.get("flag") == "vocabulary":  # PheTK's, whose 10 is the CM edition
-        table["vocabulary"] = table["vocabulary"].replace({"10": "ICD10CM"})
     named = [c for c in table if plain(c).startswith("icd") and vocabulary(c)]
     if "code" not in table and named:  # a column ICD9, as in the maps of phewascatalog.org
         if len(named) > 1:

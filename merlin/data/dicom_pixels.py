@@ -22,7 +22,8 @@ from merlin.data.scan import (
     turned,
 )
 
-# What pydicom decodes here without loss of bits, and by which of its decoders; GDCM takes the rest.
+# What pydicom decodes here without loss of bits, and by which of its decoders; SimpleITK (GDCM) takes the
+# rest. GDCM's own Python, which pydicom would prefer, ends the process where an image is damaged.
 _PYDICOM_DECODERS = {
     **{f"1.2.840.10008.1.2{code}": "" for code in ("", ".1", ".1.99", ".2")},
     "1.2.840.10008.1.2.5": "pydicom",
@@ -38,13 +39,13 @@ class Pixels:
         self.path = path
         self.is_monochrome1 = False
         self.n_padding = 0
-        self._last: tuple[Path, Dataset, np.ndarray] | None = None
+        self._last: tuple[Path, Dataset, np.ndarray, bool] | None = None
 
     def hu(self, s: Slice) -> np.ndarray:
         """HU of one slice, (rows, columns) int16 or float32, by its own slope and intercept."""
         if self._last is None or self._last[0] != s.path:
             self._last = (s.path, *self._decode(s))
-        _, header, stored = self._last
+        _, header, stored, is_rescaled = self._last
         values = stored if s.frame is None or stored.ndim == 2 else stored[s.frame]
         if values.shape != s.shape:
             raise UnreadableScan.about(
@@ -53,7 +54,7 @@ class Pixels:
                 f"{s.shape} as its header says",
                 "Export the series again",
             )
-        hu = _rescale(values, s.slope, s.intercept)
+        hu = values if is_rescaled else _rescale(values, s.slope, s.intercept)
         self.is_monochrome1 |= header.get("PhotometricInterpretation") == "MONOCHROME1"
         padding = header.get("PixelPaddingValue")
         if isinstance(padding, int) and padding * s.slope + s.intercept > -900:
@@ -64,8 +65,8 @@ class Pixels:
         return smallest_lossless(hu)
 
     @quietly()
-    def _decode(self, s: Slice) -> tuple[Dataset, np.ndarray]:
-        """Header and stored values of a slice's file."""
+    def _decode(self, s: Slice) -> tuple[Dataset, np.ndarray, bool]:
+        """Header, pixels, and whether the pixels are HU already."""
         ds = read_file(self.path, s.path)
         where = short(self.path, s.path)
         if "PixelData" not in ds:
@@ -91,16 +92,17 @@ class Pixels:
                 self._refuse_other_sizes(where, ds.PixelData, n_frames, (*s.shape, 1))
             if syntax in _PYDICOM_DECODERS:
                 ds.pixel_array_options(decoding_plugin=_PYDICOM_DECODERS[syntax])
-                return ds, ds.pixel_array
-        stored = _decoded_by_gdcm(s.path) if s.frame is None else np.zeros(0)
-        if stored.size != s.shape[0] * s.shape[1]:
+                return ds, ds.pixel_array, False
+        # ITK takes one rescale for a file; frames may have their own.
+        values = _decoded_by_itk(s.path) if s.frame is None else np.zeros(0)
+        if values.size != s.shape[0] * s.shape[1]:
             raise UnreadableScan.about(
                 self.path,
                 f"{where} in transfer syntax {syntax_name(syntax)}, which can't be decoded",
                 "raw, RLE, JPEG, JPEG-LS or JPEG 2000",
                 "Transcode it to Explicit VR Little Endian (for example with gdcmconv --raw)",
             )
-        return ds, stored.reshape(s.shape)
+        return ds, values.reshape(s.shape), True
 
     def _refuse_other_sizes(
         self, where: str, packed: bytes, n_frames: int, expected: tuple[int, int, int]
@@ -116,24 +118,21 @@ class Pixels:
                 )
 
 
-def _decoded_by_gdcm(file: Path) -> np.ndarray:
-    """Stored values of a file in any syntax that GDCM knows, flat; none where it cannot."""
-    import gdcm
+def _decoded_by_itk(file: Path) -> np.ndarray:
+    """Rescaled values of a file in any syntax that GDCM knows; none where it cannot."""
+    import SimpleITK as sitk  # 0.5 s, for the rarer syntaxes only
 
-    gdcm.Trace.WarningOff()
-    gdcm.Trace.ErrorOff()
-    reader = gdcm.ImageReader()
+    talks = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(file))
-    if not reader.Read():
-        return np.zeros(0)
-    image = reader.GetImage()
-    kind = image.GetPixelFormat().GetScalarTypeAsString()  # INT16, UINT8, ...
     try:
-        return np.frombuffer(
-            (image.GetBuffer() or "").encode("utf-8", "surrogateescape"), kind.lower()
-        )
-    except (TypeError, ValueError):  # no buffer, or one of no such numbers
+        return sitk.GetArrayFromImage(reader.Execute())
+    except RuntimeError:
         return np.zeros(0)
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(talks)
 
 
 def coded_size(frame: bytes) -> tuple[int, int, int] | None:

@@ -11,6 +11,8 @@ other sentences stand in `tables/label_errors.csv` and beside every figure with 
 import csv
 import re
 from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -21,41 +23,20 @@ from merlin.data.impression import split_impression
 from merlin.data.negation import statement, with_words
 from merlin.vocabulary import FINDINGS_OF, HEADINGS, NAMES, ONLY_SEX, SECTIONS
 
-# "Normal" below one of these speaks of a part of its section.
-NORMAL_DENIES = {
-    **dict.fromkeys(("lung bases", "lungs"), ("atelectasis",)),
-    "heart": ("cardiomegaly",),
-    "pleura": ("pleural_effusion",),
-    **dict.fromkeys(
-        ("biliary system", "biliary tree", "biliary", "bile ducts"), ("biliary_ductal_dilation",)
-    ),
-    "ureters": ("hydronephrosis",),
-    "appendix": ("appendicitis",),
-    "prostate and seminal vesicles": ("prostatomegaly",),
-    "prostate": ("prostatomegaly",),
-    **dict.fromkeys(("lymph nodes", "nodes"), ("lymphadenopathy",)),
-    "aorta": ("abdominal_aortic_aneurysm",),
-    **dict.fromkeys(
-        ("mediastinum", "stomach", "esophagus", "bladder", "uterus and ovaries", "abdominal wall"),
-        (),
-    ),
+_SAID = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+# What "normal" below a heading denies, where that speaks of a part of its section ...
+NORMAL_DENIES: dict[str, list[str]] = {
+    heading: rule["findings"] for rule in _SAID["normal_denies"] for heading in rule["headings"]
 }
+_SIZED: dict[str, str] = _SAID["normal_size_denies"]  # ... and "normal in size"
 _SECTION_OF_HEADING = {h: s for s, names in HEADINGS.items() for h in names}
 _ORGANS = "|".join(re.escape(h) for h in sorted(_SECTION_OF_HEADING, key=len, reverse=True))
 _HEADING = re.compile(rf"(?:^|(?<=[.\n;:!?])|(?<=\s))({_ORGANS})\s*:", re.IGNORECASE)
-_TECHNICAL = re.compile(
-    r"\b(?:(?:clinical |past |medical |family )*history|reason for (?:exam\w*|study|visit|referral)|technique|"
-    r"comparisons?(?: exam\w*| stud(?:y|ies))?|exam(?:ination)?|(?:clinical )?indications?(?: for \w+)?|"
-    r"clinical (?:information|data|question|details|statement)|procedure|protocol)\s*:",
-    re.IGNORECASE,
-)
-_RESULTS = re.compile(
-    r"\b(?:findings?|full results?|results?|discussion|report|ct (?:of the )?(?:abdomen|pelvis|chest)[\w ]*)\s*:",
-    re.IGNORECASE,
-)
+_TECHNICAL = re.compile(rf"\b(?:{'|'.join(_SAID['technical'])})\s*:", re.IGNORECASE)
+_RESULTS = re.compile(rf"\b(?:{'|'.join(_SAID['results'])})\s*:", re.IGNORECASE)
 
 
-def _without_technical(text):
+def _without_technical(text: str) -> str:
     """A report without what was known before the scan: indication, history, comparison, technique.
 
     Such a part ends at the next heading or blank line; where neither follows, at the line's or else
@@ -89,7 +70,7 @@ _BLANK = re.compile(r"\n\s*\n")
 _LINE_END = re.compile(r"\n|(?<=[a-z)]\.)\s")
 
 
-def split_sections(text):
+def split_sections(text: str) -> dict[str, str]:
     """Findings text by anatomical section.
 
     Parameters
@@ -104,7 +85,7 @@ def split_sections(text):
         section are joined. Empty where the text has no known heading.
     """
     text, _ = split_impression(text)
-    found = {}
+    found: dict[str, str] = {}
     marks = list(_HEADING.finditer(text))
     ends = [*(m.start() for m in marks[1:]), len(text)]
     for mark, end in zip(marks, ends, strict=False):
@@ -115,7 +96,7 @@ def split_sections(text):
     return {s: found[s] for s in SECTIONS if s in found}
 
 
-def section_table(texts):
+def section_table(texts: Sequence[str]) -> np.ndarray:
     """(n, 12) str array of sections; empty where a report has none."""
     table = np.full((len(texts), len(SECTIONS)), "", dtype=object)
     for i, text in enumerate(texts):
@@ -125,7 +106,7 @@ def section_table(texts):
 
 
 @cache
-def report_sentences(text):
+def report_sentences(text: str) -> tuple[str, ...]:
     """A findings text's distinct sentences, headings apart: each about one thing, like a prompt.
 
     A text without known headings, as an impression, is split as it stands; item numbers go.
@@ -154,11 +135,6 @@ _NORMAL = re.compile(
 _NORMAL_SIZE = re.compile(
     r"\W*(?:(?:is|are|of|size|the|within)\s+)*normal (?:in )?size\b", re.IGNORECASE
 )
-# What "normal in size" below a heading denies.
-_SIZED = {
-    "heart": "cardiomegaly", "liver": "hepatomegaly", "spleen": "splenomegaly",
-    "prostate": "prostatomegaly",
-}  # fmt: skip
 _NORMAL_ORGANS = re.compile(
     rf"(?:^|[.;\n:]|, )[^\S\n]*(?:(?:the|visuali[sz]ed|portions? of|both|bilateral)\s+)*"
     rf"((?:{_ORGANS}|kidney)(?:(?:\s*,\s*|/|\s+)(?:(?:and|the|both|bilateral|left|right)\s+)*(?:{_ORGANS}|kidney)){{0,12}})\s+"
@@ -169,30 +145,40 @@ _NORMAL_ORGANS = re.compile(
 _ORGAN = re.compile(rf"(?<!right )(?<!left )\b(?:{_ORGANS}|kidney)\b", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
+class Cues:
+    """Patterns that name one finding; see `cues.yaml`."""
+
+    present: re.Pattern[str]
+    absent: re.Pattern[str]
+    other: re.Pattern[str]
+    under: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...]  # (heading, cue)
+    past: bool  # whether history counts, as of what was taken out
+
+
 @cache
-def cues():
-    """Finding → patterns `present`, `absent`, `other`; `under`: (heading, cue); `past`: bool."""
+def cues() -> dict[str, Cues]:
+    """Finding → its cues."""
     raw = yaml.safe_load((Path(__file__).parent / "cues.yaml").read_text())
     words = raw.pop("words")
 
-    def compiled(patterns):
-        joined = "|".join(f"(?:{with_words(p, words)})" for p in patterns or ())
-        return re.compile(joined, re.IGNORECASE) if joined else None
+    def compiled(patterns: Iterable[str]) -> re.Pattern[str]:
+        joined = "|".join(f"(?:{with_words(p, words)})" for p in patterns)
+        return re.compile(joined or r"(?!)", re.IGNORECASE)  # without any, none is found
 
     return {
-        name: {
-            **{kind: compiled(kinds.get(kind)) for kind in ("present", "absent", "other")},
-            "under": [
-                (compiled([heading]), compiled(patterns))
-                for heading, patterns in kinds.get("under", {}).items()
-            ],
-            "past": kinds.get("past", False),
-        }
+        name: Cues(
+            present=compiled(kinds["present"]),
+            absent=compiled(kinds.get("absent", ())),
+            other=compiled(kinds.get("other", ())),
+            under=tuple((compiled([h]), compiled(p)) for h, p in kinds.get("under", {}).items()),
+            past=kinds.get("past", False),
+        )
         for name, kinds in raw.items()
     }
 
 
-def label_report(text, *, sex=None):
+def label_report(text: str, *, sex: str | None = None) -> dict[str, float]:
     """Finding labels that a report states.
 
     Parameters
@@ -216,26 +202,26 @@ def label_report(text, *, sex=None):
     for name in _denied_by_normal(text):
         if ONLY_SEX[name] in ("", sex):
             labels[name] = 0.0
-    stated = {}
+    stated: dict[str, set[float]] = {}
     for heading, body in _by_heading(text):
         for sentence in _SENTENCE.split(body):
             for part in _PART.findall(sentence):
                 for name, said in _sentence_labels(part, heading):
                     stated.setdefault(name, set()).add(said)
-    for name, said in stated.items():
-        labels[name] = 1.0 if 1.0 in said else 0.0 if 0.0 in said else np.nan
+    for name, values in stated.items():
+        labels[name] = 1.0 if 1.0 in values else 0.0 if 0.0 in values else np.nan
     return labels
 
 
-def _by_heading(text):
+def _by_heading(text: str) -> Iterable[tuple[str, str]]:
     """(heading in small letters or "", text below it), in order."""
     parts = _HEADING.split(text)
     return zip(["", *(h.lower() for h in parts[1::2])], parts[::2], strict=True)
 
 
-def _denied_by_normal(text):
+def _denied_by_normal(text: str) -> Iterator[str]:
     """Findings of what a report calls normal: by heading, or in prose ("The spleen is normal.")."""
-    bodies = {}
+    bodies: dict[str | None, list[str]] = {}
     for heading, body in _by_heading(text):
         key = heading if heading in NORMAL_DENIES else _SECTION_OF_HEADING.get(heading)
         bodies.setdefault(key, []).append(body.strip())
@@ -251,27 +237,26 @@ def _denied_by_normal(text):
 
 
 @lru_cache(maxsize=50_000)  # reports repeat their sentences
-def _sentence_labels(sentence, heading):
+def _sentence_labels(sentence: str, heading: str) -> tuple[tuple[str, float], ...]:
     """((finding, 1.0, 0.0 or NaN), ...) of a sentence; what it does not mention is left out."""
     if not sentence.strip():
         return ()
-    said = ((name, _label(kinds, sentence, heading)) for name, kinds in cues().items())
+    said = ((name, _label(rule, sentence, heading)) for name, rule in cues().items())
     return tuple((name, value) for name, value in said if value is not None)
 
 
-def _label(kinds, sentence, heading):
+def _label(rule: Cues, sentence: str, heading: str) -> float | None:
     """1.0, 0.0, NaN (left open) or None (not mentioned)."""
-    if kinds["other"] is not None:
-        sentence = kinds["other"].sub(lambda m: "¤" * len(m[0]), sentence)
-    found = 0.0 if kinds["absent"] is not None and kinds["absent"].search(sentence) else None
-    patterns = [p for title, p in kinds["under"] if heading and title.fullmatch(heading)]
-    for pattern in (kinds["present"], *patterns):
+    sentence = rule.other.sub(lambda m: "¤" * len(m[0]), sentence)
+    found = 0.0 if rule.absent.search(sentence) else None
+    patterns = [p for title, p in rule.under if heading and title.fullmatch(heading)]
+    for pattern in (rule.present, *patterns):
         for match in pattern.finditer(sentence):
             start, end = match.span()
-            if kinds["past"]:  # "surgically absent" is no denial
+            if rule.past:  # "surgically absent" is no denial
                 sentence = sentence[:start] + "¤" * (end - start) + sentence[end:]
             said = statement(sentence, start, end)
-            if said.is_relative or (said.is_history and not kinds["past"]):
+            if said.is_relative or (said.is_history and not rule.past):
                 continue
             if said.polarity == "present":
                 return 1.0
@@ -280,7 +265,7 @@ def _label(kinds, sentence, heading):
     return found
 
 
-def label_table(texts, sexes=None):
+def label_table(texts: Sequence[str], sexes: Sequence[str | None] | None = None) -> np.ndarray:
     """(n, 30) float array of `label_report` for many texts, columns as `vocabulary.NAMES`."""
     sexes = [None] * len(texts) if sexes is None else sexes
     reports = [label_report(t, sex=s) for t, s in zip(texts, sexes, strict=True)]
@@ -301,7 +286,7 @@ def mined_label_note() -> str:
     )
 
 
-def abnormal_sections(sections):
+def abnormal_sections(sections: np.ndarray) -> np.ndarray:
     """Whether each section of each report states a finding; from the text alone.
 
     Parameters

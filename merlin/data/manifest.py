@@ -6,12 +6,15 @@ mend it; values of the patient columns are never printed.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pandera.pandas as pa
 
-from merlin.data.tables import TableError, read_ids, read_table, some_rows
+from merlin.data.cells import TableError, read_ids, some_rows
+from merlin.data.tables import read_table
 from merlin.vocabulary import DISEASES, NAMES, SPLITS
 from merlin.words import Refusal, names_a_file
 
@@ -19,65 +22,49 @@ LABELS = tuple(f"label_{name}" for name in NAMES)
 FIVE_YEAR = tuple(f"five_year_{name}" for name in DISEASES)
 REQUIRED = ("study_id", "patient_id", "split", "volume")
 OPTIONAL = (
-    "site",
-    "sex",
-    "age",
-    "date",
-    "phase",
-    "manufacturer",
-    "slice_mm",
-    "label_map",
-    "findings",
-    "impression",
-)
+    "site", "sex", "age", "date", "phase", "manufacturer", "slice_mm", "label_map", "findings", "impression"
+)  # fmt: skip
+# What a cell may hold where it is not empty: values or a pattern, and what to say of others.
+_ALLOWED: dict[str, tuple[Sequence[str] | str, str]] = {
+    "split": (SPLITS, "Expected train, val or test."),
+    "sex": (("F", "M"), "Expected F, M or empty."),
+    "age": (r"^\d{1,3}(\.\d+)?$", "Expected years, as 57, or empty."),
+    "slice_mm": (r"^\d+(\.\d+)?$", "Expected millimetres, as 5.0, or empty."),
+    "date": (r"^\d{4}-\d{2}-\d{2}$", "Expected YYYY-MM-DD or empty."),
+    **dict.fromkeys(
+        LABELS, (tuple("01"), "Expected 1 (present), 0 (absent) or empty (not mentioned).")
+    ),
+    **dict.fromkeys(
+        FIVE_YEAR,
+        (
+            tuple("0123"),
+            "Expected 0 (free for 5 years), 1 (within 5 years), 2 (before the scan), "
+            "3 (lost to follow-up) or empty.",
+        ),
+    ),
+}
 
 
 class ManifestError(Refusal):
     """A manifest with problems, all of them listed in the message."""
 
 
-def _schema():
-    def column(*checks, required=False, nullable=True):
-        return pa.Column(str, list(checks), required=required, nullable=nullable)
+def _schema() -> pa.DataFrameSchema:
+    def column(name: str) -> pa.Column:
+        allowed, text = _ALLOWED.get(name, (".*", ""))
+        if isinstance(allowed, str):
+            checks = [pa.Check.str_matches(allowed, error=text)] if text else []
+        else:
+            checks = [pa.Check.isin(list(allowed), error=text)]
+        return pa.Column(str, checks, required=name in REQUIRED, nullable=name not in REQUIRED)
 
-    def one_of(values, text):
-        return pa.Check.isin(list(values), error=text)
-
-    columns = {name: column(required=True, nullable=False) for name in REQUIRED}
-    columns["split"] = column(
-        one_of(SPLITS, "Expected train, val or test."), required=True, nullable=False
-    )
-    columns |= {name: column() for name in OPTIONAL}
-    columns["sex"] = column(one_of(("F", "M"), "Expected F, M or empty."))
-    columns["age"] = column(
-        pa.Check.str_matches(r"^\d{1,3}(\.\d+)?$", error="Expected years, as 57, or empty.")
-    )
-    columns["slice_mm"] = column(
-        pa.Check.str_matches(r"^\d+(\.\d+)?$", error="Expected millimetres, as 5.0, or empty.")
-    )
-    columns["date"] = column(
-        pa.Check.str_matches(r"^\d{4}-\d{2}-\d{2}$", error="Expected YYYY-MM-DD or empty.")
-    )
-    columns |= {
-        name: column(
-            one_of(("0", "1"), "Expected 1 (present), 0 (absent) or empty (not mentioned).")
-        )
-        for name in LABELS
-    }
-    columns |= {
-        name: column(
-            one_of(
-                tuple("0123"),
-                "Expected 0 (free for 5 years), 1 (within 5 years), 2 (before the scan), "
-                "3 (lost to follow-up) or empty.",
-            )
-        )
-        for name in FIVE_YEAR
-    }
-    return pa.DataFrameSchema(columns, strict=False)
+    names = (*REQUIRED, *OPTIONAL, *LABELS, *FIVE_YEAR)
+    return pa.DataFrameSchema({name: column(name) for name in names}, strict=False)
 
 
-def check_manifest(table, *, name="manifest", folder=None):
+def check_manifest(
+    table: pd.DataFrame, *, name: str = "manifest", folder: str | Path | None = None
+) -> None:
     """List everything that is wrong with a manifest.
 
     Parameters
@@ -107,7 +94,7 @@ def check_manifest(table, *, name="manifest", folder=None):
         raise ManifestError(f"{name}: {count}\n  " + "\n  ".join(problems))
 
 
-def _column_problems(table):
+def _column_problems(table: pd.DataFrame) -> list[str]:
     known = {*REQUIRED, *OPTIONAL, *LABELS, *FIVE_YEAR}
     problems = []
     for column in table.columns:
@@ -124,7 +111,7 @@ def _column_problems(table):
     return problems
 
 
-def _cell_problems(failures):
+def _cell_problems(failures: pd.DataFrame) -> list[str]:
     problems = []
     failures = failures[failures["index"].notna()]
     for (column, check), rows in failures.groupby(["column", "check"], sort=False):
@@ -137,56 +124,49 @@ def _cell_problems(failures):
     return problems
 
 
-def _row_problems(table):
+def _row_problems(table: pd.DataFrame) -> list[str]:
     problems = []
+
+    def note(is_bad: pd.Series, column: str, text: str) -> None:
+        if is_bad.any():
+            problems.append(f"{some_rows(table.index[is_bad])}, column {column}: {text}")
+
     if "study_id" in table:
-        twice = table.index[table["study_id"].duplicated(keep=False) & table["study_id"].notna()]
-        if len(twice):
-            problems.append(
-                f"{some_rows(twice)}, column study_id: the same study more than once. "
-                "One row a study; keep the final report."
-            )
-        odd = table.index[[isinstance(i, str) and not names_a_file(i) for i in table["study_id"]]]
-        if len(odd):
-            problems.append(
-                f"{some_rows(odd)}, column study_id: no name of a file. Expected no /, \\ or control "
-                "characters, and 200 characters at most."
-            )
+        ids = table["study_id"]
+        note(
+            ids.duplicated(keep=False) & ids.notna(),
+            "study_id",
+            "the same study more than once. One row a study; keep the final report.",
+        )
+        note(
+            ids.map(lambda i: isinstance(i, str) and not names_a_file(i)),
+            "study_id",
+            "no name of a file. Expected no /, \\ or control characters, and 200 characters at most.",
+        )
     if "site" in table:
-        odd = table.index[[isinstance(s, str) and not s.isprintable() for s in table["site"]]]
-        if len(odd):
-            problems.append(
-                f"{some_rows(odd)}, column site: characters that cannot be seen. Write it without."
-            )
+        is_odd = table["site"].map(lambda s: isinstance(s, str) and not s.isprintable())
+        note(is_odd, "site", "characters that cannot be seen. Write it without.")
     if {"patient_id", "split"} <= set(table.columns):
         n_splits = table.groupby("patient_id")["split"].transform("nunique")
-        mixed = table.index[n_splits > 1]
-        if len(mixed):
-            problems.append(
-                f"{some_rows(mixed)}, column patient_id: the same patient is in several splits. "
-                "One patient, one split."
-            )
+        text = "the same patient is in several splits. One patient, one split."
+        note(n_splits > 1, "patient_id", text)
     return problems
 
 
-def _file_problems(table, folder):
+def _file_problems(table: pd.DataFrame, folder: Path) -> list[str]:
     problems = []
-    for column in ("volume", "label_map"):
-        if column not in table:
-            continue
-        missing = [
-            i for i, p in table[column].items() if isinstance(p, str) and not (folder / p).exists()
-        ]
-        if missing:
-            first = table[column][missing[0]]
+    for column in (c for c in ("volume", "label_map") if c in table):
+        paths = table[column].dropna()
+        missing = paths[[not (folder / p).exists() for p in paths]]
+        if len(missing):
             problems.append(
-                f"{some_rows(missing)}, column {column}: file not found: {first} "
+                f"{some_rows(missing.index)}, column {column}: file not found: {missing.iloc[0]} "
                 "(paths are relative to the manifest)."
             )
     return problems
 
 
-def load_manifest(path, *, check_files=True):
+def load_manifest(path: str | Path, *, check_files: bool = True) -> pd.DataFrame:
     """Read and check a manifest.
 
     Parameters
@@ -238,7 +218,7 @@ def load_manifest(path, *, check_files=True):
 LINK = "data"  # beside a manifest, to the data set that it was made of
 
 
-def linked(table, data, out):
+def linked(table: pd.DataFrame, data: str | Path, out: str | Path) -> pd.DataFrame:
     """A manifest for the folder `out` whose paths hold no place of this machine, through a link beside it.
 
     Parameters
@@ -257,7 +237,7 @@ def linked(table, data, out):
         link.unlink(missing_ok=True)
         link.symlink_to(roots[1])
 
-    def place(path):
+    def place(path: object) -> object:
         if not isinstance(path, str):
             return path
         whole = Path(os.path.normpath(out / path))
@@ -270,7 +250,9 @@ def linked(table, data, out):
     return table.assign(**{c: table[c].map(place) for c in columns})
 
 
-def nested_subset(patient_ids, fraction, *, seed):
+def nested_subset(
+    patient_ids: Sequence[str] | np.ndarray, fraction: float, *, seed: int
+) -> np.ndarray:
     """Which studies belong to a fraction of the patients; smaller fractions lie inside larger ones.
 
     Parameters

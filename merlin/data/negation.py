@@ -32,80 +32,30 @@ _KINDS = {
     "right": ("pseudo", "open_after", "open_both", "after", "near", "before", "stop"),
 }  # fmt: skip
 REACH = 500  # characters, the longest list that a denial governs
-_DEGREE = (
-    r"(?:mild(?:ly)?|moderate(?:ly)?|severe(?:ly)?|small|large|trace|minimal(?:ly)?|marked(?:ly)?|"
-    r"slight(?:ly)?|stable|new|multiple|scattered|bibasilar|unchanged|persistent|chronic|extensive|"
-    r"diffuse|several|numerous|increas\w+|decreas\w+|improv\w+|known|partial|residual|linear|"
-    r"prominent|positive|normal|intact|regular|old|healed)"
-)
-_VERBS = (
-    r"(?:is|are|was|were|be|been|has|have|had|does|do|did|remains?|appears?|shows?|showed|reveals?|"
-    r"revealed|demonstrates?|demonstrated|persists?|develop(?:s|ed)|continues?|continued|underwent|"
-    r"reports?|reported|complains?|complained|states?|stated|measur(?:es|ed)|noted|received|"
-    r"contains?|involves?|accompan(?:y|ies))"
-)
 
 
-def _pattern(text):
+def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(text, re.IGNORECASE)
 
 
-_VERB = _pattern(rf"\b{_VERBS}\b")
-# What ends a denial's list between it and the phrase ...
-_NEW_STATEMENT = _pattern(
-    r"(?:,|\band\b)\s*(?:and |also |then |now )*(?:there|he|she|it|they|we|i|this|these|those|"
-    r"the patient|patient|pt|his|her|its|their)\b(?! (?:or|nor)\b)"
-    rf"|(?:,|\band\b)\s*(?:and |also |a |an |the |some )*{_DEGREE}\b"
-    rf"|(?:,|\band\b)\s*(?:also |then |now |still )?{_VERBS}\b"
-    r"|(?:,|;|\band\b)\s+(?:and )?(?:[\w-]+ ){1,6}(?:is|are|was|were) (?!no\b)"
-    rf"|\b{_VERBS}\b[^,]*?(?:,|\band\b)(?! *(?:or|nor)\b)"
-)
-# ... or does so unless the list goes on with "or" behind it.
-_NEW_NOUN = _pattern(r",\s*(?:the|a|an|left|right|bilateral|both|[\w-]+ (?:lobe|base|basilar))\b")
-_GOES_ON = _pattern(r"^[^.;:]*?,?\s*\b(?:or|nor)\b")
-_STANDS = _pattern(
-    r"^\W*(?:is|are|was|were)?\s*(?:also |again |now |still )?"
-    r"(?:present|noted|evident|persists?|persistent|remains?|continues?|again seen|unchanged|stable|"
-    r"without|but)\b"
-)
-# ... or a clause with its own verb: "no effusion, and the heart is enlarged". "No A and B is seen" is none.
-_STATE = rf"(?:is|are|remains?|appears?) (?:also |again |now |still )*(?:enlarged|dilated|thickened|{_DEGREE}|"
-_WORDS = r"(?:(?!(?:and|or|nor|no|not|without)\b)[\w-]+ ){1,8}"
-_OWN_CLAUSE = _pattern(
-    rf"^,\s*(?:and )?{_WORDS}{_STATE}present|noted|seen|observed|evident)\b"
-    rf"|^,\s*and (?:the|his|her) {_WORDS}(?:is|are|was|were|has|have|had)\b"
-    rf"|^and (?:the|a|an|left|right|both|bilateral) {_WORDS}{_STATE}present|noted|seen|observed)\b"
-    rf"|^(?:,\s*)?(?:and )?(?:the|an?|left|right) {_WORDS}(?:contains?|measures?|shows?|has|have) (?!no\b)"
-    rf"|^and {_WORDS}(?:{_STATE}evident)|is (?:also |now |still )*present|is again \w+)\b"
-)
-_STILL = _pattern(r"^[^.;]*\b(?:remains?|still|persist\w*|continues)\b")
-_OTHER_SIDE = _pattern(  # one side denied, the other stated
-    r"^[^.]{0,80}?(?:[,;]|\bbut|\band|\bwhile)\s*(?:and |but |while |on )*(?:the )?(?:left|right|other)"
-    r"(?:-sided)?(?: (?:side|one|effusion))? (?:is |has |are )?(?:\w+ly )?"
-    r"(?:unchanged|persists?|remains?|stable|persistent|present|increased|decreased|larger|smaller)\b"
-    r"|^\W*there (?:is|remains) an? (?:\w+ )?(?:left|right) one\b"
-)
-_THAT_WAS = _pattern(  # "the effusion (that was) seen on the prior scan": no verb of the sentence
-    r"\b(?:that|which) (?:was|were|had been|has been|have been)\b|\b(?:noted|reported|seen|described|"
-    r"demonstrated) (?=previously|before|earlier|prior|on|in)"
-)
-_ASSERTED = _pattern(
-    r"(?:\bthere (?:is|are|was|were)|\b(?:has|have|had|shows?|showed|with|positive for|"
-    rf"{_DEGREE}))\b[^,;.]*$"
-)
-_NOW = _pattern(  # a past finding of which the present is told as well
-    r"\b(?:is|are|has|have|unchanged|stable|again|persist\w*|decreased|increased|improved|worse\w*|"
-    r"residual|now|current\w*|still|remains?|resolved|with)\b"
-)
-_MIXED = _pattern(
-    rf"^.*?(?:,|;|\bbut|\band)\s*(?:an? )?{_DEGREE}\b(?! or)"
-)  # none right, small left
-_QUALIFIED = _pattern(
-    r"\b(?:with|involving|measuring|extending|showing|containing|grade|score|\d+)\b"
-)
+def with_words(pattern: str, words: dict[str, str]) -> str:
+    """A pattern with each `<word>` replaced by its entry of `words`, also within entries."""
+    while (filled := re.sub(r"<(\w+)>", lambda m: words.get(m[1], m[0]), pattern)) != pattern:
+        pattern = filled
+    return pattern
+
+
+_RULES = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_BOUND = {
+    name: _pattern("|".join(with_words(p, _RULES["words"]) for p in patterns))
+    for name, patterns in _RULES["bounds"].items()
+}
 _JOINT = re.compile(r",(?:\s*and\b)?|\band\b")
 _NEXT_TO = re.compile(r"\s*(?:(?!and\b|or\b)[\w-]+\s+){0,4}")
 _NEW_CLAUSE = re.compile(r"\b(?:is|are|remains?|appears?)\b")
+
+
+Trigger = tuple[int, int, str]  # start, end and kind
 
 
 class Statement(NamedTuple):
@@ -152,7 +102,7 @@ def assertion(sentence: str, phrase: str) -> str:
     return next(w for w in ("present", "uncertain", "history", "other", "absent") if w in said)
 
 
-def _in_a_word(said):
+def _in_a_word(said: Statement) -> str:
     if said.polarity == "absent":
         return "absent"
     return "other" if said.is_relative else "history" if said.is_history else said.polarity
@@ -171,58 +121,50 @@ def statement(sentence: str, start: int, end: int) -> Statement:
     -------
     Statement
     """
-    left, right = _triggers(sentence, "left"), _triggers(sentence, "right")
-    inside = [(b, e, kind) for b, e, kind in left if start <= b and e <= end]
+    all_left = _triggers(sentence, "left")
+    inside = [(b, e, kind) for b, e, kind in all_left if start <= b and e <= end]
     if any(kind in ("before", "near") and sentence[e - 1] != "-" for b, e, kind in inside):
         return Statement("absent")  # "no acute distress" as a phrase, no "non-Hodgkin lymphoma"
-    if any(kind == "pseudo" and _is_denial(sentence, start, end, b, e) for b, e, kind in left):
+    if any(kind == "pseudo" and _is_denial(sentence, start, end, b, e) for b, e, kind in all_left):
         return Statement("absent")
-    left = [t for t in left if t[1] <= start]
-    right = [t for t in right if t[0] >= end]
+    left = [t for t in all_left if t[1] <= start]
+    right = [t for t in _triggers(sentence, "right") if t[0] >= end]
     polarity = _from_left(sentence, start, end, left)
     if polarity != "absent":
         polarity = _from_right(sentence, start, end, right) or polarity
-    if polarity == "absent" and _OTHER_SIDE.match(sentence[end:]):
+    if polarity == "absent" and _BOUND["other_side"].match(sentence[end:]):
         if re.search(r"\b(?:left|right)\b", sentence[: end + 20], re.IGNORECASE):
             polarity = "present"
     return Statement(polarity or "present", *_background(sentence, start, end, left))
 
 
-def _is_denial(sentence, start, end, begin, stop):
+def _is_denial(sentence: str, start: int, end: int, begin: int, stop: int) -> bool:
     """Whether what only looks like a denial is one: "heart size is not increased" as the phrase."""
     within = start < begin and stop == end
-    if _STILL.search(sentence[end:]):  # "has not increased and remains enlarged"
+    if _BOUND["still"].search(sentence[end:]):  # "has not increased and remains enlarged"
         return False
     return (within or begin < start < stop) and "increase" in sentence[begin:stop].lower()
 
 
 @cache
-def _grammar(side):
+def _grammar(side: str) -> re.Pattern[str]:
     """One pattern for the triggers of a side; a trigger begins and ends with a word, if with one."""
-    raw = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
-    words = raw.pop("words")
+    words = _RULES["words"]
     kinds = (
-        f"(?P<{kind}>{'|'.join(f'(?:{with_words(p, words)})' for p in raw[kind])})"
+        f"(?P<{kind}>{'|'.join(f'(?:{with_words(p, words)})' for p in _RULES[kind])})"
         for kind in _KINDS[side]
     )
     return _pattern(rf"(?:(?<!\w)(?=\w)|(?=\W))(?:{'|'.join(kinds)})(?:(?<=\w)(?!\w)|(?<=\W)|$)")
 
 
-def with_words(pattern: str, words: dict[str, str]) -> str:
-    """A pattern with each `<word>` replaced by its entry of `words`, also within entries."""
-    while (filled := re.sub(r"<(\w+)>", lambda m: words.get(m[1], m[0]), pattern)) != pattern:
-        pattern = filled
-    return pattern
-
-
 @lru_cache(maxsize=50_000)  # a sentence is asked for many findings
-def _triggers(sentence, side):
+def _triggers(sentence: str, side: str) -> tuple[Trigger, ...]:
     """(start, end, kind) of the triggers to be looked for on this side of a phrase."""
     found = _grammar(side).finditer(sentence)
-    return tuple((m.start(), m.end(), m.lastgroup) for m in found if m.end() > m.start())
+    return tuple((m.start(), m.end(), m.lastgroup or "") for m in found if m.end() > m.start())
 
 
-def _from_left(sentence, start, end, triggers):
+def _from_left(sentence: str, start: int, end: int, triggers: list[Trigger]) -> str | None:
     """Polarity by what comes before the phrase, or None; the nearest trigger first."""
     after, through, polarity, is_purpose = sentence[end:], start, None, False
     for begin, stop, kind in reversed(triggers):
@@ -247,7 +189,7 @@ def _from_left(sentence, start, end, triggers):
     return polarity
 
 
-def _background(sentence, start, end, triggers):
+def _background(sentence: str, start: int, end: int, triggers: list[Trigger]) -> tuple[bool, bool]:
     """(is history, is another person's): what sets the phrase aside, up to a denial or a stop."""
     history = relative = is_out = False
     for begin, stop, kind in reversed(triggers):
@@ -261,53 +203,55 @@ def _background(sentence, start, end, triggers):
         if "," in between and _NEW_CLAUSE.search(sentence[start : end + 40]):
             continue
         if sentence[begin:stop].split()[0].lower() in ("prior", "previous", "remote", "previously"):
-            history |= len(between.split()) < 4 and not _NOW.search(sentence[end:])
+            history |= len(between.split()) < 4 and not _BOUND["now"].search(sentence[end:])
         else:
             history = True
     return history, relative
 
 
-def _is_over(between, after, rest):
+def _is_over(between: str, after: str, rest: str) -> bool:
     """Whether a denial's list has ended before the phrase; `rest` is what follows `between`."""
     between = re.split(r"\b(?:including|such as|specifically)\b", between)[-1]
-    if _NEW_STATEMENT.search(between):
+    if _BOUND["new_statement"].search(between):
         return True
     joints = [m.start() for m in _JOINT.finditer(between)]
-    if joints and between.count(",") < 2 and not _GOES_ON.match(after):
-        if _OWN_CLAUSE.match(between[joints[-1] :] + rest[:200]):
+    if joints and between.count(",") < 2 and not _BOUND["goes_on"].match(after):
+        if _BOUND["own_clause"].match(between[joints[-1] :] + rest[:200]):
             return True
     last = between.rfind(",")
     if last < 0 or re.search(r"\b(?:or|nor)\b", between[last:]):
         return False
-    is_new = _NEW_NOUN.match(between[last:]) or between[:last].endswith(")")
-    if is_new and not _GOES_ON.match(after):
+    is_new = _BOUND["new_noun"].match(between[last:]) or between[:last].endswith(")")
+    if is_new and not _BOUND["goes_on"].match(after):
         return True
-    return bool(_STANDS.match(after))
+    return bool(_BOUND["stands"].match(after))
 
 
-def _from_right(sentence, start, end, triggers):
+def _from_right(sentence: str, start: int, end: int, triggers: list[Trigger]) -> str | None:
     """Polarity by what follows the phrase, or None."""
     for begin, stop, kind in triggers:
-        gap = _THAT_WAS.sub("", sentence[end:begin])
+        gap = _BOUND["that_was"].sub("", sentence[end:begin])
         if kind == "pseudo":
             continue
         # A verb between belongs to the phrase; "before" is another denial: "cough, no fever".
-        if kind in ("stop", "before") or _VERB.search(gap) or len(gap.split()) > 16:
+        if kind in ("stop", "before") or _BOUND["verb"].search(gap) or len(gap.split()) > 16:
             return None
         if kind.startswith("open"):
             return "uncertain"
         if "," in gap or " and " in gap:  # a list, unless its first part has been stated
-            if _ASSERTED.search(sentence[:start]) or _VERB.search(sentence[start:end]):
+            if _BOUND["asserted"].search(sentence[:start]) or _BOUND["verb"].search(
+                sentence[start:end]
+            ):
                 return None
-            if _QUALIFIED.search(gap.rpartition(",")[0]):
+            if _BOUND["qualified"].search(gap.rpartition(",")[0]):
                 return None
         if kind == "near" and gap.strip(" ,"):
             return None
         if not _is_far(sentence[begin:stop].strip(" -").lower(), gap):
-            return None if _MIXED.match(sentence[stop:]) else "absent"
+            return None if _BOUND["mixed"].match(sentence[stop:]) else "absent"
     return None
 
 
-def _is_far(word, gap):
+def _is_far(word: str, gap: str) -> bool:
     """Whether a denial that must stand close does not: "pain free", "culture negative"."""
     return bool(gap.strip()) if word == "free" else word in ("negative", "unlikely") and "," in gap

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from merlin.data.cells import TableError, some_rows, why_apart
 from merlin.data.codes import coded, doubtful_icd9, plain_icd, vocabulary
-from merlin.data.tables import TableError, read_table, some_rows, why_apart
+from merlin.data.tables import read_table
 from merlin.words import shown
 
 TABLES = Path(__file__).parent / "tables"

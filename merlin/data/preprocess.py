@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from merlin.data.scan import LARGEST_SCAN, Volume, refusing
 from merlin.data.volume import Source, content_digest, locate, read
+from merlin.files import atomic
 
 PREPROCESS_VERSION = 1  # part of every cache key: raise it when an output changes
 TOLERANCE = 1e-6  # largest difference from the MONAI chain, in units of the 0..1 image: 0.002 HU
@@ -328,13 +328,8 @@ def _sample(hu: np.ndarray, plan: _Plan) -> np.ndarray:
     n_threads = min(4, os.cpu_count() or 1, plan.n_sampled[0])  # the kernel lets go of the GIL
     bounds = np.linspace(0, plan.n_sampled[0], n_threads + 1).astype(int)
     with ThreadPoolExecutor(n_threads) as pool:
-        list(
-            pool.map(
-                lambda low, high: sample(ras, plan.xform, result, low, high),
-                bounds[:-1],
-                bounds[1:],
-            )
-        )
+        rows = lambda low, high: sample(ras, plan.xform, result, low, high)  # noqa: E731
+        list(pool.map(rows, bounds[:-1], bounds[1:]))
     return result
 
 
@@ -397,15 +392,8 @@ def _write_entry(entry: Path, result: ModelInput, grid: Grid) -> ModelInput:
         tensors = {"packed": _packed(steps)}
         metadata["shape"] = json.dumps(steps.shape)
     content = safetensors.numpy.save(tensors, metadata)
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=entry.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, entry)  # noqa: PTH105 - a string from mkstemp
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic(entry, "wb") as file:
+        file.write(content)
     return replace(result, image=_from_steps(steps))
 
 

@@ -2,9 +2,7 @@
 
 CSV with commas, semicolons, tabs or bars; UTF-8 with or without a mark, UTF-16, a Windows page; Excel
 workbooks; parquet. Every cell arrives as text, so that ids keep their zeros. A row keeps its number:
-`index + 2` is its row in a spreadsheet. Dates have one format a column, found from all its rows; ages
-may carry a unit, sexes may be words. What cannot be read for certain is refused with its rows, all at
-once; ages and dates are quoted in messages, names and ids never.
+`index + 2` is its row in a spreadsheet. What a cell may mean is for `merlin.data.cells`.
 """
 
 import csv
@@ -14,15 +12,25 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from merlin.data.cells import SEXES as SEXES
+from merlin.data.cells import UNSEEN, plain
+from merlin.data.cells import Number as Number
+from merlin.data.cells import TableError as TableError
+from merlin.data.cells import read_ages as read_ages
+from merlin.data.cells import read_dates as read_dates
+from merlin.data.cells import read_ids as read_ids
+from merlin.data.cells import read_sexes as read_sexes
+from merlin.data.cells import some_rows as some_rows
+from merlin.data.cells import why_apart as why_apart
 from merlin.data.letters import code_pages
-from merlin.words import Refusal, from_cell, shown
+from merlin.words import from_cell, shown
 
 DELIMITERS = ",;\t|"
 HEADER_WITHIN = 6  # rows, where the first is a title
@@ -30,26 +38,12 @@ MOST_BYTES = 1 << 30  # of a table, unzipped
 # What a packed file of any size may become, and each byte of a larger one. An unpacked CSV always fits.
 SMALL, PER_BYTE = 1 << 24, 16  # bytes
 FEW_CELLS = 1 << 19  # cells, empty ones too, and one for each byte: they are objects of 200 bytes
-FEW_LETTERS, LETTERS_PER_BYTE = (
-    1 << 27,
-    16,
-)  # of all cells: a workbook keeps a text once for all of them
-SMALL_PART = (
-    1 << 19
-)  # bytes of a workbook's styles, names and links: each of their words is an object
+# Letters of all cells: a workbook keeps a text once for all of them.
+FEW_LETTERS, LETTERS_PER_BYTE = 1 << 27, 16
+SMALL_PART = 1 << 19  # bytes of a workbook's styles, names, links: their words are objects each
 FEW_TEXT_TAGS = 400_000  # or one for two bytes: a text has four, and makes an object of its own
 LONG_TAG = 1 << 16  # bytes: a parser begins long ones again and again
 csv.field_size_limit(16 << 20)  # a report may be long; a page of 16 MB is none
-
-
-class TableError(Refusal):
-    """A table that cannot be read for certain; the message lists every problem with its rows."""
-
-
-class Number(str):
-    """Text of a cell that its file holds as a number: zeros at its front are lost."""
-
-    __slots__ = ()
 
 
 def read_table(path: str | Path, *, needed: Iterable[str] = ()) -> pd.DataFrame:
@@ -79,7 +73,7 @@ def read_table(path: str | Path, *, needed: Iterable[str] = ()) -> pd.DataFrame:
     path, needed = Path(path), tuple(needed)
     if not path.is_file():
         raise FileNotFoundError(f"no table at {path}")
-    raw, notes = _unzipped(path), []
+    raw, notes = _unzipped(path), list[str]()
     if raw[:4] == b"PAR1":
         rows, sep = _parquet_rows(path, raw), ","
     elif raw[:2] == b"PK":
@@ -186,13 +180,16 @@ def _header_at(rows: list[list[str]], needed: tuple[str, ...]) -> int | None:
 
 
 def _csv_rows(path: Path, text: str, sep: str) -> list[list[str]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=sep, strict=True)
-    rows, n_cells, most = [], 0, _most_cells(path)
+    # Some programs write a blank before each quoted cell.
+    is_spaced = re.search(rf'(?m){re.escape(sep)} +"(?:[^"]|"")*+"(?={re.escape(sep)}|$)', text)
+    stream = io.StringIO(text, newline="")
+    reader = csv.reader(stream, delimiter=sep, strict=True, skipinitialspace=bool(is_spaced))
+    rows = list[list[str]]()
+    n_cells, n_bytes = 0, path.stat().st_size
     try:
         for row in reader:
             n_cells += len(row)
-            if n_cells > most:
-                raise TableError(_too_many(path, most))
+            _refuse_many_cells(path, n_bytes, n_cells)
             rows.append(row)
     except csv.Error as error:
         raise TableError(
@@ -218,28 +215,11 @@ def _workbook_rows(
     try:
         _refuse_large_parts(path, zipfile.ZipFile(io.BytesIO(raw)), len(raw))
         book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
-        seen = [s for s in book.worksheets if s.sheet_state == "visible"]
-        sheets = {}
-        for sheet in seen or book.worksheets:
-            sheet.reset_dimensions()  # as large as its cells, whatever it says of itself
-            rows = _sheet_rows(path, sheet)
-            filled = [row for row in rows if any(row)]
-            at = _header_at(filled, needed)
-            sheets[sheet] = rows, len(filled[at or 0]) if filled else 0
-            if len(filled) > 1 and (at is not None if needed else max(map(len, filled)) > 1):
-                break
-        else:
-            sheet = max(
-                sheets, key=lambda s: sheets[s][1] > 0
-            )  # what is wrong is told of the first
-        rows, width = sheets[sheet]
+        sheet, rows, width = _sheet_of_the_table(path, book, needed)
         if len(book.sheetnames) > 1:
             place = book.sheetnames.index(sheet.title)
-            which = (
-                "The first"
-                if place == 0
-                else f"Sheet {place + 1}, the first seen that is the table,"
-            )
+            later = f"Sheet {place + 1}, the first seen that is the table,"
+            which = later if place else "The first"
             notes.append(f"{which} of {len(book.sheetnames)} sheets was read.")
         with zipfile.ZipFile(io.BytesIO(raw)) as parts:
             empty = _UNCOMPUTED.findall(parts.read(sheet._worksheet_path))
@@ -249,29 +229,39 @@ def _workbook_rows(
                 f"{path.name}: {len(empty):,} formulas without a value: {cells}. Open it in a spreadsheet "
                 "and save it again, or replace formulas by values."
             )
-        if len(rows) * width > (most := _most_cells(path)):
-            raise TableError(_too_many(path, most))
+        _refuse_many_cells(path, len(raw), len(rows) * width)
         return [row + [""] * (width - len(row)) for row in rows]  # empty cells may not be written
     except TableError:
         raise
-    except (
-        KeyError,
-        ValueError,
-        OSError,
-        IndexError,
-        AttributeError,
-        TypeError,
-        SyntaxError,
-        RuntimeError,
-        EOFError,
-        OverflowError,
-        zlib.error,
-        zipfile.BadZipFile,
-    ) as error:
+    except _NO_WORKBOOK as error:
         raise TableError(
             f"{path.name}: not a readable Excel workbook ({type(error).__name__}). Save it again as "
             ".xlsx or as CSV."
         ) from None
+
+
+# What openpyxl raises of damaged workbooks.
+_NO_WORKBOOK = (
+    LookupError, ValueError, OSError, AttributeError, TypeError, SyntaxError, RuntimeError, EOFError,
+    OverflowError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+def _sheet_of_the_table(
+    path: Path, book: Any, needed: tuple[str, ...]
+) -> tuple[Any, list[list[str]], int]:
+    """The sheet, its rows and the width of its header; of none that fits, the first with rows."""
+    seen = [s for s in book.worksheets if s.sheet_state == "visible"]
+    sheets = []
+    for sheet in seen or book.worksheets:
+        sheet.reset_dimensions()  # as large as its cells, whatever it says of itself
+        rows = _sheet_rows(path, sheet)
+        filled = [row for row in rows if any(row)]
+        at = _header_at(filled, needed)
+        sheets.append((sheet, rows, len(filled[at or 0]) if filled else 0))
+        if len(filled) > 1 and (at is not None if needed else max(map(len, filled)) > 1):
+            return sheets[-1]
+    return max(sheets, key=lambda s: s[2] > 0)  # what is wrong is told of the first
 
 
 def _text(value: object) -> str:
@@ -288,13 +278,13 @@ def _text(value: object) -> str:
 
 def _sheet_rows(path: Path, sheet: Any) -> list[list[str]]:
     """Rows of one sheet; each counts as wide as the header, since it is filled up to it."""
-    rows, n_cells, widest, most = [], 0, 4, _most_cells(path)
+    rows = list[list[str]]()
+    n_cells, widest, n_bytes = 0, 4, path.stat().st_size
     for row in sheet.iter_rows(values_only=True):
         if len(rows) < HEADER_WITHIN:
             widest = max(widest, len(row))
         n_cells += max(widest, len(row))
-        if n_cells > most:
-            raise TableError(_too_many(path, most))
+        _refuse_many_cells(path, n_bytes, n_cells)
         rows.append([_text(v) for v in row])
     return rows
 
@@ -316,9 +306,7 @@ def _refuse_large_parts(path: Path, archive: zipfile.ZipFile, packed: int) -> No
     n_texts, most = 0, max(FEW_TEXT_TAGS, packed // 2)
     for part in (part for part in parts if part.filename.lower().endswith(".xml")):
         raw = archive.read(part)
-        is_sheet = (
-            b"<sst" not in raw and b"<sheetData" in raw
-        )  # by what it holds, whatever its name
+        is_sheet = b"<sst" not in raw and b"<sheetData" in raw  # whatever its name
         n_texts += len(_RUN.findall(raw)) if is_sheet else raw.count(b"<")
         if _LONG_TAG.search(raw) or n_texts > most:
             raise TableError(
@@ -333,15 +321,13 @@ _LONG_TAG = re.compile(
 )
 
 
-def _most_cells(path: Path) -> int:
-    return max(FEW_CELLS, path.stat().st_size)
-
-
-def _too_many(path: Path, most: int) -> str:
-    return (
-        f"{path.name}: more than {most:,} cells, empty ones too, in a file of {path.stat().st_size:,} "
-        "bytes. Delete empty rows and columns behind the table, or save it as CSV, not packed."
-    )
+def _refuse_many_cells(path: Path, n_bytes: int, n_cells: int) -> None:
+    """Refuse more cells, empty ones too, than a file of so many bytes may have."""
+    if n_cells > (most := max(FEW_CELLS, n_bytes)):
+        raise TableError(
+            f"{path.name}: more than {most:,} cells, empty ones too, in a file of {n_bytes:,} "
+            "bytes. Delete empty rows and columns behind the table, or save it as CSV, not packed."
+        )
 
 
 def _parquet_rows(path: Path, raw: bytes) -> list[list[str]]:
@@ -350,8 +336,7 @@ def _parquet_rows(path: Path, raw: bytes) -> list[list[str]]:
     try:
         about = parquet.ParquetFile(io.BytesIO(raw))
         n_cells = about.metadata.num_rows * about.metadata.num_columns
-        if n_cells > (most := _most_cells(path)):
-            raise TableError(_too_many(path, most))
+        _refuse_many_cells(path, len(raw), n_cells)
         texts = [f.name for f in about.schema_arrow if str(f.type) in ("string", "large_string")]
         # A text that stands in every row is kept once.
         table = parquet.read_table(io.BytesIO(raw), read_dictionary=texts).to_pandas()
@@ -380,7 +365,7 @@ def _framed(
         notes.append(f"Row {filled[n_titles][0] - start + 1} read as the header.")
     filled = filled[n_titles:]
     n_cells, header = len(filled[0][1]), filled[0][1]
-    header = [shown(" ".join(_UNSEEN.sub("", from_cell(h)).split())) for h in header]
+    header = [shown(" ".join(UNSEEN.sub("", str(from_cell(h))).split())) for h in header]
     while header and not header[-1]:
         header.pop()
     width, problems, index, cells, n_escaped = len(header), [], [], [], 0
@@ -418,20 +403,12 @@ def _cell(text: str) -> str:
     """A cell with Excel's escapes of control characters (`_x000D_`, a line break) undone."""
     if isinstance(text, Number):
         return text
-    text = from_cell(text)
+    text = str(from_cell(text))
     if "_x00" in text:
         text = re.sub(r"_x000D_\n?|_x000A_", "\n", text, flags=re.IGNORECASE)
         text = re.sub(r"_x00[01][0-9A-F]_", " ", text, flags=re.IGNORECASE)
         text = re.sub(r"_x005F_", "_", text, flags=re.IGNORECASE)
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-_UNSEEN = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
-
-
-def plain(name: object) -> str:
-    """A column's name as it is compared: letters and digits, lower case."""
-    return "".join(c for c in str(name).lower() if c.isalnum())
 
 
 def _renamed(
@@ -452,295 +429,3 @@ def _renamed(
             f"{path.name}: no column {', '.join(problems)}. Found {', '.join(table) or 'none'}."
         )
     return table.rename(columns=match)
-
-
-def some_rows(index: Iterable[int], most: int = 8) -> str:
-    """`rows 3, 4 and 7 more` of a table's index, numbered as a spreadsheet does."""
-    numbers = sorted({int(i) + 2 for i in index})
-    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
-    return f"row{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:most]))}{more}"
-
-
-def _filled(values: pd.Series) -> pd.Series:
-    """Cells as text, empty where they hold a word for nothing."""
-    text = values.fillna("").astype(str).str.strip()
-    return text.where(~text.str.casefold().isin(_NOTHING), "")
-
-
-_NOTHING = {
-    "na",
-    "n/a",
-    "nan",
-    "nat",
-    "none",
-    "null",
-    "#n/a",
-    "unknown",
-    "unk",
-    "-",
-    "--",
-    "?",
-    ".",
-}
-
-
-def read_ids(values: pd.Series, *, where: str) -> pd.Series:
-    """Ids without blanks around them, and without the `.0` of a spreadsheet's numbers.
-
-    Raises
-    ------
-    TableError
-        With the rows of ids that a spreadsheet rounded (`1.23E+11`), whose digits are lost, or that hold
-        characters which cannot be seen: ids are printed, and some become names of files.
-    """
-    # ="007" and '007 are how spreadsheets are kept from taking ids for numbers.
-    bare = values.str.replace(_UNSEEN, "", regex=True).str.strip()
-    unseen = np.array([not t.isprintable() for t in bare], bool)
-    if unseen.any():
-        raise TableError(
-            f"{where}: {some_rows(bare.index[unseen])}: ids with characters that cannot be seen, as line "
-            "breaks. Write them without."
-        )
-    text = bare.str.replace(r"""^(?:="(.*)"|'(\d.*))$""", r"\1\2", regex=True)
-    lost = text.str.fullmatch(r"\d(?:[.,]\d+[eE]\+?\d+|[eE]\+\d+)")
-    if lost.any():
-        raise TableError(
-            f"{where}: {some_rows(text.index[lost])}: ids that a spreadsheet rounded to a number. "
-            "Export the column as text."
-        )
-    return text.str.replace(r"^(\d+)\.00?$", r"\1", regex=True)
-
-
-def why_apart(ids: Iterable[str], others: Iterable[str]) -> str:
-    """What makes ids of two tables meet nowhere; empty where nothing simple does."""
-    ids, others = set(ids), set(others)
-    if ids & others:
-        return ""
-    ending = re.compile(r"\.(nii|npz|npy|dcm|mha|nrrd|h5|jpg|png)(\.gz)?$", re.IGNORECASE)
-    bare = lambda i: ending.sub("", i)  # noqa: E731
-    name = lambda i: re.split(r"[/\\]", i)[-1]  # noqa: E731
-    for change, why in (
-        (bare, "endings such as .nii.gz"),
-        (name, "folders before the name"),
-        (lambda i: bare(name(i)), "folders before the name, and its ending"),
-        (lambda i: i.lstrip("0"), "zeros at the front, which a spreadsheet takes from numbers"),
-        (str.casefold, "capital and small letters"),
-        (plain, "hyphens, blanks or other signs"),
-    ):
-        mine, theirs = {change(i) for i in ids}, {change(i) for i in others}
-        is_name = "folders" not in why or (len(mine), len(theirs)) == (len(ids), len(others))
-        if is_name and mine & theirs:
-            return f"they differ by {why}"
-    return ""
-
-
-# Formats by who writes them. A point between numbers is only written day first.
-_DAY_FIRST = ("%d/%m/%Y", "%d-%m-%Y", "%d.%m.%Y", "%d/%m/%y", "%d-%m-%y", "%d.%m.%y")
-_MONTH_FIRST = ("%m/%d/%Y", "%m-%d-%Y", "%m/%d/%y", "%m-%d-%y")
-_YEAR_FIRST = ("%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y%m%d", "%y-%m-%d", "%y/%m/%d", "%y.%m.%d")
-_IN_WORDS = (
-    "%d-%b-%Y", "%d %b %Y", "%d/%b/%Y", "%d.%b.%Y", "%d%b%Y", "%d. %b %Y", "%b %d %Y", "%d-%b-%y",
-    "%d %b %y", "%Y-%b-%d",
-)  # fmt: skip
-FORMATS = {"ymd": _YEAR_FIRST, "dmy": _DAY_FIRST, "mdy": _MONTH_FIRST, "words": _IN_WORDS}
-_MONTHS = (
-    "jan january januar jänner januari janvier janv enero ene",
-    "feb february februar februari février fevrier févr fév febrero",
-    "mar march märz mär mrz maart mars marzo",
-    "apr april avril avr abril abr",
-    "may mai mei mayo",
-    "jun june juni juin junio",
-    "jul july juli juillet juil julio",
-    "aug august augustus août aout agosto ago",
-    "sep sept september septembre septiembre setiembre",
-    "oct october oktober okt octobre octubre",
-    "nov november novembre noviembre",
-    "dec december dezember dez décembre decembre déc diciembre dic",
-)
-_MONTH = {word: words[:3] for words in _MONTHS for word in words.split()}
-_TIME = re.compile(
-    r"(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?: ?[AaPp][Mm])?(?: ?Uhr)?(?:Z| ?[+-]\d{2}:?\d{2})?)$"
-)
-
-
-def read_dates(values: pd.Series, *, where: str, order: str = "") -> pd.Series:
-    """Dates of one column, all in one format.
-
-    Parameters
-    ----------
-    values : Series of str
-        Empty cells stay empty; a time of day behind a date is dropped.
-    where : str
-        How messages call the column.
-    order : {"", "ymd", "dmy", "mdy"}
-        Of day and month, where the column itself cannot tell.
-
-    Returns
-    -------
-    Series of datetime64, NaT where empty
-
-    Raises
-    ------
-    TableError
-        With rows: no format fits all of them, or two do and disagree.
-    """
-    if order not in ("", "ymd", "dmy", "mdy"):
-        raise TableError(f"{where}: order of dates {order!r}. Expected ymd, dmy or mdy.")
-    text = _filled(values).str.replace(_TIME, "", regex=True)
-    text = text.str.replace(",", "", regex=False).str.replace(r" de (?=\w)", " ", regex=True)
-    text = text.str.replace(
-        r"[^\W\d_]{3,}\.?(?!$)",
-        lambda m: (
-            _MONTH.get(m[0].rstrip(".").casefold(), m[0])
-            + "." * (m.string[m.start() - 1 : m.start()] == ".")
-        ),
-        regex=True,
-    )
-    filled = text[text != ""]
-    distinct = sorted(set(filled))
-    kinds = (order, "ymd", "words") if order else tuple(FORMATS)
-    fits = {
-        name: {t: day for t in distinct if (day := _day(t, name)) is not None}
-        for kind in kinds
-        for name in FORMATS[kind]
-        if not (order in ("dmy", "mdy") and name.startswith("%y"))
-    }
-    whole = [name for name, days in fits.items() if len(days) == len(distinct)]
-    if len(whole) > 1:  # days differ more than years; points are rarely written year first
-        first, last = (len({re.split(r"\W", t)[i] for t in distinct}) for i in (0, -1))
-        whole = [n for n in whole if not (n[:2] == "%y" and first + (n[2] == ".") > last)] or whole
-    if not whole and distinct:
-        best = max(fits, key=lambda name: filled.isin(list(fits[name])).sum())
-        odd = filled.index[~filled.isin(list(fits[best]))]
-        told = f"most are {_written(best)}" if fits[best] else f"found {distinct[0][:20]}"
-        raise TableError(
-            f"{where}: {some_rows(odd)}: not one format of dates in the column; {told}. "
-            "Write all of them as YYYY-MM-DD."
-        )
-    for other in whole[1:]:
-        differ = [t for t in distinct if fits[whole[0]][t] != fits[other][t]]
-        if differ:
-            row = some_rows(filled.index[filled.isin(differ)])
-            raise TableError(
-                f"{where}: {row}: {differ[0]} may be {_written(whole[0])} or {_written(other)}, and no "
-                "row of the column tells. Write YYYY-MM-DD, or say which with --dates dmy or mdy."
-            )
-    days = fits[whole[0]] if whole else {}
-    return pd.to_datetime(text.map(days), errors="coerce").astype("datetime64[ns]")
-
-
-def _day(text: str, form: str) -> datetime | None:
-    """A day of one format; two digits of a year are never of one to come."""
-    try:
-        day = datetime.strptime(text, form)
-    except ValueError:
-        return None
-    if "%y" in form and day > datetime.now() + timedelta(days=1):
-        return None if form.startswith("%y") else day.replace(year=day.year - 100)
-    return day if 1850 < day.year < 2200 else None
-
-
-def _written(form: str) -> str:
-    names = {"%d": "day", "%m": "month", "%Y": "year", "%y": "year", "%b": "month", "%B": "month"}
-    return re.sub(r"%\w", lambda m: names[m.group()], form)
-
-
-_YEARS_IN = {"": 1.0, "y": 1.0, "m": 12.0, "w": 52.1775, "d": 365.2425}
-_AGE = re.compile(
-    r"(?P<n>\d{1,3}(?:[.,]\d+)?)\s*(?P<plus>\+)?[\s-]*(?P<unit>"
-    r"(?:y(?:ears?|rs?|/?o)?|years? old|jahre?|jaar|(?-i:J(?=\.))|ans?|años?|anni|anos?|lat|let|rok[yi]?|år|歳|岁|"
-    r"лет|года?|г|yaş|yıl|세)\.?|"
-    r"(?:m(?:onths?|os?|ths?|nd)?|mon(?:ate?)?|maanden|mois|mes(?:es)?|mesi|мес|ay)\.?|"
-    r"(?:w(?:eeks?|ks?)?|wochen?|semaines?|semanas?)\.?|(?:d(?:ays?)?|tage?|jours?|d[ií]as?)\.?|)"
-    r"(?:[\s-]+old)?",
-    re.IGNORECASE,
-)
-_UNITS = {**dict.fromkeys("jalrå歳岁лг세", "y"), "s": "w", "t": "d", "м": "m"}
-_WHOLE_UNITS = {"jour": "d", "jours": "d", "ay": "m"}
-_TWO_UNITS = re.compile(r"(\d{1,3}) ?y[a-z]*\.? ?(\d{1,2}) ?m[a-z]*\.?", re.IGNORECASE)
-
-
-def read_ages(values: pd.Series, *, where: str) -> pd.Series:
-    """Ages in years, from numbers with or without a unit (`57`, `057Y`, `18 months`, `90+`).
-
-    Returns
-    -------
-    Series of float, NaN where empty
-
-    Raises
-    ------
-    TableError
-        With the rows of ages that are none, or lie outside 0 to 130 years.
-    """
-    out, odd = {}, []
-    for i, text in _filled(values).items():
-        if both := _TWO_UNITS.fullmatch(text):  # 5y6m
-            text = f"{12 * int(both[1]) + int(both[2])} m" if int(both[1]) < 83 else text
-        match = _AGE.fullmatch(text.lstrip("><≥≤ ")) if len(text) < 40 else None
-        if text and not match:
-            odd.append(i)
-        elif text:
-            word = match["unit"].casefold().rstrip(".")
-            unit = _WHOLE_UNITS.get(word) or _UNITS.get(word[:1], word[:1])
-            out[i] = float(match["n"].replace(",", ".")) / _YEARS_IN[unit]
-            if out[i] > 130:
-                odd.append(i)
-    if odd:
-        found = ", ".join(sorted({str(values[i])[:20] for i in odd})[:5])
-        raise TableError(
-            f"{where}: {some_rows(odd)}: {found}. Expected years as 57, or with a unit as 18 months."
-        )
-    return pd.Series(out, index=values.index, dtype=float)
-
-
-def read_lengths_mm(values: pd.Series, *, where: str) -> pd.Series:
-    """Lengths in mm, from numbers with or without a unit (`5`, `1,25`, `5.0 mm`, `0.5cm`).
-
-    Returns
-    -------
-    Series of float, NaN where empty
-
-    Raises
-    ------
-    TableError
-        With the rows of cells that are none.
-    """
-    text = _filled(values)
-    parts = text.str.extract(r"^(\d{1,3}(?:[.,]\d+)?)\s*(mm|cm)?\.?$", flags=re.IGNORECASE)
-    number = parts[0].str.replace(",", ".").astype(float)
-    number = number.where(parts[1].str.lower() != "cm", number * 10)
-    # Below 0.05 mm they are metres: 0.005.
-    odd = (number.isna() & (text != "")) | number.between(0, 0.05, inclusive="neither")
-    if odd.any():
-        found = ", ".join(sorted(set(text[odd]))[:5])
-        raise TableError(
-            f"{where}: {some_rows(text.index[odd])}: {found[:80]}. Expected millimetres, as 5.0."
-        )
-    return number
-
-
-_FEMALE = "f female w woman weiblich frau girl femme féminin feminin femenino mujer feminino mulher " \
-          "femmina donna kobieta kvinna kvinde vrouw žena kadın kadin 女 女性 여 여자 ж жен"  # fmt: skip
-_MALE = "m male man männlich mann boy homme masculin masculino hombre homem maschio uomo mężczyzna " \
-        "mand muž erkek 男 男性 남 남자 varón varon м муж"  # fmt: skip
-_NEITHER = "null o other u unknown x n/a na nan none not stated unspecified divers d i intersex ? -"
-SEXES = {w: s for words, s in ((_FEMALE, "F"), (_MALE, "M"), (_NEITHER, "")) for w in words.split()}
-
-
-def read_sexes(values: pd.Series, *, where: str) -> pd.Series:
-    """`F`, `M` or empty, from letters and words of a dozen languages; never from a first letter alone.
-
-    Raises
-    ------
-    TableError
-        With the rows of words that are not known, as numbers, whose meaning differs by who wrote them.
-    """
-    words = values.fillna("").astype(str).str.strip().str.casefold().str.rstrip(".")
-    odd = ~words.isin([*SEXES, "", "not stated"])
-    if odd.any():
-        found = ", ".join(sorted(set(values[odd].astype(str)))[:5])
-        raise TableError(
-            f"{where}: {some_rows(values.index[odd])}: {found[:80]}. Expected F, M, a word for them, or "
-            "empty."
-        )
-    return words.map(lambda w: SEXES.get(w, ""))

@@ -54,7 +54,7 @@ def walk(folder: str | Path) -> Tree:
     """
     folder = Path(folder)
     root, seen = os.path.realpath(folder), set()
-    left_out, files, outside = Counter(), [], []
+    left_out, files, outside = Counter[str](), list[Path](), list[Path]()
 
     def enter(place: Path) -> None:
         real = os.path.realpath(place)

@@ -70,10 +70,9 @@ def draw_five_year(tables: Tables, facts: Facts) -> Figure:
     marks.forest(disease, full, labels, starts, by="start", names=names)
     disease.set_xlabel("AUROC with all labels (events / studies that count)")
     marks.vertical_line(disease, 0.5, "chance")
-    rows = tables["paired"].reset_index(names="row")
+    rows = tables["paired"]
     said = [f"{_pair(r.ours, r.other)}, {r.fraction:.0%}" for r in rows.itertuples()]
-    look = Look("", COLOUR["merlin"])
-    marks.forest(pairs, rows, rows["row"].tolist(), look, column="row", names=said, fontsize=5)
+    marks.forest(pairs, rows, None, Look("", COLOUR["merlin"]), names=said, fontsize=5)
     pairs.axvline(0, **LINE)
     pairs.set_xlabel("AUROC, ours minus")
     _draw_calibration(calibration, tables["reliability"], starts)
@@ -86,8 +85,7 @@ def draw_given_five_year(tables: Tables, facts: Facts) -> Figure:
     _draw_flow(flow, tables["flow"], facts.get("split", "test"))
     rows = where(tables[""], metric="auroc", status="ok").set_index("label", drop=False)
     names = [n if n == "mean" else _disease(row) for n, row in rows.iterrows()]
-    look = Look("", COLOUR["merlin"])
-    marks.forest(disease, rows, rows["label"].tolist(), look, names=names, fontsize=5)
+    marks.forest(disease, rows, None, Look("", COLOUR["merlin"]), names=names, fontsize=5)
     disease.set_xlabel("AUROC (events / studies that count)")
     marks.vertical_line(disease, 0.5, "chance")
     _draw_calibration(calibration, tables["reliability"], {"merlin": STARTS["merlin"]})

@@ -4,6 +4,7 @@ Tables → figures; no files, no statistics.
 """
 
 import textwrap
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ VERDICTS = {
     "not decided here": COLOUR["external"],
     "not run": "#555555",
 }
+PUBLISHED = (COLOUR["present"], COLOUR["novel"])  # laws
 DOT = dict(s=14, linewidth=0, legend=False)
 
 
@@ -81,7 +83,7 @@ def _draw_gaps(ax: Axes, gaps: pd.DataFrame, arms: list[str]) -> None:
     runs = runs.assign(run=runs["by_seed"].astype(str).str.split()).explode("run")
     sns.stripplot(
         x=runs["run"].astype(float), y=runs["label"], order=arms, jitter=False, marker="|", size=4,
-        linewidth=1, color=COLOUR["less data"], ax=ax,
+        linewidth=1, color=COLOUR["less data"], zorder=1, ax=ax,
     )  # fmt: skip
     marks.forest(ax, gaps, arms, Look("", COLOUR["merlin"], size=2.2))
     for arm in gaps[gaps["status"] != "ok"]["label"]:
@@ -102,9 +104,7 @@ def draw_scaling(tables: Tables, facts: Facts) -> Figure:
     published = curves[curves["series"].str.startswith("published")]
     published = published.assign(series=published["series"].str.removeprefix("published "))
     ax = axes[-2]
-    colours = dict(
-        zip(unique(published["series"]), (COLOUR["present"], COLOUR["novel"]), strict=False)
-    )
+    colours = dict(zip(unique(published["series"]), cycle(PUBLISHED), strict=False))
     marks.curves(ax, published, "size", "value", "series", colours)
     _log_ticks(ax)
     said = "real CT-report pairs (published fits, by a public review of arXiv v2)"
@@ -177,7 +177,7 @@ def draw_sensitivity(tables: Tables, facts: Facts) -> Figure:
     tasks = unique(table["task"])
     figure, axes = lettered_figure(105, "abcdef"[: len(tasks)])
     for ax, task in zip(axes, tasks, strict=True):
-        _draw_choices(ax, where(table, task=task).reset_index(drop=True).reset_index(names="row"))
+        _draw_choices(ax, where(table, task=task).reset_index(drop=True))
         zero = "macro F1 of the positive class, zero-shot"
         said = zero if task.startswith("zero") else "recall@1, image to findings"
         ax.set(xlim=(0, 1), xlabel=said)
@@ -192,17 +192,18 @@ def _draw_choices(ax: Axes, part: pd.DataFrame) -> None:
         "our protocol" if r.factor == "protocol" else f"{r.factor}: {r.option}"
         for r in part.itertuples()
     ]
-    for chosen, look in (
-        (True, Look("", COLOUR["merlin"], size=2.6)),
-        (False, Look("", COLOUR["present"], "D")),
-    ):
-        rows = part[part["is_default"].astype(bool) == chosen]
-        marks.forest(
-            ax, rows, part["row"].tolist(), look, column="row", at=at, names=names, fontsize=5
-        )
+    default = part["is_default"].astype(bool)
+    looks = (
+        (default, Look("", COLOUR["merlin"], size=2.6)),
+        (~default, Look("", COLOUR["present"], "D")),
+    )
+    for chosen, look in looks:
+        # All rows have a place, those of the other kind no value.
+        rows = part.assign(status=part["status"].where(chosen))
+        marks.forest(ax, rows, None, look, at=at, names=names, fontsize=5)
     for row in part[part["status"] != "ok"].itertuples():
-        ax.text(0.02, at[row.row], f"not evaluated: {row.reason}", fontsize=5, va="center")
-    ax.axvline(part[part["is_default"].astype(bool)].iloc[0]["value"], **LINE)
+        ax.text(0.02, at[row.Index], f"not evaluated: {row.reason}", fontsize=5, va="center")
+    ax.axvline(part[default].iloc[0]["value"], **LINE)
 
 
 def draw_claims(tables: Tables, facts: Facts) -> Figure:
@@ -223,10 +224,9 @@ def draw_claims(tables: Tables, facts: Facts) -> Figure:
     part = part.assign(value=part["phantom"] * flip, low=ends[:, 0], high=ends[:, 1])
     short = [textwrap.fill(c if len(c) < 100 else c[:98] + "…", 52) for c in part["claim"]]
     colours = part["verdict"].map(VERDICTS)
-    marks.forest(
-        claims, part[colours.notna()].reset_index(names="row"), part.index.tolist(), Look("", "none"),
-        column="row", names=short, fontsize=5, colours=colours.to_dict(),
-    )  # fmt: skip
+    part["value"] = part["value"].where(colours.notna())  # judged ones alone
+    shown = colours.fillna("none").to_dict()
+    marks.forest(claims, part, None, Look("", "none"), names=short, fontsize=5, colours=shown)
     marks.vertical_line(claims, 0, "as the paper says →")
     claims.set_ylim(len(part) - 0.4, -1.4)
     claims.set_xlabel("difference on the phantom, right as claimed")

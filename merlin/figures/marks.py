@@ -26,6 +26,14 @@ class Look(NamedTuple):
     size: float = 2.4
 
 
+METRICS = {
+    "auroc": Look("AUROC", "#444444", "o", 2.6),
+    "f1": Look("F1", "#444444", "s", 2.6),
+    "f1_balanced": Look("F1, balanced", "#444444", "^", 2.6),
+    "auprc": Look("AUPRC", "#444444", "s", 2.6),
+}
+
+
 def pretty(name: object) -> str:
     """`hepatic_steatosis` → `hepatic steatosis`."""
     return str(name).replace("_", " ")
@@ -46,7 +54,7 @@ def unique(column: pd.Series) -> list:
 def forest(
     ax: Axes,
     table: pd.DataFrame,
-    rows: Sequence,
+    rows: Sequence | None,
     looks: Look | Mapping[Any, Look],
     *,
     column: str = "label",
@@ -63,8 +71,8 @@ def forest(
     ax : Axes
     table : DataFrame
         `value, low, high`; with a `status`, rows that are not ok are left out.
-    rows : sequence
-        Values of `column`, one row each.
+    rows : sequence or None
+        Values of `column`, one row each; without, each row of the table is one.
     looks : Look, or dict of value of `by` to Look
         One series, or several side by side in each row.
     column, by : str
@@ -77,6 +85,8 @@ def forest(
     colours : dict of row to colour, optional
         In place of the looks', which the legend keeps.
     """
+    if rows is None:
+        table, column, rows = table.assign(row=range(len(table))), "row", range(len(table))
     at = list(range(len(rows)) if at is None else at)
     place = dict(zip(rows, at, strict=True))
     table = table[table[column].isin(rows)]
@@ -95,6 +105,18 @@ def forest(
     if fontsize:
         ax.tick_params(axis="y", labelsize=fontsize)
     ax.set_ylim(max(at, default=0) + 0.6, -0.6)
+
+
+def forest_of_models(
+    ax: Axes, macro: pd.DataFrame, models: Mapping[str, Look], metrics: Sequence[str]
+) -> None:
+    """A row for each model in its colour, in it a point for each metric with that metric's marker."""
+    forest(
+        ax, macro, list(models), {m: METRICS[m] for m in metrics}, column="model", by="metric",
+        names=[look.label for look in models.values()],
+        colours={model: look.colour for model, look in models.items()},
+    )  # fmt: skip
+    ax.set_xlim(0, 1)
 
 
 def curves(

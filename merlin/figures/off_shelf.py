@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from merlin.figures import marks
-from merlin.figures.marks import LINE, Look, unique, where
+from merlin.figures.marks import LINE, METRICS, Look, unique, where
 from merlin.figures.style import COLOUR, Facts, Tables, lettered_figure
 
 ARMS = {
@@ -31,11 +31,6 @@ SITES = {
     "site_b": Look("site b", COLOUR["external"]),
     "site_c": Look("site c", COLOUR["present"]),
 }
-METRICS = {
-    "auroc": Look("AUROC", "#444444", size=2.6),
-    "auprc": Look("AUPRC", "#444444", "s", 2.6),
-}
-METRIC_NAMES = {"auroc": "AUROC", "f1": "F1", "f1_balanced": "F1, balanced"}
 
 
 def arms(models: Sequence[str]) -> dict[str, Look]:
@@ -63,8 +58,11 @@ def draw_phenotypes(tables: Tables, facts: Facts) -> Figure:
     colours = dict(zip(chapters, _chapter_colours(len(chapters)), strict=True))
     _draw_each(each_ax, each, names, colours)
     macro = where(table, label="macro")
-    models = [m for m in ARMS if m in set(macro[macro["metric"].isin(METRICS)]["model"])]
-    _draw_models(models_ax, macro, models)
+    macro = macro[macro["metric"].isin(["auroc", "auprc"])]
+    models = [m for m in ARMS if m in set(macro["model"])]
+    marks.forest_of_models(models_ax, macro, arms(models), ["auroc", "auprc"])
+    models_ax.set_xlabel(f"macro over {int(macro['n_positive'].max())} phecodes")
+    marks.legend_above(models_ax, 2)
     by_chapter = where(table, metric="auroc")
     count = where(by_chapter, model="main").set_index("label")["n_positive"]
     marks.forest(
@@ -82,9 +80,9 @@ def draw_phenotypes(tables: Tables, facts: Facts) -> Figure:
 def _draw_each(ax: Axes, each: pd.DataFrame, names: dict, colours: dict) -> None:
     """AUROC of each phecode in the colour of its chapter."""
     short = [names[p] if len(names[p]) <= 34 else f"{names[p][:34]}…" for p in each["label"]]
-    by_row = dict(zip(each["label"], each["chapter"].map(colours), strict=True))
+    by_row = dict(enumerate(each["chapter"].map(colours)))
     look = Look("", "none", size=1.8)
-    marks.forest(ax, each, each["label"].tolist(), look, names=short, fontsize=5, colours=by_row)
+    marks.forest(ax, each, None, look, names=short, fontsize=5, colours=by_row)
     ax.set_xlabel("AUROC")
     marks.vertical_line(ax, 0.5, "chance")
     points = [ax.plot([], [], "o", color=c, markersize=1.8)[0] for c in colours.values()]
@@ -92,18 +90,6 @@ def _draw_each(ax: Axes, each: pd.DataFrame, names: dict, colours: dict) -> None
         points, list(colours), loc="upper left", bbox_to_anchor=(0, 0.97), fontsize=5,
         handletextpad=0.2, labelspacing=0.25,
     )  # fmt: skip
-
-
-def _draw_models(ax: Axes, macro: pd.DataFrame, models: list[str]) -> None:
-    """Macro AUROC and AUPRC of each model."""
-    names = [ARMS[m].label for m in models]
-    colours = {m: ARMS[m].colour for m in models}
-    marks.forest(
-        ax, macro, models, METRICS, column="model", by="metric", names=names, colours=colours
-    )
-    n = int(macro[macro["metric"].isin(METRICS)]["n_positive"].max())
-    ax.set(xlim=(0, 1), xlabel=f"macro over {n} phecodes")
-    marks.legend_above(ax, 2)
 
 
 def _draw_auprc(ax: Axes, auprc: pd.DataFrame, colours: dict) -> None:
@@ -229,9 +215,8 @@ def draw_external(tables: Tables, facts: Facts) -> Figure:
     for ax in (drops, each):
         ax.axvline(0, **LINE)
     part = where(table, part="spine", status="ok")
-    metrics = part["metric"].tolist()
-    names = [METRIC_NAMES.get(m, m) for m in metrics]
-    marks.forest(spine, part, metrics, Look("", COLOUR["novel"]), column="metric", names=names)
+    names = [METRICS[m].label if m in METRICS else m for m in part["metric"]]
+    marks.forest(spine, part, None, Look("", COLOUR["novel"]), names=names)
     spine.set(xlim=(0, 1), xlabel="vertebral fracture, spine series, zero-shot")
     return figure
 

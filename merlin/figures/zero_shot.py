@@ -20,11 +20,6 @@ SERIES = {
     "always present": Look("always present", COLOUR["baseline"], MARKER["baseline"]),
     "chance": Look("chance", COLOUR["baseline"]),
 }
-METRICS = {
-    "auroc": Look("AUROC", "#444444", "o", 2.6),
-    "f1": Look("F1", "#444444", "s", 2.6),
-    "f1_balanced": Look("F1, balanced", "#444444", "^", 2.6),
-}
 
 
 def draw_zero_shot(tables: Tables, facts: Facts) -> Figure:
@@ -75,13 +70,9 @@ def _draw_how(ax: Axes, example: pd.DataFrame) -> None:
 
 def _draw_macro(ax: Axes, macro: pd.DataFrame) -> None:
     """Macro F1 and AUROC of models, sites and baselines."""
-    shown = _present(macro, tuple(SERIES))
-    marks.forest(
-        ax, macro, list(shown), METRICS, column="model", by="metric",
-        names=[look.label for look in shown.values()],
-        colours={model: look.colour for model, look in shown.items()},
-    )  # fmt: skip
-    ax.set(xlim=(0, 1), xlabel="macro over findings; F1 of the positive class")
+    metrics = ("auroc", "f1", "f1_balanced")
+    marks.forest_of_models(ax, macro, _present(macro, tuple(SERIES)), metrics)
+    ax.set_xlabel("macro over findings; F1 of the positive class")
     marks.legend_above(ax, 3, fontsize=5, columnspacing=0.8, handletextpad=0.1)
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 
-from merlin.readers.folding import JOINED, fold, meet, vocabulary
+from merlin.readers.folding import JOINED, fold, is_joined, meet, vocabulary
 from merlin.readers.patterns import Span, Text, read_text
 from merlin.readers.persons import LONGEST, Words
 
@@ -28,7 +28,12 @@ def common_words(texts: Iterable[str]) -> frozenset[str]:
 
 
 def find(
-    text: Text, words: Words, kind: str = OWN, *, is_own=True, common: frozenset[str] = frozenset()
+    text: Text,
+    words: Words,
+    kind: str = OWN,
+    *,
+    is_own: bool = True,
+    common: frozenset[str] = frozenset(),
 ) -> list[Span]:
     """Where a text says what is looked for.
 
@@ -84,8 +89,8 @@ def _find_names(text, words, is_own, common):
         is_titled = i in titled or (
             is_own and word.shape != "lower" and bool(_NAMED.search(text.before(i)))
         )
-        for j, met in _runs(text, i, words):
-            if said := _strength(text, i, j, met, words, is_titled, is_own, common):
+        for j, run, met in _runs(text, i, words):
+            if said := _strength(text, i, j, run, met, words, is_titled, is_own, common):
                 found[said].update(dict.fromkeys(range(i, j + 1), met))
     strong, weak, either = set(found["strong"]), found["weak"], found["lower"] | found["weak"]
     for k, m in pairwise(sorted(either)) if is_own else ():  # rose young
@@ -98,7 +103,7 @@ def _find_names(text, words, is_own, common):
 
 
 def _runs(text, i, words):
-    """Last word and met letters of each run of words, from one word on, that may be a name."""
+    """Last word, letters and met letters of each run of words, from one word on, that may be a name."""
     run = ""
     for j in range(i, min(i + 4 * LONGEST, len(text.words))):
         if j > i and not _INSIDE.fullmatch(text.gap(j - 1)):
@@ -111,7 +116,7 @@ def _runs(text, i, words):
         may_go_on = has_prefix or len(met) < 4 or met[:4] in words.openings
         if not may_go_on and met[:3] not in words.openings:
             return
-        yield j, met
+        yield j, run, met
 
 
 def _with_kin(text, words, strong, weak, is_own):
@@ -138,11 +143,10 @@ def _with_kin(text, words, strong, weak, is_own):
     return strong | {k for k in between if text.words[k].letters in said["particles"]}
 
 
-def _strength(text, i, j, met, words, is_titled, is_own, common):
+def _strength(text, i, j, run, met, words, is_titled, is_own, common):
     """Whether a run of words tells a person alone (strong), beside another name (weak), or not."""
     said, first = vocabulary(), text.words[i]
     has_capital = first.shape != "lower"
-    run = "".join(w.letters for w in text.words[i : j + 1])
     n_letters = len(run)
     name = met if met in words.names else ""
     # Endings hang on whole words: Testy in McTesty is no form of Testa.
@@ -207,7 +211,7 @@ def _find_joined(text, words, is_own):
         return
     signs, places = [], []
     for match in re.finditer(rf"[{JOINED}]|[^\s・·]", text.plain):
-        for sign in fold(match[0]) if re.match(f"[{JOINED}]", match[0]) else "\n":
+        for sign in fold(match[0]) if is_joined(match[0]) else "\n":
             signs.append(sign)
             places.append(match.start())
     line = "".join(signs)
@@ -227,7 +231,9 @@ _LABEL = re.compile(
 )
 
 
-def find_numbers(text: Text, numbers: frozenset[str], *, is_own=True) -> list[tuple[int, int]]:
+def find_numbers(
+    text: Text, numbers: frozenset[str], *, is_own: bool = True
+) -> list[tuple[int, int]]:
     """Start and end of record numbers, with blanks, hyphens, zeros and labels as people write them.
 
     Parameters

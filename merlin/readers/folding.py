@@ -49,6 +49,11 @@ def meet(letters: str) -> str:
     return re.sub(r"a[ae]+|o[eouh]+|u[eu]+|i[iy]+", lambda m: m[0][0], letters)
 
 
+def is_joined(text: str) -> bool:
+    """Whether a text begins with a sign of a script without blanks."""
+    return bool(re.match(f"[{JOINED}]", text))
+
+
 @functools.cache
 def plain_sign(sign: str) -> str:
     """A sign's plain kin, of one sign, or none for what is not seen or rides on another sign."""

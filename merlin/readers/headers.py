@@ -3,8 +3,9 @@
 import functools
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pydicom
@@ -30,6 +31,14 @@ MAX_AGE = 90  # older patients are written as 90
 MAKERS = {m.casefold(): m for m in SAID["makers"]}
 
 
+class File(NamedTuple):
+    """One DICOM file: its series, and why it may show more than a body (`dicom.shows_more`)."""
+
+    path: Path
+    series: str
+    shows: str
+
+
 @dataclass(frozen=True)
 class Study:
     """One study of a tree.
@@ -38,9 +47,7 @@ class Study:
     ----------
     header : Dataset
         `TAGS` of its first file.
-    files : list of Path
-    series, shows : list of str
-        Of each file: its series, and why it may show more than a body (`dicom.shows_more`).
+    files : list of File
     said : set of (str, str)
         Keyword and value of all that names a person or is one's number, in any of its files.
     quoted : set of str
@@ -48,32 +55,27 @@ class Study:
     """
 
     header: pydicom.Dataset
-    files: list[Path] = field(default_factory=list)
-    series: list[str] = field(default_factory=list)
-    shows: list[str] = field(default_factory=list)
-    said: set[tuple[str, str]] = field(default_factory=set)
-    quoted: set[str] = field(default_factory=set)
+    files: list[File]
+    said: set[tuple[str, str]]
+    quoted: set[str]
 
     def add(self, other: "Study") -> None:
         """Take another file's facts in; the header stays the first one's."""
         self.files.extend(other.files)
-        self.series.extend(other.series)
-        self.shows.extend(other.shows)
         self.said.update(other.said)
         self.quoted.update(other.quoted)
 
     @property
     def kept(self) -> list[Path]:
         """Files of series in which no image may show more than a body."""
-        behind = {s for s, why in zip(self.series, self.shows, strict=True) if why}
-        return [f for f, s in zip(self.files, self.series, strict=True) if s not in behind]
+        behind = {f.series for f in self.files if f.shows}
+        return [f.path for f in self.files if f.series not in behind]
 
     @property
     def ids(self) -> tuple[str, str]:
         """Accession number and patient id in one spelling; empty where there is none."""
-        return one_spelling(self.header.get("AccessionNumber", "")), one_spelling(
-            self.header.get("PatientID", "")
-        )
+        accession, patient = (self.header.get(t, "") for t in ("AccessionNumber", "PatientID"))
+        return one_spelling(accession), one_spelling(patient)
 
 
 def one_spelling(identifier: object) -> str:
@@ -98,7 +100,8 @@ def read_header(path: Path) -> Study | None:
     values = [part.get(t) for part in (header, *items) for t in QUOTED]
     quoted = {str(w) for v in values if v for w in ([v] if isinstance(v, str) else v)}
     series = str(header.get("SeriesInstanceUID", "")) or str(path.parent)
-    return Study(facts, [path], [series], [dicom.shows_more(header)], said_in(header), quoted)
+    file = File(path, series, dicom.shows_more(header))
+    return Study(facts, [file], said_in(header), quoted)
 
 
 def said_in(header: pydicom.Dataset) -> set[tuple[str, str]]:

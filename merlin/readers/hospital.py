@@ -306,7 +306,7 @@ def _sought(found: Mapping[str, Study], reports, codes, known) -> dict[str, Soug
     )
     patient_of = dict(s.ids for s in found.values())
     texts: dict[str, str] = {}  # by patient: a word of one patient's many reports is not common
-    parts = reports.reindex(columns=TEXTS).fillna("")
+    parts = reports.reindex(columns=TEXTS, fill_value="").fillna("")
     for accession, *row in parts.itertuples():
         patient = patient_of.get(accession) or accession
         texts[patient] = " ".join([texts.get(patient, ""), *map(str, row)])
@@ -364,7 +364,7 @@ def _read_study(files, unread):
 
 def _left_behind(studies):
     """What may show more than a body in studies, and that it stays behind; or nothing."""
-    reasons = sorted(Counter(why for s in studies for why in s.shows if why).items())
+    reasons = sorted(Counter(f.shows for s in studies for f in s.files if f.shows).items())
     said = ", ".join(f"{n} {why}" for why, n in reasons)
     return f"{said} left behind with their series: pixels may show who it is." if said else ""
 
@@ -380,8 +380,9 @@ def _read_of_persons(reports, codes):
 
 def _plain_reason(text, study, unread):
     """A refusal without paths, names of files and words of the header: any of them may name a person."""
+    paths = [f.path for f in study.files]
     text = text.split(": ", 1)[-1].replace(str(study.header.StudyInstanceUID), DELETED)
-    for name in sorted({f.name for f in (*study.files, *unread)}, key=len, reverse=True):
+    for name in sorted({p.name for p in (*paths, *unread)}, key=len, reverse=True):
         text = re.sub(rf"\b\d+/{re.escape(shown(name))}", "a file", text)
     words = {
         w for word in study.quoted for w in (word, word[:16]) if re.search(r"[^\W\d_]{2}", word)

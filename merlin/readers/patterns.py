@@ -16,7 +16,15 @@ from typing import NamedTuple
 
 import yaml
 
-from merlin.readers.folding import APOSTROPHES, JOINED, fold, months, plain_sign, vocabulary
+from merlin.readers.folding import (
+    APOSTROPHES,
+    JOINED,
+    fold,
+    is_joined,
+    months,
+    plain_sign,
+    vocabulary,
+)
 
 _WORD = re.compile(rf"[{JOINED}]+|(?:(?![{JOINED}])[^\W\d_])+")
 DELETED = "<DELETED>"
@@ -74,6 +82,10 @@ class Text:
         return [Span(self.places[s.start], self.places[s.end - 1] + 1, s.kind) for s in found]
 
 
+def _begins_word(word, k):
+    return word[k].isupper() and (word[k - 1].islower() or word[k + 3 : k + 4].islower())
+
+
 def read_text(text: str) -> Text:
     """A text's plain signs and words."""
     places, plain = None, text
@@ -86,14 +98,8 @@ def read_text(text: str) -> Text:
         if word.islower() or word.isupper() or word[1:].islower():
             cuts = [0, len(word)]
         else:  # a blank may be lost: MrsLorenz; names are looked up over such cuts, too
-            inside = range(1, len(word))
-            cuts = [
-                k
-                for k in inside
-                if word[k].isupper()
-                and (word[k - 1].islower() or word[k + 1 : k + 4][2:].islower())
-            ]
-            cuts = [0, *cuts, len(word)]
+            inside = [k for k in range(1, len(word)) if _begins_word(word, k)]
+            cuts = [0, *inside, len(word)]
         for a, b in pairwise(cuts):
             part = word[a:b]
             upper = part.isupper() and (len(part) > 1)
@@ -347,16 +353,12 @@ def _whole_word(text, span):
 
     def goes_on(at, step):
         sign = text[at : at + 1] if at >= 0 else ""
-        if not sign or (re.match(f"[{JOINED}]", sign) and sign not in "\uff9e\uff9f"):
+        if not sign or (is_joined(sign) and sign not in "\uff9e\uff9f"):
             return False
         if sign.isalnum() or unicodedata.category(sign) in ("Mn", "Mc", "Me", "Cf"):
             return True
         beyond = text[at + step : at + step + 1] if at + step >= 0 else ""
-        return (
-            sign in APOSTROPHES + "-‐‑_?\ufffd"
-            and beyond.isalpha()
-            and not re.match(f"[{JOINED}]", beyond)
-        )
+        return sign in APOSTROPHES + "-‐‑_?\ufffd" and beyond.isalpha() and not is_joined(beyond)
 
     is_name = not any(c.isdigit() for c in text[start:end])
     while (is_name or text[start - 1 : start].isalnum()) and goes_on(start - 1, -1):

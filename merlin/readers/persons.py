@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
-from merlin.readers.folding import JOINED, decoded_again, fold, meet, vocabulary
+from merlin.readers.folding import JOINED, decoded_again, fold, is_joined, meet, vocabulary
 from merlin.readers.patterns import read_text
 
 LONGEST = 6  # words that are tried as one name: de la Peña y Díaz
@@ -135,10 +136,8 @@ def _name_parts(group: str) -> tuple[set[str], set[str]]:
     for component in re.split(r"[\^,;\\/]", group):
         read = read_text(component)
         signs += re.findall(f"[{JOINED}]+", read.plain)
-        words = [
-            w.letters for w in read.words if not re.match(f"[{JOINED}]", w.letters or JOINED[0])
-        ]
-        words = [w for w in words if w not in said["placeholders"]]
+        letters = [w.letters for w in read.words if w.letters and not is_joined(w.letters)]
+        words = [w for w in letters if w not in said["placeholders"]]
         words = [w for w in words if w not in said["titles"] | said["dotted"]] or words
         # Lê and Đỗ are families, too, where nothing else is.
         no_name = set() if set(words) <= said["particles"] else said["particles"]
@@ -191,7 +190,7 @@ def normal_number(number: str) -> str:
     return kept.lstrip("0") if kept.isdigit() else kept
 
 
-def columns_of(table, but=()) -> dict[str, list[str]]:
+def columns_of(table: pd.DataFrame, but: Iterable[str] = ()) -> dict[str, list[str]]:
     """Columns of a table whose names speak of persons, by kind; `but` are not looked at."""
     kinds: dict[str, list[str]] = {}
     for column in sorted(set(table.columns) - set(but)):
@@ -204,7 +203,9 @@ def columns_of(table, but=()) -> dict[str, list[str]]:
     return kinds
 
 
-def people_in(table, by: str, but=()) -> dict[str, tuple[Words, Words]]:
+def people_in(
+    table: pd.DataFrame, by: str, but: Iterable[str] = ()
+) -> dict[str, tuple[Words, Words]]:
     """Persons in the rows of a table.
 
     Parameters

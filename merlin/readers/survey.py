@@ -77,12 +77,11 @@ def _header(path):
             affine, shape = read_geometry(Path(path))
     except UnreadableScan:  # misnamed, though readable
         return {}
-    axes = nib.orientations.io_orientation(affine)[:, 0]
-    zooms = nib.affines.voxel_sizes(affine)
-    r, a, s = (round(float(zooms[np.flatnonzero(axes == k)[0]]), 3) for k in range(3))
+    axes = np.argsort(nib.orientations.io_orientation(affine)[:, 0])  # of the file, along R, A, S
+    r, a, s = (round(float(mm), 3) for mm in nib.affines.voxel_sizes(affine)[axes])
     codes = "".join(nib.aff2axcodes(affine))
-    n = shape[int(np.flatnonzero(axes == 2)[0])]
-    return dict(orientation=codes, spacing_r_mm=r, spacing_a_mm=a, spacing_s_mm=s, n_slices=n)
+    return dict(orientation=codes, spacing_r_mm=r, spacing_a_mm=a, spacing_s_mm=s,
+                n_slices=shape[int(axes[2])])  # fmt: skip
 
 
 def survey(

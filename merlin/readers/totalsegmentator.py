@@ -20,6 +20,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from nibabel import orientations
 from tqdm import tqdm
 
 from merlin.data.nifti import read_geometry, read_nifti
@@ -157,25 +158,17 @@ def _mask(file, affine, shape):
     values = image.hu
     if values.dtype.kind == "f":  # whole numbers come as such
         raise ValueError(f"{file.name}: values are not whole numbers; is this a mask?")
-    to_mask = np.linalg.solve(image.affine, affine)  # index in the CT to index in the mask
-    exact = np.rint(to_mask)
-    turn = np.abs(exact[:3, :3])
+    turn = orientations.io_orientation(np.linalg.solve(affine, image.affine))  # in the CT's axes
+    turned = orientations.apply_orientation(values, turn)
+    turned_affine = image.affine @ orientations.inv_ornt_aff(turn, values.shape)
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape], [1])).reshape(4, -1)
-    index = (exact @ corners)[:3]
-    if not (
-        (turn.sum(0) == 1).all()
-        and (turn.sum(1) == 1).all()
-        and np.abs((to_mask - exact) @ corners).max() <= GRID_TOL_VOXEL
-        and (index.min(1) == 0).all()
-        and (index.max(1) == np.array(values.shape) - 1).all()
-    ):
+    away = np.abs((np.linalg.solve(turned_affine, affine) - np.eye(4)) @ corners)  # voxels
+    if turned.shape != tuple(shape) or away.max() > GRID_TOL_VOXEL:
         raise ValueError(
             f"{file.name}: {'×'.join(map(str, values.shape))} voxels that do not lie on the CT's grid; "
             f"the CT has {'×'.join(map(str, shape))}. Fetch the scan again."
         )
-    axes = turn.argmax(0)
-    values = values.transpose(axes)
-    return values[tuple(slice(None, None, int(exact[a, i])) for i, a in enumerate(axes))]
+    return turned
 
 
 def has_enough(label: np.ndarray, min_structures: int) -> bool:

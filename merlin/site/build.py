@@ -95,13 +95,17 @@ def build(profile_name: str, out: str | Path) -> int:
 def render(profile_name: str, work: Path, made: Path) -> None:
     """Let Sphinx write the pages of a profile's run into a new folder, by way of another one."""
     from sphinx.application import Sphinx
+    from sphinx.errors import ExtensionError
 
     (work / "sources").mkdir()
-    app = Sphinx(
-        work / "sources", SOURCES, made, work / "doctrees", "html", status=None,
-        confoverrides={"merlin_profile": profile_name},
-    )  # fmt: skip
-    app.build()
+    try:
+        app = Sphinx(
+            work / "sources", SOURCES, made, work / "doctrees", "html", status=None,
+            confoverrides={"merlin_profile": profile_name},
+        )  # fmt: skip
+        app.build()
+    except ExtensionError as error:  # what went wrong in `docs/site/`, in its own words
+        raise error.orig_exc or error from None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -93,6 +93,7 @@ def encode_texts(
     batch_size: int = 128,
     device: str = "cpu",
     desc: str = "texts",
+    show: bool = True,
 ) -> tuple[np.ndarray, int]:
     """Encode texts; each distinct text once, empty ones to NaN.
 
@@ -105,7 +106,8 @@ def encode_texts(
     distinct = sorted({t for t in texts if t}, key=lambda t: (len(t), t))
     found: dict[str, np.ndarray] = {}
     n_truncated = 0
-    for start in tqdm(range(0, len(distinct), batch_size), desc=desc, mininterval=5):
+    starts = range(0, len(distinct), batch_size)
+    for start in tqdm(starts, desc=desc, mininterval=5, disable=not show):
         part = distinct[start : start + batch_size]
         ids, mask, lost = model.encode_text.tokenize(part)
         n_truncated += int((lost > 0).sum())

@@ -188,6 +188,10 @@ def test_what_strangers_wrote_does_not_run_even_without_the_policy(chromium, hos
             )
             == 0
         )
+    page.keyboard.press("Control+k")
+    page.keyboard.type("script")
+    page.locator("#pst-search-dialog a").first.wait_for(timeout=5000)  # titles are words there too
+    assert page.evaluate("window.was_run") is None
     assert [u for u in asked if not u.startswith((hostile.as_uri(), "data:"))] == []
     context.close()
 

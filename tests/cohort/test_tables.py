@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 
 from merlin.data import tables
-from merlin.data.tables import (
+from merlin.data.cells import (
     TableError,
     read_ages,
     read_dates,
     read_ids,
     read_lengths_mm,
     read_sexes,
-    read_table,
     why_apart,
 )
+from merlin.data.tables import read_table
 
 ROWS = [("A1", "Leber: groß, unauffällig; kein Aszites", "x"), ("A2", 'said "no"\nnew line', "")]
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from merlin import run
 from merlin.data import (
+    cells,
     codes,
     extract,
     impression,
@@ -187,14 +188,14 @@ def read_one_table(path, way):
 def read_columns(table):
     """Each kind of column, refused apart: a refusal of one names the column."""
     for name, read in (
-        ("date", tables.read_dates), ("age", tables.read_ages), ("sex", tables.read_sexes),
-        ("slice", tables.read_lengths_mm), ("study_id", tables.read_ids),
+        ("date", cells.read_dates), ("age", cells.read_ages), ("sex", cells.read_sexes),
+        ("slice", cells.read_lengths_mm), ("study_id", cells.read_ids),
     ):  # fmt: skip
         if name not in table:
             continue
         try:
             found = read(table[name], where=f"people, column {name}")
-        except tables.TableError as error:
+        except cells.TableError as error:
             yield str(error)
             continue
         assert len(found) == len(table)

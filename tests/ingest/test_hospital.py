@@ -1,12 +1,19 @@
 """De-identification: nothing of a header leaves, reports that name their patient stay behind."""
 
+import contextlib
+import gzip
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from ct_files import change, ct_slice
+from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
 
 from merlin import cli
 from merlin.commands import cohorts
@@ -25,47 +32,30 @@ SECRETS = sorted(
 )
 
 
-def write_study(folder, person, day, n=24):
+def write_study(folder, person, day, n=24, **values):
     """One axial CT series, slices of a small body."""
     mrn, name, born, accession = person
     folder.mkdir(parents=True, exist_ok=True)
     study, series = generate_uid(), generate_uid()
     rng = np.random.default_rng(int(born))
     for k in range(n):
-        meta = FileMetaDataset()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
-        meta.MediaStorageSOPInstanceUID = generate_uid()
-        ds = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        ds.SOPClassUID, ds.SOPInstanceUID = (
-            meta.MediaStorageSOPClassUID,
-            meta.MediaStorageSOPInstanceUID,
-        )
-        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.Modality = study, series, "CT"
-        ds.PatientID, ds.PatientName, ds.PatientBirthDate, ds.PatientSex = mrn, name, born, "F"
-        ds.AccessionNumber, ds.StudyDate, ds.Manufacturer = accession, day, "Siemens"
-        ds.Rows = ds.Columns = 32
-        ds.PixelSpacing, ds.SliceThickness = [10.0, 10.0], 5.0
-        ds.ImageOrientationPatient, ds.ImagePositionPatient = (
-            [1, 0, 0, 0, 1, 0],
-            [-160, -160, 5.0 * k],
-        )
-        ds.BitsAllocated = ds.BitsStored = 16
-        ds.HighBit, ds.PixelRepresentation, ds.SamplesPerPixel = 15, 1, 1
-        ds.PhotometricInterpretation, ds.RescaleSlope, ds.RescaleIntercept = "MONOCHROME2", 1, 0
-        hu = np.full((32, 32), -1000, np.int16)
-        hu[6:26, 6:26] = rng.normal(40, 12, (20, 20))
-        hu[9:12, 9:12], hu[16:18, 16:18] = -850, 700
-        ds.PixelData = hu.tobytes()
+        ds = ct_slice(
+            k, rng, generate_uid(), StudyInstanceUID=study, SeriesInstanceUID=series, PatientID=mrn,
+            PatientName=name, PatientBirthDate=born, PatientSex="F", AccessionNumber=accession,
+            StudyDate=day, Manufacturer="Siemens", **values,
+        )  # fmt: skip
         ds.save_as(folder / f"{accession}_{k}.dcm", enforce_file_format=True)
 
 
-@pytest.fixture
-def hospital_data(tmp_path):
-    tree = tmp_path / "tree"
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Four studies of three patients, their reports and codes."""
+    folder = tmp_path_factory.mktemp("hospital")
     for i, person in enumerate(PEOPLE):
         # The last two studies lie in one folder.
-        write_study(tree / ("mixed" if i > 1 else f"case {i}"), person, f"2015010{i + 1}")
+        write_study(
+            folder / "tree" / ("mixed" if i > 1 else f"case {i}"), person, f"2015010{i + 1}"
+        )
     reports = pd.DataFrame(
         [
             ("ACC77001", "Liver: Normal.", "1. Normal."),
@@ -87,9 +77,15 @@ def hospital_data(tmp_path):
         ],
         columns=["patient_id", "date", "vocabulary", "code", "accession"],
     )
-    reports.to_csv(tmp_path / "reports.csv", index=False)
-    codes.to_csv(tmp_path / "codes.csv", index=False)
-    return tmp_path
+    reports.to_csv(folder / "reports.csv", index=False)
+    codes.to_csv(folder / "codes.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def hospital_data(written, tmp_path):
+    """A copy that a test may change."""
+    return Path(shutil.copytree(written, tmp_path / "data"))
 
 
 def call(folder, *more, out="cohort"):
@@ -100,6 +96,37 @@ def call(folder, *more, out="cohort"):
     )  # fmt: skip
 
 
+@dataclass
+class Made:
+    """What a call on the data as they are left, and printed."""
+
+    code: int
+    data: Path
+    said: str
+
+    @property
+    def out(self):
+        return self.data / "cohort"
+
+
+def made(written, folder, *more):
+    data = Path(shutil.copytree(written, folder / "data"))
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = call(data, *more)
+    return Made(code, data, said.getvalue())
+
+
+@pytest.fixture(scope="module")
+def plain(written, tmp_path_factory):
+    return made(written, tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="module")
+def redacted(written, tmp_path_factory):
+    return made(written, tmp_path_factory.mktemp("redacted"), "--redact")
+
+
 def leaked(folder):
     """Identifiers in any file's name or content below a folder, uncompressed."""
     found = []
@@ -107,16 +134,14 @@ def leaked(folder):
         if path.is_file():
             content = path.read_bytes()
             if path.suffix == ".gz":
-                import gzip
-
                 content = gzip.decompress(content)
             found += [(path.name, s) for s in SECRETS if s.encode() in content or s in path.name]
     return found
 
 
-def test_nothing_of_a_header_leaves_and_named_reports_stay_behind(hospital_data, capsys):
-    assert call(hospital_data) == 1  # two studies are left out
-    out = hospital_data / "cohort"
+def test_nothing_of_a_header_leaves_and_named_reports_stay_behind(plain):
+    assert plain.code == 1  # two studies are left out
+    out = plain.out
     studies = load_manifest(out / "manifest.csv")  # files are there, the schema holds
     assert len(studies) == 2
     assert studies["patient_id"].nunique() == 1
@@ -128,8 +153,7 @@ def test_nothing_of_a_header_leaves_and_named_reports_stay_behind(hospital_data,
     assert set(hits["kind"]) == {"own identifier", "date", "telephone", "titled name"} | (
         set(hits["kind"]) & {"long number"}
     )
-    printed = capsys.readouterr()
-    assert not any(s in printed.out + printed.err for s in SECRETS)
+    assert not any(s in plain.said for s in SECRETS)
 
 
 def test_an_interrupted_call_resumes_without_reading_again(hospital_data, monkeypatch, capsys):
@@ -175,36 +199,33 @@ def test_a_full_disk_ends_the_call_and_another_call_does_not_go_on(
     assert call(hospital_data, "--redact") == 2
 
 
-def test_redaction_keeps_the_study_and_loses_the_words(hospital_data):
-    assert call(hospital_data, "--redact") == 0
-    out = hospital_data / "cohort"
-    text = " ".join(
-        load_manifest(out / "manifest.csv")[["findings", "impression"]].fillna("").sum()
-    )
+def test_redaction_keeps_the_study_and_loses_the_words(redacted):
+    assert redacted.code == 0
+    table = load_manifest(redacted.out / "manifest.csv")
+    text = " ".join(table[["findings", "impression"]].fillna("").sum())
     assert text.count("<DELETED>") >= 5
     assert "ascites" in text
-    assert leaked(out) == []
+    assert leaked(redacted.out) == []
 
 
-def test_ids_and_shifted_dates_are_the_same_on_every_call_and_hang_on_the_key(hospital_data):
-    call(hospital_data, out="a")
-    call(hospital_data, out="b")
-    a, b = (pd.read_csv(hospital_data / n / "manifest.csv", dtype=str) for n in "ab")
+def test_ids_and_shifted_dates_are_the_same_on_every_call_and_hang_on_the_key(plain):
+    data = plain.data
+    call(data, out="b")
+    a, b = (pd.read_csv(data / n / "manifest.csv", dtype=str) for n in ("cohort", "b"))
     pd.testing.assert_frame_equal(a, b)
-    assert (hospital_data / "key.txt").stat().st_mode & 0o077 == 0
+    assert (data / "key.txt").stat().st_mode & 0o077 == 0
     dates = pd.to_datetime(a["date"]).sort_values()
     assert dates.diff().iloc[1].days == 1  # 1 and 2 January, wherever they were moved
     assert "2015-01-01" not in set(a["date"])
-    (hospital_data / "key.txt").write_text("another key that is long enough to be one")
-    call(hospital_data, out="c")
-    c = pd.read_csv(hospital_data / "c" / "manifest.csv", dtype=str)
+    other = data / "another key.txt"
+    other.write_text("another key that is long enough to be one")
+    call(data, "--key", str(other), out="c")
+    c = pd.read_csv(data / "c" / "manifest.csv", dtype=str)
     assert not set(a["patient_id"]) & set(c["patient_id"])
 
 
-def test_codes_follow_their_patients_and_strangers_codes_do_not_come(hospital_data):
-    call(hospital_data)
-    out = hospital_data / "cohort"
-    codes, studies = (pd.read_csv(out / f"{n}.csv", dtype=str) for n in ("codes", "manifest"))
+def test_codes_follow_their_patients_and_strangers_codes_do_not_come(plain):
+    codes, studies = (pd.read_csv(plain.out / f"{n}.csv", dtype=str) for n in ("codes", "manifest"))
     assert len(codes) == 2
     assert set(codes["patient_id"]) <= set(studies["patient_id"])
     assert codes["study_id"].dropna().isin(studies["study_id"]).all()
@@ -212,9 +233,8 @@ def test_codes_follow_their_patients_and_strangers_codes_do_not_come(hospital_da
     assert apart == 60  # 1 January to 2 March
 
 
-def test_voxels_and_geometry_survive(hospital_data):
-    call(hospital_data)
-    studies = load_manifest(hospital_data / "cohort" / "manifest.csv")
+def test_voxels_and_geometry_survive(plain):
+    studies = load_manifest(plain.out / "manifest.csv")
     image = nib.load(studies["volume"][0])
     assert sorted(image.shape) == [24, 32, 32]
     assert sorted(nib.affines.voxel_sizes(image.affine).round(3)) == [5.0, 10.0, 10.0]
@@ -266,11 +286,9 @@ def test_ids_are_one_patients_however_they_are_spelled():
 def test_a_name_with_lost_signs_withholds_its_study(hospital_data):
     lost = ("M?ller^Jane", "M\ufffdller^Jane", "???")
     for case, name in zip(("case 0", "case 1"), lost, strict=False):
-        for path in (hospital_data / "tree" / case).glob("*.dcm"):
-            ds = pydicom.dcmread(path)
-            ds.SpecificCharacterSet = "ISO_IR 192"
-            ds.PatientName = name
-            ds.save_as(path)
+        every_header(
+            hospital_data / "tree" / case, SpecificCharacterSet="ISO_IR 192", PatientName=name
+        )
     call(hospital_data, "--redact")
     left_out = pd.read_csv(hospital_data / "cohort" / "quarantine.csv")["reason"]
     assert left_out.str.startswith("its name cannot be read").sum() == 2
@@ -289,9 +307,8 @@ def test_ids_and_dates_of_old_headers_are_read(hospital_data):
     assert "own identifier" in kinds("born 2/3/54", words)
 
 
-def test_old_ages_are_capped(hospital_data):
-    call(hospital_data, "--redact")
-    ages = load_manifest(hospital_data / "cohort" / "manifest.csv")["age"]
+def test_old_ages_are_capped(redacted):
+    ages = load_manifest(redacted.out / "manifest.csv")["age"]
     assert ages.max() == headers.MAX_AGE
 
 
@@ -307,10 +324,7 @@ def test_the_key_may_not_lie_in_the_output_and_columns_are_asked_for(hospital_da
 def every_header(folder, **values):
     """Change elements of all files of a folder."""
     for path in sorted(folder.glob("*.dcm")):
-        ds = pydicom.dcmread(path)
-        for keyword, value in values.items():
-            setattr(ds, keyword, value)
-        ds.save_as(path)
+        change(path, **values)
 
 
 def test_of_the_makers_field_a_known_maker_alone_leaves(hospital_data):
@@ -391,7 +405,7 @@ SHOWING = {
     "workstation": ({"ImageType": ["DERIVED", "SECONDARY", "AXIAL"], "BurnedInAnnotation": "NO"},
                     "24 images made on a workstation (SECONDARY)"),
     "scanned film": ({"ConversionType": "DF"}, "24 secondary captures"),
-    "screen": ({"SOPClassUID": pydicom.uid.SecondaryCaptureImageStorage}, "24 secondary captures"),
+    "screen": ({"SOPClassUID": SecondaryCaptureImageStorage}, "24 secondary captures"),
     "a face": ({"RecognizableVisualFeatures": "YES"}, "24 images with recognizable features"),
     "overlay": ({"OverlayBitPosition": 12}, "24 images with an overlay in their pixels"),
     "scanner's own": ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL"]}, ""),
@@ -400,28 +414,41 @@ SHOWING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", SHOWING)
-def test_series_whose_pixels_may_show_who_it_is_stay_behind(hospital_data, case, capsys):
-    header, reason = SHOWING[case]
-    header = dict(header)
-    last = header.pop("last", {})
-    folder = hospital_data / "tree" / "case 0"
-    for path in sorted(folder.glob("*.dcm")):
-        ds = pydicom.dcmread(path)
-        place = header.get("OverlayBitPosition")
-        for keyword, value in (header | (last if path.name.endswith("_23.dcm") else {})).items():
-            if keyword == "OverlayBitPosition":
-                ds.add_new(0x60000102, "US", place)
-            else:
+ALL_SHOWING = (
+    "24 images made on a workstation (SECONDARY), 24 images with an overlay in their pixels, 25 images with "
+    "burned-in text, 24 images with recognizable features, 48 secondary captures left behind"
+)
+
+
+def test_series_whose_pixels_may_show_who_it_is_stay_behind(tmp_path, capsys):
+    """A study for each; its report is the case's name."""
+    for i, (header, _) in enumerate(SHOWING.values()):
+        folder, header = tmp_path / "tree" / f"{i}", dict(header)
+        last, place = header.pop("last", {}), header.pop("OverlayBitPosition", None)
+        write_study(folder, (f"MRN{i}", "Doe^Jane", "19500407", f"ACC7700{i}"), "20150101")
+        for path in sorted(folder.iterdir()):
+            ds = pydicom.dcmread(path)
+            for keyword, value in (
+                header | (last if path.name.endswith("_23.dcm") else {})
+            ).items():
                 setattr(ds, keyword, value)
-        ds.save_as(path)
-    call(hospital_data, "--redact")
-    left = pd.read_csv(hospital_data / "cohort" / "quarantine.csv")
-    assert len(load_manifest(hospital_data / "cohort" / "manifest.csv")) == (3 if reason else 4)
-    assert len(list((hospital_data / "cohort" / "volumes").iterdir())) == (3 if reason else 4)
-    assert left["reason"].str.startswith(reason).all()
+            if place:
+                ds.add_new(0x60000102, "US", place)
+            ds.save_as(path)
+    reports = [(f"ACC7700{i}", f"Case: {case}.") for i, case in enumerate(SHOWING)]
+    table = pd.DataFrame(reports, columns=["accession", "findings"])
+    table.to_csv(tmp_path / "reports.csv", index=False)
+    pd.DataFrame(columns=hospital.CODE_COLUMNS).to_csv(tmp_path / "codes.csv", index=False)
+    assert call(tmp_path) == 1
+    left = pd.read_csv(tmp_path / "cohort" / "quarantine.csv")
+    kept = load_manifest(tmp_path / "cohort" / "manifest.csv")
+    clean = [f"Case: {case}." for case, (_, reason) in SHOWING.items() if not reason]
+    assert sorted(kept["findings"]) == sorted(clean)
+    assert len(list((tmp_path / "cohort" / "volumes").iterdir())) == len(clean)
+    reasons = sorted(f"{reason} left behind" for _, reason in SHOWING.values() if reason)
+    assert sorted(left["reason"].str.extract("^(.*? left behind)")[0]) == reasons
     assert left["study_id"].str.fullmatch(r"S[0-9a-f]{12}").all()
-    assert not reason or f"{reason} left behind" in capsys.readouterr().out
+    assert ALL_SHOWING in capsys.readouterr().out
 
 
 def test_a_capture_beside_a_ct_stays_behind_alone(hospital_data, capsys):
@@ -429,7 +456,7 @@ def test_a_capture_beside_a_ct_stays_behind_alone(hospital_data, capsys):
     folder = hospital_data / "tree" / "case 0"
     ds = pydicom.dcmread(folder / "ACC77001_0.dcm")
     ds.SeriesInstanceUID, ds.SOPInstanceUID = generate_uid(), generate_uid()
-    ds.SOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    ds.SOPClassUID = SecondaryCaptureImageStorage
     ds.save_as(folder / "dose.dcm")
     assert call(hospital_data, "--redact") == 0
     assert "1 secondary captures left behind with their series" in capsys.readouterr().out
@@ -483,40 +510,36 @@ SPELT = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def spelt(tmp_path):
+@pytest.fixture(scope="module")
+def spelt(tmp_path_factory):
     """Studies whose headers name persons in many places, and their reports."""
+    data = tmp_path_factory.mktemp("spelt")
     for i, (accession, said, _, _) in enumerate(SPELT):
-        folder = tmp_path / "tree" / accession
-        write_study(folder, (f"TST-{i:04}", "Nobody^Known", "19510203", accession), "20150101")
+        folder, header = data / "tree" / accession, dict(said)
+        last, item, private = (header.pop(k, None) for k in ("last file", "item", "private"))
+        header = {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "Nobody^Known"} | header
+        person = (f"TST-{i:04}", header.pop("PatientName"), "19510203", accession)
+        if item:
+            nested = pydicom.Dataset()
+            nested.RequestingPhysician = item["RequestingPhysician"]
+            header["RequestAttributesSequence"] = [nested]
+        write_study(folder, person, "20150101", **header)
         files = sorted(folder.glob("*.dcm"))
-        for path in files:
+        change(files[-1], **last or {})
+        for path in files if private else ():
             ds = pydicom.dcmread(path)
-            ds.SpecificCharacterSet = "ISO_IR 192"
-            header = dict(said)
-            header |= header.pop("last file", {}) if path == files[-1] else {}
-            header.pop("last file", None)
-            item, private = header.pop("item", {}), header.pop("private", None)
-            if private:
-                block = ds.private_block(0x0099, "ACME", create=True)
-                block.add_new(0x02, "UN", private)
-            for keyword, value in header.items():
-                setattr(ds, keyword, value)
-            if item:
-                nested = pydicom.Dataset()
-                nested.RequestingPhysician = item["RequestingPhysician"]
-                ds.RequestAttributesSequence = [nested]
+            ds.private_block(0x0099, "ACME", create=True).add_new(0x02, "UN", private)
             ds.save_as(path)
     rows = [(a, text, "") for a, _, text, _ in SPELT]
     table = pd.DataFrame(rows, columns=["accession", "findings", "impression"])
-    table.to_csv(tmp_path / "reports.csv", index=False)
-    pd.DataFrame(columns=hospital.CODE_COLUMNS).to_csv(tmp_path / "codes.csv", index=False)
-    return tmp_path
+    table.to_csv(data / "reports.csv", index=False)
+    pd.DataFrame(columns=hospital.CODE_COLUMNS).to_csv(data / "codes.csv", index=False)
+    return data
 
 
 def test_persons_of_every_header_are_replaced_whole_however_they_are_spelt(spelt):
-    assert call(spelt, "--redact") == 0
-    said = load_manifest(spelt / "cohort" / "manifest.csv")["findings"]
+    assert call(spelt, "--redact", out="redacted") == 0
+    said = load_manifest(spelt / "redacted" / "manifest.csv")["findings"]
     assert sorted(said) == sorted(left for *_, left in SPELT)
 
 

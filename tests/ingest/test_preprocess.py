@@ -5,6 +5,7 @@ import sys
 import time
 import warnings
 from itertools import permutations, product
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -310,7 +311,7 @@ def test_interrupted_write_leaves_nothing_behind(tmp_path, cache, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.os, "replace", stop)
+    monkeypatch.setattr(Path, "replace", stop)
     with pytest.raises(KeyboardInterrupt):
         load_input(write_nifti(tmp_path / "a.nii"), SMALL, cache_dir=cache)
     assert entries(cache) == []

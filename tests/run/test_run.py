@@ -403,6 +403,13 @@ def test_files_are_as_open_as_the_umask_allows(tmp_path):
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
 
 
+def test_asking_for_settings_loads_nothing_heavy():
+    heavy = ("torch", "matplotlib", "pandas", "snakemake")
+    code = f"import sys, merlin.run; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 # Explaining failures
 
 

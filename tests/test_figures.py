@@ -1,0 +1,97 @@
+"""Figures show the tables' numbers, at their place, also where a short run left little to show."""
+
+import json
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from merlin.figures import catalogue, marks, style
+from merlin.run import ROOT, read_csv
+
+TABLE = pd.DataFrame(
+    [("a", "x", 0.5, 0.4, 0.6, "ok"), ("b", "x", 0.7, 0.6, 0.9, "ok"),
+     ("a", "y", 0.2, 0.1, 0.3, "ok"), ("b", "y", np.nan, np.nan, np.nan, "not evaluated")],
+    columns=["label", "model", "value", "low", "high", "status"],
+)  # fmt: skip
+
+
+@pytest.fixture
+def ax():
+    figure, axes = style.new_figure(89, 40, mosaic=[["a"]])
+    yield axes["a"]
+    plt.close(figure)
+
+
+def test_points_and_intervals_stand_in_their_rows_as_the_table_gives_them(ax):
+    looks = {"x": marks.Look("first", "#000000"), "y": marks.Look("second", "#ff0000")}
+    marks.forest(ax, TABLE, ["b", "a"], looks)
+    lines = [c.get_segments() for c in ax.collections if hasattr(c, "get_segments")]
+    points = [c.get_offsets() for c in ax.collections if not hasattr(c, "get_segments")]
+    # Two series stand 0.2 above and below their row; b is the upper row, a the lower.
+    np.testing.assert_allclose(points[0], [(0.5, 0.8), (0.7, -0.2)])
+    np.testing.assert_allclose(points[1], [(0.2, 1.2)])
+    np.testing.assert_allclose(lines[0], [[(0.4, 0.8), (0.6, 0.8)], [(0.6, -0.2), (0.9, -0.2)]])
+    np.testing.assert_allclose(lines[1], [[(0.1, 1.2), (0.3, 1.2)]])
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["b", "a"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+    assert ax.get_legend_handles_labels()[1] == ["first", "second"]
+
+
+def test_curves_pass_through_the_tables_points_and_nothing_is_averaged(ax):
+    table = pd.DataFrame({"x": [1, 1, 2], "y": [0.0, 1.0, 3.0], "arm": ["m"] * 3})
+    marks.curves(ax, table, "x", "y", "arm", {"m": "#000000"})
+    assert sorted(ax.lines[0].get_ydata()) == [0.0, 1.0, 3.0]
+    assert not ax.collections  # no band of its own
+
+
+def test_pictures_come_back_from_their_table_as_they_were():
+    wide, narrow = np.arange(12.0).reshape(3, 4) - 5.6, np.full((2, 2), 900)
+    table = style.images_to_table({"wide": wide, "narrow": narrow})
+    back = style.table_to_images(table)
+    assert table.columns[0] == "panel"
+    np.testing.assert_array_equal(back["wide"], np.rint(wide))
+    np.testing.assert_array_equal(back["narrow"], narrow)
+
+
+def unjudged(tables):
+    tables[""] = tables[""].assign(val_phecode_auroc=np.nan)
+
+
+def without_laws(tables):
+    tables["curves"] = tables["curves"].iloc[:0]
+
+
+def untrained(tables):
+    gaps = tables[""]["kind"] == "difference"
+    tables[""].loc[gaps, ["value", "low", "high", "by_seed"]] = np.nan
+    tables[""].loc[gaps, "status"] = "not evaluated"
+
+
+def without_pairs(tables):
+    tables["paired"], tables["reliability"] = tables["paired"][:0], tables["reliability"][:0]
+
+
+def main_alone(tables):
+    tables[""] = tables[""][tables[""]["model"] == "main"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [("pretraining", unjudged), ("scaling_laws", without_laws), ("ablations", untrained),
+     ("five_year", without_pairs), ("phenotypes", main_alone), ("retrieval", main_alone)],
+)  # fmt: skip
+def test_a_figure_is_drawn_from_what_a_short_run_leaves(name, cut):
+    base = ROOT / "figures"
+    facts = json.loads((base / f"{name}.json").read_text())
+    tables = {k: read_csv(base / f"{name}{'_' + k if k else ''}.csv", keep_default_na=True)
+              for k in facts["tables"]}  # fmt: skip
+    cut(tables)
+    with mpl.rc_context(style.RC):
+        figure = style.drawn(catalogue.FIGURES[name], tables, facts)
+        figure.canvas.draw()
+    letters = [ax.get_title(loc="left") for ax in figure.axes]
+    assert sorted(filter(None, letters)) == list("abcdef"[: len(letters)])
+    plt.close(figure)
