@@ -1,4 +1,5 @@
-# One rule a notebook. Run by `make figures`; by hand: snakemake --cores 2 --config profile=smoke
+# One rule a notebook, and one for each network that 08, 09 and 10 read of. Run by `make figures`; by hand:
+# snakemake --cores 2 --config profile=smoke
 #
 # The notebook, its settings and the package modules that it uses (and what those import) are inputs,
 # so editing any of them reruns exactly what depends on it. papermill runs the notebook into a
@@ -7,8 +8,9 @@ import os
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
-from merlin import run
+from merlin import jobs, run
 
 # papermill and its kernels are this environment's, also in a job on another machine.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -74,8 +76,10 @@ RESULTS = [
 
 
 def source(name):
-    """The notebook and the package's modules and tables that its result depends on."""
+    """A notebook, or the module of a task's jobs, and the package's modules and tables it depends on."""
     path = run.NOTEBOOKS / f"{name}.ipynb"
+    if name in jobs.TASKS:
+        path = run.ROOT / "merlin" / "jobs" / f"{name}.py"
     return [str(p.relative_to(run.ROOT)) for p in (path, *run.depends_on(path))]
 
 
@@ -88,9 +92,10 @@ def own_tables(name):
     return [run.file_hash(p) for p in own]
 
 
-def chosen(name, arm=None):
+def chosen(name, arm=None, without=()):
     """Fingerprint of what the profile sets for a notebook: a change of it reruns the rule."""
     values = {k: SETTINGS[k] for k in ("tier", "seed")} | SETTINGS[name]
+    values = {k: v for k, v in values.items() if k not in without}
     return run.fingerprint(values | (arm_settings(arm) if arm else {}), own_tables(name))
 
 
@@ -120,11 +125,12 @@ def figures(name, folder=""):
     return [f"{BASE}/figures/{folder}{f}.json" for f in FIGURES[name]]
 
 
-# Of what a notebook says while it runs, its progress bars: each job's latest, every 15 seconds at most.
-PROGRESS = r"""shown=-15; while IFS= read -r line; do case "$line" in
+# Of what a job says while it runs, its progress bars: each job's latest, every 15 seconds at most. They
+# end with a carriage return; an error comes last, behind the final one.
+PROGRESS = r"""shown=-15; while IFS= read -r -d $'\r' line || [ -n "$line" ]; do case "$line" in
+*Traceback*) echo "$line"; cat ;;
 *'  0%|'*) ;;
-*%'|'*) if [ $((SECONDS - shown)) -ge 15 ]; then shown=$SECONDS; echo "$name: ${line##*$'\r'}"; fi ;;
-Traceback*) echo "$line"; cat ;;
+*%'|'*) if [ $((SECONDS - shown)) -ge 15 ]; then shown=$SECONDS; echo "$name: ${line%%$'\n'*}"; fi ;;
 esac; done"""
 # A profile is data: whatever it holds is quoted (`:q`), and its names reach papermill as text (`-r`).
 # Two kernels that start in the same moment may pick the same port, and one dies: each start holds a
@@ -136,6 +142,11 @@ PAPERMILL = (
     "--log-level WARNING --log-output -r profile {PROFILE:q} {params.extra:q} 2> >({PROGRESS} >&2) "
     "|| {{ python -m merlin.run explain \"$partial/$name.ipynb\"; exit 1; }} ) && "
     "python -m merlin.run keep \"$partial/$name.ipynb\" {output[0]:q}"
+)
+
+JOB = (
+    "name={params.name:q}; python -m merlin.jobs.{params.task} {PROFILE:q} {params.job:q} "
+    "2> >({PROGRESS} >&2)"
 )
 
 
@@ -322,6 +333,17 @@ def sweep_files(sizes):
 
 EMBEDDED, RESULT = BASE + "/embeddings/{}.npz", BASE + "/results/{}.csv"
 MANIFEST, WEIGHTS = f"{BASE}/cohort/manifest.csv", BASE + "/pretraining/{}/weights.safetensors"
+
+
+def jobs_of(task):
+    """Jobs of a task, each with the last table that it leaves.
+
+    Of those before it the job itself knows what is to be made: a failed job's output is removed.
+    """
+    made = jobs.tables(task, SimpleNamespace(**SETTINGS[jobs.TASKS[task].notebook]))
+    return {job: f"{BASE}/{task}/{names[-1]}.parquet" for job, names in made.items()}
+
+
 # What each of the other notebooks reads, beside itself and the code that it imports.
 READS = {
     "00_start_here": [],
@@ -329,9 +351,9 @@ READS = {
     "05_phenotypes": [EMBEDDED.format(a) for a in ARMS],
     "06_retrieval": [EMBEDDED.format(a) for a in READERS],
     "07_external": [EMBEDDED.format("main")],
-    "08_five_year": [WEIGHTS.format("main"), WEIGHTS.format("ehr"), MANIFEST],
-    "09_report_generation": [WEIGHTS.format("main"), MANIFEST],
-    "10_segmentation": [WEIGHTS.format("main"), MANIFEST],
+    "08_five_year": [MANIFEST, *jobs_of("five_year").values()],
+    "09_report_generation": [MANIFEST, *jobs_of("report_generation").values()],
+    "10_segmentation": [MANIFEST, *jobs_of("segmentation").values()],
     "11_summary": [RESULT.format(r) for r in RESULTS],
     "12_ablations": sweep_files(sizes=False),
     "13_scaling_laws": sweep_files(sizes=True),
@@ -346,7 +368,31 @@ READS = {
 }
 TABLES = ("results/{}.csv", "predictions/{}.parquet")  # what most of them leave, beside figures
 LEAVES = {"00": (), "11": (), "14": TABLES[:1], "15": TABLES[:1], "16": (), "17": ()}
-TRAINS = ("08_five_year", "09_report_generation", "10_segmentation")
+
+for task, about in jobs.TASKS.items():
+    for job, made in jobs_of(task).items():
+
+        rule:
+            name:
+                f"{task}_{job}"
+            input:
+                source(task),
+                MANIFEST,
+                [WEIGHTS.format(arm) for arm in about.arms],
+            output:
+                update(made),  # not removed first: what follows from the same things is kept
+            params:
+                name=f"{task}-{job}",
+                task=task,
+                job=job,
+                settings=chosen(about.notebook, without=about.later),
+            threads: SETTINGS[about.notebook]["n_threads"]
+            priority: 1  # minutes before seconds
+            resources:
+                **HEAVY,
+            shell:
+                JOB
+
 
 for notebook, reads in READS.items():
 
@@ -364,9 +410,7 @@ for notebook, reads in READS.items():
             name=notebook,
             extra=[],
             settings=chosen(notebook),
-        threads: max(SETTINGS[notebook].get(k, 1) for k in ("n_threads", "n_workers"))
-        priority: int(notebook in TRAINS)  # minutes before seconds
         resources:
-            **(HEAVY if notebook in TRAINS else LIGHT),
+            **LIGHT,
         shell:
             PAPERMILL

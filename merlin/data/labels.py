@@ -1,5 +1,6 @@
 """Label maps and whole scans on the model's grid, for segmentation."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +9,11 @@ import numpy as np
 from scipy import ndimage
 
 from merlin.data.nifti import read_nifti
-from merlin.data.preprocess import preprocess
-from merlin.data.volume import UnreadableScan, refusing
+from merlin.data.preprocess import Grid, ModelInput, preprocess
+from merlin.data.volume import UnreadableScan, Volume, refusing
 
 
-def label_on_grid(path, affine, shape):
+def label_on_grid(path: str | Path, affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """A label map at the voxel centres of another grid, by nearest neighbour.
 
     Parameters
@@ -54,7 +55,7 @@ def label_on_grid(path, affine, shape):
     )
 
 
-def whole_scan(volume, grid, at_least):
+def whole_scan(volume: Volume, grid: Grid, at_least: Sequence[int]) -> ModelInput:
     """A scan on the grid's spacing and HU window, none of it cut off.
 
     Parameters
@@ -72,6 +73,6 @@ def whole_scan(volume, grid, at_least):
     turned = nib.orientations.io_orientation(volume.affine)[:, 0].astype(int)
     size_mm = np.empty(3)
     size_mm[turned] = np.array(volume.hu.shape) * volume.spacing_mm
-    shape = np.ceil(size_mm / grid.spacing_mm).astype(int) + 1
-    shape = tuple(int(n) for n in np.maximum(shape, at_least))
-    return preprocess(volume, replace(grid, shape=shape))
+    n_voxels = np.ceil(size_mm / grid.spacing_mm).astype(int) + 1
+    r, a, s = (int(n) for n in np.maximum(n_voxels, at_least))
+    return preprocess(volume, replace(grid, shape=(r, a, s)))

@@ -6,7 +6,7 @@ must be the same studies of the same patients, whoever spelt their ids.
 
 import numpy as np
 
-from merlin.data.tables import why_apart
+from merlin.data.cells import why_apart
 
 
 def common_rows(

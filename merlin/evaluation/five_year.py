@@ -5,6 +5,8 @@ diagnosed within five years, 2 diagnosed before the scan, 3 lost to follow-up (p
 2 and 3 are excluded disease by disease, not patient by patient.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -19,7 +21,12 @@ CODES = {
 }
 
 
-def labels_from_codes(codes):
+def labels_of(studies: pd.DataFrame, diseases: Collection[str]) -> np.ndarray:
+    """(n, n_diseases) labels of a manifest's studies, as `labels_from_codes`."""
+    return labels_from_codes(studies[[f"five_year_{d}" for d in diseases]])
+
+
+def labels_from_codes(codes: np.ndarray | pd.DataFrame) -> np.ndarray:
     """(n, n_diseases) codes → 1, 0, NaN (excluded).
 
     Raises
@@ -36,7 +43,7 @@ def labels_from_codes(codes):
     return np.where(codes == 0, 0.0, np.where(codes == 1, 1.0, np.nan))
 
 
-def flow(table, diseases):
+def flow(table: pd.DataFrame, diseases: Collection[str]) -> pd.DataFrame:
     """Studies by disease, split and code, for the cohort flow.
 
     Parameters
@@ -55,9 +62,41 @@ def flow(table, diseases):
     return pd.DataFrame(rows)
 
 
+def probe(train: np.ndarray, labels: np.ndarray, new: np.ndarray, *, c: float) -> np.ndarray:
+    """One logistic regression a disease on frozen features.
+
+    Parameters
+    ----------
+    train, new : (n, D), (m, D) float
+        Standardised here by the training studies.
+    labels : (n, n_diseases) float
+        1, 0, or NaN, which takes no part.
+    c : float
+        Inverse strength of the L2 penalty, scikit-learn's `C`.
+
+    Returns
+    -------
+    (m, n_diseases) float
+        Probabilities; NaN for a disease whose training labels are all of one class.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scale = StandardScaler().fit(train)
+    train, new = scale.transform(train), scale.transform(new)
+    out = np.full((len(new), labels.shape[1]), np.nan)
+    for disease, y in enumerate(labels.T):
+        known = ~np.isnan(y)
+        if len(np.unique(y[known])) == 2:
+            fitted = LogisticRegression(C=c, max_iter=1000).fit(train[known], y[known])
+            out[:, disease] = fitted.predict_proba(new)[:, 1]
+    return out
+
+
 def evaluate(
-    probability, labels, patient_ids, diseases, *, model, split, min_events=5, n_resamples, seed
-):
+    probability: np.ndarray, labels: np.ndarray, patient_ids: np.ndarray, diseases: Collection[str], *,
+    model: str, split: str, min_events: int = 5, n_resamples: int, seed: int,
+) -> tuple[pd.DataFrame, dict]:  # fmt: skip
     """AUROC, AUPRC and Brier score per disease and their means.
 
     Parameters
@@ -77,52 +116,105 @@ def evaluate(
     n_positive, n_negative = (labels == 1).sum(0), (labels == 0).sum(0)
     is_predicted = ~np.isnan(probability).any(0)
     enough = (np.minimum(n_positive, n_negative) >= min_events) & is_predicted
-    rows, resampled = [], {}
-    measures = {
-        "auroc": metrics.auroc,
-        "auprc": metrics.average_precision,
-        "brier": brier,
-    }
-    for metric, measure in measures.items():
+    few = [
+        f"{n} events among {of} studies; {min_events} needed"
+        for n, of in zip(n_positive, known.sum(0), strict=True)
+    ]
+    reasons = np.where(is_predicted, few, "no probability: the training labels are of one class")
+    reasons = np.where(enough, "", reasons)
+    lost = "" if enough.all() else f"{int((~enough).sum())} diseases not evaluated"
+    rows: list[dict] = []
+    resampled: dict[tuple[str, str], np.ndarray] = {}
+    for metric, measure in dict(
+        auroc=metrics.auroc, auprc=metrics.average_precision, brier=brier
+    ).items():
         found = np.full((len(diseases), weights.shape[1]), np.nan)
         if enough.any():
             found[enough] = measure(probability[:, enough], labels[:, enough], weights)
-        for j, name in enumerate(diseases):
-            few = f"{n_positive[j]} events among {known[:, j].sum()} studies; {min_events} needed"
-            if not is_predicted[j]:
-                few = "no probability: the training labels are of one class"
-            resampled[name, metric] = found[j]
-            rows.append(
-                results.row(
-                    name,
-                    metric,
-                    found[j],
-                    known=known[:, j],
-                    patient_ids=patient_ids,
-                    n_positive=n_positive[j],
-                    is_ok=bool(enough[j]),
-                    reason="" if enough[j] else few,
-                )
+        rows += [
+            results.row(
+                name, metric, found[j], known=known[:, j], patient_ids=patient_ids,
+                n_positive=n_positive[j], is_ok=bool(enough[j]), reason=str(reasons[j]),
             )
+            for j, name in enumerate(diseases)
+        ]  # fmt: skip
+        resampled |= {(name, metric): found[j] for j, name in enumerate(diseases)}
         resampled["mean", metric] = bootstrap.macro(found)
         rows.append(
             results.row(
-                "mean",
-                metric,
-                resampled["mean", metric],
-                known=known.any(1),
-                patient_ids=patient_ids,
-                n_positive=n_positive[enough].sum(),
-                is_ok=bool(enough.any()),
-                reason="" if enough.all() else f"{int((~enough).sum())} diseases not evaluated",
+                "mean", metric, resampled["mean", metric], known=known.any(1), patient_ids=patient_ids,
+                n_positive=n_positive[enough].sum(), is_ok=bool(enough.any()), reason=lost,
             )
-        )
+        )  # fmt: skip
     table = pd.DataFrame(rows)
     table.insert(0, "task", "5-year disease")
     return table.assign(model=model, split=split), resampled
 
 
-def mean_difference(ours, other, diseases, metric="auroc"):
+def by_start(
+    predicted: dict[tuple[str, float], np.ndarray],
+    labels: np.ndarray,
+    patient_ids: np.ndarray,
+    diseases: Collection[str],
+    **options: int,
+) -> tuple[pd.DataFrame, dict]:
+    """`evaluate` on the test split for every beginning and share of the labels.
+
+    Parameters
+    ----------
+    predicted : dict of (start, fraction) to (n, n_diseases) float
+    labels : (n, n_diseases) float
+    **options
+        `min_events, n_resamples, seed` of `evaluate`.
+
+    Returns
+    -------
+    table : DataFrame
+        With columns `start` and `fraction`.
+    drawn : dict of (start, fraction) to resamples
+    """
+    tables, drawn = [], {}
+    for (start, fraction), p in predicted.items():
+        made, drawn[start, fraction] = evaluate(
+            p,
+            labels,
+            patient_ids,
+            diseases,
+            model=f"{start}, {fraction:.0%}",
+            split="test",
+            **options,
+        )
+        tables.append(made.assign(start=start, fraction=fraction))
+    return pd.concat(tables, ignore_index=True), drawn
+
+
+def paired(drawn: dict[tuple[str, float], dict], diseases: Collection[str]) -> pd.DataFrame:
+    """Differences of mean AUROC: our pretraining minus each other beginning, both tuned or both frozen.
+
+    The last of each share holds our features as they are against random weights at their best.
+
+    Returns
+    -------
+    DataFrame
+        `ours, other, fraction, value, low, high`.
+    """
+    others = [s for s in dict.fromkeys(s for s, _ in drawn) if not s.endswith("_frozen")][1:]
+    pairs = [("merlin", other) for other in others]
+    pairs += [("merlin_frozen", f"{other}_frozen") for other in others]
+    pairs += [("merlin_frozen", "random")]
+    return pd.DataFrame(
+        [
+            (ours, other, f, *mean_difference(drawn[ours, f], drawn[other, f], diseases))
+            for f in dict.fromkeys(f for _, f in drawn)
+            for ours, other in pairs
+        ],
+        columns=["ours", "other", "fraction", "value", "low", "high"],
+    )
+
+
+def mean_difference(
+    ours: dict, other: dict, diseases: Collection[str], metric: str = "auroc"
+) -> tuple[float, float, float]:
     """Paired difference of two models' means over the diseases that both were evaluated on.
 
     Parameters
@@ -139,7 +231,7 @@ def mean_difference(ours, other, diseases, metric="auroc"):
     return results.difference(*(bootstrap.macro(part[both]) for part in found))
 
 
-def brier(probability, labels, weights):
+def brier(probability: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean squared error of probabilities over known labels, (n_diseases, n_resamples)."""
     known = ~np.isnan(labels)
     error = np.where(known, (probability - np.nan_to_num(labels)) ** 2, 0.0)
@@ -149,7 +241,7 @@ def brier(probability, labels, weights):
         return np.where(total > 0, error.T @ weights / total, np.nan)
 
 
-def reliability(probability, labels, *, n_bins=5):
+def reliability(probability: np.ndarray, labels: np.ndarray, *, n_bins: int = 5) -> pd.DataFrame:
     """Predicted against observed risk in equal-width bins over [0, 1]; the last bin holds 1.
 
     Parameters
@@ -182,3 +274,27 @@ def reliability(probability, labels, *, n_bins=5):
             )
     names = "low high predicted observed n n_events observed_low observed_high".split()
     return pd.DataFrame(rows, columns=names)
+
+
+def reading(table: pd.DataFrame, gaps: pd.DataFrame) -> str:
+    """What `by_start` and `paired` found, in words."""
+    mean = table.query("label == 'mean' and metric == 'auroc'").set_index(["start", "fraction"])
+    few, many = min(table["fraction"]), max(table["fraction"])
+    auroc = {key: f"{value:.3f}" for key, value in mean["value"].items()}
+    gap = gaps[gaps["fraction"] == few].set_index(["ours", "other"])
+
+    def told(ours: str, other: str) -> str:
+        value, low, high = gap.loc[(ours, other), ["value", "low", "high"]]
+        if np.isnan(value):
+            return "not evaluated"
+        verdict = "excludes zero" if low > 0 or high < 0 else "includes zero"
+        return f"{value:+.3f} [{low:.3f}, {high:.3f}], which {verdict}"
+
+    return (
+        f"Mean AUROC over {table['label'].nunique() - 1} diseases from our pretraining: fine-tuned "
+        f"{auroc['merlin', many]} with all labels and {auroc['merlin', few]} with {few:.0%}; frozen, with "
+        f"probes, {auroc['merlin_frozen', many]} and {auroc['merlin_frozen', few]}. With {few:.0%}, minus "
+        f"random weights: both fine-tuned {told('merlin', 'random')}; both frozen "
+        f"{told('merlin_frozen', 'random_frozen')}; ours frozen minus random weights fine-tuned "
+        f"{told('merlin_frozen', 'random')}."
+    )

@@ -12,7 +12,7 @@ punctuation). Rows carry a signature. F1 is of stated findings, the positive cla
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,14 +20,23 @@ import pandas as pd
 from merlin.data.extract import label_table
 from merlin.evaluation import results
 from merlin.statistics import bootstrap, metrics
+from merlin.vocabulary import NAMES
+
+Texts = Sequence[str] | np.ndarray
+WRITERS = ("writer", "nearest", "frequent", "normal")
+# Scores by a language model, with what else their rows say.
+MODEL_SCORES: dict[str, dict] = {
+    "bertscore": {"signature": "all-MiniLM-L6-v2, torchmetrics"},
+    "radgraph_f1": {},
+}
 
 
-def nearest_report(query, library):
+def nearest_report(query: np.ndarray, library: np.ndarray) -> np.ndarray:
     """Position in the library of each query's nearest image; both (n, D), unit length."""
     return np.argmax(np.asarray(query) @ np.asarray(library).T, axis=1)
 
 
-def most_frequent(sections):
+def most_frequent(sections: np.ndarray) -> np.ndarray:
     """(n_sections,) str: the commonest non-empty text of each section; ties go to the first."""
     out = []
     for column in np.asarray(sections, object).T:
@@ -36,7 +45,31 @@ def most_frequent(sections):
     return np.array(out, object)
 
 
-def join_sections(sections, names=None):
+def baselines(
+    sections: np.ndarray, image: np.ndarray, train: np.ndarray, test: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Reports that nobody wrote for these studies, each (n_test, n_sections) str.
+
+    `nearest` copies the report of the training volume with the most similar embedding, `frequent` takes
+    the commonest text of each section, `normal` says so everywhere: it must lose on findings, whatever it
+    wins in words.
+
+    Parameters
+    ----------
+    sections : (n, n_sections) str
+    image : (n, D) float
+        Unit length.
+    train, test : int arrays
+        Rows.
+    """
+    return {
+        "nearest": sections[train][nearest_report(image[test], image[train])],
+        "frequent": np.tile(most_frequent(sections[train]), (len(test), 1)),
+        "normal": np.full_like(sections[test], "Normal."),
+    }
+
+
+def join_sections(sections: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
     """(n,) str: full reports; with `names`, each section behind its heading, as the extractor reads them."""
     headings = [f"{n[0].upper()}{n[1:]}: " for n in names] if names is not None else None
     return np.array(
@@ -48,7 +81,9 @@ def join_sections(sections, names=None):
     )
 
 
-def bleu_counts(generated, reference, *, tokenize="13a"):
+def bleu_counts(
+    generated: Texts, reference: Texts, *, tokenize: str = "13a"
+) -> tuple[np.ndarray, str]:
     """Per-text n-gram counts of sacrebleu: (n, 10) hits 1..4, totals 1..4, lengths; and its signature."""
     from sacrebleu.metrics import BLEU
 
@@ -62,7 +97,7 @@ def bleu_counts(generated, reference, *, tokenize="13a"):
     return np.array(rows, float), str(corpus.get_signature())
 
 
-def bleu(counts, weights, *, smooth=True):
+def bleu(counts: np.ndarray, weights: np.ndarray, *, smooth: bool = True) -> np.ndarray:
     """Corpus BLEU in [0, 1] of each resample, from `bleu_counts`.
 
     Parameters
@@ -98,7 +133,7 @@ COCO = "BLEU-4 by pycocoevalcap's formula, no smoothing, lower case, without pun
 ROUGE = "ROUGE-2 F1 of rouge-score, Porter's stemmer, lower case, mean over studies"
 
 
-def rouge2(generated, reference):
+def rouge2(generated: Texts, reference: Texts) -> np.ndarray:
     """(n,) float: ROUGE-2 F1 of rouge-score, with Porter's stemmer."""
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -108,54 +143,12 @@ def rouge2(generated, reference):
     )
 
 
-def bertscore(generated, reference, model, tokenizer, *, batch_size=32):
-    """(n,) float: BERTScore F1 with a Hugging Face encoder (torchmetrics; no rescaling, no idf).
-
-    Name the encoder beside the number: another one gives another scale.
-    """
-    from torchmetrics.functional.text.bert import bert_score
-
-    found = bert_score(
-        [g or "." for g in generated],
-        list(reference),
-        model=model,
-        user_tokenizer=tokenizer,
-        truncation=True,
-        max_length=256,
-        batch_size=batch_size,
-        num_threads=0,
-        verbose=False,
-    )
-    return np.asarray(found["f1"], float).reshape(len(reference))
-
-
-def radgraph_f1(generated, reference):
-    """(n,) float: RadGraph-F1 (partial) by the optional `radgraph` package.
-
-    Raises
-    ------
-    RuntimeError
-        If the package or its model is absent, with what to do.
-    """
-    try:
-        from radgraph import F1RadGraph
-
-        scorer = F1RadGraph(reward_level="partial")
-    except (ImportError, OSError, ValueError) as error:
-        raise RuntimeError(
-            "RadGraph-F1 needs `pip install radgraph` and its model, which it downloads from the "
-            f"Hugging Face hub on first use ({type(error).__name__})."
-        ) from error
-    _, each, _, _ = scorer(hyps=list(generated), refs=list(reference))
-    return np.asarray(each, float)
-
-
-def stated(texts, sexes=None):
+def stated(texts: Iterable[str], sexes: Sequence[str] | None = None) -> np.ndarray:
     """(n, n_findings) bool: findings that each report states as present."""
     return label_table(list(texts), sexes) == 1
 
 
-def micro_f1(predicted, truth, weights):
+def micro_f1(predicted: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """F1 over all findings of all studies, per resample: (n_resamples,)."""
     weights = weights.astype(float)
     hit = (predicted & truth).sum(1) @ weights
@@ -165,18 +158,10 @@ def micro_f1(predicted, truth, weights):
 
 
 def evaluate(
-    generated,
-    reference,
-    patient_ids,
-    names,
-    findings,
-    *,
-    sexes=None,
-    model,
-    split,
-    n_resamples,
-    seed,
-):
+    generated: np.ndarray, reference: np.ndarray, patient_ids: np.ndarray, names: Sequence[str],
+    findings: Sequence[str], *, sexes: Sequence[str] | None = None, model: str, split: str,
+    n_resamples: int, seed: int,
+) -> tuple[pd.DataFrame, dict]:  # fmt: skip
     """Metrics per section and of full reports.
 
     Parameters
@@ -201,7 +186,14 @@ def evaluate(
     weights = results.resampling(patient_ids, n_resamples, seed=seed)
     patient_ids, rows, resampled = np.asarray(patient_ids), [], {}
 
-    def add(label, metric, found, known, n_positive, **more):
+    def add(
+        label: str,
+        metric: str,
+        found: np.ndarray,
+        known: np.ndarray,
+        n_positive: int,
+        **more: object,
+    ) -> None:
         resampled[label, metric] = found
         common = dict(known=known, patient_ids=patient_ids, n_positive=n_positive)
         rows.append(results.row(label, metric, found, **common, **more))
@@ -211,7 +203,9 @@ def evaluate(
     said_in = np.array([[bool(t.strip()) for t in row] for row in reference], bool)
     kinds = ("bleu", "bleu4_coco", "rouge2", "clinical_f1")
     for label, (made, true) in parts.items():
-        known = said_in[:, list(names).index(label)] if label in names else said_in.any(1)
+        known = np.asarray(
+            said_in[:, list(names).index(label)] if label in names else said_in.any(1)
+        )
         if not known.any():
             reason = f"empty in all {len(true)} reference reports"
             rows += [results.missing(label, m, reason) for m in kinds]
@@ -234,7 +228,7 @@ def evaluate(
             rows.append(results.missing(label, "clinical_f1", reason, n_studies=n))
         if label == "full report":
             each = metrics.f1(said, truth.astype(float), w)
-            has = truth.any(0)
+            has = np.asarray(truth.any(0))
             each = np.where(has[:, None], each, np.nan)
             for j, finding in enumerate(findings):
                 more = dict(is_ok=bool(has[j]), reason="" if has[j] else "stated in no reference")
@@ -248,7 +242,71 @@ def evaluate(
     return table.assign(model=model, split=split), resampled
 
 
-def cases(generated, reference, study_ids, *, n=2):
+def by_writer(
+    written: pd.DataFrame, names: Sequence[str], *, n_resamples: int, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All metrics of every writer, and how far the first is ahead of the others in clinical F1.
+
+    Parameters
+    ----------
+    written : DataFrame
+        `model` (`reference` or one of `WRITERS`), `study_id, patient_id`, perhaps `sex`, a column for each
+        section, and scores of a language model as `jobs.report_generation` has them.
+    names : sequence of str
+        Of the sections.
+
+    Returns
+    -------
+    results : DataFrame
+        Common schema.
+    paired : DataFrame
+        `difference in clinical F1, value, low, high`, on the same resamples.
+    """
+    parts = {m: written[written["model"] == m] for m in ("reference", *WRITERS)}
+    texts = {m: part[list(names)].to_numpy(object) for m, part in parts.items()}
+    patients = parts["reference"]["patient_id"].to_numpy(str)
+    sexes = parts["reference"]["sex"].tolist() if "sex" in written else None
+    how = dict(n_resamples=n_resamples, seed=seed)
+    tables, drawn = [], {}
+    for name in WRITERS:
+        made, found = evaluate(
+            texts[name], texts["reference"], patients, names, NAMES, sexes=sexes, model=name,
+            split="test", **how,
+        )  # fmt: skip
+        tables.append(made)
+        drawn[name] = found["full report", "clinical_f1"]
+    more = [_mean_row(parts[w], score, **how) for score in MODEL_SCORES for w in WRITERS]
+    extra = pd.DataFrame(more).assign(task="report generation", split="test")
+    gaps = [
+        (f"writer − {other}", *results.difference(drawn["writer"], drawn[other]))
+        for other in WRITERS[1:]
+    ]
+    paired = pd.DataFrame(gaps, columns=["difference in clinical F1", "value", "low", "high"])
+    return pd.concat([*tables, extra], ignore_index=True), paired
+
+
+def _mean_row(part: pd.DataFrame, score: str, *, n_resamples: int, seed: int) -> dict:
+    """The mean of a score that some studies have, as a row; without any, why."""
+    name, own = part["model"].iloc[0], MODEL_SCORES[score]
+    scored = part[part[score].notna()]
+    if scored.empty:
+        reason = part["radgraph_reason"].iloc[0]
+        return results.missing("full report", score, reason, n_studies=len(part), model=name)
+    patients = scored["patient_id"].to_numpy(str)
+    weights = results.resampling(patients, n_resamples, seed=seed).astype(float)
+    found = scored[score].to_numpy() @ weights / weights.sum(0)
+    who = dict(known=np.ones(len(scored), bool), patient_ids=patients, n_positive=len(scored))
+    return results.row("full report", score, found, **who, model=name, **own)
+
+
+def whole_reports(written: pd.DataFrame, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Full reports with headings, (n,) str, by who wrote them; `written` as in `by_writer`."""
+    models = dict.fromkeys(written["model"])
+    texts = {m: written.loc[written["model"] == m, list(names)] for m in models}
+    return {m: join_sections(t.to_numpy(object), names) for m, t in texts.items()}
+
+
+def cases(generated: Texts, reference: Texts, study_ids: Texts, *, n: int = 2) -> pd.DataFrame:
     """Good and bad cases by rule: the best and worst F1 of stated findings, ties by study id.
 
     Only studies with at least three stated findings compete, so that an empty report can't win.
@@ -265,3 +323,16 @@ def cases(generated, reference, study_ids, *, n=2):
     table = table[table["n_stated"] >= 3].sort_values(["f1", "study_id"], ascending=[False, True])
     good, bad = table.head(n).assign(case="good"), table.tail(n).assign(case="bad")
     return pd.concat([good, bad]).reset_index(drop=True)
+
+
+def reading(table: pd.DataFrame, paired: pd.DataFrame) -> str:
+    """What `by_writer` found, in words."""
+    full = table[table["label"] == "full report"].set_index(["model", "metric"])["value"]
+    f1, bleu4, best = full.xs("clinical_f1", level=1), full.xs("bleu", level=1), paired.iloc[0]
+    return (
+        f"Clinical F1 of whole reports: written {f1['writer']:.3f}, nearest report {f1['nearest']:.3f}, "
+        f"most frequent text {f1['frequent']:.3f}, always normal {f1['normal']:.3f}. Written minus "
+        f"nearest: {best['value']:+.3f} [{best['low']:.3f}, {best['high']:.3f}]. BLEU "
+        f"{bleu4['writer']:.3f} against {bleu4['nearest']:.3f}. Calling everything normal earns BLEU "
+        f"{bleu4['normal']:.3f} and no finding."
+    )

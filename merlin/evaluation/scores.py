@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from merlin.data.tables import FEW_CELLS, TableError, read_ids, read_table, some_rows, why_apart
+from merlin.data.cells import TableError, read_ids, some_rows, why_apart
+from merlin.data.tables import FEW_CELLS, read_table
 from merlin.vocabulary import plain_splits
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".xlsx", ".parquet")

@@ -10,17 +10,31 @@ Any Hugging Face causal model with its tokeniser will do, from a local folder, a
 (peft). The phantom default is a small one made here, with a tokeniser trained on the reports.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
 import torch
 from torch import nn
 
 from merlin.model import text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import (
+        GPT2LMHeadModel,
+        PreTrainedModel,
+        PreTrainedTokenizerFast,
+    )
 
 END = "###"
 PROMPT = "Generate a radiology report for {section}" + END  # the paper's template
 ADAPTERS = ("flat", "tokens")
 
 
-def train_tokenizer(texts, *, vocabulary=1500):
+def train_tokenizer(texts: Iterable[str], *, vocabulary: int = 1500) -> PreTrainedTokenizerFast:
     """A reversible byte-pair tokeniser of these texts, with `###` as its end.
 
     Returns
@@ -42,7 +56,7 @@ def train_tokenizer(texts, *, vocabulary=1500):
     return _fast(tokenizer)
 
 
-def _fast(tokenizer):
+def _fast(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
@@ -53,7 +67,9 @@ def _fast(tokenizer):
     )
 
 
-def small_language_model(tokenizer, *, hidden_size, n_layers, max_length):
+def small_language_model(
+    tokenizer: PreTrainedTokenizerFast, *, hidden_size: int, n_layers: int, max_length: int
+) -> GPT2LMHeadModel:
     """A GPT-2 of a few layers with random weights."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -74,7 +90,9 @@ def small_language_model(tokenizer, *, hidden_size, n_layers, max_length):
     )
 
 
-def language_model_of(tokenizer, config):
+def language_model_of(
+    tokenizer: str, config: dict
+) -> tuple[GPT2LMHeadModel, PreTrainedTokenizerFast]:
     """The small model and its tokeniser from a file's header: text of the one, values of the other."""
     from tokenizers import Tokenizer
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -84,7 +102,7 @@ def language_model_of(tokenizer, config):
     return model, _fast(Tokenizer.from_str(tokenizer))
 
 
-def require_language_model(folder):
+def require_language_model(folder: str | Path) -> Path:
     """The folder as a path, if there is a Hugging Face model in it.
 
     Raises
@@ -99,7 +117,7 @@ def require_language_model(folder):
     )
 
 
-def language_model_from(folder):
+def language_model_from(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """A Hugging Face causal model and its tokeniser from a local folder; no network.
 
     Raises
@@ -133,22 +151,14 @@ class ReportWriter(nn.Module):
     """
 
     def __init__(
-        self,
-        language_model,
-        tokenizer,
-        feature_size,
-        *,
-        adapter="flat",
-        n_tokens=8,
-        prompts=(),
-        lora_rank=0,
-        lora_alpha=16,
-        lora_dropout=0.1,
-    ):
+        self, language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, feature_size: int, *,
+        adapter: str = "flat", n_tokens: int = 8, prompts: Sequence[str] = (), lora_rank: int = 0,
+        lora_alpha: int = 16, lora_dropout: float = 0.1,
+    ) -> None:  # fmt: skip
         super().__init__()
         if adapter not in ADAPTERS:
             raise ValueError(f"adapter must be one of {ADAPTERS}; got {adapter!r}")
-        hidden = language_model.get_input_embeddings().embedding_dim
+        hidden = cast("nn.Embedding", language_model.get_input_embeddings()).embedding_dim
         self.tokenizer, self.kind, self.n_tokens = tokenizer, adapter, n_tokens
         self.number = {p: i for i, p in enumerate(prompts)}
         n_out = n_tokens * max(len(prompts), 1) if adapter == "flat" else 1
@@ -158,7 +168,7 @@ class ReportWriter(nn.Module):
         if lora_rank:
             self.add_lora(lora_rank, lora_alpha, lora_dropout)
 
-    def add_lora(self, rank, alpha=16, dropout=0.1):
+    def add_lora(self, rank: int, alpha: int = 16, dropout: float = 0.1) -> None:
         """Freeze the language model and train low-rank matrices beside its projections."""
         from peft import LoraConfig, get_peft_model
 
@@ -170,9 +180,9 @@ class ReportWriter(nn.Module):
             task_type="CAUSAL_LM",
             fan_in_fan_out=self.language_model.config.model_type == "gpt2",  # its layers are Conv1D
         )
-        self.language_model = get_peft_model(self.language_model, config)
+        self.language_model = cast("PreTrainedModel", get_peft_model(self.language_model, config))
 
-    def prefix(self, features, prompts):
+    def prefix(self, features: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         """(B, F) or (B, n, F) features → (B, n_tokens, hidden)."""
         out = self.adapter(features)
         if self.kind == "tokens":
@@ -181,7 +191,10 @@ class ReportWriter(nn.Module):
         which = [self.number.get(p, 0) for p in prompts]
         return out[torch.arange(len(out)), torch.tensor(which)]
 
-    def loss(self, features, prompts, texts, *, max_length=1024):
+    def loss(
+        self, features: torch.Tensor, prompts: Sequence[str], texts: Sequence[str], *,
+        max_length: int = 1024,
+    ) -> torch.Tensor:  # fmt: skip
         """Mean cross-entropy of the texts' tokens, their end included, after features and prompt.
 
         Prompt and text are cut at `max_length` tokens, as in the paper, and at what the language model
@@ -225,7 +238,10 @@ class ReportWriter(nn.Module):
         ).loss
 
     @torch.inference_mode()
-    def write(self, features, prompts, *, max_new_tokens=128, repetition_penalty=1.2):
+    def write(
+        self, features: torch.Tensor, prompts: Sequence[str], *, max_new_tokens: int = 128,
+        repetition_penalty: float = 1.2,
+    ) -> list[str]:  # fmt: skip
         """Greedy decoding, one beam; texts are cut at `###`.
 
         Parameters
@@ -247,7 +263,8 @@ class ReportWriter(nn.Module):
         ids_here = torch.tensor(ids, device=features.device)
         words = self.language_model.get_input_embeddings()(ids_here)
         image = self.prefix(features, prompts).to(words.dtype)
-        out = self.language_model.generate(
+        generate = cast("Callable[..., torch.Tensor]", self.language_model.generate)
+        out = generate(
             inputs_embeds=torch.cat([image, words], 1),
             attention_mask=torch.ones(
                 (len(ids), image.shape[1] + words.shape[1]), dtype=torch.long, device=image.device

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from merlin.data.cells import why_apart
 from merlin.data.extract import label_table
 from merlin.data.manifest import FIVE_YEAR, LABELS, ManifestError, load_manifest
 from merlin.data.phecodes import map_codes, phecode_labels, read_code_map
-from merlin.data.tables import read_table, why_apart
+from merlin.data.tables import read_table
 from merlin.readers import release
 from merlin.readers.ledger import Ledger
 from merlin.vocabulary import DISEASES, NAMES, SPLITS

@@ -12,7 +12,7 @@ import pydicom
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 from merlin.data import dicom, dicom_pixels
-from merlin.data.tables import SEXES, TableError, read_ages
+from merlin.data.cells import SEXES, TableError, read_ages
 from merlin.readers.folding import vocabulary
 from merlin.readers.patterns import find_patterns, read_text
 from merlin.readers.persons import SAID, Words, words_of

@@ -32,8 +32,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from merlin.data import dicom_pixels
+from merlin.data.cells import read_dates, read_ids, why_apart
 from merlin.data.codes import NO_CODES
-from merlin.data.tables import read_dates, read_ids, why_apart
 from merlin.data.tree import walk
 from merlin.data.volume import UnreadableScan, Volume, is_machines, load_volume
 from merlin.readers import headers, leaks

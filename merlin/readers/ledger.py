@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from merlin.data.cells import TableError
 from merlin.data.manifest import ManifestError
-from merlin.data.tables import TableError
 
 
 @dataclass

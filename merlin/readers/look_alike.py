@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from merlin.data.cells import some_rows
 from merlin.data.manifest import FIVE_YEAR, LABELS, ManifestError
-from merlin.data.tables import some_rows
 from merlin.readers.release import FINDINGS, FIVE_YEARS, METADATA, REPORTS, VOLUMES
 from merlin.run import mark_synthetic, read_csv, write_csv, write_xlsx
 from merlin.vocabulary import DISEASES, NAMES, SPLITS

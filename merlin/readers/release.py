@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from merlin.data import tables
+from merlin.data import cells, tables
+from merlin.data.cells import plain, why_apart
 from merlin.data.impression import split_impression
-from merlin.data.tables import plain, why_apart
 from merlin.data.tree import walk
 from merlin.readers.ledger import Ledger
 from merlin.readers.patterns import DELETED
@@ -208,7 +208,7 @@ def _read(path, needed, columns, ledger):
     table = _renamed(table, name, needed, columns, ledger)
     for column in {"study_id", "patient_id"} & set(table):
         with ledger.keeping():
-            table[column] = tables.read_ids(table[column], where=f"{name}, column {column}")
+            table[column] = cells.read_ids(table[column], where=f"{name}, column {column}")
     table.attrs["columns"] = found  # as the file has them
     return table
 
@@ -368,10 +368,10 @@ def _metadata(table, ledger):
     out = pd.DataFrame(index=pd.Index(table["study_id"], name="study_id"))
     if "sex" in table:
         with ledger.keeping():
-            sex = tables.read_sexes(table["sex"], where=f"{METADATA}, column sex")
+            sex = cells.read_sexes(table["sex"], where=f"{METADATA}, column sex")
             out["sex"] = sex.where(sex != "").to_numpy()
             ledger.name("sex not F or M", out.index[out["sex"].isna()], "left empty")
-    for name, read in (("age", tables.read_ages), ("slice_mm", tables.read_lengths_mm)):
+    for name, read in (("age", cells.read_ages), ("slice_mm", cells.read_lengths_mm)):
         if name not in table:
             continue
         with ledger.keeping():
@@ -399,7 +399,7 @@ def _owners(table, path, dates, ledger):
     if "date" in table:
         with ledger.keeping():
             where = f"{path.name}, column date"
-            date = tables.read_dates(table["date"], where=where, order=dates)
+            date = cells.read_dates(table["date"], where=where, order=dates)
             is_word = date.isna() & (table["date"] != "")  # as "NA"
             table = table.assign(date=date.dt.strftime("%Y-%m-%d"), has_no_date=is_word)
     return table.drop_duplicates("study_id").set_index("study_id")

@@ -23,8 +23,9 @@ import pandas as pd
 from nibabel import orientations
 from tqdm import tqdm
 
+from merlin.data.cells import plain, read_ages, read_ids, read_sexes
 from merlin.data.nifti import read_geometry, read_nifti
-from merlin.data.tables import plain, read_ages, read_ids, read_sexes, read_table
+from merlin.data.tables import read_table
 from merlin.files import atomic_path
 from merlin.run import end_with_parent, fingerprint
 from merlin.vocabulary import LABEL, SPLITS, STRUCTURES

@@ -26,7 +26,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from merlin.data.tables import TableError, read_ids, read_table, some_rows, why_apart
+from merlin.data.cells import TableError, read_ids, some_rows, why_apart
+from merlin.data.tables import read_table
 from merlin.data.tree import walk
 from merlin.words import shown
 

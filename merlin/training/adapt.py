@@ -1,6 +1,7 @@
 """One short loop for adapting a pretrained network: any loss, AdamW, warm-up and cosine."""
 
 import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,25 +9,26 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from merlin.data.preprocess import Grid
 from merlin.model.cpu import prepare_cpu
-from merlin.training.checkpoint import resume_checkpoint, save_checkpoint
+from merlin.training.checkpoint import read_facts, resume_checkpoint, save_checkpoint
 from merlin.training.loop import TrainingDiverged
 
 
 def minimise(
-    groups,
-    loss_at,
-    n_steps,
+    groups: Sequence[tuple[Iterable[nn.Parameter], float]],
+    loss_at: Callable[[int, np.random.Generator], torch.Tensor],
+    n_steps: int,
     *,
-    seed,
-    weight_decay=0.02,
-    betas=(0.9, 0.999),
-    desc="training",
-    show=True,
-    checkpoint=None,
-    fingerprint="",
-    save_every=1000,
-):
+    seed: int,
+    weight_decay: float = 0.02,
+    betas: tuple[float, float] = (0.9, 0.999),
+    desc: str = "training",
+    show: bool = True,
+    checkpoint: str | Path | None = None,
+    fingerprint: str = "",
+    save_every: int = 1000,
+) -> list[dict]:
     """Take `n_steps` AdamW steps on `loss_at(step, rng)`.
 
     Parameters
@@ -58,12 +60,13 @@ def minimise(
     """
     prepare_cpu()
     torch.manual_seed(seed)
-    groups = [
-        dict(params=[p for p in params if p.requires_grad], lr=rate, peak=rate)
-        for params, rate in groups
-    ]
-    everything = [p for g in groups for p in g["params"]]
-    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay, betas=betas)
+    trained = [([p for p in params if p.requires_grad], rate) for params, rate in groups]
+    everything = [p for params, _ in trained for p in params]
+    optimizer = torch.optim.AdamW(
+        [dict(params=params, lr=rate, peak=rate) for params, rate in trained],
+        weight_decay=weight_decay,
+        betas=betas,
+    )
     warmup, done, log = max(1, n_steps // 20), 0, []
     kept = dict(model=nn.ParameterList(everything), optimizer=optimizer, fingerprint=fingerprint)
     if checkpoint:
@@ -71,14 +74,8 @@ def minimise(
         done, log, note = resume_checkpoint(checkpoint, **kept)
         if was_there and show:
             tqdm.write(note)
-    for step in tqdm(
-        range(done, n_steps),
-        desc=desc,
-        mininterval=5,
-        disable=not show,
-        initial=done,
-        total=n_steps,
-    ):
+    bar = dict(desc=desc, mininterval=5, disable=not show, initial=done, total=n_steps)
+    for step in tqdm(range(done, n_steps), **bar):
         began = time.perf_counter()
         factor = min((step + 1) / warmup, 1.0) * 0.5 * (1 + np.cos(np.pi * step / n_steps))
         for group in optimizer.param_groups:
@@ -98,7 +95,7 @@ def minimise(
     return log
 
 
-def batches(n, batch_size, *, seed):
+def batches(n: int, batch_size: int, *, seed: int) -> Callable[[int], np.ndarray]:
     """step → positions of its batch; every item once an epoch, small sets drawn with all they have.
 
     Unlike in pretraining, a set smaller than a batch is allowed: a tenth of the labels may be few.
@@ -106,7 +103,7 @@ def batches(n, batch_size, *, seed):
     size = min(n, batch_size)
     per_epoch = n // size
 
-    def at(step):
+    def at(step: int) -> np.ndarray:
         epoch, position = divmod(step, per_epoch)
         order = np.random.default_rng([seed, 8, epoch]).permutation(n)
         return order[position * size : (position + 1) * size]
@@ -114,6 +111,12 @@ def batches(n, batch_size, *, seed):
     return at
 
 
-def volumes_at_once(n_voxels):
+def volumes_at_once(n_voxels: int) -> int:
     """How many volumes of that size are encoded together without gradients: 32 small ones, fewer large."""
     return int(max(1, min(32, 2**24 // n_voxels)))
+
+
+def grid_of(weights: str | Path) -> Grid:
+    """The grid that the weights of pretraining were learnt on."""
+    shape = read_facts(weights)["grid"]
+    return Grid(tuple(shape["spacing_mm"]), tuple(shape["shape"]), tuple(shape["hu_window"]))

@@ -1,10 +1,12 @@
 """Adapting the image encoder to predict diseases of the next five years.
 
-`fine_tune` trains every weight, as the paper does. `probe` leaves the encoder as it is and fits one
-logistic regression a disease: ours, for label sets of a few dozen events.
+`fine_tune` trains every weight, as the paper does. `features` leaves the encoder as it is; what it says
+of a study is read by `merlin.evaluation.five_year.probe`: ours, for label sets of a few dozen events.
 """
 
+from collections.abc import Callable, Collection
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,35 +20,27 @@ from merlin.training.checkpoint import build_strictly, load_tensors, save_tensor
 from merlin.training.data import augment
 from merlin.training.losses import phecode_loss
 
+Volumes = Callable[[np.ndarray], torch.Tensor]  # indices → (B, 1, R, A, S)
+
 
 class DiseaseModel(nn.Module):
     """An image encoder and one linear output per disease, trained together (paper_facts §3.4)."""
 
-    def __init__(self, encoder, n_diseases):
+    def __init__(self, encoder: ImageEncoder, n_diseases: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Linear(encoder.embedding_size, n_diseases)
 
-    def forward(self, volume):
+    def forward(self, volume: torch.Tensor) -> torch.Tensor:
         """(B, 1, R, A, S) in [0, 1] → (B, n_diseases) logits."""
         return self.head(self.encoder.embed(volume))
 
 
 def fine_tune(
-    model,
-    volumes,
-    labels,
-    *,
-    n_steps,
-    batch_size,
-    learning_rate,
-    head_learning_rate,
-    shift_voxels=0,
-    seed,
-    device="cpu",
-    desc="fine-tuning",
-    show=True,
-):
+    model: DiseaseModel, volumes: Volumes, labels: np.ndarray, *, n_steps: int, batch_size: int,
+    learning_rate: float, head_learning_rate: float, shift_voxels: int = 0, seed: int,
+    device: str = "cpu", desc: str = "fine-tuning", show: bool = True,
+) -> list[dict]:  # fmt: skip
     """Train all weights on labelled studies.
 
     Parameters
@@ -75,7 +69,7 @@ def fine_tune(
     draw = batches(len(usable), batch_size, seed=seed)
     model.train()
 
-    def loss_at(step, rng):
+    def loss_at(step: int, rng: np.random.Generator) -> torch.Tensor:
         index = usable[draw(step)]
         volume = augment(volumes(index), rng, shift_voxels=shift_voxels, noise=0.0, gain=0.0)
         target = torch.as_tensor(labels[index], dtype=torch.float32, device=device)
@@ -91,7 +85,9 @@ def fine_tune(
 KIND = "a five-year model"
 
 
-def save_model(path, model, diseases, facts):
+def save_model(
+    path: str | Path, model: DiseaseModel, diseases: Collection[str], facts: dict
+) -> None:
     """Write a fine-tuned model as safetensors with what rebuilds it.
 
     Parameters
@@ -107,7 +103,7 @@ def save_model(path, model, diseases, facts):
     save_tensors(path, model.state_dict(), header | {"diseases": list(diseases), "metadata": facts})
 
 
-def load_model(path):
+def load_model(path: str | Path) -> tuple[DiseaseModel, list[str], dict]:
     """Rebuild what `save_model` wrote, in evaluation mode.
 
     Returns
@@ -118,7 +114,7 @@ def load_model(path):
     """
     tensors, header = load_tensors(path, KIND)
 
-    def make():
+    def make() -> DiseaseModel:
         image = ImageConfig.from_dict(header["config"])
         shape = feature_shape(image, header["metadata"]["grid"]["shape"])
         return DiseaseModel(ImageEncoder(image, feature_shape=shape), len(header["diseases"]))
@@ -127,27 +123,46 @@ def load_model(path):
     return model, list(map(str, header["diseases"])), header["metadata"]
 
 
-@torch.inference_mode()
-def predict(model, volumes, n, *, batch_size=None, device="cpu", desc="predicting", show=True):
+def predict(
+    model: DiseaseModel, volumes: Volumes, n: int, *, batch_size: int | None = None,
+    device: str = "cpu", desc: str = "predicting", show: bool = True,
+) -> np.ndarray:  # fmt: skip
     """(n, n_diseases) float32 probabilities; `batch_size` volumes at once, by default by their size."""
     model.eval()
-    size = batch_size or volumes_at_once(volumes([0]).numel())
-    parts = np.array_split(np.arange(n), -(-n // size))
-    return np.concatenate(
-        [
-            torch.sigmoid(model(volumes(part).to(device))).cpu().numpy()
-            for part in tqdm(parts, desc=desc, mininterval=5, disable=not show)
-        ]
-    )
+    return _over(lambda v: torch.sigmoid(model(v)), volumes, n, batch_size, device, desc, show)
+
+
+def features(
+    encoder: ImageEncoder, volumes: Volumes, n: int, *, batch_size: int | None = None,
+    device: str = "cpu", desc: str = "encoding", show: bool = True,
+) -> np.ndarray:  # fmt: skip
+    """(n, embedding_size) float32 of a frozen encoder: what both heads of pretraining read."""
+    encoder.eval()
+    return _over(encoder.embed, volumes, n, batch_size, device, desc, show)
 
 
 @torch.inference_mode()
-def settle_norms(encoder, volumes, n, *, batch_size=None, device="cpu"):
+def _over(
+    answer: Callable, volumes: Volumes, n: int, batch_size: int | None, device: str, desc: str,
+    show: bool,
+) -> np.ndarray:  # fmt: skip
+    """Answers for volumes 0 to n − 1, some at a time."""
+    size = batch_size or volumes_at_once(volumes(np.array([0])).numel())
+    parts = np.array_split(np.arange(n), -(-n // size))
+    seen = (volumes(p).to(device) for p in tqdm(parts, desc=desc, mininterval=5, disable=not show))
+    return np.concatenate([answer(v).cpu().numpy() for v in seen])
+
+
+@torch.inference_mode()
+def settle_norms(
+    encoder: ImageEncoder, volumes: Volumes, n: int, *, batch_size: int | None = None,
+    device: str = "cpu",
+) -> None:  # fmt: skip
     """Give the batch norms of random weights the statistics of `n` studies.
 
     They hold mean 0 and variance 1 until something was trained, and would pass that off as data's.
     """
-    size = batch_size or volumes_at_once(volumes([0]).numel())
+    size = batch_size or volumes_at_once(volumes(np.array([0])).numel())
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm3d)]
     before = [m.momentum for m in norms]
     for norm in norms:
@@ -158,48 +173,3 @@ def settle_norms(encoder, volumes, n, *, batch_size=None, device="cpu"):
         encoder.embed(volumes(part).to(device))
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
-
-
-@torch.inference_mode()
-def features(encoder, volumes, n, *, batch_size=None, device="cpu", desc="encoding", show=True):
-    """(n, embedding_size) float32 of a frozen encoder: what both heads of pretraining read."""
-    encoder.eval()
-    size = batch_size or volumes_at_once(volumes([0]).numel())
-    parts = np.array_split(np.arange(n), -(-n // size))
-    return np.concatenate(
-        [
-            encoder.embed(volumes(part).to(device)).cpu().numpy()
-            for part in tqdm(parts, desc=desc, mininterval=5, disable=not show)
-        ]
-    )
-
-
-def probe(train, labels, new, *, c):
-    """One logistic regression a disease on frozen features.
-
-    Parameters
-    ----------
-    train, new : (n, D), (m, D) float
-        Standardised here by the training studies.
-    labels : (n, n_diseases) float
-        1, 0, or NaN, which takes no part.
-    c : float
-        Inverse strength of the L2 penalty, scikit-learn's `C`.
-
-    Returns
-    -------
-    (m, n_diseases) float
-        Probabilities; NaN for a disease whose training labels are all of one class.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    scale = StandardScaler().fit(train)
-    train, new = scale.transform(train), scale.transform(new)
-    out = np.full((len(new), labels.shape[1]), np.nan)
-    for disease, y in enumerate(labels.T):
-        known = ~np.isnan(y)
-        if len(np.unique(y[known])) == 2:
-            fitted = LogisticRegression(C=c, max_iter=1000).fit(train[known], y[known])
-            out[:, disease] = fitted.predict_proba(new)[:, 1]
-    return out

@@ -1,6 +1,7 @@
 """Training a report writer on sections, and writing whole reports with it."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,11 +26,15 @@ from merlin.training.checkpoint import (
     save_tensors,
 )
 
+Features = np.ndarray | torch.Tensor
+
 
 def fit(
-    writer, features, sections, names, *, n_steps, batch_size, learning_rate, seed, rows=None,
-    device="cpu", desc="writing lessons", show=True, checkpoint=None, fingerprint="",
-):  # fmt: skip
+    writer: ReportWriter, features: Features, sections: np.ndarray, names: Sequence[str], *,
+    n_steps: int, batch_size: int, learning_rate: float, seed: int, rows: np.ndarray | None = None,
+    device: str = "cpu", desc: str = "writing lessons", show: bool = True,
+    checkpoint: str | Path | None = None, fingerprint: str = "",
+) -> list[dict]:  # fmt: skip
     """Train adapter and language model on (study, section) pairs; empty sections are skipped.
 
     Parameters
@@ -54,7 +59,7 @@ def fit(
     prompts = [PROMPT.format(section=n) for n in names]
     writer.train()
 
-    def loss_at(step, rng):
+    def loss_at(step: int, rng: np.random.Generator) -> torch.Tensor:
         index = draw(step)
         which, columns = study[index], section[index]
         return writer.loss(
@@ -65,16 +70,17 @@ def fit(
 
     adapter = list(writer.adapter.parameters())
     groups = [(adapter, learning_rate), (writer.language_model.parameters(), learning_rate)]
-    kept = dict(checkpoint=checkpoint, fingerprint=fingerprint)
     return minimise(
-        groups, loss_at, n_steps, seed=seed, weight_decay=0.01, desc=desc, show=show, **kept
-    )
+        groups, loss_at, n_steps, seed=seed, weight_decay=0.01, desc=desc, show=show,
+        checkpoint=checkpoint, fingerprint=fingerprint,
+    )  # fmt: skip
 
 
 def write_reports(
-    writer, features, names, *, rows=None, batch_size=256, max_new_tokens=128,
-    repetition_penalty=1.2, device="cpu", show=True,
-):  # fmt: skip
+    writer: ReportWriter, features: Features, names: Sequence[str], *, rows: np.ndarray | None = None,
+    batch_size: int = 256, max_new_tokens: int = 128, repetition_penalty: float = 1.2,
+    device: str = "cpu", show: bool = True,
+) -> np.ndarray:  # fmt: skip
     """(n, n_sections) str: a text for every study (of `rows`, as in `fit`) and section."""
     rows = np.arange(len(features)) if rows is None else np.asarray(rows)
     out = np.empty((len(rows), len(names)), object)
@@ -90,7 +96,10 @@ def write_reports(
     return out
 
 
-def encode_features(encoder, volumes, n, *, adapter, path, mark, batch_size=None, device="cpu"):
+def encode_features(
+    encoder: ImageEncoder, volumes: Callable[[int], np.ndarray], n: int, *, adapter: str,
+    path: str | Path, mark: str, batch_size: int | None = None, device: str = "cpu",
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Encode volumes once with a frozen image encoder, and keep the features in a file.
 
     Memory stays flat: features go to the file as they are made, and are read from it as they are
@@ -140,6 +149,7 @@ def encode_features(encoder, volumes, n, *, adapter, path, mark, batch_size=None
                 features = open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
             features[some] = found.half().cpu().numpy()
             image.append(unit.cpu().numpy())
+    assert features is not None  # there are studies
     features.flush()
     part.replace(whole)
     np.save(path / "image.npy", np.concatenate(image))
@@ -148,7 +158,7 @@ def encode_features(encoder, volumes, n, *, adapter, path, mark, batch_size=None
     return np.load(whole, mmap_mode="r"), np.concatenate(image)
 
 
-def _read(features, rows, device):
+def _read(features: Features, rows: np.ndarray, device: str) -> torch.Tensor:
     """Some studies' features, from memory or disk, as a float32 tensor."""
     return torch.as_tensor(np.asarray(features[rows])).float().to(device)
 
@@ -156,7 +166,10 @@ def _read(features, rows, device):
 KIND = "a report model"
 
 
-def save_model(path, encoder, writer, facts, *, lm_folder=""):
+def save_model(
+    path: str | Path, encoder: ImageEncoder, writer: ReportWriter, facts: dict, *,
+    lm_folder: str | Path = "",
+) -> None:  # fmt: skip
     """Write encoder and writer as safetensors with what rebuilds them.
 
     Of a language model that was read from a folder and frozen beside LoRA, the low-rank matrices alone
@@ -194,12 +207,12 @@ def save_model(path, encoder, writer, facts, *, lm_folder=""):
     save_tensors(path, {k: v.clone() for k, v in tensors.items()}, header)
 
 
-def _is_trained(name):
+def _is_trained(name: str) -> bool:
     """Of a writer's tensors beside LoRA."""
     return "lora_" in name or name.startswith("adapter.")
 
 
-def frozen_mark(writer):
+def frozen_mark(writer: ReportWriter) -> str:
     """A hash over names, shapes and some values of the language model that LoRA stands beside."""
     digest = hashlib.sha256()
     for name, value in writer.state_dict().items():
@@ -209,7 +222,9 @@ def frozen_mark(writer):
     return digest.hexdigest()[:16]
 
 
-def load_model(path, *, lm_folder=None):
+def load_model(
+    path: str | Path, *, lm_folder: str | Path | None = None
+) -> tuple[ImageEncoder, ReportWriter, dict]:
     """Rebuild what `save_model` wrote, in evaluation mode.
 
     Parameters
@@ -232,14 +247,14 @@ def load_model(path, *, lm_folder=None):
     tensors, header = load_tensors(path, KIND)
     part = lambda p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}  # noqa: E731
 
-    def make_encoder():
+    def make_encoder() -> ImageEncoder:
         image = ImageConfig.from_dict(header["config"])
         shape = feature_shape(image, header["metadata"]["grid"]["shape"])
         return ImageEncoder(image, feature_shape=shape)
 
-    def make_writer():
+    def make_writer() -> ReportWriter:
         if header["lm_folder"]:
-            made = report_writer.language_model_from(lm_folder)
+            made = report_writer.language_model_from(lm_folder or "")
         else:
             made = report_writer.language_model_of(header["tokenizer"], header["language_model"])
         options = dict(header["writer"])

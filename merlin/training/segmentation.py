@@ -1,34 +1,25 @@
-"""Training segmentation networks on crops, and applying them to whole scans by sliding windows.
+"""Training segmentation networks on crops, and applying them to whole scans by sliding windows."""
 
-A `Job` is one network from its beginning to the label maps it draws; several jobs go side by side in
-processes of one thread each, which two cores finish sooner than one job of two threads.
-"""
-
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass
-from functools import cache
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from merlin.data.labels import label_on_grid, whole_scan
-from merlin.data.preprocess import Grid, load_input
-from merlin.data.volume import load_volume
-from merlin.model.cpu import prepare_cpu
 from merlin.model.i3d import ImageEncoder
-from merlin.model.segmenter import Segmenter, ThreeWindowDynUNet
+from merlin.model.segmenter import Segmenter, ThreeWindowDynUNet, import_monai
 from merlin.model.two_towers import feature_shape
-from merlin.run import end_with_parent
 from merlin.training.adapt import batches, minimise
 from merlin.training.checkpoint import load_weights
 
 UNKNOWN = 255  # label of voxels that nobody annotated; they take no part in the loss
 
 
-def segmentation_loss(logits, label, class_weights):
+def segmentation_loss(
+    logits: torch.Tensor, label: torch.Tensor, class_weights: torch.Tensor
+) -> torch.Tensor:
     """Cross-entropy plus soft Dice over the classes present, nnU-Net's sum (paper_facts §3.6).
 
     Parameters
@@ -90,26 +81,26 @@ class _EntropyAndDice(torch.autograd.Function):
         return gradient.to(ctx.dtype), None, None
 
 
-def folded(label, half):
+def folded(label: torch.Tensor, coarse_voxel: Sequence[int]) -> torch.Tensor:
     """Labels in the order of a `Segmenter`'s folded logits.
 
     Parameters
     ----------
     label : (B, R, A, S)
-    half : (3,) int
-        `Segmenter.half`: how many voxels a coarse one holds along S, R and A.
+    coarse_voxel : (3,) int
+        `Segmenter.coarse_voxel`: how many voxels a coarse one holds along S, R and A.
 
     Returns
     -------
     (B · voxels of a coarse one, S/half, R/half, A/half)
     """
     b, r, a, s = label.shape
-    i, j, k = half
+    i, j, k = coarse_voxel
     label = label.permute(0, 3, 1, 2).reshape(b, s // i, i, r // j, j, a // k, k)
     return label.permute(0, 2, 4, 6, 1, 3, 5).flatten(0, 3)
 
 
-def inverse_root_weights(labels, n_classes):
+def inverse_root_weights(labels: Iterable[np.ndarray], n_classes: int) -> torch.Tensor:
     """Class weights for the cross-entropy: one over the root of each class's share, mean 1.
 
     A gland of twenty voxels weighs nothing among two hundred thousand otherwise.
@@ -124,7 +115,10 @@ def inverse_root_weights(labels, n_classes):
     return torch.tensor(weight / weight[count > 0].mean(), dtype=torch.float32)
 
 
-def random_crop(image, label, window, rng, *, margin=0):
+def random_crop(
+    image: np.ndarray, label: np.ndarray, window: Sequence[int], rng: np.random.Generator, *,
+    margin: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """A random window of a volume, padded with air where it reaches beyond.
 
     Parameters
@@ -141,29 +135,30 @@ def random_crop(image, label, window, rng, *, margin=0):
     image, label : arrays of shape `window`
     """
     short = [max(w - n, 0) + 2 * margin for w, n in zip(window, image.shape, strict=True)]
-    image, label = (np.pad(a, [(n // 2, n - n // 2) for n in short]) for a in (image, label))
+    around = [(n // 2, n - n // 2) for n in short]
+    image, label = np.pad(image, around), np.pad(label, around)
     start = [rng.integers(0, n - w + 1) for n, w in zip(image.shape, window, strict=True)]
     part = tuple(slice(s, s + w) for s, w in zip(start, window, strict=True))
     return image[part], label[part]
 
 
 def train(
-    model,
-    pairs,
-    n,
-    class_weights,
+    model: Segmenter | ThreeWindowDynUNet,
+    pairs: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    n: int,
+    class_weights: torch.Tensor,
     *,
-    window,
-    n_steps,
-    batch_size,
-    learning_rate,
-    encoder_learning_rate=None,
-    margin=0,
-    seed,
-    device="cpu",
-    desc="segmenting",
-    show=True,
-):
+    window: Sequence[int],
+    n_steps: int,
+    batch_size: int,
+    learning_rate: float,
+    encoder_learning_rate: float | None = None,
+    margin: int = 0,
+    seed: int,
+    device: str = "cpu",
+    desc: str = "segmenting",
+    show: bool = True,
+) -> list[dict]:
     """Train on random crops with deep supervision (weights halve with each coarser output).
 
     Parameters
@@ -188,18 +183,18 @@ def train(
     draw = batches(n, batch_size, seed=seed)
     weights = class_weights.to(device)
 
-    def loss_at(step, rng):
+    def loss_at(step: int, rng: np.random.Generator) -> torch.Tensor:
         crops = [random_crop(*pairs(int(i)), window, rng, margin=margin) for i in draw(step)]
         image = torch.from_numpy(np.stack([c[0] for c in crops]))[:, None].to(device)
         label = torch.from_numpy(np.stack([c[1] for c in crops]).astype(np.int64)).to(device)
         outputs = model(image)
         outputs = outputs if isinstance(outputs, list) else [outputs]
-        loss, total = 0.0, 0.0
+        loss, total = torch.zeros((), device=device), 0.0
         for level, logits in enumerate(outputs):
             share = 0.5**level
             small = label
-            if len(logits) != len(label):
-                small = folded(label, model.half)
+            if isinstance(model, Segmenter) and len(logits) != len(label):
+                small = folded(label, model.coarse_voxel)
             elif logits.shape[2:] != label.shape[1:]:
                 small = F.interpolate(label[:, None].float(), logits.shape[2:], mode="nearest")
                 small = small[:, 0].long()
@@ -207,10 +202,12 @@ def train(
             total += share
         return loss / total
 
-    backbone = list(model.backbone.parameters()) if encoder_learning_rate else []
-    ours = {id(p) for p in backbone}
-    rest = [p for p in model.parameters() if id(p) not in ours]
-    groups = [(rest, learning_rate)] + ([(backbone, encoder_learning_rate)] if backbone else [])
+    groups = [(list(model.parameters()), learning_rate)]
+    if encoder_learning_rate and isinstance(model, Segmenter):
+        backbone = list(model.backbone.parameters())
+        ours = {id(p) for p in backbone}
+        rest = [p for p in model.parameters() if id(p) not in ours]
+        groups = [(rest, learning_rate), (backbone, encoder_learning_rate)]
     # A short memory of squared gradients: crops of one scan each differ much, runs are short.
     betas = (0.9, 0.95)
     return minimise(groups, loss_at, n_steps, betas=betas, seed=seed, desc=desc, show=show)
@@ -218,8 +215,9 @@ def train(
 
 @torch.inference_mode()
 def predict_native(
-    model, image, affine, native_affine, native_shape, *, window, overlap, device="cpu"
-):
+    model: nn.Module, image: np.ndarray, affine: np.ndarray, native_affine: np.ndarray,
+    native_shape: Sequence[int], *, window: Sequence[int], overlap: float, device: str = "cpu",
+) -> np.ndarray:  # fmt: skip
     """Segment a whole scan and bring the answer to the scan's own grid.
 
     Windows are blended by MONAI's sliding-window inference; logits, not labels, are interpolated.
@@ -239,11 +237,12 @@ def predict_native(
     -------
     (native_shape) uint8
     """
+    import_monai()
     from monai.inferers import sliding_window_inference
 
     model.eval()
 
-    def full(x):
+    def full(x: torch.Tensor) -> torch.Tensor:
         y = model(x)
         return y[0] if isinstance(y, list) else y
 
@@ -261,186 +260,40 @@ def predict_native(
         x = x + row[2] * grid[2] + row[3]
         at.append(2 * x / max(size[axis] - 1, 1) - 1)
     where = torch.stack(at[::-1], -1)[None]
-    sampled = F.grid_sample(logits.float(), where, align_corners=True, padding_mode="border")
+    sampled = F.grid_sample(
+        torch.as_tensor(logits).float(), where, align_corners=True, padding_mode="border"
+    )
     return sampled[0].argmax(0).to(torch.uint8).cpu().numpy()
 
 
-@dataclass(frozen=True)
-class Job:
-    """One network: how it begins, what it learns from, what it segments.
+KINDS = ("merlin", "scratch", "dynunet")
 
-    Attributes
+
+def network(
+    kind: str, weights: str | Path, n_classes: int, *, seed: int, norm: str,
+    decoder_widths: Sequence[int], light_top: bool, dynunet_filters: Sequence[int],
+) -> Segmenter | ThreeWindowDynUNet:  # fmt: skip
+    """A network, untrained but for a pretrained encoder.
+
+    Parameters
     ----------
     kind : {"merlin", "scratch", "dynunet"}
         Pretrained encoder, the same encoder from random weights, MONAI's DynUNet.
     weights : path
-        Of pretraining; all kinds work on its grid.
-    volumes, label_maps : tuple of path
-        Training scans.
-    scans : tuple of path
-        To segment, whole, each on its own grid.
-    class_weights : (n_classes,) tuple of float
-        Of the cross-entropy.
-    window : (3,) int
-    n_steps, batch_size, margin, seed : int
-        As in `train`.
-    overlap : float
-        As in `predict_native`.
-    learning_rate, encoder_learning_rate : float
-        The second for a pretrained encoder.
+        Of pretraining.
     norm, decoder_widths, light_top
         As in `Segmenter`.
-    dynunet_filters : tuple of int
-    cache_dir : path
-        Of model inputs.
-    n_threads : int
-    device : str
+    dynunet_filters : sequence of int
     """
-
-    kind: str
-    weights: str
-    volumes: tuple
-    label_maps: tuple
-    scans: tuple
-    class_weights: tuple
-    window: tuple
-    n_steps: int
-    batch_size: int
-    margin: int
-    seed: int
-    overlap: float
-    learning_rate: float
-    encoder_learning_rate: float
-    norm: str
-    decoder_widths: tuple
-    light_top: bool
-    dynunet_filters: tuple
-    cache_dir: str
-    n_threads: int = 1
-    device: str = "cpu"
-
-    @property
-    def n_drawn(self):
-        """Training crops that it will draw."""
-        return self.n_steps * self.batch_size
-
-
-def grid_of(weights):
-    """The grid that the weights of pretraining were learnt on."""
-    shape = load_weights(weights)[1]["grid"]
-    return Grid(tuple(shape["spacing_mm"]), tuple(shape["shape"]), tuple(shape["hu_window"]))
-
-
-def network(job):
-    """The network of a job, untrained but for a pretrained encoder."""
-    model = load_weights(job.weights)[0]
-    torch.manual_seed(job.seed)
-    n_classes = len(job.class_weights)
-    if job.kind == "dynunet":
-        return ThreeWindowDynUNet(n_classes, job.dynunet_filters)
+    model = load_weights(weights)[0]
+    torch.manual_seed(seed)
+    if kind == "dynunet":
+        return ThreeWindowDynUNet(n_classes, dynunet_filters)
     encoder = model.encode_image
-    if job.kind == "scratch":
+    if kind == "scratch":
         image = model.config.image
         encoder = ImageEncoder(image, feature_shape=feature_shape(image, model.config.grid_shape))
-    how = dict(norm=job.norm, light_top=job.light_top, keep_statistics=job.kind == "merlin")
-    return Segmenter(encoder, n_classes, job.decoder_widths, **how)
-
-
-def run_job(job, on_crop=lambda: None):
-    """Train a job's network and segment its scans.
-
-    Parameters
-    ----------
-    job : Job
-    on_crop : callable
-        Called for each training crop, for a progress bar.
-
-    Returns
-    -------
-    list of (i, j, k) uint8
-        Label maps on the scans' own grids.
-    """
-    prepare_cpu(job.n_threads)
-    grid, net = grid_of(job.weights), network(job).to(job.device)
-
-    @cache
-    def label(i):
-        seen = load_input(job.volumes[i], grid, cache_dir=job.cache_dir)
-        return label_on_grid(job.label_maps[i], seen.affine, grid.shape)
-
-    def pair(i):
-        on_crop()
-        return load_input(job.volumes[i], grid, cache_dir=job.cache_dir).image, label(i)
-
-    train(
-        net,
-        pair,
-        len(job.volumes),
-        torch.tensor(job.class_weights),
-        window=job.window,
-        n_steps=job.n_steps,
-        batch_size=job.batch_size,
-        learning_rate=job.learning_rate,
-        encoder_learning_rate=job.encoder_learning_rate if job.kind == "merlin" else None,
-        margin=job.margin,
-        seed=job.seed,
-        device=job.device,
-        show=False,
-    )
-    drawn = []
-    for path in job.scans:
-        volume = load_volume(path)
-        seen = whole_scan(volume, grid, job.window)
-        drawn.append(
-            predict_native(
-                net, seen.image, seen.affine, volume.affine, volume.hu.shape,
-                window=job.window, overlap=job.overlap, device=job.device,
-            )
-        )  # fmt: skip
-    return drawn
-
-
-def run_jobs(jobs, *, n_workers=1):
-    """Run jobs side by side, with one progress bar over all their crops.
-
-    Parameters
-    ----------
-    jobs : dict of key to Job
-        Started in this order: the longest first keep all workers busy to the end.
-    n_workers : int
-        Processes; 1 works in this one.
-
-    Yields
-    ------
-    key, list of (i, j, k) uint8
-        As each is finished.
-    """
-    bar = tqdm(total=sum(j.n_drawn for j in jobs.values()), desc="crops", mininterval=5)
-    with bar:
-        if n_workers == 1:
-            for key, job in jobs.items():
-                yield key, run_job(job, bar.update)
-            return
-        context = get_context("spawn")  # a fork would inherit the threads of a notebook's kernel
-        count = context.Value("q", 0)
-        with ProcessPoolExecutor(n_workers, context, _share, (count,)) as pool:
-            waiting = {pool.submit(_in_worker, job): key for key, job in jobs.items()}
-            while waiting:
-                done, _ = wait(waiting, timeout=5, return_when=FIRST_COMPLETED)
-                bar.update(count.value - bar.n)
-                for future in done:
-                    yield waiting.pop(future), future.result()
-
-
-def _share(count):
-    global _drawn
-    _drawn = count
-    end_with_parent()
-
-
-def _in_worker(job):
-    def on_crop():
-        with _drawn.get_lock():
-            _drawn.value += 1
-
-    return run_job(job, on_crop)
+    return Segmenter(
+        encoder, n_classes, decoder_widths, norm=norm, light_top=light_top,
+        keep_statistics=kind == "merlin",
+    )  # fmt: skip

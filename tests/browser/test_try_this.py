@@ -33,9 +33,9 @@ PARAMETERS = {
         {"representation": "whole"}, {"pools": [8, 16], "headline_pool": 16},
     ],
     "07_external": [{"min_positive": 5}, {"representation": "whole"}],
-    "08_five_year": [{"fractions": [0.2, 0.3]}, {"learning_rate": 0.0}, {"probe_c": 1.0}],
-    "09_report_generation": [{"repetition_penalty": 1.2}, {"lora_rank": 16}],
-    "10_segmentation": [{"fractions": [0.2, 1.0]}, {"overlap": 0.0}],
+    "08_five_year": [{"probe_c": 1.0}],
+    "09_report_generation": [{"n_resamples": 50}],
+    "10_segmentation": [{"n_resamples": 50}],
     "13_scaling_laws": [{"n_fits": 10}],
     "14_intervals": [{"n_patients": 40}],
     "15_protocol_sensitivity": [{"n_draws": 1, "seed": 1}, {"headline_pool": 16}],
@@ -48,6 +48,12 @@ EDITS = [
     ("01_dataset", "patients=owners)", "patients=None)", "studies are the unit"),
     ("03_embeddings", 'example = "ascites"', 'example = "appendicitis"', ""),
     ("14_intervals", "n_patients=settings.n_patients),", "n_patients=settings.n_patients, shared=0.0),", ""),
+]  # fmt: skip
+# What trains or writes again, by the profile's section.
+TRAINED_AGAIN = [
+    ("08_five_year", {"fractions": [0.2, 0.3]}), ("08_five_year", {"learning_rate": 0.0}),
+    ("09_report_generation", {"repetition_penalty": 1.2}), ("09_report_generation", {"lora_rank": 16}),
+    ("10_segmentation", {"fractions": [0.2, 1.0]}), ("10_segmentation", {"overlap": 0.0}),
 ]  # fmt: skip
 SWEEPS = {
     "arm": {"arms": {"reference": {}, "whole_reports": {"report_splitting": False},
@@ -180,6 +186,25 @@ def test_a_larger_sweep_trains_the_new_runs_alone(companion, kind):
     assert (made / NEW[kind] / "weights.safetensors").exists()
     assert pretraining_log(made / "reference-1") == before
     assert re.search(r"\d+ figures in", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), TRAINED_AGAIN, ids=[f"{n}-{'-'.join(c)}" for n, c in TRAINED_AGAIN]
+)
+def test_a_changed_section_of_the_profile_trains_again(companion, name, change, tmp_path):
+    profile, notebook = companion / "notebooks" / "profiles" / "mine.yaml", f"{name}.ipynb"
+    text = profile.read_text()
+    settings = yaml.safe_load(text)
+    settings[name] |= change
+    profile.write_text(yaml.safe_dump(settings))
+    by_hand = execute(companion, companion / "notebooks" / notebook, tmp_path / "out.ipynb")
+    done = call(companion, "snakemake", "--cores", "2", "--config", "profile=mine", "--",
+                f"runs/mine/{notebook}")  # fmt: skip
+    profile.write_text(text)
+    assert re.search(r"python -m merlin\.jobs\.\w+ mine \w+", by_hand.stderr), by_hand.stderr[
+        -1500:
+    ]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("name", NEEDY)

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from merlin.data.cells import TableError
 from merlin.data.codes import NO_CODES, doubtful_icd9, read_codes, vocabulary
 from merlin.data.phecodes import map_codes, parents, phecode_labels, read_code_map
-from merlin.data.tables import TableError
 
 
 @pytest.mark.parametrize(

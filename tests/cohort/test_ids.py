@@ -8,8 +8,9 @@ import pytest
 from test_release import cohort
 
 from merlin import cli
+from merlin.data.cells import TableError
 from merlin.data.manifest import ManifestError, load_manifest
-from merlin.data.tables import TableError, read_table
+from merlin.data.tables import read_table
 from merlin.readers import look_alike, release, totalsegmentator
 
 PATHS = ["../precious", "..", ".", "/tmp/x", "a/b", "a\\b", "C:\\x", "s1/", "x" * 300, "検" * 80]

@@ -72,3 +72,24 @@ def test_flow_counts_every_study_once():
     flow = five_year.flow(table, ["dm"])
     assert flow["n_studies"].sum() == 3
     assert flow.query("split == 'test' and code == 3")["n_studies"].item() == 1
+
+
+def test_each_beginning_is_held_against_ours_on_the_same_resamples():
+    rng = np.random.default_rng(5)
+    labels = (rng.random((60, 2)) < 0.4).astype(float)
+    starts = ("merlin", "random", "merlin_frozen", "random_frozen")
+    predicted = {(s, 1.0): rng.random(labels.shape) for s in starts}
+    predicted["random_frozen", 1.0] = predicted["merlin_frozen", 1.0]
+    options = dict(min_events=3, n_resamples=20, seed=1)
+    table, drawn = five_year.by_start(
+        predicted, labels, np.arange(60).astype(str), ("dm", "ost"), **options
+    )
+    assert set(table["start"]) == set(starts)
+    gaps = five_year.paired(drawn, ("dm", "ost"))
+    assert list(zip(gaps["ours"], gaps["other"], strict=True)) == [
+        ("merlin", "random"), ("merlin_frozen", "random_frozen"), ("merlin_frozen", "random"),
+    ]  # fmt: skip
+    assert gaps.loc[1, ["value", "low", "high"]].tolist() == [0, 0, 0]
+    assert "both frozen +0.000 [0.000, 0.000], which includes zero" in five_year.reading(
+        table, gaps
+    )

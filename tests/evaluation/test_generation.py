@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from merlin.evaluation import generation
+from merlin.model import text_scores
 from merlin.statistics import bootstrap
 from merlin.vocabulary import NAMES
 
@@ -203,14 +204,14 @@ def test_radgraph_without_its_package_says_what_to_do():
         import radgraph  # noqa: F401
     except ImportError:
         with pytest.raises(RuntimeError, match="pip install radgraph"):
-            generation.radgraph_f1(["a"], ["b"])
+            text_scores.radgraph_f1(["a"], ["b"])
 
 
 def test_bertscore_runs_offline_and_likes_equal_texts(monkeypatch):
     from merlin.model.text import load_model, minilm_folder
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    same, other = generation.bertscore(
+    same, other = text_scores.bertscore(
         ["no ascites", "large spleen"], ["no ascites", "fracture of the spine"],
         *load_model(minilm_folder()),
     )  # fmt: skip
@@ -232,3 +233,24 @@ def test_blank_references_are_no_reports_and_nothing_stated_has_no_macro(blank):
         assert rows.loc[("full report", label), "status"] == "not evaluated"
         assert "no finding is stated" in rows.loc[("full report", label), "reason"]
     assert not (rows["status"].eq("ok") & rows["value"].isna()).any()
+
+
+def test_scores_of_a_language_model_are_means_over_the_studies_that_have_them():
+    import pandas as pd
+
+    sections = ("spleen", "peritoneal cavity")
+    rows = [
+        dict(model=m, study_id=f"s{i}", patient_id=f"p{i}", spleen="Splenomegaly.",
+             bertscore=[0.2, np.nan, 0.6][i], radgraph_f1=np.nan, radgraph_reason="no package")
+        | {"peritoneal cavity": "Ascites."}
+        for m in ("reference", *generation.WRITERS)
+        for i in range(3)
+    ]  # fmt: skip
+    table, paired = generation.by_writer(pd.DataFrame(rows), sections, n_resamples=9, seed=1)
+    found = table[table["model"] == "writer"].set_index(["label", "metric"])
+    bert, graph = (found.loc[("full report", m)] for m in ("bertscore", "radgraph_f1"))
+    assert (bert["value"], bert["n_studies"]) == (pytest.approx(0.4), 2)
+    assert (graph["status"], graph["reason"]) == ("not evaluated", "no package")
+    assert found.loc[("full report", "clinical_f1"), "value"] == 1
+    assert (paired["value"] == 0).all()
+    assert "written 1.000" in generation.reading(table, paired)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from merlin.data.volume import Volume
 from merlin.evaluation import segmentation
 
 
@@ -88,3 +89,35 @@ def test_means_go_over_scans_that_hold_the_organ_with_reasons_for_the_rest():
     assert dice.loc["prostate", "reason"] == "in none of 2 scans"
     assert dice.loc["mean", "value"] == pytest.approx((0.45 + 0.8) / 2)
     assert drawn["mean", "dice"].shape == (21,)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR"])
+def test_middle_slice_is_the_same_whatever_the_scans_axes(codes):
+    import nibabel as nib
+
+    hu = np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4)
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    turn = nib.orientations.axcodes2ornt(tuple(codes))
+    turned = nib.Nifti1Image(hu, affine).as_reoriented(
+        nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), turn)
+    )
+    volume = Volume(np.asarray(turned.dataobj), turned.affine)
+    slices, aspect = segmentation.middle_slices(volume, {"truth": volume.hu})
+    np.testing.assert_array_equal(slices["ct"], hu[::-1, 2, ::-1].T)  # head up, right at the left
+    np.testing.assert_array_equal(slices["truth"], slices["ct"])
+    assert aspect == 1.5
+
+
+def test_networks_are_compared_on_test_scans_alone():
+    def scores(dice):
+        return pd.DataFrame(
+            dict(study_id=s, patient_id=s, split=split, structure="liver", dice=dice + gain,
+                 distance_mm=9.0, is_missed=False)
+            for s, split, gain in [("a", "test", 0.0), ("b", "test", 0.2), ("r", "real", 0.9)]
+        )  # fmt: skip
+
+    networks = {("merlin", 1.0): scores(0.5), ("scratch", 1.0): scores(0.25)}
+    table, paired = segmentation.by_network(networks, ("liver",), n_resamples=10, seed=1)
+    assert set(table["split"]) == {"test", "real"}
+    gap = paired.set_index(["merlin minus", "metric"]).loc[("scratch", "dice")]
+    assert gap[["value", "low", "high"]].to_list() == pytest.approx([0.25] * 3)

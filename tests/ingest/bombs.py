@@ -33,9 +33,10 @@ from pydicom.uid import JPEG2000Lossless, JPEGLossless, RLELossless
 from safetensors.torch import save_file
 from test_volume import write_nifti, write_series, write_slice
 
+from merlin.data.cells import TableError
 from merlin.data.preprocess import load_input
 from merlin.data.scan import UnreadableScan
-from merlin.data.tables import TableError, read_table
+from merlin.data.tables import read_table
 from merlin.data.volume import find_scans
 from merlin.embeddings import load_embeddings, save_embeddings
 from merlin.training import checkpoint, official, reports

@@ -8,7 +8,7 @@ from merlin.data.labels import label_on_grid, whole_scan
 from merlin.data.preprocess import Grid
 from merlin.data.volume import UnreadableScan, Volume
 from merlin.model.i3d import ImageConfig, ImageEncoder
-from merlin.model.segmenter import InstanceNorm, Segmenter
+from merlin.model.segmenter import InstanceNorm, Segmenter, import_monai
 from merlin.training import segmentation
 
 SMALL = dict(depth=14, width=4, n_phecodes=3, in_channels=1, embedding_size=8)
@@ -176,7 +176,7 @@ def test_instance_norm_answers_each_volume_alone_in_training_and_after():
     torch.testing.assert_close(both[8:], net(volumes[1:])[0], rtol=1e-4, atol=1e-4)
     whole = net.eval()(volumes)[0]
     for number in range(3):
-        as_trained = segmentation.folded(whole[:, number], net.half)
+        as_trained = segmentation.folded(whole[:, number], net.coarse_voxel)
         torch.testing.assert_close(both[:, number], as_trained, rtol=1e-4, atol=1e-4)
     reference = torch.nn.InstanceNorm3d(4, affine=True)
     x = torch.randn(2, 4, 3, 3, 3)
@@ -203,7 +203,7 @@ def test_folded_logits_of_training_are_those_of_evaluation_in_another_order():
     whole = net.eval()(volume)[0]
     assert whole.shape == (2, 3, 16, 24, 32)
     for number in range(3):
-        label = segmentation.folded(whole[:, number], net.half)
+        label = segmentation.folded(whole[:, number], net.coarse_voxel)
         torch.testing.assert_close(folded[:, number], label)
 
 
@@ -245,3 +245,13 @@ def test_loss_refuses_labels_it_has_no_class_for_and_takes_half_precision():
     label[0, 0, 0, 0] = 7
     with pytest.raises((RuntimeError, IndexError)):
         segmentation.segmentation_loss(logits, label, torch.ones(3))
+
+
+def test_monai_comes_without_hiding_anything_from_others():
+    import sys
+
+    import_monai()
+    assert "monai" in sys.modules
+    assert not [name for name in ("transformers", "jsonschema") if sys.modules.get(name, 1) is None]
+    import_monai()
+    import jsonschema  # noqa: F401

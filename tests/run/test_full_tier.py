@@ -23,7 +23,7 @@ from merlin.model.i3d import ImageConfig
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.phantom import build
-from merlin.readers import audit, release
+from merlin.readers import look_alike
 from merlin.training.checkpoint import save_weights
 
 HERE = Path(__file__).parents[2]
@@ -46,8 +46,8 @@ def look_alike(folder, n_patients=46):
     table, _, _ = build.build_cohort(jobs, n_workers=0)
     table.to_csv(folder / "cohort" / "manifest.csv", index=False)
     studies = manifest.load_manifest(folder / "cohort" / "manifest.csv")
-    data = release.write_release(studies, folder / "my data")  # a path with a space
-    return data, audit.plant_defects(data)
+    data = look_alike.write_release(studies, folder / "my data")  # a path with a space
+    return data, look_alike.plant_defects(data)
 
 
 def weights(path):

@@ -1,0 +1,175 @@
+"""Networks of 08, 09 and 10 as jobs of the workflow: each trains in a process of its own, and leaves tables.
+
+    python -m merlin.jobs.five_year smoke merlin
+    python -m merlin.jobs.report_generation smoke writer
+    python -m merlin.jobs.segmentation smoke dynunet
+
+The Snakefile runs them side by side, as cores or a cluster allow; notebooks read what they leave. Beside
+each table stands a mark of what it was made from. A job that is called again, because it was killed or
+its inputs were made again as they were, makes what is missing and leaves the rest; a notebook refuses a
+table that was made from anything else.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from merlin import run
+from merlin.data import manifest
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the jobs of one notebook have in common.
+
+    Attributes
+    ----------
+    notebook : str
+    arms : tuple of str
+        Of pretraining, whose weights are read.
+    code : tuple of str
+        Modules that decide what a job makes.
+    later : tuple of str
+        Settings that only the notebook reads.
+    """
+
+    notebook: str
+    arms: tuple[str, ...]
+    code: tuple[str, ...]
+    later: tuple[str, ...]
+
+
+TASKS = {
+    "five_year": Task(
+        "08_five_year",
+        ("main", "ehr"),
+        ("merlin.training.diseases", "merlin.data.preprocess"),
+        ("probe_c", "min_events", "n_resamples"),
+    ),
+    "report_generation": Task(
+        "09_report_generation", ("main",), ("merlin.training.reports",), ("n_resamples",)
+    ),
+    "segmentation": Task(
+        "10_segmentation",
+        ("main",),
+        ("merlin.training.segmentation", "merlin.model.segmenter"),
+        ("n_resamples",),
+    ),
+}
+
+
+def tables(task: str, settings: SimpleNamespace) -> dict[str, list[str]]:
+    """Names of a task's jobs, in the order of the figures, and of the tables that each leaves."""
+    if task == "report_generation":
+        return {"writer": ["writer-reports"]}
+    parts = [f"{f:g}" for f in settings.fractions]
+    if task == "segmentation":
+        names = ["merlin", "scratch", "dynunet"]
+    else:
+        names = ["merlin", "ehr", *(["inflated"] if settings.weights_2d else []), "random"]
+        parts.append("features")
+    return {name: [f"{name}-{part}" for part in parts] for name in names}
+
+
+def inputs(task: str, settings: SimpleNamespace) -> list[Path]:
+    """Manifest and weights that a task's jobs read.
+
+    Raises
+    ------
+    FileNotFoundError
+        Naming the notebook that makes the first that is missing.
+    """
+    base = run.folder(settings.profile)
+    weights = [base / "pretraining" / arm / "weights.safetensors" for arm in TASKS[task].arms]
+    return [
+        run.upstream(base / "cohort" / "manifest.csv", "01_cohort"),
+        *(run.upstream(path, "02_pretraining") for path in weights),
+    ]
+
+
+def mark(task: str, settings: SimpleNamespace) -> str:
+    """Fingerprint of what a task's tables follow from: settings, cohort, weights and code."""
+    about = TASKS[task]
+    made_by = {k: v for k, v in vars(settings).items() if k not in ("profile", *about.later)}
+    source, *weights = inputs(task, settings)
+    files = [run.file_hash(f) for f in (*weights, Path(__file__).with_name(f"{task}.py"))]
+    return run.fingerprint(run.cohort_hash(source), files, run.code_hash(*about.code), made_by)
+
+
+def keep(task: str, settings: SimpleNamespace, name: str, make: Callable[[], pd.DataFrame]) -> None:
+    """Make a table of a job, unless it is there and was made from the same things."""
+    path = run.folder(settings.profile) / task / f"{name}.parquet"
+    run.kept(path, run.fingerprint(mark(task, settings), name), make)
+    path.touch()  # newer than its inputs
+
+
+def read(task: str, settings: SimpleNamespace) -> dict[str, pd.DataFrame]:
+    """The tables of a task's jobs, by name.
+
+    Raises
+    ------
+    FileNotFoundError
+        With the command that makes the first that is missing or was made from something else.
+    """
+    made_from, found = mark(task, settings), {}
+    for job, names in tables(task, settings).items():
+        for name in names:
+            path = run.folder(settings.profile) / task / f"{name}.parquet"
+            if not run.is_kept(path, run.fingerprint(made_from, name)):
+                raise FileNotFoundError(
+                    f"runs/{settings.profile}/{task}/{name}.parquet is missing, or follows from other "
+                    "settings, weights, studies or code. Change settings of training in the profile, then "
+                    f"run .venv/bin/python -m merlin.jobs.{task} {settings.profile} {job} "
+                    f"(or `make figures PROFILE={settings.profile}`, which makes all in order)."
+                )
+            found[name] = pd.read_parquet(path)
+    return found
+
+
+def internal(source: Path) -> pd.DataFrame:
+    """The manifest's studies of the training site."""
+    studies = manifest.load_manifest(source)
+    return studies[studies["site"] == "internal"].reset_index(drop=True)
+
+
+def training_rows(studies: pd.DataFrame, settings: SimpleNamespace) -> dict[float, np.ndarray]:
+    """Rows of the training studies, by share of the patients; smaller sets lie inside larger ones."""
+    rows = np.flatnonzero(studies["split"] == "train")
+    people = studies["patient_id"].iloc[rows]
+    return {
+        f: rows[manifest.nested_subset(people, f, seed=settings.seed)] for f in settings.fractions
+    }
+
+
+def footer(
+    task: str, settings: SimpleNamespace, judged: pd.DataFrame, what: str
+) -> dict[str, object]:
+    """For a figure's sidecar: the files behind it, how many were judged, and what intervals resample.
+
+    Parameters
+    ----------
+    judged : DataFrame
+        `patient_id, study_id`.
+    what : str
+        Of its rows, as `test studies`.
+    """
+    who = judged["patient_id"].to_numpy(str), judged["study_id"].to_numpy(str)
+    n = run.counts(*who, what) | run.left_out(run.folder(settings.profile))
+    return {"inputs": inputs(task, settings), "n": n, "resampled": run.unit(*who)}
+
+
+def main(task: str, job: Callable[[SimpleNamespace, str], None]) -> None:
+    """The command line of a task: a profile, and the name of one job."""
+    parser = argparse.ArgumentParser(prog=f"python -m merlin.jobs.{task}")
+    parser.add_argument("profile")
+    parser.add_argument("job", help="one network, as `merlin`")
+    args = parser.parse_args()
+    settings = run.settings(TASKS[task].notebook, {"profile": args.profile})
+    if args.job not in (known := tables(task, settings)):
+        parser.error(f"no job {args.job!r} in profile {args.profile}: {', '.join(known)}")
+    job(settings, args.job)

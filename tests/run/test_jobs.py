@@ -1,0 +1,74 @@
+"""Jobs of 08, 09 and 10: what they leave is kept, read, or refused with the command that makes it."""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from merlin import jobs, run
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """Of a cohort of one study, its files in a folder of their own."""
+    for arm in ("main", "ehr"):
+        path = tmp_path / "pretraining" / arm / "weights.safetensors"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(arm.encode())
+    (tmp_path / "cohort").mkdir()
+    (tmp_path / "cohort" / "manifest.csv").write_text("study_id\ns1\n")
+    monkeypatch.setattr(run, "folder", lambda _: tmp_path)
+    return SimpleNamespace(
+        profile="mine", fractions=[0.5], weights_2d="", n_steps=[3], n_resamples=9
+    )
+
+
+def keep_all(task, settings, value):
+    for names in jobs.tables(task, settings).values():
+        for name in names:
+            jobs.keep(task, settings, name, lambda: pd.DataFrame({"a": [value]}))
+
+
+@pytest.mark.parametrize("task", jobs.TASKS)
+def test_a_job_that_is_called_again_keeps_what_follows_from_the_same_things(settings, task):
+    keep_all(task, settings, 1)
+    keep_all(task, settings, 2)
+    found = jobs.read(task, settings)
+    assert set(found) == {n for names in jobs.tables(task, settings).values() for n in names}
+    assert all(table["a"].item() == 1 for table in found.values())
+
+
+@pytest.mark.parametrize("change", ["n_steps", "weights", "study", "gone"])
+def test_a_notebook_refuses_other_tables_and_names_the_command(settings, change, tmp_path):
+    keep_all("segmentation", settings, 1)
+    settings.n_resamples, settings.profile = 99, "copied"  # change nothing that a job makes
+    jobs.read("segmentation", settings)
+    if change == "n_steps":
+        settings.n_steps = [4]
+    elif change == "weights":
+        (tmp_path / "pretraining" / "main" / "weights.safetensors").write_bytes(b"other")
+    elif change == "study":
+        (tmp_path / "cohort" / "manifest.csv").write_text("study_id\ns2\n")
+    else:
+        (tmp_path / "segmentation" / "merlin-0.5.parquet").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"merlin-0\.5.*python -m merlin\.jobs\.segmentation"
+    ):
+        jobs.read("segmentation", settings)
+
+
+def test_what_a_job_itself_misses_is_named_with_the_notebook_that_makes_it(settings, tmp_path):
+    (tmp_path / "cohort" / "manifest.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"01_cohort\.ipynb first"):
+        jobs.read("five_year", settings)
+
+
+def test_an_unknown_job_is_refused_with_the_names_there_are(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["five_year", "smoke", "merlins"])
+    with pytest.raises(SystemExit):
+        jobs.main("five_year", lambda *_: pytest.fail("it ran"))
+    assert "merlin, ehr, random" in capsys.readouterr().err
+    job = []
+    monkeypatch.setattr("sys.argv", ["five_year", "smoke", "ehr"])
+    jobs.main("five_year", lambda settings, name: job.append((settings.profile, name)))
+    assert job == [("smoke", "ehr")]
