@@ -33,7 +33,7 @@ def draw_ideas(tables: Tables, facts: Facts) -> Figure:
     lines = "dotted: chance"
     if "ceiling" in facts:  # what prompts without noise would reach
         prompts.axhline(facts["ceiling"], color=blue, linewidth=0.6, linestyle="--")
-        lines += ", dashed: ceiling"
+        lines = "lines: chance, ceiling"
     prompts.set(xlabel=f"prompts a side ({lines})", ylabel="AUROC")
     _draw_resampling(resampling, tables["resampling"])
     laws = {"power": "power law", "offset": "law with a ceiling"}
