@@ -115,7 +115,7 @@ def _of_site(studies: pd.DataFrame, manifest: str, site: str) -> pd.DataFrame:
 
 
 def _predicted(
-    model: torch.nn.Module, studies: pd.DataFrame, grid: Grid, cache_dir: Path
+    model: diseases.DiseaseModel, studies: pd.DataFrame, grid: Grid, cache_dir: Path
 ) -> np.ndarray:
     """(n, n_diseases) probabilities."""
     prepare_cpu()

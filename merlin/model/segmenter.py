@@ -15,7 +15,7 @@ crop's own statistics always; `keep_statistics=True` leaves a pretrained encoder
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import cast
 
@@ -74,7 +74,7 @@ class Segmenter(nn.Module):
         self.up, self.merge, self.outputs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         below = channels[keep[-1]]
         for i, width in zip(reversed(keep[:-1]), widths, strict=True):
-            stride = tuple(
+            stride = _triple(
                 round(a / b) for a, b in zip(sizes[i], sizes[self._next(i)], strict=True)
             )
             self.up.append(nn.ConvTranspose3d(below, width, stride, stride))
@@ -83,9 +83,9 @@ class Segmenter(nn.Module):
             self.outputs.append(nn.Conv3d(width, n_classes, 1))
             below = width
         if light_top:
-            stride = tuple(round(a / b) for a, b in zip(sizes[0], sizes[keep[0]], strict=True))
-            half = tuple(max(1, s // 2) for s in stride)
-            rest = tuple(s // h for s, h in zip(stride, half, strict=True))
+            stride = _triple(round(a / b) for a, b in zip(sizes[0], sizes[keep[0]], strict=True))
+            half = _triple(max(1, s // 2) for s in stride)
+            rest = _triple(s // h for s, h in zip(stride, half, strict=True))
             n_folded = channels[0] * half[0] * half[1] * half[2]
             self.fold = nn.Conv3d(channels[0], n_folded, half, half)
             self.middle_up = nn.ConvTranspose3d(below, 24, rest, rest)
@@ -176,6 +176,12 @@ class InstanceNorm(nn.BatchNorm3d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, S, R, A) → the same shape."""
         return torch.cat([super(InstanceNorm, self).forward(part) for part in x.split(1)])
+
+
+def _triple(values: Iterable[int]) -> tuple[int, int, int]:
+    """Three numbers, one an axis."""
+    a, b, c = values
+    return a, b, c
 
 
 def _replace_norms(module: nn.Module) -> None:

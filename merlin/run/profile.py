@@ -44,7 +44,7 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
 
-def read_yaml(path: str | Path, most_kb: int = 64) -> dict:
+def read_yaml(path: str | Path, most_kb: int = 64) -> Any:
     """Values of a YAML file that anybody may have written.
 
     Raises
