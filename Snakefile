@@ -29,27 +29,7 @@ ARMS = list(SETTINGS["arms"])
 SWEEP = run.sweep_arms(SETTINGS)  # small pretrainings, one job each with all seeds
 READERS = [a for a in ARMS if a != "ehr"]  # arms whose text tower learnt from reports
 SEEDS = SETTINGS["sweep"]["seeds"]
-FIGURES = {
-    "00_start_here": ["one_study"],
-    "01_dataset": ["dataset_audit"],
-    "01_cohort": ["cohort", "phantom_ct", "findings_gallery"],
-    "02_pretraining": ["pretraining", "qc"],
-    "03_embeddings": ["embeddings"],
-    "04_zero_shot_findings": ["zero_shot_findings"],
-    "05_phenotypes": ["phenotypes"],
-    "06_retrieval": ["retrieval"],
-    "07_external": ["external"],
-    "08_five_year": ["five_year"],
-    "09_report_generation": ["report_generation"],
-    "10_segmentation": ["segmentation"],
-    "11_summary": ["summary"],
-    "12_ablations": ["ablations"],
-    "13_scaling_laws": ["scaling_laws"],
-    "14_intervals": ["intervals"],
-    "15_protocol_sensitivity": ["protocol_sensitivity"],
-    "16_claims": ["claims"],
-    "17_ideas": ["ideas"],
-}
+FIGURES = run.read_yaml(run.NOTEBOOKS / "figures.yaml")  # of each notebook
 # What a cluster's executor asks for; on one machine only the cores count.
 FULL = SETTINGS["tier"] == "full"
 HEAVY = dict(  # rules that train or encode

@@ -21,7 +21,6 @@ import jinja2
 import nbformat
 import pandas as pd
 import viewer
-import yaml
 from nbformat import NotebookNode
 from nbformat import v4 as form
 
@@ -247,11 +246,9 @@ def about_figure(facts: dict) -> str:
 
 
 @cache
-def notebooks_of_figures(snakefile: Path) -> dict[str, str]:
-    """Figure → the notebook that makes it, as the Snakefile lists them."""
-    listed = re.search(r"^FIGURES = (\{.*?^\})", snakefile.read_text(), re.MULTILINE | re.DOTALL)
-    made = yaml.safe_load(listed[1].replace(",\n}", "\n}")) if listed else {}
-    return {name: notebook for notebook, names in made.items() for name in names}
+def notebooks_of_figures(listed: Path) -> dict[str, str]:
+    """Figure → the notebook that makes it."""
+    return {name: n for n, names in run.read_yaml(listed).items() for name in names}
 
 
 def panels_of(name: str, notebook: str) -> str:
@@ -302,7 +299,7 @@ def cohort_page(sources: Sources, facts: dict[str, dict]) -> None:
 
 def gallery(sources: Sources, facts: dict[str, dict]) -> None:
     """Every figure as a card."""
-    cards, made_by = [], notebooks_of_figures(run.ROOT / "Snakefile")
+    cards, made_by = [], notebooks_of_figures(run.NOTEBOOKS / "figures.yaml")
     for name, about in facts.items():
         notebook = made_by.get(name, "")
         panels = sources.html(panels_of(name, notebook), "notebooks", "gallery.html")
@@ -315,7 +312,7 @@ def gallery(sources: Sources, facts: dict[str, dict]) -> None:
 
 def notebook_pages(sources: Sources, books: dict[str, Path], facts: dict[str, dict]) -> None:
     """Executed notebooks as pages, and their list."""
-    titles, made_by = {}, notebooks_of_figures(run.ROOT / "Snakefile")
+    titles, made_by = {}, notebooks_of_figures(run.NOTEBOOKS / "figures.yaml")
     for stem, path in books.items():
         address = sources.notebooks[stem]
         name, _, arm = stem.partition("-")
