@@ -226,19 +226,27 @@ def draw_embeddings(tables: Tables, facts: Facts) -> Figure:
     )  # fmt: skip
     named = [f"{pretty(facts['finding'])} {kind}" for kind in kinds]
     high: dict[str, Any] = dict(loc="lower right", bbox_to_anchor=(1, 1))
-    plane.legend(plane.get_legend_handles_labels()[0], named, markerscale=1.2, **high)
     first, second = facts["explained"][:2]
     plane.set(xlabel=f"direction 1 ({first:.0%} of variance)", ylabel=f"direction 2 ({second:.0%})")
-    edges = np.linspace(points["score"].min(), points["score"].max(), 26)
-    sns.histplot(
-        points, x="score", bins=edges, element="step", fill=False, ax=shift, linewidth=1, **series
-    )
-    sns.move_legend(
-        shift,
-        **high,
-        title=None,
-        labels=[f"{k} (n = {(points['said'] == k).sum()})" for k in kinds],
-    )
+    if len(points):  # no report of a spine series mentions the finding
+        plane.legend(plane.get_legend_handles_labels()[0], named, markerscale=1.2, **high)
+        edges = np.linspace(points["score"].min(), points["score"].max(), 26)
+        sns.histplot(
+            points,
+            x="score",
+            bins=edges,
+            element="step",
+            fill=False,
+            ax=shift,
+            linewidth=1,
+            **series,
+        )
+        sns.move_legend(
+            shift,
+            **high,
+            title=None,
+            labels=[f"{k} (n = {(points['said'] == k).sum()})" for k in kinds],
+        )
     shift.axvline(0, **LINE)
     shift.set(
         xlabel="similarity to presence − absence prompts", ylabel="test studies that mention it"
