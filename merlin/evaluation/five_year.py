@@ -5,7 +5,7 @@ diagnosed within five years, 2 diagnosed before the scan, 3 lost to follow-up (p
 2 and 3 are excluded disease by disease, not patient by patient.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pandas as pd
@@ -125,9 +125,10 @@ def evaluate(
     lost = "" if enough.all() else f"{int((~enough).sum())} diseases not evaluated"
     rows: list[dict] = []
     resampled: dict[tuple[str, str], np.ndarray] = {}
-    for metric, measure in dict(
-        auroc=metrics.auroc, auprc=metrics.average_precision, brier=brier
-    ).items():
+    measures: dict[str, Callable[..., np.ndarray]] = {
+        "auroc": metrics.auroc, "auprc": metrics.average_precision, "brier": brier,
+    }  # fmt: skip
+    for metric, measure in measures.items():
         found = np.full((len(diseases), weights.shape[1]), np.nan)
         if enough.any():
             found[enough] = measure(probability[:, enough], labels[:, enough], weights)

@@ -195,8 +195,8 @@ def evaluate(
         **more: object,
     ) -> None:
         resampled[label, metric] = found
-        common = dict(known=known, patient_ids=patient_ids, n_positive=n_positive)
-        rows.append(results.row(label, metric, found, **common, **more))
+        said: dict = dict(known=known, patient_ids=patient_ids, n_positive=n_positive, **more)
+        rows.append(results.row(label, metric, found, **said))
 
     parts = {n: (generated[:, i], reference[:, i]) for i, n in enumerate(names)}
     parts["full report"] = (join_sections(generated), join_sections(reference))

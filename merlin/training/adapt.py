@@ -67,8 +67,11 @@ def minimise(
         weight_decay=weight_decay,
         betas=betas,
     )
-    warmup, done, log = max(1, n_steps // 20), 0, []
-    kept = dict(model=nn.ParameterList(everything), optimizer=optimizer, fingerprint=fingerprint)
+    warmup, done = max(1, n_steps // 20), 0
+    log: list[dict] = []
+    kept: dict = dict(
+        model=nn.ParameterList(everything), optimizer=optimizer, fingerprint=fingerprint
+    )
     if checkpoint:
         was_there = Path(checkpoint).exists()
         done, log, note = resume_checkpoint(checkpoint, **kept)
