@@ -125,9 +125,9 @@ def evaluate(
     lost = "" if enough.all() else f"{int((~enough).sum())} diseases not evaluated"
     rows: list[dict] = []
     resampled: dict[tuple[str, str], np.ndarray] = {}
-    measures: dict[str, Callable[..., np.ndarray]] = dict(
-        auroc=metrics.auroc, auprc=metrics.average_precision, brier=brier
-    )
+    measures: dict[str, Callable[..., np.ndarray]] = {
+        "auroc": metrics.auroc, "auprc": metrics.average_precision, "brier": brier,
+    }  # fmt: skip
     for metric, measure in measures.items():
         found = np.full((len(diseases), weights.shape[1]), np.nan)
         if enough.any():

@@ -13,7 +13,6 @@ punctuation). Rows carry a signature. F1 is of stated findings, the positive cla
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -193,20 +192,11 @@ def evaluate(
         found: np.ndarray,
         known: np.ndarray,
         n_positive: int,
-        **more: Any,
+        **more: object,
     ) -> None:
         resampled[label, metric] = found
-        rows.append(
-            results.row(
-                label,
-                metric,
-                found,
-                known=known,
-                patient_ids=patient_ids,
-                n_positive=n_positive,
-                **more,
-            )
-        )
+        said: dict = dict(known=known, patient_ids=patient_ids, n_positive=n_positive, **more)
+        rows.append(results.row(label, metric, found, **said))
 
     parts = {n: (generated[:, i], reference[:, i]) for i, n in enumerate(names)}
     parts["full report"] = (join_sections(generated), join_sections(reference))

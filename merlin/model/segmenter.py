@@ -15,7 +15,7 @@ crop's own statistics always; `keep_statistics=True` leaves a pretrained encoder
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import cast
 
@@ -74,18 +74,16 @@ class Segmenter(nn.Module):
         self.up, self.merge, self.outputs = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         below = channels[keep[-1]]
         for i, width in zip(reversed(keep[:-1]), widths, strict=True):
-            stride = _triple(
-                round(a / b) for a, b in zip(sizes[i], sizes[self._next(i)], strict=True)
-            )
+            stride = _ratio(sizes[i], sizes[self._next(i)])
             self.up.append(nn.ConvTranspose3d(below, width, stride, stride))
             skip = channels[i] if i else width
             self.merge.append(self._twice(width + skip, width))
             self.outputs.append(nn.Conv3d(width, n_classes, 1))
             below = width
         if light_top:
-            stride = _triple(round(a / b) for a, b in zip(sizes[0], sizes[keep[0]], strict=True))
-            half = _triple(max(1, s // 2) for s in stride)
-            rest = _triple(s // h for s, h in zip(stride, half, strict=True))
+            stride = _ratio(sizes[0], sizes[keep[0]])
+            half = _ratio([max(1, s // 2) for s in stride], [1, 1, 1])
+            rest = _ratio(stride, half)
             n_folded = channels[0] * half[0] * half[1] * half[2]
             self.fold = nn.Conv3d(channels[0], n_folded, half, half)
             self.middle_up = nn.ConvTranspose3d(below, 24, rest, rest)
@@ -178,10 +176,10 @@ class InstanceNorm(nn.BatchNorm3d):
         return torch.cat([super(InstanceNorm, self).forward(part) for part in x.split(1)])
 
 
-def _triple(values: Iterable[int]) -> tuple[int, int, int]:
-    """Three numbers, one an axis."""
-    a, b, c = values
-    return a, b, c
+def _ratio(large: Sequence[int], small: Sequence[int]) -> tuple[int, int, int]:
+    """How many of the small go into the large, by axis."""
+    s, r, a = (round(n / m) for n, m in zip(large, small, strict=True))
+    return s, r, a
 
 
 def _replace_norms(module: nn.Module) -> None:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +69,7 @@ def minimise(
     )
     warmup, done = max(1, n_steps // 20), 0
     log: list[dict] = []
-    kept: dict[str, Any] = dict(
+    kept: dict = dict(
         model=nn.ParameterList(everything), optimizer=optimizer, fingerprint=fingerprint
     )
     if checkpoint:
