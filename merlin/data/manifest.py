@@ -15,6 +15,7 @@ import pandera.pandas as pa
 
 from merlin.data.cells import TableError, read_ids, some_rows
 from merlin.data.tables import read_table
+from merlin.streams import Stream, stream_of
 from merlin.vocabulary import DISEASES, NAMES, SPLITS
 from merlin.words import Refusal, names_a_file
 
@@ -269,6 +270,6 @@ def nested_subset(
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1]; got {fraction}")
     patients = np.unique(np.asarray(patient_ids))
-    order = np.random.default_rng([seed, 77]).permutation(len(patients))
+    order = stream_of(seed, Stream.SHARE).permutation(len(patients))
     kept = patients[order[: max(1, round(fraction * len(patients)))]]
     return np.isin(np.asarray(patient_ids), kept)

@@ -14,6 +14,7 @@ from merlin.embeddings import Embeddings
 from merlin.evaluation import phenotypes, retrieval, zero_shot
 from merlin.evaluation.results import difference
 from merlin.statistics import metrics
+from merlin.streams import Stream, stream_of
 
 KINDS = ("sentences", "whole")  # how a report may stand for itself: see `retrieval.report_vectors`
 
@@ -107,7 +108,7 @@ def findings_baselines(
     table, drawn
         As of `findings`, by model.
     """
-    guess = np.random.default_rng([seed, 9]).normal(size=labels.shape)
+    guess = stream_of(seed, Stream.GUESSES).normal(size=labels.shape)
     tables, drawn = [], {}
     for name, value in (("always present", np.ones_like(guess)), ("chance", guess)):
         made, drawn[name] = zero_shot.evaluate(
@@ -215,7 +216,7 @@ def codes(
     main = arms["main"]
     labels = main.phecode_labels[rows].astype(float)
     scores = {arm: e.phecode_logits[rows] for arm, e in arms.items()}
-    scores["chance"] = np.random.default_rng([seed, 10]).normal(size=labels.shape)
+    scores["chance"] = stream_of(seed, Stream.CHANCE_CODES).normal(size=labels.shape)
     tables, drawn = [], {}
     for model, value in scores.items():
         made, drawn[model] = phenotypes.evaluate(
@@ -289,7 +290,7 @@ def reports(
         for kind, text in zip(KINDS, (e.impression_sentences, e.impression), strict=True):
             made = judged(e, e.image[rows], text[rows], equal, "impression", model)
             tables.append(made.assign(representation=kind))
-    rng = np.random.default_rng([seed, 11])
+    rng = stream_of(seed, Stream.CHANCE_VECTORS)
     image, text = (rng.normal(size=main.image[rows].shape) for _ in range(2))
     made = judged(main, image, text, main.text_group[rows], "findings", "chance")
     tables += [made.assign(representation=kind) for kind in KINDS]

@@ -19,6 +19,7 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from merlin.evaluation import results
+from merlin.streams import Stream, stream_of
 
 POOLS = (32, 64, 128)
 RANKS = (1, 8)
@@ -107,7 +108,7 @@ def drawn_recall(
     n, group = len(query), np.asarray(group)
     out = np.empty((len(ranks), n_draws))
     for d in range(n_draws):
-        order = np.random.default_rng([seed, 6, d]).permutation(n)[: n // pool * pool]
+        order = stream_of(seed, Stream.POOLS, d).permutation(n)[: n // pool * pool]
         parts = order.reshape(-1, pool)
         with threadpool_limits(1, "blas"):
             near = query[parts] @ candidate[parts].transpose(0, 2, 1)  # (pools, pool, pool)

@@ -12,6 +12,7 @@ import pandas as pd
 from merlin.evaluation import retrieval, zero_shot
 from merlin.evaluation.results import difference, has_both, resampling
 from merlin.statistics import bootstrap, metrics
+from merlin.streams import Stream, stream_of
 
 
 def _f1_row(factor, option, called, labels, weights, *, is_default=False, reason=""):
@@ -96,7 +97,7 @@ def findings(
         add("prompt wording", "both", called_with(reported | novel))
     add("prompts per side", "all", is_default=True)
     for k in (1, 2):
-        rngs = (np.random.default_rng([seed, 24, k, d]) for d in range(n_draws))
+        rngs = (stream_of(seed, Stream.PROMPTS, k, d) for d in range(n_draws))
         few = (called_with(_some_prompts(e, reported, k, rng)) for rng in rngs)
         drawn = [bootstrap.macro(metrics.f1(c, labels, weights)) for c in few]
         add_mean("prompts per side", f"{k}, mean of {n_draws} draws", drawn)

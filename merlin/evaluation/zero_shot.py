@@ -18,6 +18,7 @@ import pandas as pd
 from merlin.evaluation import results
 from merlin.evaluation.results import has_both, label_rows, resampling, row
 from merlin.statistics import bootstrap, metrics
+from merlin.streams import Stream, stream_of
 
 SCORING = ("mean_similarity", "normalised_mean", "raw_mean")
 
@@ -111,7 +112,7 @@ def balanced_draw(labels: np.ndarray, *, seed: int) -> np.ndarray:
     """
     labels = np.array(labels, float)
     for j in range(labels.shape[1]):
-        rng = np.random.default_rng([seed, 5, j])
+        rng = stream_of(seed, Stream.BALANCED, j)
         kinds = np.flatnonzero(labels[:, j] == 1), np.flatnonzero(labels[:, j] == 0)
         fewer, more = sorted(kinds, key=len)
         labels[rng.permutation(more)[len(fewer) :], j] = np.nan

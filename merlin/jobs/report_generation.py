@@ -17,6 +17,7 @@ from merlin.evaluation import generation
 from merlin.model import report_writer, text_scores
 from merlin.model.cpu import prepare_cpu
 from merlin.model.text import load_model, minilm_folder
+from merlin.streams import Stream, stream_of
 from merlin.training import reports
 from merlin.training.adapt import grid_of
 from merlin.training.checkpoint import load_weights
@@ -149,7 +150,7 @@ def _with_model_scores(written: pd.DataFrame, settings: SimpleNamespace) -> pd.D
         for m, t in written.groupby("model")
     }
     n = len(whole["reference"])
-    some = np.random.default_rng([settings.seed, 13]).permutation(n)[: settings.n_bertscore]
+    some = stream_of(settings.seed, Stream.BERTSCORE).permutation(n)[: settings.n_bertscore]
     some = np.sort(some)
     written = written.assign(bertscore=np.nan, radgraph_f1=np.nan, radgraph_reason="")
     encoder = load_model(minilm_folder())

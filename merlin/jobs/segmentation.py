@@ -16,6 +16,7 @@ from merlin.data.preprocess import Grid, load_input
 from merlin.data.volume import load_volume
 from merlin.evaluation.segmentation import score_scan
 from merlin.model.cpu import prepare_cpu
+from merlin.streams import Stream, stream_of
 from merlin.training import segmentation
 from merlin.training.adapt import grid_of
 from merlin.vocabulary import STRUCTURES
@@ -109,7 +110,7 @@ def _test_scans(studies: pd.DataFrame, settings: SimpleNamespace) -> list[Scan]:
     """All scans of some test patients, drawn by the seed."""
     tested = studies[studies["split"] == "test"]
     people = tested["patient_id"].drop_duplicates().to_numpy(str)
-    chosen = np.random.default_rng([settings.seed, 14]).permutation(people)[: settings.n_test]
+    chosen = stream_of(settings.seed, Stream.SEGMENTED).permutation(people)[: settings.n_test]
 
     def truth_of(path: str) -> Callable:  # by affine: the map's axes may differ from the scan's
         return lambda scan: (label_on_grid(path, scan.affine, scan.hu.shape), None)

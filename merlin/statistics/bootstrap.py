@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from merlin.streams import Stream, stream_of
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -48,7 +50,7 @@ def patient_weights(patient_ids: np.ndarray, n_resamples: int, *, seed: int) -> 
         raise ValueError("a patient id is missing; use the study id where patients are unknown")
     _, patient = np.unique(ids.astype(str), return_inverse=True)
     n = patient.max() + 1
-    rng = np.random.default_rng([seed, 1])
+    rng = stream_of(seed, Stream.RESAMPLES)
     weights = np.empty((n, n_resamples), np.uint8)
     for r in range(n_resamples):
         weights[:, r] = np.bincount(rng.integers(0, n, n), minlength=n)

@@ -11,6 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from merlin.statistics import metrics
+from merlin.streams import Stream, stream_of
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def permutation_test(
         raise ValueError("a permutation test of AUROC needs both classes")
     one, other = (stats.rankdata(np.asarray(s, float)[known]) for s in (one, other))
     _, patient = np.unique(np.asarray(patient_ids)[known], return_inverse=True)
-    rng = np.random.default_rng([seed, 21])
+    rng = stream_of(seed, Stream.PERMUTATIONS)
     swapped = rng.random((patient.max() + 1, n_permutations)) < 0.5
     swapped = np.concatenate([np.zeros((len(swapped), 1), bool), swapped], axis=1)[patient]
     y = np.repeat(labels[known][:, None], swapped.shape[1], axis=1)

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import norm
 
 from merlin.statistics import bootstrap, metrics
+from merlin.streams import Stream, stream_of
 
 METRICS = ("auroc", "f1", "recall")
 
@@ -52,7 +53,7 @@ def draw(
         A patient keeps the label in all studies.
     patient : (n_studies,) int
     """
-    rng = np.random.default_rng([seed, 22])
+    rng = stream_of(seed, Stream.COVERAGE)
     p = population
     patient = np.repeat(np.arange(p.n_patients), rng.choice(p.studies_per_patient, p.n_patients))
     sick = rng.random((p.n_patients, n_sets)) < p.prevalence

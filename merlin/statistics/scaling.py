@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
+from merlin.streams import Stream, stream_of
+
 LAWS = ("power", "offset")
 B_BOUNDS = {"power": (-3.0, 3.0), "offset": (1e-3, 3.0)}  # of iterative fits
 
@@ -209,7 +211,7 @@ def bootstrap_fits(
     -------
     list of Fit
     """
-    rng = np.random.default_rng([seed, 23])
+    rng = stream_of(seed, Stream.FITS)
     spread = np.array([r[:, 0].var(ddof=1) if len(r) > 1 else np.nan for r in runs])
     variance = np.full(len(runs), np.nanmean(spread)) if np.isfinite(spread).any() else None
     n_resamples = runs[0].shape[1]

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from merlin.data.preprocess import Grid
 from merlin.model.cpu import prepare_cpu
+from merlin.streams import Stream, stream_of
 from merlin.training.checkpoint import read_facts, resume_checkpoint, save_checkpoint
 from merlin.training.loop import TrainingDiverged
 
@@ -84,7 +85,7 @@ def minimise(
         for group in optimizer.param_groups:
             group["lr"] = float(group["peak"] * factor)
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_at(step, np.random.default_rng([seed, 7, step]))
+        loss = loss_at(step, stream_of(seed, Stream.ADAPTED_STEP, step))
         if not torch.isfinite(loss):
             raise TrainingDiverged(
                 f"{desc}: loss {loss.item()} at step {step}; lower its learning rate."
@@ -108,7 +109,7 @@ def batches(n: int, batch_size: int, *, seed: int) -> Callable[[int], np.ndarray
 
     def at(step: int) -> np.ndarray:
         epoch, position = divmod(step, per_epoch)
-        order = np.random.default_rng([seed, 8, epoch]).permutation(n)
+        order = stream_of(seed, Stream.ADAPTED_EPOCH, epoch).permutation(n)
         return order[position * size : (position + 1) * size]
 
     return at

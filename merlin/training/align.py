@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from merlin.model.two_towers import TwoTowers
+from merlin.streams import Stream, stream_of
 from merlin.training.config import TrainingConfig, warm_cosine
 from merlin.training.data import Studies, encoded
 from merlin.training.losses import TrainingDiverged
@@ -43,7 +44,7 @@ def align(
     log = []
     for step in tqdm(range(config.align_steps), desc="aligning", mininterval=5, disable=not show):
         began = time.perf_counter()
-        rng = np.random.default_rng([seed, 4, step])
+        rng = stream_of(seed, Stream.ALIGNMENT, step)
         index = rng.choice(len(studies), min(len(studies), config.align_batch_size), replace=False)
         rate = config.align_learning_rate
         for group in optimizer.param_groups:

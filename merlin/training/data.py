@@ -17,6 +17,7 @@ from merlin.data.extract import section_table
 from merlin.data.impression import split_impression
 from merlin.data.phecodes import phecode_labels
 from merlin.data.preprocess import Grid, load_input
+from merlin.streams import Stream, stream_of
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def batch_indices(n_studies: int, batch_size: int, step: int, *, seed: int) -> n
             f"{n_studies} studies do not fill a batch of {batch_size}. Use more studies or a smaller batch."
         )
     epoch, position = divmod(step, per_epoch)
-    order = np.random.default_rng([seed, 2, epoch]).permutation(n_studies)
+    order = stream_of(seed, Stream.EPOCH, epoch).permutation(n_studies)
     return order[position * batch_size : (position + 1) * batch_size]
 
 

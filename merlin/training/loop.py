@@ -19,6 +19,7 @@ from merlin.data.extract import abnormal_sections
 from merlin.model.cpu import prepare_cpu
 from merlin.model.two_towers import TwoTowers
 from merlin.statistics import metrics
+from merlin.streams import Stream, stream_of
 from merlin.training import parallel
 from merlin.training.align import align
 from merlin.training.checkpoint import resume_checkpoint, save_checkpoint
@@ -163,7 +164,7 @@ def _optimizer(model, config):
 def _batch(train, step, config, abnormal, seed):
     """Studies of a step, the sections that it contrasts, and this process's volumes, augmented."""
     index = batch_indices(len(train), config.batch_size, step, seed=seed)
-    rng = np.random.default_rng([seed, 3, step])
+    rng = stream_of(seed, Stream.STEP, step)
     sections = drawn_sections(step, config, train.sections.shape[1], rng)
     if sections is not None and abnormal is not None:
         index = balanced_batch(abnormal[:, sections[0]], index, config.normal_share, rng)
