@@ -85,7 +85,8 @@ def figures(profile: str, cores: int, given: Mapping[str, str] | None = None) ->
 def _run(profile: str, values: dict, cores: int, own_cache_gb: float) -> int:
     """Run what is to be done, if anything is and the disk holds it; an exit code."""
     command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--nolock"]
-    command += ["--rerun-incomplete", "--config", f"profile={profile}"]
+    command += ["--rerun-incomplete", "--resources", "gpu=1"]  # one network at a time has it
+    command += ["--config", f"profile={profile}"]
     plan = subprocess.run(
         [*command, "--dry-run", "--quiet"],
         cwd=places.ROOT,
