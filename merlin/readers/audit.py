@@ -24,7 +24,6 @@ TABLES = (release.REPORTS, release.FINDINGS, release.FIVE_YEARS, release.METADAT
           "codes.csv")  # fmt: skip
 # Counts with their source (paper_facts §2.1). The paper's cohort is another one than the release, which
 # lost studies at the privacy review: its counts stand apart, never in the release's place.
-DOCUMENTED = Path(__file__).with_name("documented.csv")
 
 
 def read_data(
@@ -98,7 +97,7 @@ def against_documentation(found: release.Release) -> pd.DataFrame:
     counts = dict(zip(found.audit["what"], found.audit["n"], strict=True))
     counts |= {f"studies, {s}": int((split == s).sum()) for s in SPLITS}
     counts |= {"studies": len(split), "patients": counts["patients"] or pd.NA}
-    table = pd.read_csv(DOCUMENTED)
+    table = pd.read_csv(Path(__file__).with_name("documented.csv"))
     table.insert(1, "found", [counts.get(what, pd.NA) for what in table["what"]])
     return table
 
