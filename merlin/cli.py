@@ -30,6 +30,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
+from merlin.commands import data_sets
+from merlin.commands.options import Flag, Hu, Overwrite, Resamples, Scans, Weights
 from merlin.words import lines
 
 # No flag has a --no-flag; an option takes the words up to the next one; of one value, the last counts.
@@ -44,18 +46,6 @@ app = App(
     print_error=False,
     suppress_keyboard_interrupt=False,
 )
-
-Days = Literal["ymd", "dmy", "mdy"] | None
-Pairs = Annotated[list[tuple[str, str]], Parameter(consume_multiple=False)]
-Flag = Annotated[bool, Parameter(show_default=False)]
-Overwrite = Annotated[Flag, Parameter(help="Replace results that exist.")]
-Resamples = Annotated[int, Parameter(help="Of patients.")]
-Scans = Annotated[list[str], Parameter(help="NIfTI files, DICOM folders, or folders of NIfTI.")]
-Hu = Annotated[Flag, Parameter(help="Read a scan as HU whatever its values look like.")]
-_LAST = (
-    "As weights.safetensors; default: the last run of the full profile, else default, else smoke."
-)
-Weights = Annotated[Path | None, Parameter(help=_LAST)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -261,186 +251,14 @@ def five_year(
     )
 
 
-@app.command
-def release(
-    folder: str,
-    /,
-    *,
-    out: Path,
-    patients: str | None = None,
-    dates: Days = None,
-    column: Pairs | None = None,
-    overwrite: Overwrite = False,
-) -> int:
-    """Read the Merlin Abdominal CT Dataset into a manifest, with an audit.
-
-    Reads the data release's folder and writes manifest.csv (the schema of data_manifests/README.md) and
-    audit.csv: counts, how columns were matched, and everything odd with how it was taken. What is not
-    understood and missing files are refused, all at once.
-
-    Parameters
-    ----------
-    folder
-        As merlinabdominalctdataset/.
-    out
-        Folder for manifest.csv and audit.csv.
-    patients
-        Table of study id, patient id and, if known, date; the release has none.
-    dates
-        Order of day and month in that table, where its dates do not tell.
-    column
-        OURS THEIRS where a column has another name, as --column findings Text.
-    """
-    from merlin.commands import cohorts
-
-    renamed = dict(column or ())
-    return cohorts.release(
-        folder, out, columns=renamed, patients=patients, dates=dates or "", overwrite=overwrite
-    )
-
-
-@app.command
-def phantom(
-    *, layout: Literal["merlin"], out: str, profile: str = "smoke", studies: int | None = None
-) -> int:
-    """Write a phantom cohort in a data set's layout.
-
-    Takes the internal cohort of a finished run and writes it in the layout of the Merlin Abdominal CT
-    Dataset: a look-alike to try the full tier on. Volumes are linked, not copied, where the disk allows.
-
-    Parameters
-    ----------
-    out
-        A new folder.
-    profile
-        Whose cohort.
-    studies
-        Only the first so many.
-    """
-    from merlin.commands import cohorts
-
-    return cohorts.phantom(out, profile=profile, studies=studies)
-
-
-@app.command
-def hospital(
-    folder: str,
-    /,
-    *,
-    reports: str,
-    codes: str | None = None,
-    key: str,
-    out: Path,
-    dates: Days = None,
-    redact: Flag = False,
-) -> int:
-    """Turn a DICOM tree, reports and codes into a de-identified cohort.
-
-    Writes NIfTI volumes, manifest.csv, codes.csv, text_hits.csv and quarantine.csv. Ids are keyed hashes,
-    dates are shifted by patient, no header text but the scanner's maker leaves. Series whose pixels may
-    show text or a screen stay behind. A report that holds a name, number or birth date of any header of
-    its study or of its table rows, or a name or number of any other, is withheld with its study, or has
-    them replaced with --redact. Read text_hits.csv and the reports before you share anything: no program
-    can promise that free text is safe.
-
-    What no scan can find: nicknames and translated names, a name in a script that no header uses, several
-    wrong letters in a short name, a name that is a word at the head of a sentence, relatives and staff
-    whom no header or column names, an illness or event that tells who it was. Columns of the tables whose
-    names speak of persons (patient_name, radiologist, ...) are looked for, too.
-
-    Parameters
-    ----------
-    folder
-        The DICOM tree.
-    reports
-        CSV: accession, findings and perhaps impression.
-    codes
-        CSV: patient_id, date, vocabulary, code and perhaps accession.
-    key
-        File of the secret; made if absent; keep it outside --out.
-    out
-        A new folder.
-    dates
-        Of the codes' dates, where the column itself cannot tell day from month.
-    redact
-        Replace what is found by `<DELETED>` instead of withholding.
-    """
-    from merlin.commands import cohorts
-
-    return cohorts.hospital(
-        folder, out, reports=reports, codes=codes, key=key, dates=dates or "", redact=redact
-    )
-
-
-@app.command
-def verse(
-    folder: str,
-    /,
-    *,
-    grades: str,
-    subject: str = "subject",
-    min_grade: int = 1,
-    out: str,
-    overwrite: Overwrite = False,
-) -> int:
-    """Read the VerSe dataset and its fracture grades into a manifest.
-
-    Lists the scans of the unpacked VerSe parts (dataset-verse20test/ and its like) with a fracture label
-    each: 1 if any vertebra's grade reaches --min-grade, empty without a grade. Patients that stand in
-    several parts get one split. The grades are a table of one row a subject, columns named like
-    vertebrae. See docs/full_tier.md.
-
-    Parameters
-    ----------
-    grades
-        Table of subject and a grade per vertebra.
-    subject
-        Its column of subjects.
-    min_grade
-        Genant's.
-    out
-        Folder for manifest.csv.
-    """
-    from merlin.commands import cohorts
-
-    return cohorts.verse(
-        folder, out, grades=grades, subject=subject, min_grade=min_grade, overwrite=overwrite
-    )
-
-
-@app.command
-def totalsegmentator(
-    folder: str,
-    /,
-    *,
-    out: Path,
-    min_structures: int = 10,
-    workers: int = 2,
-    overwrite: Flag = False,
-) -> int:
-    """Read the TotalSegmentator dataset into a manifest with label maps.
-
-    Joins each scan's masks into one label map of our 20 structures and writes manifest.csv, with the
-    dataset's own splits, and excluded.csv. A call that was interrupted resumes. See docs/full_tier.md.
-
-    Parameters
-    ----------
-    folder
-        That holds meta.csv.
-    out
-        Folder for manifest.csv and label_maps/.
-    min_structures
-        A scan holds at least so many.
-    workers
-        Processes.
-    overwrite
-        Replace a manifest that exists; label maps whose masks are unchanged stay.
-    """
-    from merlin.commands import cohorts
-
-    return cohorts.totalsegmentator(
-        folder, out, min_structures=min_structures, workers=workers, overwrite=overwrite
-    )
+for command in (
+    data_sets.release,
+    data_sets.phantom,
+    data_sets.hospital,
+    data_sets.verse,
+    data_sets.totalsegmentator,
+):
+    app.command(command)
 
 
 @app.command
