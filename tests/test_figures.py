@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
+from merlin.data.slices import images_to_table, table_to_images
 from merlin.figures import catalogue, marks, style
 from merlin.run import ROOT, read_csv
 
@@ -49,8 +50,8 @@ def test_curves_pass_through_the_tables_points_and_nothing_is_averaged(ax):
 
 def test_pictures_come_back_from_their_table_as_they_were():
     wide, narrow = np.arange(12.0).reshape(3, 4) - 5.6, np.full((2, 2), 900)
-    table = style.images_to_table({"wide": wide, "narrow": narrow})
-    back = style.table_to_images(table)
+    table = images_to_table({"wide": wide, "narrow": narrow})
+    back = table_to_images(table)
     assert table.columns[0] == "panel"
     np.testing.assert_array_equal(back["wide"], np.rint(wide))
     np.testing.assert_array_equal(back["narrow"], narrow)

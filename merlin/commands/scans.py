@@ -23,6 +23,7 @@ from tqdm import tqdm
 import merlin
 from merlin.commands.out import refuse_existing, save_picture
 from merlin.data.preprocess import PREPROCESS_VERSION, Grid, ModelInput, load_input
+from merlin.data.slices import qc_tables
 from merlin.data.volume import (
     UnreadableScan,
     content_digest,
@@ -272,7 +273,7 @@ def _remove_former(target: Path) -> None:
 
 
 def _draw_qc(path: Path, number: int, seen: ModelInput, facts: dict) -> None:
-    from merlin.figures import panels, style
+    from merlin.figures import panels
 
     sidecar = {
         "tier_note": "your scan as the model sees it; not for clinical use",
@@ -280,7 +281,7 @@ def _draw_qc(path: Path, number: int, seen: ModelInput, facts: dict) -> None:
         "seed": facts["seed"],
         "grid_spacing_mm": facts["grid"]["spacing_mm"],
     }
-    save_picture(path, panels.draw_qc, style.qc_tables(seen, number), sidecar)
+    save_picture(path, panels.draw_qc, qc_tables(seen, number), sidecar)
 
 
 def _write_embeddings(

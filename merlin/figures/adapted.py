@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from merlin.data.slices import table_to_images
 from merlin.figures import marks, style
 from merlin.figures.marks import LINE, Look, pretty, unique, where
 from merlin.figures.style import COLOUR, PAGE_MM, Facts, Tables, lettered_figure, new_figure
@@ -203,6 +204,7 @@ def draw_segmentation(tables: Tables, facts: Facts) -> Figure:
         names = [f"{f:.0%}" for f in fractions]
         marks.forest(ax, rows, fractions, looks, column="fraction", names=names)
         ax.set(xlabel=text, ylabel="of labels")
+        ax.locator_params(axis="x", nbins=5)
     marks.legend_above(mean, 2, fontsize=5)
     dice = where(table, metric="dice", fraction=max(fractions))
     mine = where(dice, model="merlin", status="ok").sort_values("value", ascending=False)
@@ -211,7 +213,7 @@ def draw_segmentation(tables: Tables, facts: Facts) -> Figure:
     marks.forest(organ, dice, count.index.tolist(), looks, names=names)
     organ.set_xlabel("Dice with all labels, native grid (scans that hold the structure)")
     organ.set_xlim(0, 1)
-    images = style.table_to_images(tables["overlay"])
+    images = table_to_images(tables["overlay"])
     labels = {"truth": "reference", "ours": "our pretraining", "other": "DynUNet"}
     for ax, (name, title) in zip(slices, labels.items(), strict=True):
         style.show_slice(ax, images["ct"], aspect=facts["overlay_aspect"])

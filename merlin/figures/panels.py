@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from merlin.data.slices import table_to_images
 from merlin.figures import marks, style
 from merlin.figures.marks import LINE, Look, pretty, unique, where
 from merlin.figures.style import COLOUR, PAGE_MM, Facts, Tables, lettered_figure, new_figure
@@ -27,7 +28,7 @@ ARM_COLOURS = [COLOUR[k] for k in ("merlin", "less data", "external", "present",
 
 def draw_one_study(tables: Tables, facts: Facts) -> Figure:
     """One phantom in three planes, with its report and codes beside it."""
-    images = style.table_to_images(tables["slices"])
+    images = table_to_images(tables["slices"])
     lines = [f"{row.kind}: {row.text}" for row in tables["text"].itertuples()]
     text = "\n\n".join(textwrap.fill(x, 56) for x in lines)
     height = max(78, 12 + 2.3 * text.count("\n"))  # a long report: 2.3 mm a line of 5 pt
@@ -120,7 +121,7 @@ def _draw_organ_hu(ax: Axes, table: pd.DataFrame) -> None:
 
 def draw_phantom_ct(tables: Tables, facts: Facts) -> Figure:
     """Phantoms (and a real scan where given) in soft-tissue, lung and bone windows."""
-    images = style.table_to_images(tables["slices"])
+    images = table_to_images(tables["slices"])
     rows = tables["rows"].to_dict("records")
     columns = ("upper abdomen", "kidneys", "pelvis", "lung bases", "coronal", "sagittal")
     figure, axes = new_figure(
@@ -144,7 +145,7 @@ def draw_phantom_ct(tables: Tables, facts: Facts) -> Figure:
 
 def draw_findings_gallery(tables: Tables, facts: Facts) -> Figure:
     """Each finding on the slice where it changes the image most, with and without it."""
-    images = style.table_to_images(tables["slices"])
+    images = table_to_images(tables["slices"])
     change = tables[""].set_index("finding")
     names, n_columns = change.index.tolist(), 6
     padded = names + ["."] * (-len(names) % n_columns)
@@ -168,7 +169,7 @@ def _trim(image: np.ndarray, rows: float = 0.07, columns: float = 0.03) -> np.nd
 
 def draw_qc(tables: Tables, facts: Facts) -> Figure:
     """What the model sees of one scan, in three planes, with what was assumed and cut off."""
-    images = style.table_to_images(tables["slices"])
+    images = table_to_images(tables["slices"])
     mosaic = [["axial", "coronal", "sagittal", "text"]]
     figure, axes = new_figure(PAGE_MM, 72, mosaic=mosaic, width_ratios=[1.2, 1.0, 0.8, 1.2])
     r, a, s = facts["grid_spacing_mm"]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from merlin.figures import views
+from merlin.phantom import views
 from merlin.vocabulary import NAMES
 
 GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"

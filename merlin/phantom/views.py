@@ -11,8 +11,8 @@ import pandas as pd
 from nibabel.spatialimages import SpatialImage
 
 from merlin.data.preprocess import Grid, preprocess
+from merlin.data.slices import images_to_table, three_planes
 from merlin.data.volume import load_volume
-from merlin.figures.style import images_to_table, three_planes
 from merlin.phantom import describe, synthesis
 from merlin.run import read_yaml
 from merlin.vocabulary import NAMES
