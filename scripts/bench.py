@@ -203,7 +203,7 @@ def estimate(_):
     from merlin.model.text import TextConfig
     from merlin.model.two_towers import TowersConfig, TwoTowers
     from merlin.training import parallel
-    from merlin.training.loop import TrainingConfig
+    from merlin.training.config import TrainingConfig
 
     shape, rows = (64, 64, 48), []
     prepare_cpu(1)

@@ -253,7 +253,8 @@ def _by_section(reference, made, sexes, rouge):
     """The same for each section, where its reference has one."""
     from sacrebleu.metrics import BLEU
 
-    from merlin.data.extract import SECTIONS, label_table, section_table
+    from merlin.data.extract import label_table, section_table
+    from merlin.vocabulary import SECTIONS
 
     true, found, out = section_table(reference), section_table(made), []
     for s, name in enumerate(SECTIONS):

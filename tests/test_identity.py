@@ -19,7 +19,7 @@ from test_volume import body, refusal, write_series
 
 from merlin import cli, run
 from merlin.data.dicom import shows_more
-from merlin.data.dicom_pixels import quietly
+from merlin.data.dicom_header import quietly
 from merlin.data.manifest import linked, load_manifest
 from merlin.data.volume import load_volume
 from merlin.model.i3d import ImageConfig

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from merlin.data.preprocess import Grid, preprocess
-from merlin.data.volume import Volume
+from merlin.data.scan import Volume
 from merlin.phantom import reports, synthesis
 from merlin.vocabulary import LABEL
 

@@ -18,13 +18,15 @@ import torch
 
 from merlin.data import extract
 from merlin.data.preprocess import Grid, preprocess
-from merlin.data.volume import Volume, load_volume
+from merlin.data.scan import Volume
+from merlin.data.volume import load_volume
 from merlin.evaluation import zero_shot
 from merlin.files import write_json
 from merlin.model import report_writer
-from merlin.model.i3d import THREE_WINDOWS, ImageConfig
+from merlin.model.i3d import ImageConfig
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
+from merlin.model.volumes import THREE_WINDOWS
 from merlin.phantom import reports, synthesis
 from merlin.training.encode import encode_texts, prompt_bank
 

@@ -13,9 +13,9 @@ import pandas as pd
 from merlin.commands.out import refuse_existing, say
 from merlin.data.codes import read_codes
 from merlin.data.manifest import linked, load_manifest
+from merlin.data.scan import Volume
 from merlin.data.tables import read_table
 from merlin.data.tree import walk
-from merlin.data.volume import Volume
 from merlin.files import atomic_path, file_hash, write_csv, write_text
 from merlin.readers import hospital as hospitals
 from merlin.readers import look_alike

@@ -23,15 +23,9 @@ from tqdm import tqdm
 import merlin
 from merlin.commands.out import refuse_existing, save_picture
 from merlin.data.preprocess import PREPROCESS_VERSION, Grid, ModelInput, load_input
+from merlin.data.scan import UnreadableScan, is_machines, refusing
 from merlin.data.slices import qc_tables
-from merlin.data.volume import (
-    UnreadableScan,
-    content_digest,
-    find_scans,
-    is_machines,
-    locate,
-    refusing,
-)
+from merlin.data.volume import content_digest, find_scans, locate
 from merlin.embeddings import Embeddings, save_embeddings
 from merlin.files import atomic, file_hash, read_csv, write_csv
 from merlin.model.two_towers import TwoTowers

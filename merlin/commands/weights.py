@@ -6,7 +6,7 @@ import merlin
 from merlin.commands.out import refuse_existing, say
 from merlin.data.phecodes import read_phenotypes
 from merlin.files import copy
-from merlin.training import checkpoint, official
+from merlin.training import checkpoint, official, official_files
 
 
 def convert(
@@ -29,9 +29,9 @@ def convert(
     source = Path(path)
     if path.startswith("hub:"):
         kind = path.removeprefix("hub:")
-        if kind not in official.FILES:
-            raise ValueError(f"{path}: expected hub: and one of {', '.join(official.FILES)}")
-        source = official.download(kind, hub_cache, revision=revision, sha256=sha256)
+        if kind not in official_files.FILES:
+            raise ValueError(f"{path}: expected hub: and one of {', '.join(official_files.FILES)}")
+        source = official_files.download(kind, hub_cache, revision=revision, sha256=sha256)
     if not source.is_file():
         raise FileNotFoundError(f"no file at {source}")
     out.parent.mkdir(parents=True, exist_ok=True)

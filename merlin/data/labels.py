@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from merlin.data.nifti import read_nifti
 from merlin.data.preprocess import Grid, ModelInput, preprocess
-from merlin.data.volume import UnreadableScan, Volume, refusing
+from merlin.data.scan import UnreadableScan, Volume, refusing
 
 
 def label_on_grid(path: str | Path, affine: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -19,17 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from merlin.data.cells import SEXES as SEXES
-from merlin.data.cells import UNSEEN, plain
-from merlin.data.cells import Number as Number
-from merlin.data.cells import TableError as TableError
-from merlin.data.cells import read_ages as read_ages
-from merlin.data.cells import read_dates as read_dates
-from merlin.data.cells import read_ids as read_ids
-from merlin.data.cells import read_lengths_mm as read_lengths_mm
-from merlin.data.cells import read_sexes as read_sexes
-from merlin.data.cells import some_rows as some_rows
-from merlin.data.cells import why_apart as why_apart
+from merlin.data.cells import (
+    UNSEEN,
+    Number,
+    TableError,
+    plain,
+    some_rows,
+)
 from merlin.data.letters import code_pages
 from merlin.words import from_cell, shown
 

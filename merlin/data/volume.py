@@ -16,9 +16,7 @@ from merlin.data import dicom
 from merlin.data.dicom_stack import read_series
 from merlin.data.nifti import read_nifti
 from merlin.data.plausible import MIN_SLICES, checked
-from merlin.data.scan import UnreadableScan as UnreadableScan
 from merlin.data.scan import Volume, refuse_other_formats, refusing
-from merlin.data.scan import is_machines as is_machines
 from merlin.data.tree import walk
 from merlin.words import shown
 

@@ -291,8 +291,9 @@ def reading(table: pd.DataFrame, gaps: pd.DataFrame) -> str:
         verdict = "excludes zero" if low > 0 or high < 0 else "includes zero"
         return f"{value:+.3f} [{low:.3f}, {high:.3f}], which {verdict}"
 
+    judged = table.loc[(table["label"] != "mean") & (table["status"] == "ok"), "label"].nunique()
     return (
-        f"Mean AUROC over {table['label'].nunique() - 1} diseases from our pretraining: fine-tuned "
+        f"Mean AUROC over {judged} diseases from our pretraining: fine-tuned "
         f"{auroc['merlin', many]} with all labels and {auroc['merlin', few]} with {few:.0%}; frozen, with "
         f"probes, {auroc['merlin_frozen', many]} and {auroc['merlin_frozen', few]}. With {few:.0%}, minus "
         f"random weights: both fine-tuned {told('merlin', 'random')}; both frozen "

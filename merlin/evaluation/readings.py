@@ -50,12 +50,14 @@ def findings(
         f"{_with_interval(macro.loc['f1'])} at natural prevalence and "
         f"{_with_interval(macro.loc['f1_balanced'])} on class-balanced draws, over {len(order)} findings "
         f"({(single['status'] != 'ok').sum()} not evaluated). Hardest and easiest: {', '.join(ends)}. "
-        f"{(order['low'] <= 0.5).sum()} of {len(order)} intervals include chance. "
+        f"{(order['low'] <= 0.5).sum()} of {len(order)} intervals do not lie above chance. "
     )
     if len(new):
+        words = paired[paired["difference"].str.contains("novel") & (paired["metric"] == "auroc")]
+        is_known = len(words) and (words["low"] > 0).all()
+        verdict = "it knows its reports' words" if is_known else "the difference includes zero"
         said += (
-            f"With phrases that no report uses: AUROC {new.loc['auroc', 'value']:.2f}; it knows its "
-            "reports' words. "
+            f"With phrases that no report uses: AUROC {new.loc['auroc', 'value']:.2f}; {verdict}. "
         )
     gap = paired[paired["difference"].str.contains("tenth") & (paired["metric"] == "auroc")]
     for _, row in gap.iterrows():
@@ -63,7 +65,7 @@ def findings(
     if brightness.notna().any():
         own = order.set_index("label")["value"].reindex(brightness.index)
         said += (
-            f"Mean HU alone does as well as the model on {(brightness >= own).sum()} of them, and reaches "
+            f"Mean HU alone does as well as the model on {(brightness >= own).sum()} of the findings, and reaches "
             f"at most {brightness.max():.2f} ({_named(brightness.idxmax())})."
         )
     return said

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from merlin.data.volume import Volume
+from merlin.data.scan import Volume
 from merlin.evaluation import results
 from merlin.statistics import bootstrap
 

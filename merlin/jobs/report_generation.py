@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from merlin import jobs, run
-from merlin.data.extract import SECTIONS, section_table
+from merlin.data.extract import section_table
 from merlin.data.preprocess import load_input
 from merlin.evaluation import generation
 from merlin.model import report_writer, text_scores
@@ -21,6 +21,7 @@ from merlin.streams import Stream, stream_of
 from merlin.training import reports
 from merlin.training.adapt import grid_of
 from merlin.training.checkpoint import load_weights
+from merlin.vocabulary import SECTIONS
 
 TASK = "report_generation"
 DECODING = ("max_new_tokens", "repetition_penalty")

@@ -24,7 +24,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import convert_conv3d_weight_memory_format
 
-from merlin.model.i3d import THREE_WINDOWS, ImageEncoder, windowed
+from merlin.model.i3d import ImageEncoder
+from merlin.model.volumes import THREE_WINDOWS, windowed
 
 
 class Segmenter(nn.Module):

@@ -34,8 +34,9 @@ from tqdm import tqdm
 from merlin.data import dicom_pixels
 from merlin.data.cells import read_dates, read_ids, why_apart
 from merlin.data.codes import NO_CODES
+from merlin.data.scan import UnreadableScan, Volume, is_machines
 from merlin.data.tree import walk
-from merlin.data.volume import UnreadableScan, Volume, is_machines, load_volume
+from merlin.data.volume import load_volume
 from merlin.readers import headers, leaks
 from merlin.readers.first_look import common_words
 from merlin.readers.headers import Study, one_spelling

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from merlin.data.nifti import read_geometry
 from merlin.data.preprocess import Grid, load_input
+from merlin.data.scan import UnreadableScan, refusing
 from merlin.data.tree import walk
-from merlin.data.volume import UnreadableScan, refusing
 from merlin.run import end_with_parent
 from merlin.words import shown
 

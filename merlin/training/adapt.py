@@ -13,7 +13,7 @@ from merlin.data.preprocess import Grid
 from merlin.model.cpu import prepare_cpu
 from merlin.streams import Stream, stream_of
 from merlin.training.checkpoint import read_facts, resume_checkpoint, save_checkpoint
-from merlin.training.loop import TrainingDiverged
+from merlin.training.losses import TrainingDiverged
 
 
 def minimise(

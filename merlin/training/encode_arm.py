@@ -20,6 +20,7 @@ from merlin.model.two_towers import TwoTowers
 from merlin.training import encode
 from merlin.training.checkpoint import load_weights
 from merlin.training.pretraining_run import Arm, Trained, is_first
+from merlin.vocabulary import SECTIONS
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Encoder:
         table = extract.section_table(said["findings"])
         flat, _ = self._texts(table.ravel(), "sections")
         found["sections"] = flat.reshape(*table.shape, -1).astype(np.float16)
-        return found | {"section": np.array(extract.SECTIONS)}, cut["findings"]
+        return found | {"section": np.array(SECTIONS)}, cut["findings"]
 
     def _texts(self, texts, desc: str) -> tuple[np.ndarray, int]:
         return encode.encode_texts(self.model, texts, device=self.device, desc=desc)

@@ -24,8 +24,6 @@ from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.training import checkpoint, diseases, reports
 from merlin.training.checkpoint import Tensors, build_strictly, file_header, load_strictly
-from merlin.training.official_files import FILES as FILES
-from merlin.training.official_files import download as download
 from merlin.training.official_files import read_state
 from merlin.vocabulary import DISEASES
 from merlin.words import shown

@@ -19,12 +19,15 @@ from merlin.data.cohort_codes import Coding, read_coding
 from merlin.data.phecodes import TABLES, read_phenotypes, unnamed_phenotypes
 from merlin.data.preprocess import Grid
 from merlin.model.cpu import prepare_cpu
-from merlin.model.i3d import THREE_WINDOWS, ImageConfig, inflate_state_dict
+from merlin.model.i3d import ImageConfig, inflate_state_dict
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
+from merlin.model.volumes import THREE_WINDOWS
 from merlin.training import data, parallel
 from merlin.training.checkpoint import load_weights, save_weights
-from merlin.training.loop import TokenCache, TrainingConfig, fit
+from merlin.training.config import TrainingConfig
+from merlin.training.loop import fit
+from merlin.training.texts import TokenCache
 
 OF_THE_TOWER = (
     "network", "depth", "width", "block", "stem", "stem_width", "stem_depth_stride", "flat",

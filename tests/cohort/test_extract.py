@@ -19,8 +19,7 @@ from merlin.data.extract import (
     split_sections,
 )
 from merlin.data.impression import split_impression
-from merlin.phantom.reports import FINDINGS_OF, SECTIONS
-from merlin.vocabulary import NAMES
+from merlin.vocabulary import FINDINGS_OF, NAMES, SECTIONS
 
 REAL_TEXT = Path(__file__).parents[2].parent / "shared" / "real_text"
 YES, NO, OPEN = 1.0, 0.0, None

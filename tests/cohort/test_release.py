@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from merlin import cli
-from merlin.data.extract import split_impression
+from merlin.data.impression import split_impression
 from merlin.data.manifest import ManifestError, check_manifest
 from merlin.readers import audit, look_alike, release
 from merlin.vocabulary import DISEASES, NAMES

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from merlin.data.volume import Volume
+from merlin.data.scan import Volume
 from merlin.evaluation import segmentation
 
 

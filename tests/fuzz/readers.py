@@ -39,7 +39,7 @@ from merlin.evaluation import scores
 from merlin.readers import hospital, names, patterns, persons, release, survey
 from merlin.readers.survey import look_at
 from merlin.run import places
-from merlin.training import checkpoint, diseases, official
+from merlin.training import checkpoint, diseases, official, official_files
 from merlin.vocabulary import SPLITS
 from merlin.words import shown
 
@@ -277,7 +277,7 @@ def read_weights(path, way):
 
 
 def read_official(path, way):
-    state = official.read_state(path)
+    state = official_files.read_state(path)
     assert all(hasattr(v, "shape") for v in state.values())
     with suppress(ValueError):
         official.kind_of(state)

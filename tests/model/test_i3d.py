@@ -5,15 +5,9 @@ import pytest
 import torch
 from resnet2d import ResNet2D, randomise_
 
-from merlin.model.i3d import (
-    DEPTHS,
-    THREE_WINDOWS,
-    I3ResNet,
-    ImageConfig,
-    ImageEncoder,
-    inflate_state_dict,
-)
+from merlin.model.i3d import DEPTHS, I3ResNet, ImageConfig, ImageEncoder, inflate_state_dict
 from merlin.model.two_towers import feature_shape
+from merlin.model.volumes import THREE_WINDOWS
 
 
 def tiny(**changes):

@@ -21,7 +21,7 @@ from torch.nn import BatchNorm3d
 from merlin import cli
 from merlin.model import report_writer
 from merlin.model.i3d import ImageEncoder
-from merlin.training import diseases, official, reports
+from merlin.training import diseases, official, official_files, reports
 from merlin.vocabulary import DISEASES
 
 GRID = dict(spacing_mm=[1.5, 1.5, 3.0], shape=[224, 224, 160], hu_window=[-1000, 1000])
@@ -147,7 +147,7 @@ def make_llama(folder):
 
 @pytest.mark.slow
 def test_both_towers_equal_the_official_ones_and_go_back_without_loss(models, monkeypatch):
-    state = official.read_state(models.out / "official.pt")
+    state = official_files.read_state(models.out / "official.pt")
     layer = [k for k in state if k.startswith("encode_text.text_encoder.encoder.layer.0.")]
     assert len(state) + 10 * len(layer) == 1208  # as released, with twelve layers of text
     ours, expected = official.import_contrastive(state, models.text_folder), models.expected
@@ -199,12 +199,12 @@ def test_a_report_model_of_ours_runs_in_the_official_code(models):
 
 @pytest.mark.slow
 def test_an_official_report_file_goes_in_and_out_without_loss(models):
-    state = official.read_state(models.out / "report.pt")
+    state = official_files.read_state(models.out / "report.pt")
     encoder = ImageEncoder(PAPER)
     encoder.i3_resnet = official.import_report_image(official.split_report(state)["image"])
     fresh = report_writer.language_model_from(models.out / "llama")
     writer = official.import_report_writer(state, *fresh)
     official.export_report(encoder, writer, models.out / "again.pt")
-    again = official.read_state(models.out / "again.pt")
+    again = official_files.read_state(models.out / "again.pt")
     assert again.keys() == state.keys()
     assert all(torch.equal(again[k], v) for k, v in state.items())

@@ -6,7 +6,7 @@ import torch
 
 from merlin.data.labels import label_on_grid, whole_scan
 from merlin.data.preprocess import Grid
-from merlin.data.volume import UnreadableScan, Volume
+from merlin.data.scan import UnreadableScan, Volume
 from merlin.model.i3d import ImageConfig, ImageEncoder
 from merlin.model.segmenter import InstanceNorm, Segmenter, import_monai
 from merlin.training import segmentation

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from merlin.data.preprocess import Grid, load_input
 from merlin.model.i3d import ImageConfig, ImageEncoder
 from merlin.model.inference import folded
-from merlin.training.official import GRID, IMAGE, read_state
+from merlin.training.official import GRID, IMAGE
+from merlin.training.official_files import read_state
 
 OFFICIAL = Path(__file__).parents[2] / ".venv" / "official" / "merlin" / "models"
 HEADS = ("classifier.", "contrastive_head.")

@@ -9,9 +9,10 @@ import pytest
 import torch
 from test_text import make_longformer
 
-from merlin.model.i3d import THREE_WINDOWS, ImageConfig
+from merlin.model.i3d import ImageConfig
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import MAX_LOGIT_SCALE, TowersConfig, TwoTowers
+from merlin.model.volumes import THREE_WINDOWS
 
 
 def test_key_names_of_the_paper_configuration_are_the_official_ones(tmp_path):

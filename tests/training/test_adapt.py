@@ -13,7 +13,7 @@ from merlin.model import report_writer
 from merlin.model.i3d import ImageConfig, ImageEncoder
 from merlin.training import adapt, diseases, official, reports
 from merlin.training.checkpoint import load_weights
-from merlin.training.loop import TrainingDiverged
+from merlin.training.losses import TrainingDiverged
 
 TEXTS = np.array([["Normal.", "No ascites."], ["Large spleen, 15.2 cm.", "Ascites."]] * 4, object)
 NAMES = ("spleen", "peritoneum")

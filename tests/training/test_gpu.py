@@ -7,7 +7,7 @@ from merlin.model.i3d import ImageConfig
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.training import parallel
-from merlin.training.loop import TrainingConfig
+from merlin.training.config import TrainingConfig
 
 pytestmark = [
     pytest.mark.gpu,

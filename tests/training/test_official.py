@@ -16,7 +16,7 @@ from merlin.model import report_writer
 from merlin.model.i3d import I3ResNet, ImageConfig
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
-from merlin.training import checkpoint, official
+from merlin.training import checkpoint, official, official_files
 
 SMALL = ImageConfig(depth=14, width=4, n_phecodes=5)
 
@@ -37,7 +37,7 @@ def saved(state, path):
 def test_contrastive_checkpoint_goes_in_and_out_without_loss(towers, tmp_path):
     model, folder = towers
     path = saved(model.state_dict(), tmp_path / "official.pt")
-    state = official.read_state(path)
+    state = official_files.read_state(path)
     assert official.kind_of(state) == "contrastive"
     found = official.import_contrastive(state, folder, image=SMALL)
     checkpoint.save_weights(tmp_path / "w.safetensors", found, {"tier": "full"})
@@ -51,7 +51,7 @@ def test_contrastive_checkpoint_goes_in_and_out_without_loss(towers, tmp_path):
 )
 def test_prefixes_of_wrappers_are_no_part_of_a_name(towers, tmp_path, prefix):
     state = {prefix + k: v for k, v in towers[0].state_dict().items()}
-    found = official.read_state(saved({"epoch": 3, "state_dict": state}, tmp_path / "ddp.pt"))
+    found = official_files.read_state(saved({"epoch": 3, "state_dict": state}, tmp_path / "ddp.pt"))
     assert set(found) == set(towers[0].state_dict())
     assert official.kind_of(found) == "contrastive"
 
@@ -71,7 +71,7 @@ def test_every_tensor_that_does_not_fit_is_named(towers):
 def test_five_year_and_report_files_are_told_and_taken_apart(tmp_path):
     torch.manual_seed(1)
     network = I3ResNet(ImageConfig(depth=14, width=4, n_phecodes=6)).eval()
-    state = official.read_state(saved(network.state_dict(), tmp_path / "five.pt"))
+    state = official_files.read_state(saved(network.state_dict(), tmp_path / "five.pt"))
     assert official.kind_of(state) == "five-year"
     found = official.import_image(state, depth=14, width=4)
     for name, value in network.state_dict().items():
@@ -144,7 +144,7 @@ def test_a_pickle_that_is_damaged_is_read_or_refused_without_a_warning(tmp_path,
         for name, raw in parts.items():
             archive.writestr(name, raw.replace(old, new, 1) if name.endswith("pkl") else raw)
     try:
-        assert set(official.read_state(tmp_path / "b.pt")) == {"a"}
+        assert set(official_files.read_state(tmp_path / "b.pt")) == {"a"}
     except ValueError as error:
         assert str(error).startswith("b.pt: ")  # noqa: PT017 - either is right
 
@@ -155,7 +155,7 @@ def test_nothing_is_unpickled_and_other_files_are_refused(tmp_path, capsys):
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Harm()))
     for name in ("bad.pt", "lfs.pt", "plain.pt"):
         with pytest.raises(ValueError, match=f"{name}: not readable as a file of tensors"):
-            official.read_state(tmp_path / name)
+            official_files.read_state(tmp_path / name)
     assert "unpickled" not in capsys.readouterr().out
     with pytest.raises(ValueError, match="not one of the released checkpoints: it holds x"):
         official.kind_of({"x": torch.zeros(1)})
@@ -212,14 +212,14 @@ def test_a_download_is_checked_against_its_hash(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: str(fetched))
     right = hashlib.sha256(b"weights").hexdigest()
     ask = dict(cache_dir=tmp_path, revision="a" * 40)
-    assert official.download("contrastive", sha256=right.upper(), **ask) == fetched
+    assert official_files.download("contrastive", sha256=right.upper(), **ask) == fetched
     with pytest.raises(ValueError, match="kept, unread"):
-        official.download("contrastive", sha256="0" * 64, **ask)
+        official_files.download("contrastive", sha256="0" * 64, **ask)
 
 
 def test_download_is_guarded(tmp_path):
     with pytest.raises(ValueError, match="commit hash of 40"):
-        official.download("contrastive", tmp_path, revision="main", sha256="0" * 64)
+        official_files.download("contrastive", tmp_path, revision="main", sha256="0" * 64)
     inside = Path(official.__file__).parent
     with pytest.raises(ValueError, match="inside the package"):
-        official.download("contrastive", inside, revision="a" * 40, sha256="0" * 64)
+        official_files.download("contrastive", inside, revision="a" * 40, sha256="0" * 64)

@@ -18,8 +18,9 @@ from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.statistics import metrics
 from merlin.training import parallel
+from merlin.training.config import TrainingConfig
 from merlin.training.data import Studies
-from merlin.training.loop import TrainingConfig, fit
+from merlin.training.loop import fit
 from merlin.training.losses import contrastive_loss
 
 IMAGE = ImageConfig(
