@@ -27,6 +27,7 @@ from merlin.data.cells import (
     some_rows,
 )
 from merlin.data.letters import code_pages
+from merlin.data.scan import unheard
 from merlin.words import from_cell, shown
 
 DELIMITERS = ",;\t|"
@@ -211,8 +212,9 @@ def _workbook_rows(
 
     try:
         _refuse_large_parts(path, zipfile.ZipFile(io.BytesIO(raw)), len(raw))
-        book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
-        sheet, rows, width = _sheet_of_the_table(path, book, needed)
+        with unheard():  # of styles and validations that are no matter here
+            book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
+            sheet, rows, width = _sheet_of_the_table(path, book, needed)
         if len(book.sheetnames) > 1:
             place = book.sheetnames.index(sheet.title)
             later = f"Sheet {place + 1}, the first seen that is the table,"

@@ -260,6 +260,19 @@ def test_tables_that_unzip_to_more_than_any_table_are_refused(tmp_path, monkeypa
         read_table(tmp_path / "t.xlsx")
 
 
+def test_a_workbook_without_styles_is_read_in_silence(tmp_path):
+    """Warnings are errors here: openpyxl has one for a workbook that lost its styles."""
+    pd.DataFrame({"study_id": ["a"], "age": [40]}).to_excel(tmp_path / "a.xlsx", index=False)
+    with (
+        zipfile.ZipFile(tmp_path / "a.xlsx") as whole,
+        zipfile.ZipFile(tmp_path / "b.xlsx", "w") as less,
+    ):
+        for name in whole.namelist():
+            if name != "xl/styles.xml":
+                less.writestr(name, whole.read(name))
+    assert tables.read_table(tmp_path / "b.xlsx").to_numpy().tolist() == [["a", "40"]]
+
+
 def test_a_workbook_is_as_large_as_its_cells(tmp_path):
     book = openpyxl.Workbook()
     for row in (["a", "b", "c"], [1], [None, 2.5]):

@@ -249,7 +249,8 @@ def read_profile(path, way):
         for arm in [*found["arms"], *run.sweep_arms(found), *run.sweep_runs(found)]:
             assert run.NAME.fullmatch(arm)
             assert run.trainings(found, arm)
-        run.settings("02_pretraining", {"profile": "own", "arm": next(iter(found["arms"]))})
+        for arm in [*found["arms"]][:1]:  # a profile may have none
+            run.settings("02_pretraining", {"profile": "own", "arm": arm})
     finally:
         places.ROOT, places.PROFILES = before
     return []
