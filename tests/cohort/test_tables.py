@@ -268,8 +268,7 @@ def test_a_workbook_without_styles_is_read_in_silence(tmp_path):
         zipfile.ZipFile(tmp_path / "b.xlsx", "w") as less,
     ):
         for name in whole.namelist():
-            if name != "xl/styles.xml":
-                less.writestr(name, whole.read(name))
+            less.writestr(name, b"<styleSheet/>" if "styles" in name else whole.read(name))
     assert tables.read_table(tmp_path / "b.xlsx").to_numpy().tolist() == [["a", "40"]]
 
 
