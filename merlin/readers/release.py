@@ -41,7 +41,7 @@ COLUMNS = {
     "sex": ("gender", "sex"),
     "phase": ("phase", "contrast phase"),
     "manufacturer": ("manufacturer",),
-    "slice_mm": ("slicethickness", "slice thickness"),
+    "slice_mm": ("slice mm", "slicethickness", "slice thickness"),
     "patient_id": ("patient id", "patient", "mrn"),
     "date": ("date", "study date", "scan date"),
 }
@@ -234,7 +234,10 @@ def _renamed(table, name, needed, columns, ledger):
             )
     for theirs, ours in match.items():
         ledger.count(f"{name}: column", 1, f"{theirs} read as {ours}")
-    return table.rename(columns=match)
+    taken = [ours for theirs, ours in match.items() if ours != theirs and ours in table]
+    for ours in taken:  # by the caller's word another column has its name
+        ledger.count(f"{name}: column", 1, f"{ours} left out: not the one that was named")
+    return table.drop(columns=taken).rename(columns=match)
 
 
 def _volumes(folder, ledger):

@@ -132,6 +132,18 @@ def test_columns_of_another_name_are_asked_for_and_taken(written):
     assert found.audit["detail"].str.contains("Text read as findings").any()
 
 
+def test_two_columns_that_may_be_one_are_named_and_the_callers_word_decides(written):
+    _, data = written
+    table = pd.read_csv(data / release.METADATA, dtype=str)
+    theirs = next(c for c in table if "hickness" in c)
+    table.assign(slice_mm="57").to_csv(data / release.METADATA, index=False)
+    with pytest.raises(ManifestError, match="could all be slice_mm; name one"):
+        release.read_release(data)
+    found = release.read_release(data, columns={"slice_mm": theirs})
+    assert "57" not in set(found.manifest["slice_mm"])
+    assert found.audit["detail"].str.contains("slice_mm left out: not the one").any()
+
+
 def test_label_columns_of_another_name_are_taken_and_shown(written):
     table, folder = written
     edit(folder / release.FINDINGS, lambda t: t.rename(columns={"ascites": "free fluid"}))
