@@ -530,7 +530,7 @@ STUDIES = ("AC1", "AC2", "AC3")
 RELEASE = {
     release.REPORTS: [["study id", "Findings", "Split"],
                       *([s, f"Liver: Normal. {MARK}", ("val", "test")[s == "AC3"]] for s in STUDIES)],
-    release.FINDINGS: [["study_id", *NAMES], *([s, *("1", "0", "-1") * (len(NAMES) // 3)] for s in STUDIES)],
+    release.FINDINGS: [["study_id", *NAMES], *([s, *(("1", "0", "-1") * len(NAMES))[: len(NAMES)]] for s in STUDIES)],
     release.FIVE_YEARS: [["study_id", *DISEASES], ["AC3", *("0123" * 2)[: len(DISEASES)]]],
     release.METADATA: [["study_id", "age", "gender", "phase", "manufacturer", "slicethickness"],
                        *([s, "57", "F", "portal venous", "Vendor A", "5.0"] for s in STUDIES)],
