@@ -11,6 +11,8 @@ table that was made from anything else.
 """
 
 import argparse
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,12 +94,28 @@ def inputs(task: str, settings: SimpleNamespace) -> list[Path]:
     ]
 
 
+def weights_hash(path: str | Path) -> str:
+    """Fingerprint of what a job takes from weights: tensors, configuration, grid and phecodes.
+
+    Not of the whole file: it also says at which commit and in how many seconds it was trained, and
+    weights that were made again as they were ask for nothing new.
+    """
+    with Path(path).open("rb") as file:
+        tensors = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = hashlib.file_digest(file, "sha256").hexdigest()
+    about = tensors.pop("__metadata__", {})
+    facts = json.loads(about.get("metadata", "{}"))
+    return run.fingerprint(
+        tensors, data, about.get("config"), facts.get("grid"), facts.get("phecodes")
+    )
+
+
 def mark(task: str, settings: SimpleNamespace) -> str:
     """Fingerprint of what a task's tables follow from: settings, cohort, weights and code."""
     about = TASKS[task]
     made_by = {k: v for k, v in vars(settings).items() if k not in ("profile", *about.later)}
     source, *weights = inputs(task, settings)
-    files = [run.file_hash(f) for f in (*weights, Path(__file__).with_name(f"{task}.py"))]
+    files = [*map(weights_hash, weights), run.file_hash(Path(__file__).with_name(f"{task}.py"))]
     return run.fingerprint(run.cohort_hash(source), files, run.code_hash(*about.code), made_by)
 
 

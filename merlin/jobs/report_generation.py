@@ -105,7 +105,7 @@ def _trained(
     base, (source, weights) = run.folder(settings.profile), jobs.inputs(TASK, settings)
     model, facts = load_weights(weights)
     encoder, grid = model.encode_image.eval().to(_device()), grid_of(weights)
-    same = (run.file_hash(weights), run.cohort_hash(source))
+    same = (jobs.weights_hash(weights), run.cohort_hash(source))
     encoding = run.code_hash("merlin.model.i3d", "merlin.data.preprocess")
     features, image = reports.encode_features(
         encoder,

@@ -1,11 +1,19 @@
 """Jobs of 08, 09 and 10: what they leave is kept, read, or refused with the command that makes it."""
 
+import json
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from merlin import jobs, run
+
+
+def write_weights(path, value, *, seconds):
+    facts = {"metadata": json.dumps({"grid": {}, "seconds": seconds}), "config": "{}"}
+    save_file({"a": np.full(3, value, np.float32)}, path, metadata=facts)
 
 
 @pytest.fixture
@@ -14,7 +22,7 @@ def settings(tmp_path, monkeypatch):
     for arm in ("main", "ehr"):
         path = tmp_path / "pretraining" / arm / "weights.safetensors"
         path.parent.mkdir(parents=True)
-        path.write_bytes(arm.encode())
+        write_weights(path, float(len(arm)), seconds=1)
     (tmp_path / "cohort").mkdir()
     (tmp_path / "cohort" / "manifest.csv").write_text("study_id\ns1\n")
     monkeypatch.setattr(run, "folder", lambda _: tmp_path)
@@ -42,11 +50,12 @@ def test_a_job_that_is_called_again_keeps_what_follows_from_the_same_things(sett
 def test_a_notebook_refuses_other_tables_and_names_the_command(settings, change, tmp_path):
     keep_all("segmentation", settings, 1)
     settings.n_resamples, settings.profile = 99, "copied"  # change nothing that a job makes
-    jobs.read("segmentation", settings)
+    write_weights(tmp_path / "pretraining" / "main" / "weights.safetensors", 4.0, seconds=2)
+    jobs.read("segmentation", settings)  # trained again as they were, in other seconds
     if change == "n_steps":
         settings.n_steps = [4]
     elif change == "weights":
-        (tmp_path / "pretraining" / "main" / "weights.safetensors").write_bytes(b"other")
+        write_weights(tmp_path / "pretraining" / "main" / "weights.safetensors", 0.5, seconds=1)
     elif change == "study":
         (tmp_path / "cohort" / "manifest.csv").write_text("study_id\ns2\n")
     else:
