@@ -78,6 +78,12 @@ def tables(task: str, settings: SimpleNamespace) -> dict[str, list[str]]:
     return {name: [f"{name}-{part}" for part in parts] for name in names}
 
 
+def arms(task: str, job: str = "") -> list[str]:
+    """Trainings whose weights a task, or one job of it, reads: of `merlin-2`, `main-2` in place of `main`."""
+    seed = job.rpartition("-")[2]
+    return [f"{a}-{seed}" if a == "main" and seed.isdigit() else a for a in TASKS[task].arms]
+
+
 def inputs(task: str, settings: SimpleNamespace) -> list[Path]:
     """Manifest and weights that a task's jobs read.
 
@@ -113,7 +119,9 @@ def weights_hash(path: str | Path) -> str:
 def mark(task: str, settings: SimpleNamespace) -> str:
     """Fingerprint of what a task's tables follow from: settings, cohort, weights and code."""
     about = TASKS[task]
-    made_by = {k: v for k, v in vars(settings).items() if k not in ("profile", *about.later)}
+    made_by = {
+        k: v for k, v in vars(settings).items() if k not in ("profile", "main_seeds", *about.later)
+    }
     source, *weights = inputs(task, settings)
     files = [*map(weights_hash, weights), run.file_hash(Path(__file__).with_name(f"{task}.py"))]
     return run.fingerprint(run.cohort_hash(source), files, run.code_hash(*about.code), made_by)
