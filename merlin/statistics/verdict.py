@@ -1,15 +1,11 @@
 """Verdicts on claims: is one network better than another, given patients, seeds and all that was asked.
 
-A claim is asked of paired gaps, one a seed, on the same test patients. Its standard error holds both:
-
-    se² = se²(patients) + 2 s² / n_seeds
-
-where s² is the variance between trainings that differ in their seed alone. With three seeds a gap's own
-spread says little, so s² is pooled over the arms of one sweep: what is left of their values when each
-arm's and each seed's mean is taken out. Gaps from one reference share its luck; their spreads must not
-be pooled as if they did not, values may. An arm that is clearly less steady than the others (F test,
-5 %) stands on its own spread. p is Student's t with Satterthwaite's degrees of freedom, and Holm's over
-all claims asked together. Liftable: knows NumPy and SciPy.
+A claim is asked of paired gaps, one a seed, on the same test patients. Its p is that of `seeds.OverSeeds`,
+which holds the luck of the patients and of the seeds, after Holm's correction for all claims that were
+asked together. With three seeds a gap's own spread says little, so it is pooled over the arms of one
+sweep: 2 s² / n_seeds, where s² is what is left of single runs' values when each arm's and each seed's
+mean is taken out. (Gaps from one reference share its luck, so their spreads must not be pooled as if
+they did not; values may.) An arm that is clearly less steady than the others stands on its own spread.
 """
 
 from collections.abc import Sequence
@@ -18,9 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from merlin.statistics.seeds import OverSeeds
+
 HOLDS, CONTRADICTED = "holds here", "contradicted here"
 UNDECIDED, NOT_ASKABLE = "not decided here", "not askable here"
-STEADY = 0.95  # quantile of F below which a gap's own spread is taken for the pooled one
+STEADY = 0.8  # quantile of F below which a gap's own spread is taken for the pooled one
 REPRODUCED, DIFFERS, OPEN = "reproduced", "differs", "not decided"
 
 
@@ -59,7 +57,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came out; `low` and `high` are the unadjusted 95 % interval, `p` is two-sided."""
+    """What came out: `low` and `high` of one claim alone (95 %), `df` of the seeds' part, `p` two-sided."""
 
     value: float
     low: float
@@ -146,16 +144,15 @@ def _tested(q):
     runs = np.asarray(q.by_seed, float)
     value = float(runs.mean()) if len(runs) else np.nan
     if len(runs) < 2 or not np.isfinite([*runs, q.se_patients]).all():
-        n = {0: "no run", 1: "one run decides nothing"}.get(len(runs), "a value is missing")
-        return value, np.nan, np.nan, np.nan, np.nan, n
-    of_seeds, df_seeds = _seeds_part(runs, q.spread)
-    total = q.se_patients**2 + of_seeds
-    if total == 0:
-        return value, value, value, np.nan, np.nan, "no spread at all"
-    df = df_seeds * (total / of_seeds) ** 2 if of_seeds else np.inf
-    se = np.sqrt(total)
-    half = special.stdtrit(df, 0.975) * se
-    return value, value - half, value + half, df, 2 * special.stdtr(df, -abs(value) / se), ""
+        why = {0: "no run", 1: "one run decides nothing"}.get(len(runs), "a value is missing")
+        return value, np.nan, np.nan, np.nan, np.nan, why
+    variance, df = _seeds_part(runs, q.spread)
+    if not variance + q.se_patients**2:
+        return value, value, value, df, np.nan, "no spread at all"
+    half = np.hypot(1.959964 * q.se_patients, special.stdtrit(df, 0.975) * np.sqrt(variance))
+    low, high = value - half, value + half
+    found = OverSeeds(value, low, high, tuple(runs), q.se_patients, float(np.sqrt(variance)), df)
+    return value, low, high, df, found.p_value(), ""
 
 
 def _seeds_part(runs, spread):

@@ -44,15 +44,18 @@ def test_a_claim_that_cannot_be_asked_says_why_and_costs_the_others_nothing():
 
 
 def test_p_and_interval_are_students_with_both_errors():
-    """By hand: three gaps, spread of 20 degrees of freedom, Satterthwaite for the sum."""
-    (found,) = verdict.judge([Question([0.02, 0.03, 0.04], 0.004, 1, Spread(0.01**2, 20))])
-    of_seeds = 2 * 0.01**2 / 3
-    total = 0.004**2 + of_seeds
-    df = total**2 / (of_seeds**2 / 20)
-    assert found.df == pytest.approx(df)
-    assert found.p == pytest.approx(2 * stats.t.sf(0.03 / np.sqrt(total), df))
-    half = stats.t.ppf(0.975, df) * np.sqrt(total)
-    assert (found.low, found.high) == pytest.approx((0.03 - half, 0.03 + half))
+    """Three gaps, spread of 20 degrees of freedom: both parts alone, and by hand together."""
+    gaps = [0.01, 0.015, 0.02]
+    (found,) = verdict.judge([Question(gaps, 0.004, 1, Spread(0.01**2, 20))])
+    of_seeds = 0.01 * np.sqrt(2 / 3)
+    half = np.hypot(stats.norm.ppf(0.975) * 0.004, stats.t.ppf(0.975, 20) * of_seeds)
+    assert (found.low, found.high) == pytest.approx((0.015 - half, 0.015 + half))
+    z, t = stats.norm.isf(found.p / 2), stats.t.isf(found.p / 2, 20)
+    assert np.hypot(z * 0.004, t * of_seeds) == pytest.approx(0.015)
+    (seeds,) = verdict.judge([Question(gaps, 0.0, 1, Spread(0.01**2, 20))])
+    assert seeds.p == pytest.approx(2 * stats.t.sf(0.015 / of_seeds, 20))
+    (patients,) = verdict.judge([Question(gaps, 0.004, 1, Spread(0.0, 20))])
+    assert patients.p > 2 * stats.norm.sf(0.015 / 0.004)  # its own spread, where the pool has none
 
 
 def test_an_unruly_arm_does_not_borrow_the_calm_of_others():
