@@ -339,7 +339,7 @@ READS = {
     "09_report_generation": [MANIFEST, *jobs_of("report_generation").values()],
     "10_segmentation": [MANIFEST, *jobs_of("segmentation").values()],
     "11_summary": [RESULT.format(r) for r in RESULTS],
-    "12_ablations": sweep_files(sizes=False),
+    "12_ablations": ["data_manifests/claims.yaml", *sweep_files(sizes=False)],
     "13_scaling_laws": sweep_files(sizes=True),
     "14_intervals": [],
     "15_protocol_sensitivity": [EMBEDDED.format("main")],

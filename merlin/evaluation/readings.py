@@ -154,7 +154,8 @@ def design_claims(claims: pd.DataFrame) -> str:
     counts = ", ".join(f"{n} {v}" for v, n in claims["verdict"].value_counts().items())
     each = [
         f"- {c.claim} ({c.metric}, {c.arm} − reference): **{c.verdict}**, "
-        f"{c.value:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"
+        f"{c.value:+.3f} [{c.low:+.3f}, {c.high:+.3f}], {c.n_seeds:.0f} seeds"
+        + (f"; {c.reason}" if c.reason else "")
         for c in claims.itertuples()
         if c.verdict != "not run"
     ]
@@ -207,10 +208,14 @@ def ledger(table: pd.DataFrame) -> str:
     tested = asked[asked["status"] != "not run"]
     counts = ", ".join(f"{n} {s}" for s, n in tested["status"].value_counts().items())
     against = asked[asked["status"] == "contradicted here"]["claim"].tolist()
-    return (
-        f"{len(table)} claims; {int(table['value'].notna().sum())} carry a sourced number; no number is "
-        f"tested on phantoms. Of {len(tested)} design claims asked here, {counts}. Contradicted: "
-        f"{'; '.join(against) or 'none'}."
+    why = asked[asked["status"] == "not askable here"]["reason"].value_counts()
+    said = (
+        f"{table['id'].nunique()} claims; {int(table.drop_duplicates('id')['value'].notna().sum())} carry "
+        f"a sourced number; no number is tested on phantoms. Of {len(tested)} comparisons asked here, "
+        f"{counts}. Contradicted: {'; '.join(dict.fromkeys(against)) or 'none'}."
+    )
+    return said + (
+        f" Not askable: {'; '.join(f'{n} × {r}' for r, n in why.items())}." if len(why) else ""
     )
 
 

@@ -28,6 +28,7 @@ VERDICTS = {
     "holds here": COLOUR["absent"],
     "contradicted here": COLOUR["present"],
     "not decided here": COLOUR["external"],
+    "not askable here": "#999999",
     "not run": "#555555",
 }
 PUBLISHED = (COLOUR["present"], COLOUR["novel"])  # laws

@@ -127,15 +127,17 @@ def judge(questions: Sequence[Question], *, level: float = 0.05) -> list[Verdict
     p = np.array([np.nan if q.reason else f[4] for q, f in zip(questions, found, strict=True)])
     adjusted = holm(p)
     out = []
-    for q, (*numbers, p_value, reason), corrected in zip(questions, found, adjusted, strict=True):
+    for q, (value, low, high, df, p_value, reason), corrected in zip(
+        questions, found, adjusted, strict=True
+    ):
         if q.reason:
             verdict, reason = NOT_ASKABLE, q.reason
         elif not corrected <= level:
             verdict = UNDECIDED
             reason = reason or ("p after Holm above the level" if np.isfinite(corrected) else "")
         else:
-            verdict = HOLDS if np.sign(numbers[0]) == q.sign else CONTRADICTED
-        out.append(Verdict(*numbers, p_value, float(corrected), verdict, reason))
+            verdict = HOLDS if np.sign(value) == q.sign else CONTRADICTED
+        out.append(Verdict(value, low, high, df, p_value, float(corrected), verdict, reason))
     return out
 
 
@@ -146,7 +148,8 @@ def _tested(q):
     if len(runs) < 2 or not np.isfinite([*runs, q.se_patients]).all():
         why = {0: "no run", 1: "one run decides nothing"}.get(len(runs), "a value is missing")
         return value, np.nan, np.nan, np.nan, np.nan, why
-    variance, df = _seeds_part(runs, q.spread)
+    sd, df = of_gaps(runs, q.spread)
+    variance = sd**2 / len(runs)
     if not variance + q.se_patients**2:
         return value, value, value, df, np.nan, "no spread at all"
     half = np.hypot(1.959964 * q.se_patients, special.stdtrit(df, 0.975) * np.sqrt(variance))
@@ -155,16 +158,27 @@ def _tested(q):
     return value, low, high, df, found.p_value(), ""
 
 
-def _seeds_part(runs, spread):
-    """Variance of a mean gap between seeds, and its degrees of freedom."""
-    n = len(runs)
-    own = float(runs.var(ddof=1))
-    if spread is None or spread.df < n:
-        return own / n, n - 1
-    pooled = 2 * spread.variance
-    if own > pooled * special.fdtri(n - 1, spread.df, STEADY):
-        return own / n, n - 1
-    return pooled / n, spread.df
+def of_gaps(gaps: np.ndarray, spread: Spread | None) -> tuple[float, float]:
+    """Standard deviation of paired gaps between seeds and its degrees of freedom, as `seeds.over_seeds` asks.
+
+    Pooled, unless nothing is or the gaps' own spread is clearly larger.
+    """
+    return _steady(gaps, spread, 2.0)
+
+
+def of_values(values: np.ndarray, spread: Spread | None) -> tuple[float, float]:
+    """The same of one arm's values."""
+    return _steady(values, spread, 1.0)
+
+
+def _steady(runs, spread, n_runs):
+    own, df = (float(np.var(runs, ddof=1)), len(runs) - 1) if len(runs) > 1 else (0.0, 0)
+    if spread is None or spread.df < len(runs):
+        return (np.sqrt(own), df) if df else (np.nan, 0)
+    pooled = n_runs * spread.variance
+    if df and own > pooled * special.fdtri(df, spread.df, STEADY):
+        return np.sqrt(own), df
+    return np.sqrt(pooled), spread.df
 
 
 def published(low: float, high: float, value: float, tolerance: float) -> str:
