@@ -113,7 +113,8 @@ def figures(name, folder=""):
 PROGRESS = r"""shown=-15; while IFS= read -r -d $'\r' line || [ -n "$line" ]; do case "$line" in
 *Traceback*) echo "$line"; cat ;;
 *'  0%|'*) ;;
-*%'|'*) if [ $((SECONDS - shown)) -ge 15 ]; then shown=$SECONDS; echo "$name: ${line%%$'\n'*}"; fi ;;
+*%'|'*) if [ $((SECONDS - shown)) -ge 15 ]; then shown=$SECONDS; echo "$name: ${line%%$'\n'*}"
+  if [ -d "${partial:-}" ]; then echo "${line%%$'\n'*}" > "$partial/$name.pace"; fi; fi ;;
 esac; done"""
 # A profile is data: whatever it holds is quoted (`:q`), and its names reach papermill as text (`-r`).
 # Two kernels that start in the same moment may pick the same port, and one dies: each start holds a
