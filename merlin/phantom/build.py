@@ -7,7 +7,7 @@ that are missing. Memory does not grow with the cohort: workers return table row
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,6 +37,9 @@ class Job:
     folder: str
 
 
+Picture = Callable[[Job, synthesis.Study], tuple[str, str]]
+
+
 def plan(site: str, n_patients: int, *, seed: int, matrix: int, folder: str | Path) -> list[Job]:
     """Patients of a site with their splits and numbers of scans.
 
@@ -60,15 +63,32 @@ def plan(site: str, n_patients: int, *, seed: int, matrix: int, folder: str | Pa
     ]
 
 
-def make_patient(job: Job) -> dict[str, Any]:
-    """Make all studies of one patient; existing volumes are kept.
+def write_volumes(job: Job, study: synthesis.Study) -> tuple[str, str]:
+    """Scan a study into files, unless they are there; their paths from the cohort's folder."""
+    volume, label_map = (f"{kind}/{study.study_id}.nii.gz" for kind in ("volumes", "label_maps"))
+    folder = Path(job.folder)
+    if not (folder / volume).exists() or not (folder / label_map).exists():
+        hu, label, grid = synthesis.acquire(job.seed, study, matrix=job.matrix)
+        save_nifti(folder / label_map, label, grid.affine, study.axcodes)
+        save_nifti(folder / volume, hu, grid.affine, study.axcodes)
+    return volume, label_map
+
+
+def make_patient(job: Job, picture: Picture = write_volumes) -> dict[str, Any]:
+    """Make all studies of one patient.
+
+    Parameters
+    ----------
+    job : Job
+    picture : callable
+        Takes a scan of each study; volume and label map as the manifest names them.
 
     Returns
     -------
     dict
         `manifest`, `truth` (lists of rows) and `codes` (DataFrame).
     """
-    site, folder = synthesis.SITES[job.site], Path(job.folder)
+    site = synthesis.SITES[job.site]
     patient = synthesis.draw_patient(job.seed, job.patient_id, site)
     studies = [
         synthesis.draw_study(job.seed, f"{job.patient_id}-{v + 1}", patient, site, visit=v)
@@ -78,12 +98,7 @@ def make_patient(job: Job) -> dict[str, Any]:
     onset, _, end_days = ehr.draw_history(job.seed, patient)
     manifest, truth = [], []
     for study in studies:
-        volume = f"volumes/{study.study_id}.nii.gz"
-        label_map = f"label_maps/{study.study_id}.nii.gz"
-        if not (folder / volume).exists() or not (folder / label_map).exists():
-            hu, label, grid = synthesis.acquire(job.seed, study, matrix=job.matrix)
-            save_nifti(folder / label_map, label, grid.affine, study.axcodes)
-            save_nifti(folder / volume, hu, grid.affine, study.axcodes)
+        volume, label_map = picture(job, study)
         report = reports.write_report(
             study.found,
             sex=patient.sex,

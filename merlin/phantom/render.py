@@ -180,6 +180,7 @@ def render(
     vertebrae: int,
     rng: np.random.Generator,
     warp_mm: float = 3.5,
+    edge_mm: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Noise-free HU volume and label map of a scene on a grid.
 
@@ -196,6 +197,8 @@ def render(
     rng : numpy.random.Generator
     warp_mm : float
         Standard deviation of the smooth displacement that makes organs irregular.
+    edge_mm : float, optional
+        Width over which edges are blended; a voxel, where none is given.
 
     Returns
     -------
@@ -216,7 +219,7 @@ def render(
     hu = np.empty(shape, np.float32)
     label = np.zeros(shape, np.uint8)
     region = np.zeros(shape, np.uint8)
-    edge = float(np.mean(spacing))
+    edge = float(np.mean(spacing)) if edge_mm is None else edge_mm
     ids = np.array([lung_right, lung_left, vertebrae])
     paint_torso(
         hu, label, region, warped, axis_y, texture, torso, np.asarray(height_loss), edge, ids

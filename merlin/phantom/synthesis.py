@@ -267,6 +267,8 @@ def acquire(
     matrix: int,
     grid: render.Grid | None = None,
     without: Collection[str] = (),
+    edge_mm: float | None = None,
+    noise_share: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray, render.Grid]:
     """Scan a study: HU and organ labels on a voxel grid, with noise and padding.
 
@@ -275,11 +277,14 @@ def acquire(
     seed : int
     study : Study
     matrix : int
-        Pixels along x and y; 512 on a real scanner, 64 to 128 for a cohort on two cores.
+        Pixels along x and y; 512 on a real scanner, 64 to 128 for a cohort on two cores. With 0 the
+        given `grid` is all that a scanner saw.
     grid : render.Grid, optional
         Another grid than the study's own, for looking at a patient more closely.
     without : sequence of str
         Findings to leave out; all else stays as it is.
+    edge_mm, noise_share : float
+        Of `render.render`, and a factor on the noise: for a coarse grid that stands for a finer scan.
 
     Returns
     -------
@@ -300,19 +305,23 @@ def acquire(
         lung_left=LABEL["lung_left"],
         vertebrae=LABEL["vertebrae"],
         rng=stream(seed, study.study_id, "warp"),
+        edge_mm=edge_mm,
     )
     rng = stream(seed, study.study_id, "noise")
     np.multiply(hu, study.site.hu_gain, out=hu, where=hu > -200)
     kernel_mm = 1.2 * max(grid.spacing_mm[0], 2.0)
-    hu += np.float32(study.noise_hu) * render.mottle(
+    hu += np.float32(noise_share * study.noise_hu) * render.mottle(
         hu.shape, grid.spacing_mm, rng, scale_mm=kernel_mm
     )
     np.clip(hu, -1024, 3071, out=hu)
     hu = np.rint(hu).astype(np.int16)
     if study.manufacturer in ("Vendor B", "Vendor D"):  # fill outside the reconstruction circle
-        x = (
-            np.linspace(-1, 1, hu.shape[0])[:, None] ** 2
-            + np.linspace(-1, 1, hu.shape[1])[None] ** 2
-        )
-        hu[x > 1.06] = -2000 if study.manufacturer == "Vendor B" else -1024
+        field = scanner_grid(seed, study, matrix) if matrix else grid
+        across = [
+            (grid.low[a] + grid.spacing_mm[a] * np.arange(hu.shape[a]) - field.centre_mm[a])
+            / (0.5 * (field.shape[a] - 1) * field.spacing_mm[a])
+            for a in (0, 1)
+        ]
+        outside = across[0][:, None] ** 2 + across[1][None] ** 2 > 1.06
+        hu[outside] = -2000 if study.manufacturer == "Vendor B" else -1024
     return hu, label, grid
