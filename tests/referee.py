@@ -195,7 +195,7 @@ def sweep(base, profile):
     least = profile["12_ablations"]["min_positive"]
     for arm, changes in profile["sweep"]["arms"].items():
         seeds, whole = [], not (changes or {}).get("report_splitting", True)
-        for seed in profile["sweep"]["seeds"]:
+        for seed in run.sweep_seeds(profile, arm):
             e = opened(base, f"{arm}-{seed}")
             rows = at(e)
             f, p = findings(e, rows), phecodes(e, rows, least)

@@ -161,27 +161,18 @@ def design_claims(claims: pd.DataFrame) -> str:
     return f"Of the design claims: {counts}.\n\n" + "\n".join(each)
 
 
-def laws(results: pd.DataFrame, chosen: Mapping[str, str]) -> str:
-    """Of `13_scaling_laws`.
-
-    Parameters
-    ----------
-    results : DataFrame
-        From `scaling.table`.
-    chosen : mapping of str to str
-        Metric → the law that the held-out size chose; empty where sizes were too few.
-    """
+def laws(results: pd.DataFrame) -> str:
+    """Of `13_scaling_laws`, from `scaling.table`: exponents of the power law, the law that was chosen."""
     said = []
-    for name, law in chosen.items():
-        part = results[(results["label"] == name) & (results["status"] == "ok")]
-        part = part.set_index("metric")
-        if "exponent" not in part.index:
-            said.append(f"{name}: no law fitted")
+    for name, part in results.groupby("label", sort=False):
+        told = part.set_index("metric")
+        e = told.loc["exponent"]
+        if e["status"] != "ok":
+            said.append(f"{name}: no exponent ({e['reason']})")
             continue
-        e = part.loc["exponent"]
-        sign = "excludes zero" if e["low"] > 0 or e["high"] < 0 else "includes zero"
-        how = f"held-out size: {law} law" if law else "too few sizes to compare laws"
-        said.append(f"{name}: b = {_with_interval(e)}, which {sign}; {how}")
+        sign = "excludes zero" if e["low"] > 0 or e["high"] < 0 else "does not exclude zero"
+        chosen = part.loc[part["is_chosen"] == True, "model"].iloc[0]  # noqa: E712 (empty where there is none)
+        said.append(f"{name}: b = {_with_interval(e)}, which {sign}; {chosen} law chosen")
     return "; ".join(said) + "."
 
 

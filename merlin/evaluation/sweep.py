@@ -68,12 +68,3 @@ def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
     said = [f"[{r.low:+.3f}, {r.high:+.3f}]" for r in gaps.itertuples()]
     columns = ["label", "reference", "metric", "value", "interval", "by_seed"]
     return gaps.assign(interval=said)[columns]
-
-
-def within_reach(table: pd.DataFrame, most: float) -> pd.DataFrame:
-    """A copy of `scaling.table` for reading: sizes for a target beyond `most` studies are blank."""
-    shown = table.copy()
-    is_size = shown["metric"].str.startswith("studies for")
-    for column in ("value", "low", "high"):
-        shown.loc[is_size & (shown[column] > most), column] = np.nan
-    return shown

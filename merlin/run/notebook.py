@@ -22,6 +22,7 @@ from merlin.run.profile import (
     ProfileError,
     load_profile,
     nearest,
+    scaling_arms,
     sweep_arms,
     sweep_runs,
     trainings,
@@ -88,7 +89,7 @@ def settings(notebook: str, scope: dict) -> SimpleNamespace:
 
 def _of_arm(profile: dict, arm: str, is_trained: bool) -> dict:
     """What an arm says, and changes where it `is_trained`."""
-    arms = profile["arms"] | sweep_arms(profile) | sweep_runs(profile)
+    arms = profile["arms"] | sweep_arms(profile) | scaling_arms(profile) | sweep_runs(profile)
     if arm not in arms:
         raise ProfileError(f"No arm {arm!r}{nearest(arm, arms)}")
     changes = (arms[arm] or {}) | {"trainings": trainings(profile, arm)} if is_trained else {}

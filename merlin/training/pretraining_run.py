@@ -4,6 +4,7 @@
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +54,10 @@ class Cohort:
     grid : Grid
         Of the model's input.
     train_fraction : float
+    drawn : callable, optional
+        Seed → studies that training sees in the place of the cohort's own.
+    drawn_from : str
+        Fingerprint of what those are drawn from.
     """
 
     source: Path
@@ -62,9 +67,13 @@ class Cohort:
     coding: Coding
     grid: Grid
     train_fraction: float
+    drawn: Callable[[int], data.Studies] | None = None
+    drawn_from: str = ""
 
     def train(self, seed: int) -> data.Studies:
         """Training studies; smaller fractions of the patients lie inside larger ones."""
+        if self.drawn:
+            return self.drawn(seed)
         inside = np.flatnonzero(self.table["split"] == "train")
         patients = self.table["patient_id"].iloc[inside]
         kept = manifest.nested_subset(patients, self.train_fraction, seed=seed)
@@ -177,6 +186,7 @@ class Arm:
         code = run.code_hash("merlin.training.loop")
         parts = (
             self.cohort.train_fraction,
+            self.cohort.drawn_from,
             start,
             run.cohort_hash(self.cohort.source),
             labels,
