@@ -22,6 +22,12 @@ from merlin.figures.zero_shot import draw_zero_shot
 
 EDGE = "#7A8793"  # of boxes and arrows
 WINDOWS = {"lung bases": style.LUNG, "sagittal": style.BONE}
+NAMED_WINDOWS = {
+    "soft tissue": style.SOFT_TISSUE,
+    "liver": (10, 170),
+    "lung": style.LUNG,
+    "bone": style.BONE,
+}
 WINDOW_NAMES = {"lung bases": "W 1500 L −600", "sagittal": "W 1500 L 400"}
 ARM_COLOURS = [COLOUR[k] for k in ("merlin", "less data", "external", "present", "baseline")]
 
@@ -144,27 +150,32 @@ def draw_phantom_ct(tables: Tables, facts: Facts) -> Figure:
 
 
 def draw_findings_gallery(tables: Tables, facts: Facts) -> Figure:
-    """Each finding on the slice where it changes the image most, with and without it."""
+    """Each finding where it is seen: without, with, and with on the model's grid."""
     images = table_to_images(tables["slices"])
     change = tables[""].set_index("finding")
-    names, n_columns = change.index.tolist(), 6
+    names, n_columns = change.index.tolist(), 3
     padded = names + ["."] * (-len(names) % n_columns)
     mosaic = [padded[i : i + n_columns] for i in range(0, len(padded), n_columns)]
-    figure, axes = new_figure(PAGE_MM, 100, mosaic=mosaic, gridspec_kw=dict(hspace=0, wspace=0))
-    windows = {"atelectasis": style.LUNG, "osteopenia": style.BONE}
+    figure, axes = new_figure(PAGE_MM, 166, mosaic=mosaic, gridspec_kw=dict(hspace=0, wspace=0))
     for name in names:
-        pair = [_trim(images[f"{name}|{which}"]) for which in ("without", "with")]
-        window = windows.get(name, style.SOFT_TISSUE)
-        style.show_slice(axes[name], np.concatenate(pair, axis=1), window=window)
-        title = f"{pretty(name)}\n{change.loc[name, 'changed_ml']:,.0f} ml"
-        axes[name].set_title(title, fontsize=5.2, pad=2)
+        shown = [images.get(f"{name}|{which}") for which in ("without", "with", "model")]
+        row = change.loc[name]
+        plane, window = row.get("plane", "axial"), NAMED_WINDOWS[row.get("window", "soft tissue")]
+        style.show_slice(
+            axes[name],
+            np.concatenate([s for s in shown if s is not None], axis=1),
+            window=window,
+            sides="AP" if plane == "sagittal" else "RL",
+        )
+        about = f"{plane}, {_said(window)}, {row['changed_ml']:,.0f} ml"
+        axes[name].set_title(f"{pretty(name)} ({about})", fontsize=4.8, pad=1.5)
     return figure
 
 
-def _trim(image: np.ndarray, rows: float = 0.07, columns: float = 0.03) -> np.ndarray:
-    """Cut the air at the borders: the body fills the picture."""
-    r, c = int(rows * image.shape[0]), int(columns * image.shape[1])
-    return image[r:-r, c:-c]
+def _said(window: tuple[float, float]) -> str:
+    """A window as radiologists write it."""
+    low, high = window
+    return f"W {high - low:.0f} L {(low + high) / 2:.0f}".replace("-", "−")
 
 
 def draw_qc(tables: Tables, facts: Facts) -> Figure:
