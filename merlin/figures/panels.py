@@ -41,13 +41,14 @@ def draw_one_study(tables: Tables, facts: Facts) -> Figure:
     figure, (*planes, said) = lettered_figure(height, "abcd", width_ratios=[1.25, 1, 0.7, 1.35])
     upright = facts["slice_mm"] / facts["pixel_mm"]
     for ax, plane in zip(planes, ("axial", "coronal", "sagittal"), strict=True):
-        flat = plane == "axial"
+        window = NAMED_WINDOWS[facts.get("windows", {}).get(plane, "soft tissue")]
         style.show_slice(
             ax,
             images[plane],
-            aspect=1.0 if flat else upright,
-            text=plane,
-            sides="RL" if flat else "",
+            window=window,
+            aspect=1.0 if plane == "axial" else upright,
+            text=f"{plane}, {_said(window)}",
+            sides="AP" if plane == "sagittal" else "RL",
         )
     said.axis("off")
     said.text(0, 1, text, va="top", fontsize=5, linespacing=1.25)
@@ -113,8 +114,14 @@ def _draw_prevalence(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def _draw_organ_hu(ax: Axes, table: pd.DataFrame) -> None:
-    """Median HU and its 5th to 95th percentile by organ, phantom beside real CT where given."""
-    looks = {k: Look(k, COLOUR[c]) for k, c in (("phantom", "merlin"), ("real", "present"))}
+    """Median HU and its 5th to 95th percentile by organ, phantoms beside real scans, each alone."""
+    sources = {
+        "phantom": ("merlin", "o"),
+        "real": ("present", "s"),
+        "real, enhanced": ("present", "s"),
+        "real, no contrast": ("baseline", "D"),
+    }
+    looks = {k: Look(k, COLOUR[c], marker=m) for k, (c, m) in sources.items()}
     shown = {k: look for k, look in looks.items() if k in set(table["source"])}
     table = table.rename(columns=dict(median="value", p05="low", p95="high"))
     marks.forest(
@@ -141,7 +148,8 @@ def draw_phantom_ct(tables: Tables, facts: Facts) -> Figure:
             panel = f"{row['key']}|{column}"
             window = WINDOWS.get(column, style.SOFT_TISSUE)
             aspect = row["slice_mm"] / row["pixel_mm"] if column in ("coronal", "sagittal") else 1.0
-            style.show_slice(axes[panel], images[panel], window=window, aspect=aspect)
+            sides = "AP" if column == "sagittal" else "RL"
+            style.show_slice(axes[panel], images[panel], window=window, aspect=aspect, sides=sides)
         axes[f"{row['key']}|upper abdomen"].set_ylabel(row["title"], fontsize=5.6)
     for column in columns:
         title = f"{column}\n{WINDOW_NAMES.get(column, 'W 400 L 40')}"

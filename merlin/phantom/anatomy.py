@@ -11,7 +11,7 @@ import numpy as np
 
 from merlin.phantom import render, torso
 from merlin.phantom.body import Body
-from merlin.phantom.shapes import ShapeList
+from merlin.phantom.shapes import ShapeList, in_ball, rotation
 from merlin.vocabulary import LABEL
 
 GALLBLADDER_TURN = (28, 12, 0)
@@ -226,10 +226,11 @@ def liver_lobes(body: Body) -> list[tuple]:
     """Right, left and caudate lobe: centre, half axes, turn in degrees and HU of each."""
     hu, grow = body.hu("liver") + body.liver_change_hu, body.liver_scale
     # Growth goes down and to the left: the dome and the ribs hold the rest.
-    right = body.place((68, 4, 66)) - (4 * (grow - 1), 0, 40 * (grow - 1))
+    right = body.place((68, 4, 66)) - (4 * (grow - 1), 0, 60 * (grow - 1))
+    wide = 0.5 + 0.5 * grow
     return [
-        (right, np.array([66.0, 78.0, 76.0]) * grow, (0, -8, 0), hu),
-        (body.place((4, 40, 84)), np.array([64.0, 36.0, 36.0]) * grow, (0, 14, -8), hu),
+        (right, np.array([66.0 * wide, 78.0 * wide, 76.0 * grow]), (0, -8, 0), hu),
+        (body.place((4, 40, 84)), np.array([64.0, 36.0, 36.0]) * wide, (0, 14, -8), hu),
         (body.place((22, -12, 88)), np.array([24.0, 20.0, 30.0]), (0, 0, 0), hu),
     ]
 
@@ -240,8 +241,8 @@ def _liver(shapes: ShapeList, body: Body) -> None:
     for centre, half, turn, hu in liver_lobes(body):
         shapes.ellipsoid(centre, half, hu, turn_deg=turn, label=label, texture=5)
     # The liver lies before and above the right kidney, not around it.
-    behind = body.kidney_centre(1) + (-6, -26, -10)
-    half = body.kidney_axes() + (22, 34, 8)
+    behind = body.kidney_centre(1) + (-20, -26, -16)
+    half = body.kidney_axes() + (36, 34, 14)
     kept: dict[str, Any] = dict(only=label, label=0)
     shapes.ellipsoid(behind, half, body.visceral_hu, turn_deg=(-10, 12, -20), **kept)
     if body.has_gallbladder:
@@ -271,6 +272,36 @@ def _kidneys(shapes: ShapeList, body: Body) -> None:
         for limb in (-9, 9):
             end = apex + (side * 6 + limb * 0.3, -9 + 0.5 * limb, -20)
             shapes.tube([apex, end], (5.0, 4.0), body.hu("gland"), label=LABEL[name])
+
+
+def in_liver(body: Body, rng: np.random.Generator) -> np.ndarray:
+    """A place inside the liver, away from its rim, mm."""
+    lobes, kidney = liver_lobes(body), body.kidney_centre(1)
+    while True:
+        centre, half, turn, _ = lobes[int(rng.random() < 0.2)]
+        point = centre + rotation(turn).T @ (half * in_ball(rng, 0.82))
+        dome = (104 if point[0] > 40 else 76) * body.height
+        is_behind = point[1] < kidney[1] + 20 and point[2] < 62 * body.height
+        if point[2] < dome and point[0] < body.inner_width - 16 and not is_behind:
+            return point
+
+
+def in_kidney(body: Body, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A place in the parenchyma of the right (side = 1) or left (-1) kidney, mm."""
+    unit = in_ball(rng)
+    while np.linalg.norm(unit) < 0.5 or unit[0] * side < -0.35:  # not in the sinus
+        unit = in_ball(rng)
+    turn = rotation(kidney_turn(side))
+    return body.kidney_centre(side) + turn.T @ ((body.kidney_axes() - 5) * unit)
+
+
+def on_gallbladder_floor(body: Body, radius: float, rng: np.random.Generator) -> np.ndarray:
+    """A place for a stone in the lower half of the gallbladder, the patient on the back, mm."""
+    unit = in_ball(rng)
+    while unit[1] > 0.1:
+        unit = in_ball(rng)
+    room = np.array([14.0, 17.0, 27.0]) * body.gallbladder_scale - radius
+    return body.gallbladder_centre() + rotation(GALLBLADDER_TURN).T @ (room * unit)
 
 
 def _vessels(shapes: ShapeList, body: Body) -> None:

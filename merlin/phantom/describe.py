@@ -92,11 +92,11 @@ def organ_hu(
 
 
 def real_organ_hu() -> pd.DataFrame:
-    """The same percentiles in two labelled real scans, kept as numbers.
+    """The same percentiles in two labelled real scans, one with contrast agent, kept as numbers.
 
     Measured with `organ_hu` on the test data of the TotalSegmentator repository (Apache-2.0;
     Wasserthal et al., Radiology: AI 2023): two upper abdomens, so that no pelvic organ is among
-    them, and phases as those patients had them.
+    them.
     """
     return pd.read_csv(TABLES / "real_organ_hu.csv")
 

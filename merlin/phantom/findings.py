@@ -14,14 +14,15 @@ effusion and anasarca keep company here as they do in hospital.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.random import Generator
 
 from merlin.phantom import render, torso
-from merlin.phantom.anatomy import GALLBLADDER_TURN, kidney_turn, liver_lobes
+from merlin.phantom.anatomy import in_kidney, in_liver, on_gallbladder_floor
 from merlin.phantom.body import LEVELS, Body
-from merlin.phantom.shapes import rotation
+from merlin.phantom.shapes import apart
 from merlin.vocabulary import LABEL, NAMES, ONLY_SEX
 
 Details = dict[str, float | str]  # what a radiologist would dictate
@@ -52,24 +53,6 @@ def degree(severity: float) -> str:
     return "mild" if severity < 0.38 else "moderate" if severity < 0.72 else "severe"
 
 
-def _in_ball(rng: Generator, radius: float = 1.0) -> np.ndarray:
-    """A point of a ball, evenly over its volume."""
-    way = rng.normal(size=3)
-    return way / np.linalg.norm(way) * radius * rng.random() ** (1 / 3)
-
-
-def _apart(
-    rng: Generator, count: int, draw: Callable[[], np.ndarray], gap_mm: float
-) -> list[np.ndarray]:
-    """Up to `count` points at least `gap_mm` apart: what is counted can be told apart."""
-    spots: list[np.ndarray] = []
-    for _ in range(15 * count):
-        spot = draw()
-        if len(spots) < count and all(np.linalg.norm(spot - s) > gap_mm for s in spots):
-            spots.append(spot)
-    return spots
-
-
 def submucosal_edema(body: Body, severity: float, rng: Generator) -> Details:
     """A stretch of colon with a swollen, dark submucosa; its wall is 1 to 2 cm thick."""
     parts = {"ascending": (0, 13), "transverse": (12, 27), "descending": (24, 39)}
@@ -83,15 +66,8 @@ def renal_hypodensities(body: Body, severity: float, rng: Generator) -> Details:
     """Many dark spots below 1 cm in both kidneys: a scanner blurs them, they can't be characterised."""
     largest, count = 0.0, 0
     for side in (1, -1):
-        turn, axes = rotation(kidney_turn(side)), body.kidney_axes() - 5
-
-        def spot(side=side, turn=turn, axes=axes):
-            unit = _in_ball(rng)
-            while np.linalg.norm(unit) < 0.5 or unit[0] * side < -0.35:  # not in the sinus
-                unit = _in_ball(rng)
-            return body.kidney_centre(side) + turn.T @ (axes * unit)
-
-        spots = _apart(rng, int(_between(5, 17, severity)), spot, 10.0)
+        draw = partial(in_kidney, body, side, rng)
+        spots = apart(draw, int(_between(5, 17, severity)), gap_mm=10.0)
         count += len(spots)
         for centre in spots:
             radius = rng.uniform(3.2, 4.4)
@@ -143,18 +119,7 @@ def thrombosis(body: Body, severity: float, rng: Generator) -> Details:
 def metastatic_disease(body: Body, severity: float, rng: Generator) -> Details:
     """Dark nodules throughout the liver; sometimes dense spots in the spine too."""
     liver = body.hu("liver") + body.liver_change_hu
-    lobes = liver_lobes(body)
-
-    def spot():
-        while True:
-            centre, half, turn, _ = lobes[int(rng.random() < 0.2)]
-            point = centre + rotation(turn).T @ (half * _in_ball(rng, 0.82))
-            high = (104 if point[0] > 40 else 76) * body.height
-            behind = point[1] < body.kidney_centre(1)[1] + 20 and point[2] < 62 * body.height
-            if point[2] < high and point[0] < body.inner_width - 16 and not behind:
-                return point
-
-    spots = _apart(rng, int(_between(4, 16, severity)), spot, 31.0)
+    spots = apart(partial(in_liver, body, rng), int(_between(4, 16, severity)), gap_mm=31.0)
     radii = [_between(8, 24, rng.random() * (0.3 + 0.7 * severity)) for _ in spots]
     for nodule, size in zip(spots, radii, strict=True):
         body.over.sphere(nodule, size + 2.5, liver + 14, only=LABEL["liver"])
@@ -266,7 +231,7 @@ def lymphadenopathy(body: Body, severity: float, rng: Generator) -> Details:
 
 def prostatomegaly(body: Body, severity: float, rng: Generator) -> Details:
     """A prostate beyond its limit, which bulges into the bladder's floor."""
-    body.prostate_scale = _between(1.28, 1.95, severity)
+    body.prostate_scale = _between(1.2, 1.9, severity)
     return {}
 
 
@@ -296,7 +261,7 @@ def splenomegaly(body: Body, severity: float, rng: Generator) -> Details:
 
 def hepatomegaly(body: Body, severity: float, rng: Generator) -> Details:
     """A liver beyond its limit, which reaches below the kidney."""
-    body.liver_scale = _between(1.14, 1.42, severity)
+    body.liver_scale = _between(1.2, 1.52, severity)
     return {}
 
 
@@ -354,17 +319,9 @@ def appendicitis(body: Body, severity: float, rng: Generator) -> Details:
 
 def gallstones(body: Body, severity: float, rng: Generator) -> Details:
     """Dense stones that lie on the floor of the gallbladder."""
-    centre, size = body.gallbladder_centre(), _between(4, 9, severity)
-    room = np.array([14.0, 17.0, 27.0]) * body.gallbladder_scale - size
-    turn = rotation(GALLBLADDER_TURN)
-
-    def spot():
-        unit = _in_ball(rng)
-        while unit[1] > 0.1:
-            unit = _in_ball(rng)
-        return centre + turn.T @ (room * unit)
-
-    spots = _apart(rng, int(_between(1, 7, rng.random())), spot, 2.1 * size)
+    size = _between(4, 9, severity)
+    draw = partial(on_gallbladder_floor, body, size, rng)
+    spots = apart(draw, int(_between(1, 7, rng.random())), gap_mm=2.1 * size)
     for stone in spots:
         body.over.sphere(stone, size, rng.uniform(260, 700), only=LABEL["gallbladder"])
     largest = max(body.size_mm(stone, (size,) * 3) for stone in spots)

@@ -1,6 +1,6 @@
 """The list of shapes that organs and findings are painted from, in order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,3 +98,21 @@ def rotation(turn_deg: Coordinates) -> np.ndarray:
     about_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
     about_z = np.array([[cz, sz, 0], [-sz, cz, 0], [0, 0, 1]])
     return about_x @ about_y @ about_z
+
+
+def in_ball(rng: np.random.Generator, radius: float = 1.0) -> np.ndarray:
+    """A point of a ball, evenly over its volume."""
+    way = rng.normal(size=3)
+    return way / np.linalg.norm(way) * radius * rng.random() ** (1 / 3)
+
+
+def apart(draw: Callable[[], np.ndarray], count: int, *, gap_mm: float) -> list[np.ndarray]:
+    """Up to `count` points at least `gap_mm` apart: what is counted can be told apart."""
+    spots: list[np.ndarray] = []
+    for _ in range(15 * count):
+        spot = draw()
+        if all(np.linalg.norm(spot - s) > gap_mm for s in spots):
+            spots.append(spot)
+        if len(spots) == count:
+            break
+    return spots

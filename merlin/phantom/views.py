@@ -84,7 +84,8 @@ def phantoms(seed: int, n: int) -> list[Look]:
         patient = synthesis.draw_patient(seed, f"P{number:05d}", site)
         scan = synthesis.draw_study(seed, f"P{number:05d}-1", patient, site)
         hu, label, _ = synthesis.acquire(seed, scan, matrix=0, grid=grid)
-        organs = describe.organ_hu(hu, label, describe.LABEL_NAMES, source="phantom")
+        source = "phantom" if scan.phase == "portal venous" else f"phantom, {scan.phase}"
+        organs = describe.organ_hu(hu, label, describe.LABEL_NAMES, source=source)
         title = f"phantom, {patient.sex}, {scan.age} y"
         found.append(Look(f"p{number}", title, grid.spacing_mm, hu, organs))
     return found
@@ -129,11 +130,16 @@ def tables(looks: Iterable[Look]) -> dict[str, pd.DataFrame]:
 
 
 def organs(looks: Iterable[Look]) -> pd.DataFrame:
-    """HU by organ, averaged over phantoms, beside the real scan's or two that are kept as numbers."""
+    """HU by organ of phantoms in the portal venous phase (their mean), beside real scans, each alone.
+
+    The real ones are the reader's own, or two that are kept as numbers, with contrast and without.
+    """
     parts = [look.organs for look in looks if len(look.organs)]
     if not any((p["source"] == "real").any() for p in parts):
         parts.append(describe.real_organ_hu())
-    whole = pd.concat(parts).groupby(["source", "organ"], sort=False, as_index=False)
+    table = pd.concat(parts)
+    table = table[~table["source"].str.startswith("phantom,")]  # other phases
+    whole = table.groupby(["source", "organ"], sort=False, as_index=False)
     return whole.mean(numeric_only=True)
 
 
