@@ -43,7 +43,8 @@ class Site:
     liability_shift: float = 0.0  # added to every finding's liability
     hu_gain: float = 1.0  # calibration of soft tissue and contrast
     age_shift: float = 0.0
-    report_style: str = "headings"  # or "prose", "terse": see reports.py
+    readers: tuple[str, ...] = ()  # who dictate: see readers.py
+    test_readers: tuple[str, ...] = ()  # who dictate for a third of the test patients
     is_spine: bool = False
 
 
@@ -108,6 +109,15 @@ def draw_patient(seed: int, patient_id: str, site: Site) -> Patient:
         bone=float(rng.normal()),
         renal=float(0.35 * factors["vascular"] + 0.35 * factors["metabolic"] + 0.86 * rng.normal()),
     )
+
+
+def reader_of(seed: int, study_id: str, patient_id: str, site: Site, split: str) -> str:
+    """Who dictates a study. A third of the internal test patients have readers of their own."""
+    readers = site.readers
+    if split == "test" and site.test_readers:
+        if stream(seed, patient_id, "reader").random() < 1 / 3:
+            readers = site.test_readers
+    return str(stream(seed, study_id, "reader").choice(readers))
 
 
 def liability(finding: Finding, patient: Patient, age: int, site: Site, noise: float) -> float:
