@@ -29,7 +29,7 @@ ARMS = list(SETTINGS["arms"])
 SWEEP = run.sweep_arms(SETTINGS)  # small pretrainings, one job each with all seeds
 MAIN = list(run.main_runs(SETTINGS))  # main, main-1, …: the main arm with each of its seeds
 READERS = [a for a in ARMS if a != "ehr"] + MAIN[1:]  # whose text tower learnt from reports
-SEEDS = SETTINGS["sweep"]["seeds"]
+SIZES = [int(n) for n in SETTINGS["sweep"]["sizes"]]  # of 13, new phantoms: one job each
 FIGURES = run.read_yaml(run.NOTEBOOKS / "figures.yaml")  # of each notebook
 # What a cluster's executor asks for; on one machine only the cores count.
 FULL = SETTINGS["tier"] == "full"
@@ -59,7 +59,7 @@ RESULTS = [
 def source(name):
     """A notebook, or the module of a task's jobs, and the package's modules and tables it depends on."""
     path = run.NOTEBOOKS / f"{name}.ipynb"
-    if name in jobs.TASKS:
+    if name in (*jobs.TASKS, "scaling"):
         path = run.ROOT / "merlin" / "jobs" / f"{name}.py"
     return [str(p.relative_to(run.ROOT)) for p in (path, *run.depends_on(path))]
 
@@ -84,7 +84,7 @@ def arm_settings(arm):
     """What an arm, of the sweep or not, changes; the main arm's is the same with every seed."""
     if arm in MAIN:
         arm = "main"
-    return (SETTINGS["arms"] | SWEEP)[arm] or {}
+    return (SETTINGS["arms"] | SWEEP | run.scaling_arms(SETTINGS))[arm] or {}
 
 
 def any_of(names):
@@ -132,6 +132,11 @@ JOB = (
     "name={params.name:q}; python -m merlin.jobs.{params.task} {PROFILE:q} {params.job:q} "
     "2> >({PROGRESS} >&2)"
 )
+
+
+EMBEDDED, RESULT = BASE + "/embeddings/{}.npz", BASE + "/results/{}.csv"
+MANIFEST, WEIGHTS = f"{BASE}/cohort/manifest.csv", BASE + "/pretraining/{}/weights.safetensors"
+POOL = ("volumes.npy", "studies.csv", "codes.csv")  # of 13's new phantoms
 
 
 rule all:
@@ -272,16 +277,84 @@ use rule pretraining as other_arms with:
     priority: 4
 
 
-use rule pretraining as sweep with:
-    # An arm of the sweep: every seed in one kernel, encoded for the headline scores.
-    output:
-        BASE + "/02_pretraining-{arm}.ipynb",
-        [BASE + f"/pretraining/{{arm}}-{s}/weights.safetensors" for s in SEEDS],
-        [BASE + f"/pretraining/{{arm}}-{s}/log.csv" for s in SEEDS],
-        [BASE + f"/embeddings/{{arm}}-{s}.npz" for s in SEEDS],
-    wildcard_constraints:
-        arm=any_of(SWEEP),
-    priority: 0
+def runs_of(arms):
+    """Embeddings of small pretrainings, each with every seed of its own."""
+    return [f"{BASE}/embeddings/{a}-{s}.npz" for a in arms for s in run.sweep_seeds(SETTINGS, a)]
+
+
+for small, said in SWEEP.items():  # an arm of the sweep: every seed in one kernel, encoded for the headline scores
+
+    rule:
+        name:
+            f"sweep_{small}"
+        input:
+            source("02_pretraining"),
+            manifest=f"{BASE}/cohort/manifest.csv",
+            codes=f"{BASE}/cohort/codes.csv",
+            start=WEIGHTS.format(said["init_from"]) if said.get("init_from") else [],
+        output:
+            f"{BASE}/02_pretraining-{small}.ipynb",
+            [f"{BASE}/pretraining/{small}-{s}/weights.safetensors" for s in run.sweep_seeds(SETTINGS, small)],
+            [f"{BASE}/pretraining/{small}-{s}/log.csv" for s in run.sweep_seeds(SETTINGS, small)],
+            runs_of([small]),
+        params:
+            name=f"02_pretraining-{small}",
+            extra=["-r", "arm", small],
+            settings=chosen("02_pretraining", small),
+        threads: SETTINGS["02_pretraining"]["n_threads"]
+        priority: 0
+        resources:
+            **HEAVY,
+        shell:
+            PAPERMILL
+
+
+if SIZES:
+
+    rule pool:
+        """New phantoms on the sweep's grid, as many as the largest size of 13 needs."""
+        input:
+            source("scaling"),
+        output:
+            temp([f"{BASE}/pool/{f}" for f in POOL]),
+        params:
+            name="scaling-pool",
+            task="scaling",
+            job="pool",
+            settings=chosen("01_cohort") + chosen("02_pretraining", f"once_{max(SIZES)}"),
+        threads: SETTINGS["01_cohort"]["n_workers"]
+        priority: 0
+        resources:
+            **LIGHT,
+        shell:
+            JOB
+
+
+for size in sorted(SIZES, reverse=True):
+
+    rule:
+        name:
+            f"scaling_{size}"
+        input:
+            source("scaling"),
+            manifest=f"{BASE}/cohort/manifest.csv",
+            codes=f"{BASE}/cohort/codes.csv",
+            pool=[f"{BASE}/pool/{f}" for f in POOL],
+        output:
+            runs_of(dict.fromkeys(sizes[size] for sizes in run.scaling_sizes(SETTINGS).values())),
+        params:
+            name=f"scaling-{size}",
+            task="scaling",
+            job=str(size),
+            settings=[
+                chosen("02_pretraining", sizes[size]) for sizes in run.scaling_sizes(SETTINGS).values()
+            ],
+        threads: SETTINGS["02_pretraining"]["n_threads"]
+        priority: 0
+        resources:
+            **HEAVY,
+        shell:
+            JOB
 
 
 rule embeddings:
@@ -308,17 +381,6 @@ rule embeddings:
         PAPERMILL
 
 
-def sweep_files(sizes):
-    """Embeddings of the sweep's runs of one kind: by size (and the reference), or by arm."""
-    arms = [f"size_{x:g}" for x in SETTINGS["sweep"]["sizes"]] + ["reference"]
-    arms = arms if sizes else list(SETTINGS["sweep"]["arms"])
-    return [f"{BASE}/embeddings/{a}-{s}.npz" for a in arms for s in SEEDS]
-
-
-EMBEDDED, RESULT = BASE + "/embeddings/{}.npz", BASE + "/results/{}.csv"
-MANIFEST, WEIGHTS = f"{BASE}/cohort/manifest.csv", BASE + "/pretraining/{}/weights.safetensors"
-
-
 def jobs_of(task):
     """Jobs of a task, each with the last table that it leaves.
 
@@ -340,8 +402,8 @@ READS = {
     "09_report_generation": [MANIFEST, *jobs_of("report_generation").values()],
     "10_segmentation": [MANIFEST, *jobs_of("segmentation").values()],
     "11_summary": [RESULT.format(r) for r in RESULTS],
-    "12_ablations": ["data_manifests/claims.yaml", *sweep_files(sizes=False)],
-    "13_scaling_laws": sweep_files(sizes=True),
+    "12_ablations": ["data_manifests/claims.yaml", *runs_of(SWEEP)],
+    "13_scaling_laws": runs_of(run.scaling_arms(SETTINGS)),
     "14_intervals": [],
     "15_protocol_sensitivity": [EMBEDDED.format("main")],
     "16_claims": [

@@ -1,5 +1,6 @@
 """What a notebook reads of the ones before it, in one line: embeddings by arm, runs of the sweep, results."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,13 +47,14 @@ def main_arm(settings: SimpleNamespace) -> tuple[Path, Embeddings]:
 
 
 def sweep(
-    settings: SimpleNamespace, names: list[str]
+    settings: SimpleNamespace, names: Iterable[str]
 ) -> tuple[dict[tuple[str, int], Path], dict[tuple[str, int], Embeddings]]:
     """Embeddings of the sweep's small pretrainings, by (arm, seed): files, and what they hold."""
-    base = run.folder(settings.profile) / "embeddings"
-    seeds = run.load_profile(settings.profile)["sweep"]["seeds"]
+    base, profile = run.folder(settings.profile) / "embeddings", run.load_profile(settings.profile)
     files = {
-        (a, s): run.upstream(base / f"{a}-{s}.npz", "03_embeddings") for a in names for s in seeds
+        (a, s): run.upstream(base / f"{a}-{s}.npz", "02_pretraining")
+        for a in names
+        for s in run.sweep_seeds(profile, a)
     }
     return files, {key: load_embeddings(f) for key, f in files.items()}
 

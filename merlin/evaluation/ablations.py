@@ -6,7 +6,6 @@ seeds, whose spread is pooled over all arms; single runs stand in the table one 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +75,6 @@ def evaluate(
     text_of = text_of or {}
     named = {}
     for (arm, run), e in files.items():
-        if text_of.get(arm) == "whole":
-            e = replace(e, findings_sentences=np.full_like(e.findings, np.nan))
         named[f"{arm}-{run}"] = e
     rows = common_rows(named, site="internal", split=split)
     _, drawn = off_shelf.judge(

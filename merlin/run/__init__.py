@@ -38,8 +38,11 @@ from merlin.run.profile import (
     main_runs,
     nearest,
     read_yaml,
+    scaling_arms,
+    scaling_sizes,
     sweep_arms,
     sweep_runs,
+    sweep_seeds,
     trainings,
 )
 from merlin.run.sources import (
@@ -61,7 +64,8 @@ __all__ = [
     "changed_texts", "code_hash", "cohort_hash", "counts", "depends_on", "end_with_parent", "explain",
     "figures", "file_hash", "fingerprint", "folder", "imported_modules", "is_kept", "keep", "kept",
     "left_out", "load_profile", "located", "main_runs", "mark_mined", "mark_synthetic", "nearest",
-    "own_files", "provenance", "publish", "read_csv", "read_yaml", "settings", "shown", "sweep_arms", "sweep_runs",
+    "own_files", "provenance", "publish", "read_csv", "read_yaml", "scaling_arms", "scaling_sizes",
+    "settings", "shown", "sweep_arms", "sweep_runs", "sweep_seeds",
     "take", "tier_note", "trainings", "unit", "upstream", "write_csv", "write_json", "write_results",
     "write_xlsx",
 ]  # fmt: skip

@@ -23,6 +23,7 @@ from merlin.run.profile import (
     load_profile,
     main_runs,
     nearest,
+    scaling_arms,
     sweep_arms,
     sweep_runs,
     trainings,
@@ -96,7 +97,7 @@ def settings(notebook: str, scope: dict) -> SimpleNamespace:
 
 def _of_arm(profile: dict, arm: str, is_trained: bool) -> dict:
     """What an arm says, and changes where it `is_trained`."""
-    arms = profile["arms"] | sweep_arms(profile) | sweep_runs(profile)
+    arms = profile["arms"] | sweep_arms(profile) | scaling_arms(profile) | sweep_runs(profile)
     arms |= dict.fromkeys(main_runs(profile), profile["arms"].get("main"))
     if arm not in arms:
         raise ProfileError(f"No arm {arm!r}{nearest(arm, arms)}")

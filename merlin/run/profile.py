@@ -164,8 +164,9 @@ def _arm_problems(full: dict) -> list[str]:
         if changes is not None and not isinstance(changes, dict):
             problems.append(f"{where}: {_kind(changes)}. Expected keys and values.")
             continue
+        own = {"seeds": sweep.get("seeds") or [1]} if place == "sweep.arms" else {}
         for key, value in (changes or {}).items():
-            if odd := _odd(f"{where}.{key}", key, value, trained):
+            if odd := _odd(f"{where}.{key}", key, value, trained | own):
                 problems.append(odd)
             elif key == "init_from" and value and value not in names:
                 problems.append(f"{where}.{key}: no arm {value!r}{nearest(value, names)}")
@@ -205,7 +206,7 @@ def main_runs(profile: dict) -> dict[str, int]:
 
 
 def sweep_runs(profile: dict) -> dict[str, dict]:
-    """The small pretrainings of a profile's `sweep`: every arm with every seed, every size too.
+    """The small pretrainings of a profile's `sweep`: every arm with each of its seeds, every size too.
 
     Parameters
     ----------
@@ -215,21 +216,54 @@ def sweep_runs(profile: dict) -> dict[str, dict]:
     Returns
     -------
     dict of str to dict
-        Run name, as `staged-2` or `size_0.25-1`, → its settings: the base, the arm's, the seed.
+        Run name, as `staged-2` or `once_250-1`, → its settings: the base, the arm's, the seed.
     """
+    arms = sweep_arms(profile) | scaling_arms(profile)
     return {
         f"{arm}-{seed}": changes | {"seed": profile["seed"] + seed}
-        for arm, changes in sweep_arms(profile).items()
-        for seed in profile["sweep"]["seeds"]
+        for arm, changes in arms.items()
+        for seed in sweep_seeds(profile, arm)
     }
 
 
 def sweep_arms(profile: dict) -> dict[str, dict]:
-    """The arms of a profile's `sweep` and its sizes, without seeds: name → settings."""
+    """The arms of a profile's `sweep`, without seeds: name → settings."""
     sweep = profile["sweep"]
     arms = {a: changes or {} for a, changes in sweep["arms"].items()}
-    arms |= {f"size_{size:g}": {"train_fraction": size} for size in sweep["sizes"]}
-    return {a: sweep["base"] | changes for a, changes in arms.items()}
+    return {
+        a: sweep["base"] | {k: v for k, v in changes.items() if k != "seeds"}
+        for a, changes in arms.items()
+    }
+
+
+def sweep_seeds(profile: dict, arm: str) -> list[int]:
+    """Seeds of an arm of the sweep, its own or those of all; a size has those of all."""
+    sweep = profile["sweep"]
+    return (sweep["arms"].get(arm) or {}).get("seeds", sweep["seeds"])
+
+
+def scaling_sizes(profile: dict) -> dict[str, dict[int, str]]:
+    """Runs of `13_scaling_laws`: regime → numbers of training studies → name of the run.
+
+    In the first every study is seen once, in the second all sizes take as many steps. Where both are
+    the same, so is the run.
+    """
+    sweep = profile["sweep"]
+    batch = sweep["base"].get("batch_size", profile["02_pretraining"].get("batch_size", 1))
+    once = {int(n): f"once_{int(n)}" for n in sweep["sizes"]}
+    fixed = {n: once[n] if n // batch == sweep["fixed_steps"] else f"steps_{n}" for n in once}
+    return {"every study once": once, "equal steps": fixed}
+
+
+def scaling_arms(profile: dict) -> dict[str, dict]:
+    """Settings of these runs by name: those of the sweep's base, `n_studies` and `n_steps`."""
+    sweep, found = profile["sweep"], {}
+    batch = sweep["base"].get("batch_size", profile["02_pretraining"].get("batch_size", 1))
+    for sizes in scaling_sizes(profile).values():
+        for n, name in sizes.items():
+            steps = n // batch if name.startswith("once") else sweep["fixed_steps"]
+            found[name] = sweep["base"] | {"n_studies": n, "n_steps": steps}
+    return found
 
 
 def trainings(profile: dict, arm: str) -> dict[str, int]:

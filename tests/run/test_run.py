@@ -41,12 +41,18 @@ def tiny(tmp_path, monkeypatch):
         "sweep": {
             "base": {"n_steps": 9},
             "seeds": [1, 2],
-            "arms": {"reference": {}},
-            "sizes": [0.5],
+            "arms": {"reference": {}, "staged": {"seeds": [1, 2, 3], "n_steps": 7}},
+            "sizes": [64, 128],
+            "fixed_steps": 8,
         },
         "01_cohort": {"matrix": 76, "n_workers": 2},
         "01_dataset": {"folder": "", "patients": "", "icd": "", "weights": ""},
-        "02_pretraining": {"train_fraction": 1.0, "n_steps": 1200, "text": "small"},
+        "02_pretraining": {
+            "train_fraction": 1.0,
+            "n_steps": 1200,
+            "text": "small",
+            "batch_size": 16,
+        },  # fmt: skip,
     }
     (folder / "default.yaml").write_text(yaml.safe_dump(default))
 
@@ -74,7 +80,9 @@ def test_every_profile_loads_with_every_key_of_the_default(name):
 
 def test_profile_extends_the_default(tiny):
     profile = run.load_profile("smoke")
-    assert profile["02_pretraining"] == {"train_fraction": 1.0, "n_steps": 100, "text": "small"}
+    assert profile["02_pretraining"] == {
+        "train_fraction": 1.0, "n_steps": 100, "text": "small", "batch_size": 16,
+    }  # fmt: skip
     assert profile["01_cohort"] == {"matrix": 76, "n_workers": 2}
     assert run.load_profile("default")["02_pretraining"]["n_steps"] == 1200
 
@@ -170,9 +178,10 @@ def test_arm_changes_only_the_training(tiny):
 def test_an_arm_of_the_sweep_trains_every_seed_and_a_run_of_it_one(tiny):
     scope = {"profile": "default", "arm": "main"}
     assert run.settings("02_pretraining", scope).trainings == {"main": 5}
-    s = run.settings("02_pretraining", scope | {"arm": "size_0.5"})
-    assert s.trainings == {"size_0.5-1": 6, "size_0.5-2": 7}
-    assert (s.train_fraction, s.n_steps, s.seed) == (0.5, 9, 5)
+    s = run.settings("02_pretraining", scope | {"arm": "staged"})  # with seeds of its own
+    assert s.trainings == {"staged-1": 6, "staged-2": 7, "staged-3": 8}
+    assert s.n_steps == 7
+    assert not hasattr(s, "seeds")
     s = run.settings("02_pretraining", scope | {"arm": "reference-2"})
     assert s.trainings == {"reference-2": 7}
     s = run.settings("02_pretraining", scope | {"seed": 40})  # a seed that is given counts
@@ -200,6 +209,16 @@ def test_another_seed_keeps_the_cohort_and_has_a_folder_of_its_own(tiny, tmp_pat
             run.load_profile(odd)
 
 
+def test_a_size_is_trained_once_through_its_studies_and_for_the_steps_of_all(tiny):
+    sizes = run.scaling_sizes(run.load_profile("default"))
+    assert sizes["every study once"] == {64: "once_64", 128: "once_128"}
+    assert sizes["equal steps"] == {64: "steps_64", 128: "once_128"}  # the same run
+    for name, steps in (("once_64", 4), ("steps_64", 8), ("once_128", 8)):
+        s = run.settings("02_pretraining", {"profile": "default", "arm": name})
+        assert (s.n_studies, s.n_steps) == (int(name.split("_")[1]), steps)
+        assert s.trainings == {f"{name}-1": 6, f"{name}-2": 7}
+
+
 def test_unknown_arm_names_the_nearest(tiny):
     with pytest.raises(run.ProfileError, match=r"No arm 'tent' \(nearest: tenth\)"):
         run.settings("02_pretraining", {"profile": "default", "arm": "tent"})
@@ -211,7 +230,7 @@ def test_mistyped_parameter_names_the_nearest_and_lists_all(tiny):
     text = str(caught.value)
     assert "02_pretraining has no parameter 'n_step' (nearest: n_steps)" in text
     assert "'txt' (nearest: text)" in text
-    known = "arm, cohort_seed, main_seeds, n_steps, profile, seed, text, tier, train_fraction"
+    known = "arm, batch_size, cohort_seed, main_seeds, n_steps, profile, seed, text, tier, train_fraction"
     assert f"Its parameters are {known}." in text
 
 
