@@ -27,7 +27,8 @@ OWN = run.brought(PROFILE)
 OWN_FILE = f"{BASE}/{run.OWN}"
 ARMS = list(SETTINGS["arms"])
 SWEEP = run.sweep_arms(SETTINGS)  # small pretrainings, one job each with all seeds
-READERS = [a for a in ARMS if a != "ehr"]  # arms whose text tower learnt from reports
+MAIN = list(run.main_runs(SETTINGS))  # main, main-1, …: the main arm with each of its seeds
+READERS = [a for a in ARMS if a != "ehr"] + MAIN[1:]  # whose text tower learnt from reports
 SEEDS = SETTINGS["sweep"]["seeds"]
 FIGURES = run.read_yaml(run.NOTEBOOKS / "figures.yaml")  # of each notebook
 # What a cluster's executor asks for; on one machine only the cores count.
@@ -74,13 +75,15 @@ def own_tables(name):
 
 def chosen(name, arm=None, without=()):
     """Fingerprint of what the profile sets for a notebook: a change of it reruns the rule."""
-    values = {k: SETTINGS[k] for k in ("tier", "seed")} | SETTINGS[name]
+    values = {k: SETTINGS[k] for k in ("tier", "seed", "cohort_seed")} | SETTINGS[name]
     values = {k: v for k, v in values.items() if k not in without}
     return run.fingerprint(values | (arm_settings(arm) if arm else {}), own_tables(name))
 
 
 def arm_settings(arm):
-    """What an arm, of the sweep or not, changes."""
+    """What an arm, of the sweep or not, changes; the main arm's is the same with every seed."""
+    if arm in MAIN:
+        arm = "main"
     return (SETTINGS["arms"] | SWEEP)[arm] or {}
 
 
@@ -133,7 +136,7 @@ JOB = (
 rule all:
     input:
         [f"{BASE}/{n}.ipynb" for n in RUN if n not in BY_ARM],
-        [f"{BASE}/{n}-{arm}.ipynb" for n in BY_ARM if n in RUN for arm in ARMS],
+        [f"{BASE}/{n}-{arm}.ipynb" for n in BY_ARM if n in RUN for arm in ARMS + MAIN[1:]],
         [f"{BASE}/02_pretraining-{arm}.ipynb" for arm in SWEEP],
     default_target: True
 
@@ -237,7 +240,7 @@ if "embeddings" in OWN:
 
 
 rule pretraining:
-    """Train an arm in a papermill run; the main one, the longest, first, and the others beside it."""
+    """Train an arm in a papermill run; the main one, the longest, first with all its seeds."""
     input:
         source("02_pretraining"),
         manifest=f"{BASE}/cohort/manifest.csv",
@@ -248,13 +251,13 @@ rule pretraining:
         BASE + "/pretraining/{arm}/weights.safetensors",
         BASE + "/pretraining/{arm}/log.csv",
     wildcard_constraints:
-        arm="main",
+        arm=any_of(MAIN),
     params:
         name=lambda w: f"02_pretraining-{w.arm}",
         extra=lambda w: ["-r", "arm", w.arm],
         settings=lambda w: chosen("02_pretraining", w.arm),
     threads: threads_of
-    priority: 2
+    priority: 5
     resources:
         **HEAVY,
     shell:
@@ -265,7 +268,7 @@ use rule pretraining as other_arms with:
     # The same notebook with another arm's settings.
     wildcard_constraints:
         arm=any_of(a for a in ARMS if a != "main"),
-    priority: 1
+    priority: 4
 
 
 use rule pretraining as sweep with:
@@ -291,13 +294,13 @@ rule embeddings:
         BASE + "/03_embeddings-{arm}.ipynb",
         BASE + "/embeddings/{arm}.npz",
     wildcard_constraints:
-        arm=any_of(ARMS),
+        arm=any_of(ARMS + MAIN[1:]),
     params:
         name=lambda w: f"03_embeddings-{w.arm}",
         extra=lambda w: ["-r", "arm", w.arm],
         settings=lambda w: chosen("03_embeddings"),
     threads: SETTINGS["03_embeddings"]["n_threads"]
-    priority: 1
+    priority: 4
     resources:
         **HEAVY,
     shell:
@@ -318,7 +321,6 @@ MANIFEST, WEIGHTS = f"{BASE}/cohort/manifest.csv", BASE + "/pretraining/{}/weigh
 GIVEN = BASE + "/rivals/{}.parquet"
 RIVALS = [] if "embeddings" in OWN else [GIVEN.format("measured")]
 RIVALS += [GIVEN.format(k) for k in ("traits", "features-main")] if SETTINGS["tier"] == "phantom" else []
-PRETRAINED = ["ehr", "main", *(f"main-{s}" for s in SETTINGS.get("main_seeds", []))]  # read frozen by 08
 
 
 def jobs_of(task):
@@ -326,7 +328,8 @@ def jobs_of(task):
 
     Of those before it the job itself knows what is to be made: a failed job's output is removed.
     """
-    made = jobs.tables(task, SimpleNamespace(**SETTINGS[jobs.TASKS[task].notebook]))
+    common = {k: SETTINGS[k] for k in run.COMMON}
+    made = jobs.tables(task, SimpleNamespace(**common, **SETTINGS[jobs.TASKS[task].notebook]))
     return {job: f"{BASE}/{task}/{names[-1]}.parquet" for job, names in made.items()}
 
 
@@ -334,12 +337,12 @@ def jobs_of(task):
 READS = {
     "00_start_here": [],
     "04_zero_shot_findings": [*(EMBEDDED.format(a) for a in READERS), *RIVALS],
-    "05_phenotypes": [*(EMBEDDED.format(a) for a in ARMS), *RIVALS],
+    "05_phenotypes": [*(EMBEDDED.format(a) for a in ARMS + MAIN[1:]), *RIVALS],
     "06_retrieval": [EMBEDDED.format(a) for a in READERS],
-    "07_external": [EMBEDDED.format("main")],
+    "07_external": [EMBEDDED.format(a) for a in MAIN],
     "08_five_year": [
         *(MANIFEST, *jobs_of("five_year").values()),
-        *(GIVEN.format(k) for k in ("measured", "traits", *(f"features-{a}" for a in PRETRAINED))),
+        *(GIVEN.format(k) for k in ("measured", "traits", *(f"features-{a}" for a in ("ehr", *MAIN)))),
     ],
     "09_report_generation": [MANIFEST, *jobs_of("report_generation").values()],
     "10_segmentation": [MANIFEST, *jobs_of("segmentation").values()],
@@ -399,7 +402,7 @@ for task, about in jobs.TASKS.items():
                 job=job,
                 settings=chosen(about.notebook, without=about.later),
             threads: SETTINGS[about.notebook]["n_threads"]
-            priority: 1  # minutes before seconds
+            priority: 4  # minutes before seconds
             resources:
                 **HEAVY,
             shell:
@@ -422,6 +425,7 @@ for notebook, reads in READS.items():
             name=notebook,
             extra=[],
             settings=chosen(notebook),
+        priority: 3 if notebook < "12" else 1  # the task families before all that the sweep is for
         resources:
             **LIGHT,
         shell:

@@ -83,7 +83,7 @@ def tables(task: str, settings: SimpleNamespace) -> dict[str, list[str]]:
 
 def seeds(settings: SimpleNamespace) -> list[str]:
     """What stands behind a job's name for each seed of the main arm: nothing for the first, then `-1`."""
-    return ["", *(f"-{s}" for s in getattr(settings, "main_seeds", ()))]
+    return ["", *(f"-{s}" for s in settings.main_seeds)]
 
 
 def seed_of(job: str) -> tuple[str, int]:

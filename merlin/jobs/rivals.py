@@ -76,7 +76,7 @@ def make(profile: str, kind: str) -> Path:
         mark = run.fingerprint(*follows, run.code_hash("merlin.data.measurements"))
         run.kept(path, mark, lambda: measured(studies))
     elif kind == "traits":
-        seed = settings.get("cohort_seed", settings["seed"])
+        seed = settings["cohort_seed"]
         is_drawn = settings["tier"] == "phantom"
         follows += [is_drawn, seed, run.code_hash("merlin.phantom.ehr"), run.file_hash(__file__)]
         known = studies if is_drawn else studies.iloc[:0]
