@@ -129,8 +129,12 @@ def codes_of(settings: SimpleNamespace, studies: Known, phecodes: list[str]) -> 
 
 
 def steps(settings: SimpleNamespace) -> dict[str, int]:
-    """Optimiser steps of each arm's pretraining, alignment's left out, as the profile sets them."""
+    """Optimiser steps of each arm's pretraining, alignment's left out; none where weights are given."""
     profile = run.load_profile(settings.profile)
+    if settings.tier == "embeddings" or {"weights", "embeddings"} & set(
+        run.brought(settings.profile)
+    ):
+        return {}
     of_all = profile["02_pretraining"]["n_steps"]
     return {a: (changes or {}).get("n_steps", of_all) for a, changes in profile["arms"].items()}
 

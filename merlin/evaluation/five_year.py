@@ -148,6 +148,19 @@ def over_seeds_row(label: str, metric: str, drawn: np.ndarray, **more: Any) -> d
     return row | ends | dict(n_seeds=len(drawn), by_seed=own)
 
 
+def by_study(
+    predicted: dict[tuple[str, float], np.ndarray], ids: pd.DataFrame, diseases: Collection[str]
+) -> pd.DataFrame:
+    """A row a study, disease, start, share and seed, with its `probability`; `ids` names the studies."""
+    tables = []
+    for (start, fraction), runs in predicted.items():
+        for seed, p in enumerate(runs):
+            wide = ids.join(pd.DataFrame(p, columns=list(diseases)))
+            part = wide.melt([*ids], var_name="disease", value_name="probability")
+            tables.append(part.assign(start=start, fraction=fraction, seed=seed))
+    return pd.concat(tables, ignore_index=True)
+
+
 def by_start(
     predicted: dict[tuple[str, float], np.ndarray],
     labels: np.ndarray,
@@ -302,6 +315,17 @@ def reliability(probability: np.ndarray, labels: np.ndarray, *, n_bins: int = 5)
             )
     names = "low high predicted observed n n_events observed_low observed_high".split()
     return pd.DataFrame(rows, columns=names)
+
+
+def reliability_of(
+    predicted: dict[tuple[str, float], np.ndarray], labels: np.ndarray, starts: Collection[str],
+    fraction: float,
+) -> pd.DataFrame:  # fmt: skip
+    """`reliability` of each start's first seed, all diseases pooled, with a column `start`."""
+    return pd.concat(
+        reliability(predicted[s, fraction][0].ravel(), labels.ravel()).assign(start=s)
+        for s in starts
+    )
 
 
 def reading(table: pd.DataFrame, gaps: pd.DataFrame) -> str:

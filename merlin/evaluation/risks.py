@@ -5,6 +5,7 @@ NaN, weights (n, 1 + n_resamples) whose first column is ones.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -74,30 +75,35 @@ def _newton(
 
 
 def recalibration(
-    probability: np.ndarray, labels: np.ndarray, patient_ids: np.ndarray, diseases: Collection[str], *,
+    probabilities: Mapping[str, np.ndarray], labels: np.ndarray, patient_ids: np.ndarray, diseases: Collection[str], *,
     min_events: int, n_resamples: int, seed: int,
 ) -> pd.DataFrame:  # fmt: skip
     """`recalibrated` by disease and over all pairs of study and disease (`all`).
 
+    Parameters
+    ----------
+    probabilities : dict of str to (n_seeds, n, n_diseases) float
+    labels : (n, n_diseases) float
+
     Returns
     -------
     DataFrame
-        Rows as `results.row` makes them, metric `slope` or `intercept`; `reason` says where there are
-        too few events, or studies without, to tell.
+        Rows as `results.row` makes them, and `start`, the model; metric `slope` or `intercept`; `reason`
+        says where there are too few events, or studies without, to tell.
     """
     weights = results.resampling(patient_ids, n_resamples, seed=seed)
-    parts = [
-        (d, probability[:, :, j : j + 1], labels[:, j : j + 1]) for j, d in enumerate(diseases)
-    ]
+    each = [slice(j, j + 1) for j in range(labels.shape[1])]
+    parts = [*zip(diseases, each, strict=True), ("all", slice(None))]
     rows = []
-    for name, p, y in [*parts, ("all", probability, labels)]:
+    for (start, runs), (name, part) in product(probabilities.items(), parts):
+        p, y = runs[:, :, part], labels[:, part]
         n_each = [int((y == v).sum()) for v in (0, 1)]
         is_ok = min(n_each) >= min_events and bool(np.isfinite(p).all())
         flat, repeated = y.ravel(), np.repeat(weights, y.shape[1], 0)
         few = f"{min(n_each)} events or studies without, fewer than {FEW}: too few to tell"
         counted = dict(
             known=~np.isnan(flat), patient_ids=np.repeat(patient_ids, y.shape[1]), is_ok=is_ok,
-            n_positive=n_each[1], reason="" if min(n_each) >= FEW else few,
+            n_positive=n_each[1], reason="" if min(n_each) >= FEW else few, start=start,
         )  # fmt: skip
         nothing = np.full((2, weights.shape[1]), np.nan)
         found = [recalibrated(s.ravel(), flat, repeated) if is_ok else nothing for s in p]

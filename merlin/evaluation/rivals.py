@@ -103,6 +103,15 @@ def inputs(known: Known) -> dict[str, pd.DataFrame]:
     }
 
 
+CALLED = {  # in tables and figures
+    "age_sex": "age and sex",
+    "age_sex_phase": "age, sex, phase",
+    "organs": "organ measurements",
+    "organs_person": "organs, age, sex, phase",
+    "probe": "supervised probe",
+    "truth": "true findings",
+    "truth_traits": "true findings and traits",
+}
 ABSENT = {
     "age_sex": "the manifest has no age and sex",
     "age_sex_phase": "the manifest has no age, sex and phase",
@@ -319,6 +328,17 @@ def codes(
         tables.append(made)
     tables.append(_not_there("phenotypes", list(given), drawn))
     return pd.concat(tables, ignore_index=True), drawn, choices(fitted, given)
+
+
+def reading(paired: pd.DataFrame, metric: str = "auroc") -> str:
+    """What the main arm is above or below each rival, in words: of a table of `by_arm.differences`."""
+    said = []
+    for r in paired[paired["metric"] == metric].itertuples():
+        name = r.difference.removeprefix("main − ")
+        if name in CALLED.values() and not np.isnan(r.low):
+            verdict = "above" if r.low > 0 else "below" if r.high < 0 else "not set apart from"
+            said.append(f"{verdict} {name} ({r.value:+.3f} [{r.low:.3f}, {r.high:.3f}])")
+    return f" Macro {metric.upper()} of the main arm is {'; '.join(said)}." if said else ""
 
 
 def diseases(

@@ -176,6 +176,39 @@ def read(task: str, settings: SimpleNamespace, only: str = "") -> dict[str, pd.D
     return found
 
 
+def five_year(
+    settings: SimpleNamespace, diseases: list[str]
+) -> tuple[dict[tuple[str, float], np.ndarray], dict[str, list[pd.DataFrame]], pd.DataFrame]:
+    """What the jobs of `08_five_year` left, seed by seed.
+
+    Returns
+    -------
+    tuned : dict of (start, share) to (n_seeds, n_test, n_diseases) float
+        Probabilities of the test studies.
+    frozen : dict of start to list of DataFrame
+        Features of all studies by study id, a table a seed; codes alone were pretrained once.
+    chosen : DataFrame
+        `start, fraction, learning_rate, tried`.
+    """
+    made, every = read("five_year", settings), seeds(settings)
+    starts = list(dict.fromkeys(seed_of(job)[0] for job in tables("five_year", settings)))
+    of_arm = {"merlin": [f"features-main{s}" for s in every], "ehr": ["features-ehr"]}
+    base, tuned, frozen, rows = run.folder(settings.profile) / "rivals", {}, {}, []
+    for start in starts:
+        for f in settings.fractions:
+            runs = [made[f"{start}{s}-{f:g}"] for s in every]
+            tuned[start, f] = np.stack([p[diseases].to_numpy() for p in runs])
+            rows.append((start, f, *runs[0].loc[0, ["learning_rate", "tried"]]))
+        if start in of_arm:
+            paths = [base / f"{kind}.parquet" for kind in of_arm[start]]
+            left = [pd.read_parquet(run.upstream(p, "08_five_year")) for p in paths]
+        else:
+            left = [made[f"{start}{s}-features"] for s in every]
+        frozen[start] = [features.set_index("study_id") for features in left]
+    columns = ["start", "fraction", "learning_rate", "tried"]
+    return tuned, frozen, pd.DataFrame(rows, columns=columns)
+
+
 def internal(source: Path) -> pd.DataFrame:
     """The manifest's studies of the training site."""
     studies = manifest.load_manifest(source)

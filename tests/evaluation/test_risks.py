@@ -36,7 +36,13 @@ def test_right_risks_have_slope_one_and_few_events_are_said():
     labels = (rng.random((900, 2)) < p[0]).astype(float)
     labels[150:, 1] = np.nan
     table = risks.recalibration(
-        p, labels, np.arange(900).astype(str), ("dm", "ost"), min_events=5, n_resamples=200, seed=1
+        {"m": p},
+        labels,
+        np.arange(900).astype(str),
+        ("dm", "ost"),
+        min_events=5,
+        n_resamples=200,
+        seed=1,
     ).set_index(["label", "metric"])
     for metric, right in (("slope", 1.0), ("intercept", 0.0)):
         assert table.loc[("dm", metric), "low"] < right < table.loc[("dm", metric), "high"]
