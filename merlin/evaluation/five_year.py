@@ -208,6 +208,7 @@ AGAINST = (  # further pairs: what was done, and the rival that may be simpler
     ("merlin_frozen", "organs"),
     ("merlin", "organs"),
     ("merlin_frozen_person", "organs_person"),
+    ("organs_person", "age_sex"),
 )
 
 

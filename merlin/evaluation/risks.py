@@ -75,7 +75,8 @@ def _newton(
 
 
 def recalibration(
-    probabilities: Mapping[str, np.ndarray], labels: np.ndarray, patient_ids: np.ndarray, diseases: Collection[str], *,
+    probabilities: Mapping[str, np.ndarray], labels: np.ndarray, patient_ids: np.ndarray,
+    diseases: Collection[str], *,
     min_events: int, n_resamples: int, seed: int,
 ) -> pd.DataFrame:  # fmt: skip
     """`recalibrated` by disease and over all pairs of study and disease (`all`).

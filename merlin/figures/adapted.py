@@ -66,7 +66,7 @@ def draw_five_year(tables: Tables, facts: Facts) -> Figure:
     table = tables[""]
     rows = "aabb;ccdd;eeff" if "benefit" in tables else "aabb;cccc;ddee"
     figure, (flow, mean, calibration, *decision, disease, pairs) = lettered_figure(
-        195, rows, height_ratios=[1, 0.9, 1.25]
+        195, rows, height_ratios=[1.15, 0.85, 1.25]
     )
     _draw_flow(flow, where(tables["flow"], split="test"), "test")
     starts = {s: look for s, look in STARTS.items() if s in set(table["start"])}
@@ -81,11 +81,19 @@ def draw_five_year(tables: Tables, facts: Facts) -> Figure:
     disease.set_xlabel("AUROC with all labels (events / studies that count)")
     marks.vertical_line(disease, 0.5, "chance")
     rows = tables["paired"]
-    said = [f"{_pair(r.ours, r.other)}, {r.fraction:.0%}" for r in rows.itertuples()]
-    marks.forest(pairs, rows, None, Look("", COLOUR["merlin"]), names=said, fontsize=5)
+    rows = rows.assign(pair=[_pair(r.ours, r.other) for r in rows.itertuples()])
+    shades = _by_share(fractions)
+    marks.forest(
+        pairs, rows, unique(rows["pair"]), shades, column="pair", by="fraction", fontsize=5
+    )
     pairs.axvline(0, **LINE)
     pairs.set_xlabel("difference of mean AUROC")
+    starts |= {"age_sex": Look("age and sex", COLOUR["present"])}
     _draw_calibration(calibration, tables["reliability"], starts)
+    for start, look in starts.items():
+        if start in set(tables["reliability"]["start"]):
+            calibration.plot([], [], color=look.colour, label=look.label)
+    calibration.legend(loc="upper left", fontsize=5)
     if decision:
         _draw_benefit(decision[0], tables["benefit"], starts)
     return figure
@@ -119,8 +127,7 @@ def _draw_means(ax: Axes, mean: pd.DataFrame, fractions: list[float]) -> None:
     names = {s: f"{look.label}, tuned" for s, look in STARTS.items()}
     names |= {s + FROZEN: f"{look.label}, frozen" for s, look in STARTS.items()}
     names = {s: name for s, name in (names | SIMPLER).items() if s in found}
-    shades = (COLOUR["less data"], COLOUR["merlin"])
-    looks = {f: Look(f"{f:.0%} of labels", c) for f, c in zip(fractions, shades, strict=False)}
+    looks = _by_share(fractions)
     marks.forest(
         ax, mean, list(names), looks, column="start", by="fraction", names=list(names.values())
     )
@@ -130,12 +137,15 @@ def _draw_means(ax: Axes, mean: pd.DataFrame, fractions: list[float]) -> None:
     marks.legend_above(ax, 2, fontsize=5)
 
 
+def _by_share(fractions: list[float]) -> dict[float, Look]:
+    """Looks of the shares of the labels."""
+    shades = (COLOUR["less data"], COLOUR["merlin"])
+    return {f: Look(f"{f:.0%} of labels", c) for f, c in zip(fractions, shades, strict=False)}
+
+
 def _draw_benefit(ax: Axes, benefit: pd.DataFrame, starts: dict[str, Look]) -> None:
     """Net benefit by the risk from which one would act; treating none is the line at 0."""
-    looks = starts | {
-        "age_sex": Look("age and sex", COLOUR["present"]),
-        "treat all": Look("treat all", "#444444"),
-    }
+    looks = starts | {"treat all": Look("treat all", "#444444")}
     shown = {s: look for s, look in looks.items() if s in set(benefit["start"])}
     for start, look in shown.items():
         part = where(benefit, start=start)
