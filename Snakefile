@@ -59,7 +59,7 @@ RESULTS = [
 def source(name):
     """A notebook, or the module of a task's jobs, and the package's modules and tables it depends on."""
     path = run.NOTEBOOKS / f"{name}.ipynb"
-    if name in (*jobs.TASKS, "scaling"):
+    if name in (*jobs.TASKS, "rivals", "scaling"):
         path = run.ROOT / "merlin" / "jobs" / f"{name}.py"
     return [str(p.relative_to(run.ROOT)) for p in (path, *run.depends_on(path))]
 
@@ -381,6 +381,13 @@ rule embeddings:
         PAPERMILL
 
 
+# What rivals are given (merlin.jobs.rivals). Given embeddings come without a cohort; a real cohort's
+# training studies are encoded for a probe by hand alone, and its patients' traits are not known.
+GIVEN = BASE + "/rivals/{}.parquet"
+RIVALS = [] if "embeddings" in OWN else [GIVEN.format("measured")]
+RIVALS += [GIVEN.format(k) for k in ("traits", "features-main")] if SETTINGS["tier"] == "phantom" else []
+
+
 def jobs_of(task):
     """Jobs of a task, each with the last table that it leaves.
 
@@ -394,11 +401,14 @@ def jobs_of(task):
 # What each of the other notebooks reads, beside itself and the code that it imports.
 READS = {
     "00_start_here": [],
-    "04_zero_shot_findings": [EMBEDDED.format(a) for a in READERS],
-    "05_phenotypes": [EMBEDDED.format(a) for a in ARMS + MAIN[1:]],
+    "04_zero_shot_findings": [*(EMBEDDED.format(a) for a in READERS), *RIVALS],
+    "05_phenotypes": [*(EMBEDDED.format(a) for a in ARMS + MAIN[1:]), *RIVALS],
     "06_retrieval": [EMBEDDED.format(a) for a in READERS],
     "07_external": [EMBEDDED.format(a) for a in MAIN],
-    "08_five_year": [MANIFEST, *jobs_of("five_year").values()],
+    "08_five_year": [
+        *(MANIFEST, *jobs_of("five_year").values()),
+        *(GIVEN.format(k) for k in ("measured", "traits", *(f"features-{a}" for a in ("ehr", *MAIN)))),
+    ],
     "09_report_generation": [MANIFEST, *jobs_of("report_generation").values()],
     "10_segmentation": [MANIFEST, *jobs_of("segmentation").values()],
     "11_summary": [RESULT.format(r) for r in RESULTS],
@@ -416,6 +426,28 @@ READS = {
 TABLES = ("results/{}.csv", "predictions/{}.parquet")  # what most of them leave, beside figures
 LEAVES = {"00": (), "11": (), "14": TABLES[:1], "15": TABLES[:1], "16": (), "17": ()}
 
+
+rule given_to_rivals:
+    """Organs measured, latent traits of phantoms, or features of an arm's frozen encoder."""
+    input:
+        source("rivals"),
+        MANIFEST,
+        lambda w: WEIGHTS.format(w.kind.removeprefix("features-")) if "-" in w.kind else [],
+    output:
+        update(GIVEN.format("{kind}")),  # not removed first: what follows from the same things is kept
+    wildcard_constraints:
+        kind="measured|traits|features-.*",
+    params:
+        name=lambda w: f"rivals-{w.kind}",
+        task="rivals",
+        job=lambda w: w.kind,
+    priority: 1
+    resources:
+        **HEAVY,
+    shell:
+        JOB
+
+
 for task, about in jobs.TASKS.items():
     for job, made in jobs_of(task).items():
 
@@ -426,6 +458,7 @@ for task, about in jobs.TASKS.items():
                 source(task),
                 MANIFEST,
                 [WEIGHTS.format(arm) for arm in jobs.arms(task, job)],
+                [jobs_of(task)[first] for first, seed in [jobs.seed_of(job)] if seed],  # whose choices it takes
             output:
                 update(made),  # not removed first: what follows from the same things is kept
             params:
