@@ -67,19 +67,33 @@ TASKS = {
 
 def tables(task: str, settings: SimpleNamespace) -> dict[str, list[str]]:
     """Names of a task's jobs, in the order of the figures, and of the tables that each leaves."""
+    seeds = ["", *(f"-{s}" for s in getattr(settings, "main_seeds", ()))]
     if task == "report_generation":
-        return {"writer": ["writer-reports"]}
+        return {f"writer{s}": [f"writer{s}-reports"] for s in seeds}
     parts = [f"{f:g}" for f in settings.fractions]
     if task == "segmentation":
-        names = ["merlin", "scratch", "dynunet"]
+        names = [f"{kind}{s}" for s in seeds for kind in ("merlin", "scratch")] + ["dynunet"]
+        parts = [*(f"curve-{p}" for p in parts), *parts]
     else:
         names = ["merlin", "ehr", *(["inflated"] if settings.weights_2d else []), "random"]
         parts.append("features")
     return {name: [f"{name}-{part}" for part in parts] for name in names}
 
 
-def inputs(task: str, settings: SimpleNamespace) -> list[Path]:
-    """Manifest and weights that a task's jobs read.
+def seed_of(job: str) -> tuple[str, int]:
+    """What a job of several seeds makes, and its seed: `merlin-2` is (`merlin`, 2), `merlin` has 0."""
+    name, _, seed = job.rpartition("-")
+    return (name, int(seed)) if name and seed.isdigit() else (job, 0)
+
+
+def arms(task: str, job: str = "") -> list[str]:
+    """Trainings whose weights a task, or one job of it, reads: of `merlin-2`, `main-2` in place of `main`."""
+    seed = job.rpartition("-")[2]
+    return [f"{a}-{seed}" if a == "main" and seed.isdigit() else a for a in TASKS[task].arms]
+
+
+def inputs(task: str, settings: SimpleNamespace, job: str = "") -> list[Path]:
+    """Manifest and weights that a task's jobs, or one of them, read.
 
     Raises
     ------
@@ -87,7 +101,7 @@ def inputs(task: str, settings: SimpleNamespace) -> list[Path]:
         Naming the notebook that makes the first that is missing.
     """
     base = run.folder(settings.profile)
-    weights = [base / "pretraining" / arm / "weights.safetensors" for arm in TASKS[task].arms]
+    weights = [base / "pretraining" / arm / "weights.safetensors" for arm in arms(task, job)]
     return [
         run.upstream(base / "cohort" / "manifest.csv", "01_cohort"),
         *(run.upstream(path, "02_pretraining") for path in weights),
@@ -110,32 +124,39 @@ def weights_hash(path: str | Path) -> str:
     )
 
 
-def mark(task: str, settings: SimpleNamespace) -> str:
-    """Fingerprint of what a task's tables follow from: settings, cohort, weights and code."""
+def mark(task: str, settings: SimpleNamespace, job: str = "") -> str:
+    """Fingerprint of what a job's tables follow from: settings, cohort, weights and code."""
     about = TASKS[task]
-    made_by = {k: v for k, v in vars(settings).items() if k not in ("profile", *about.later)}
-    source, *weights = inputs(task, settings)
+    made_by = {
+        k: v for k, v in vars(settings).items() if k not in ("profile", "main_seeds", *about.later)
+    }
+    source, *weights = inputs(task, settings, job)
     files = [*map(weights_hash, weights), run.file_hash(Path(__file__).with_name(f"{task}.py"))]
     return run.fingerprint(run.cohort_hash(source), files, run.code_hash(*about.code), made_by)
 
 
-def keep(task: str, settings: SimpleNamespace, name: str, make: Callable[[], pd.DataFrame]) -> None:
+def keep(
+    task: str, settings: SimpleNamespace, name: str, make: Callable[[], pd.DataFrame], job: str = ""
+) -> None:
     """Make a table of a job, unless it is there and was made from the same things."""
     path = run.folder(settings.profile) / task / f"{name}.parquet"
-    run.kept(path, run.fingerprint(mark(task, settings), name), make)
+    run.kept(path, run.fingerprint(mark(task, settings, job), name), make)
     path.touch()  # newer than its inputs
 
 
-def read(task: str, settings: SimpleNamespace) -> dict[str, pd.DataFrame]:
-    """The tables of a task's jobs, by name.
+def read(task: str, settings: SimpleNamespace, only: str = "") -> dict[str, pd.DataFrame]:
+    """The tables of a task's jobs, or of one of them, by name.
 
     Raises
     ------
     FileNotFoundError
         With the command that makes the first that is missing or was made from something else.
     """
-    made_from, found = mark(task, settings), {}
+    found = {}
     for job, names in tables(task, settings).items():
+        if only not in ("", job):
+            continue
+        made_from = mark(task, settings, job)
         for name in names:
             path = run.folder(settings.profile) / task / f"{name}.parquet"
             if not run.is_kept(path, run.fingerprint(made_from, name)):
