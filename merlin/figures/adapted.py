@@ -249,10 +249,14 @@ def _clip(text: str, n: int) -> str:
 
 
 def draw_segmentation(tables: Tables, facts: Facts) -> Figure:
-    """Mean Dice by network and label fraction, organs, distances, and an overlay."""
+    """Mean Dice and distance by network and label fraction, how they learnt, organs, and an overlay."""
     table = where(tables[""], split="test")
-    figure, (mean, distance, organ, *slices) = lettered_figure(
-        160, "acc;bcc;def", height_ratios=[0.75, 1.0, 1.25]
+    has_curves = "curves" in tables
+    layout, heights = "acc;bcc;def", [0.75, 1.0, 1.25]
+    if has_curves:
+        layout, heights = "acc;bcc;dcc;efg", [0.75, 0.75, 1.1, 1.6]
+    figure, (mean, distance, organ, *rest) = lettered_figure(
+        170 if has_curves else 160, layout, height_ratios=heights
     )
     fractions = sorted(set(table["fraction"]))
     looks = {k: look for k, look in SEGMENTERS.items() if k in set(table["model"])}
@@ -266,32 +270,55 @@ def draw_segmentation(tables: Tables, facts: Facts) -> Figure:
         ax.set(xlabel=text, ylabel="of labels")
         ax.locator_params(axis="x", nbins=5)
     marks.legend_above(mean, 2, fontsize=5)
-    dice = where(table, metric="dice", fraction=max(fractions))
-    mine = where(dice, model="merlin", status="ok").sort_values("value", ascending=False)
-    count = mine[mine["label"] != "mean"].set_index("label")["n_studies"]
-    names = [f"{pretty(name)} ({n})" for name, n in count.items()]
-    marks.forest(organ, dice, count.index.tolist(), looks, names=names)
-    organ.set_xlabel("Dice with all labels, native grid (scans that hold the structure)")
-    organ.set_xlim(0, 1)
+    _draw_organs(organ, where(table, metric="dice", fraction=max(fractions)), looks, facts)
+    if has_curves:
+        _draw_curves(rest.pop(0), tables["curves"], looks)
     images = table_to_images(tables["overlay"])
     labels = {"truth": "reference", "ours": "our pretraining", "other": "DynUNet"}
-    for ax, (name, title) in zip(slices, labels.items(), strict=True):
-        style.show_slice(ax, images["ct"], aspect=facts["overlay_aspect"])
-        colours = _label_colours(images[name], len(facts["structures"]))
+    low, high = style.SOFT_TISSUE
+    for ax, (name, title) in zip(rest, labels.items(), strict=True):
+        said = dict(text=f"coronal, {low:.0f} to {high:.0f} HU", sides=("R", "L"))
+        style.show_slice(ax, images["ct"], aspect=facts["overlay_aspect"], **said)
+        colours = _structure_colours(len(facts["structures"]))[images[name].astype(int)]
         ax.imshow(colours, aspect=facts["overlay_aspect"], interpolation="nearest")
         ax.set_xlabel(title)
     return figure
 
 
-def _label_colours(label: np.ndarray, n: int) -> np.ndarray:
-    """(rows, columns) labels of `n` structures → (rows, columns, 4) half transparent colours.
+def _draw_organs(ax: Axes, dice: pd.DataFrame, looks: dict[str, Look], facts: Facts) -> None:
+    """Dice by organ, before each name the colour that it has in the overlay."""
+    mine = where(dice, model="merlin", status="ok").sort_values("value", ascending=False)
+    organs = mine[mine["label"].isin(facts["structures"])].set_index("label")
+    names = [f"{pretty(name)} ({n})" for name, n in organs["n_studies"].items()]
+    marks.forest(ax, dice, organs.index.tolist(), looks, names=names)
+    colours = _structure_colours(len(facts["structures"]))
+    shown = [colours[facts["structures"].index(name) + 1] for name in organs.index]
+    at = ax.get_yaxis_transform()
+    key = dict(c=shown, marker="s", s=14, transform=at, clip_on=False, linewidths=0)
+    ax.scatter([-0.015] * len(organs), range(len(organs)), **key)
+    ax.tick_params(axis="y", pad=8)
+    ax.set_xlabel("Dice with all labels, native grid (scans that hold the structure)")
+    ax.set_xlim(0, 1)
 
-    Neighbours in number are far apart in hue; what has no label is clear.
-    """
+
+def _draw_curves(ax: Axes, curves: pd.DataFrame, looks: dict[str, Look]) -> None:
+    """Dice on validation by the core-seconds that training took, a line a seed; dashed with few labels."""
+    most = curves["fraction"].max()
+    for (model, fraction, _), run in curves.groupby(["model", "fraction", "seed"]):
+        dashes = "-" if fraction == most else "--"
+        ax.plot(run["core_seconds"], run["dice"], dashes, color=looks[model].colour, linewidth=0.7)
+    few = curves["fraction"].min()
+    ax.plot([], [], "--", color="black", linewidth=0.7, label=f"{few:.0%} of labels")
+    marks.legend_above(ax, 2, fontsize=5)
+    ax.set(xlabel="core-seconds of training", ylabel="validation Dice", ylim=(0, 1))
+
+
+def _structure_colours(n: int) -> np.ndarray:
+    """(1 + n, 4) half transparent colours of labels; 0 is clear, neighbours in number far apart in hue."""
     order = (np.arange(n) * 7) % max(n, 1)
     shades = mpl.colormaps["turbo"](0.05 + 0.9 * order / max(n - 1, 1))
     shades[:, 3] = 0.55
-    return np.concatenate([np.zeros((1, 4)), shades])[label.astype(int)]
+    return np.concatenate([np.zeros((1, 4)), shades])
 
 
 def draw_summary(tables: Tables, facts: Facts) -> Figure:

@@ -68,11 +68,12 @@ TASKS = {
 def tables(task: str, settings: SimpleNamespace) -> dict[str, list[str]]:
     """Names of a task's jobs, in the order of the figures, and of the tables that each leaves."""
     if task == "report_generation":
-        return {"writer": ["writer-reports"]}
+        return {f"writer{s}": [f"writer{s}-reports"] for s in seeds(settings)}
     parts = [f"{f:g}" for f in settings.fractions]
     if task == "segmentation":
-        names = ["merlin", "scratch", "dynunet"]
-        return {name: [f"{name}-{part}" for part in parts] for name in names}
+        names = [f"{kind}{s}" for s in seeds(settings) for kind in ("merlin", "scratch")]
+        left = [*(f"curve-{p}" for p in parts), *parts]
+        return {name: [f"{name}-{part}" for part in left] for name in [*names, "dynunet"]}
     starts = ["merlin", "ehr", *(["inflated"] if settings.weights_2d else []), "random"]
     jobs = {start + seed: [*parts] for seed in seeds(settings) for start in starts}
     for job, left in jobs.items():

@@ -61,7 +61,7 @@ def test_a_notebook_refuses_other_tables_and_names_the_command(settings, change,
     else:
         (tmp_path / "segmentation" / "merlin-0.5.parquet").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"merlin-0\.5.*python -m merlin\.jobs\.segmentation"
+        FileNotFoundError, match=r"merlin-(curve-)?0\.5.*python -m merlin\.jobs\.segmentation"
     ):
         jobs.read("segmentation", settings)
 
