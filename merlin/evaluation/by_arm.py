@@ -140,7 +140,7 @@ def differences(
     """
     measures = tuple(measures)
     rows = [
-        (label, m, *difference(drawn[first][m], drawn[other][m]))
+        (label, m, *difference(drawn[first][m], drawn[other][m], m))
         for label, other in others.items()
         if other in drawn
         for m in measures

@@ -45,7 +45,7 @@ def drops(
     for metric in measured[0]:
         gap = measured[1][metric] - measured[0][metric]
         for name, found in [*zip(findings, gap, strict=True), ("macro", bootstrap.macro(gap))]:
-            e = bootstrap.interval(found[0], found[1:])
-            reason = "" if np.isfinite(e.value) else "one class only at one of the sites"
-            rows.append((name, metric, e.value, e.low, e.high, reason))
+            value, low, high = results.difference(found, np.zeros(1), metric)
+            reason = "" if np.isfinite(value) else "one class only at one of the sites"
+            rows.append((name, metric, value, low, high, reason))
     return pd.DataFrame(rows, columns=["label", "metric", "value", "low", "high", "reason"])

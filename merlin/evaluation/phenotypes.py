@@ -72,6 +72,7 @@ def evaluate(
         reasons.append(results.joined("" if ok else few, masked, SAME if constant[j] else ""))
     left_out = "" if enough.all() else f"{(~enough).sum()} of {len(enough)} phecodes not evaluated"
     same = f"{sum(constant)} of {len(enough)} phecodes: {SAME}" if any(constant) else ""
+    n_few = bootstrap.fewest(labels, patient_ids)
     rows, resampled = [], {}
 
     def add(label, metric, found, n, **more):
@@ -82,7 +83,7 @@ def evaluate(
             )
         )  # fmt: skip
 
-    for metric, measure in (("auroc", metrics.auroc), ("auprc", metrics.average_precision)):
+    for metric, measure in (("auroc", metrics.auroc), ("auprc", results.auprc)):
         found = np.full((len(phecodes), weights.shape[1]), np.nan)
         if enough.any():
             found[enough] = measure(scores[:, enough], labels[:, enough], weights)
@@ -90,12 +91,12 @@ def evaluate(
             phecodes, metric, found, labels=labels, patient_ids=patient_ids, is_ok=enough,
             reasons=reasons, chapter=chapters.tolist(),
         )  # fmt: skip
-        resampled[metric] = bootstrap.macro(found)
+        resampled[metric] = bootstrap.macro(found, n_few=n_few)
         said = results.joined(left_out, same)
         add("macro", metric, resampled[metric], enough.sum(), reason=said)
         for name in dict.fromkeys(chapters[enough]):
             inside = enough & (chapters == name)
-            mean = bootstrap.macro(found[inside])
+            mean = bootstrap.macro(found[inside], n_few=n_few[inside])
             add(f"chapter: {name}", metric, mean, inside.sum(), chapter=name)
         if metric == "auroc":
             for limit in ABOVE:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from merlin.statistics import bootstrap
+from merlin.statistics import bootstrap, metrics
 
 
 def resampling(patient_ids: np.ndarray, n_resamples: int, *, seed: int) -> np.ndarray:
@@ -20,7 +20,7 @@ def resampling(patient_ids: np.ndarray, n_resamples: int, *, seed: int) -> np.nd
 
 def row(
     label: str, metric: str, found: np.ndarray, *, known: np.ndarray, patient_ids: np.ndarray,
-    n_positive: int, reason: str = "", is_ok: bool = True, **more: object,
+    n_positive: int, reason: str = "", is_ok: bool = True, n_few: int | None = None, **more: object,
 ) -> dict:  # fmt: skip
     """One row of the common schema.
 
@@ -36,15 +36,24 @@ def row(
     reason : str
         Why there is no value, or what was left out of it.
     is_ok : bool
+    n_few : int, optional
+        Patients of the rarer class, where their number decides (AUROC and AUPRC of one label);
+        default: all patients that count.
     **more
         Further columns.
+
+    Returns
+    -------
+    dict
+        Its `method` says how the interval was made (`bootstrap.method_of`).
     """
-    e = bootstrap.interval(found[0] if is_ok else np.nan, found[1:])
     n_patients = len(set(np.asarray(patient_ids)[known]))
-    found_here = dict(
-        value=e.value, low=e.low, high=e.high, n_studies=int(np.sum(known)), n_patients=n_patients,
-        n_positive=int(n_positive), status="ok" if is_ok else "not evaluated",
-    )  # fmt: skip
+    found_here: dict = dict(
+        n_studies=int(np.sum(known)), n_patients=n_patients, n_positive=int(n_positive)
+    )
+    if is_ok:
+        e, method = bootstrap.of_metric(metric, found, n=n_few or n_patients)
+        found_here |= dict(value=e.value, low=e.low, high=e.high, status="ok", method=method)
     return missing(label, metric, reason) | found_here | more
 
 
@@ -55,7 +64,7 @@ def missing(
     """A row for what could not be evaluated, with its reason and counts."""
     return dict(
         label=label, metric=metric, value=np.nan, low=np.nan, high=np.nan, n_studies=n_studies,
-        n_patients=n_patients, n_positive=n_positive, status="not evaluated", reason=reason, **more,
+        n_patients=n_patients, n_positive=n_positive, status="not evaluated", reason=reason, method="", **more,
     )  # fmt: skip
 
 
@@ -78,10 +87,13 @@ def label_rows(
     **columns
         Further columns, a value a label.
     """
+    by_rank = metric in ("auroc", "auprc")
+    few = bootstrap.fewest(labels, patient_ids) if by_rank else np.zeros(len(names), int)
     return [
         row(
             name, metric, found[j], known=~np.isnan(labels[:, j]), patient_ids=patient_ids,
             n_positive=(labels[:, j] == 1).sum(), is_ok=bool(is_ok[j]), reason=reasons[j],
+            n_few=int(few[j]) or None,
             **{column: values[j] for column, values in columns.items()},
         )
         for j, name in enumerate(names)
@@ -100,16 +112,31 @@ def joined(*texts: str) -> str:
     return "; ".join(t for t in texts if t)
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+def difference(
+    one: np.ndarray, other: np.ndarray, metric: str = "", *, n: float = np.inf
+) -> tuple[float, float, float]:
     """Paired difference of two metrics on the same resamples: value, low, high.
 
     Parameters
     ----------
     one, other : (1 + n_resamples,) float
+    metric : str
+        What is compared; of AUPRCs the interval is free of their lean, as that of each is.
+    n : float
+        Patients, where they are few.
     """
-    gap = np.asarray(one) - np.asarray(other)
-    estimate = bootstrap.interval(gap[0], gap[1:])
-    return estimate.value, estimate.low, estimate.high
+    e, _ = bootstrap.of_metric(f"difference of {metric}", np.asarray(one) - np.asarray(other), n=n)
+    return e.value, e.low, e.high
+
+
+def auprc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(n_labels, 1 + n_resamples): average precision on the data, `metrics.auprc` on the resamples.
+
+    Parameters as `metrics.auprc`; the first column of the weights is of ones.
+    """
+    found = metrics.auprc(scores, labels, weights)
+    found[:, 0] = metrics.average_precision(scores, labels)[:, 0]
+    return found
 
 
 def has_both(labels: np.ndarray) -> bool:

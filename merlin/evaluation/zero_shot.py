@@ -167,6 +167,7 @@ def evaluate(
         f"one class only: {(y == 1).sum()} positive of {(~np.isnan(y)).sum()} labelled"
         for y in labels.T
     ]
+    few = bootstrap.fewest(labels, patient_ids)
     rows, resampled = [], {}
     for metric, found in values.items():
         ok = both if metric == "auroc" else both & ~np.isnan(thresholds)
@@ -176,7 +177,8 @@ def evaluate(
             scores.findings, metric, found, labels=labels, patient_ids=patient_ids, is_ok=ok,
             reasons=why.tolist(),
         )  # fmt: skip
-        resampled[metric] = bootstrap.macro(found)
+        n_few = few if metric == "auroc" else None
+        resampled[metric] = bootstrap.macro(found, n_few=n_few)
         left_out = f"{int((~ok).sum())} of {len(ok)} findings not evaluated"
         rows.append(
             row(

@@ -5,15 +5,12 @@ weight matrix serves every label and every model, so that differences are paired
 is recomputed inside each resample.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special, stats
 
 from merlin.streams import Stream, stream_of
-
-GENTLE = 4.0  # how much less far than a resample the weights of `gently` go
 
 
 @dataclass(frozen=True)
@@ -108,37 +105,6 @@ def fewest(labels: np.ndarray, patient_ids: np.ndarray) -> np.ndarray:
     ids = np.asarray(patient_ids).astype(str)
     counts = [[len(np.unique(ids[y == k])) for k in (0, 1)] for y in np.asarray(labels).T]
     return np.array(counts, int).reshape(-1, 2).min(1)
-
-
-def gently(
-    measure: Callable[[np.ndarray], np.ndarray], weights: np.ndarray, *,
-    n_few: np.ndarray | None = None, by: float = GENTLE,
-) -> np.ndarray:  # fmt: skip
-    """A metric of few positives on resamples that no label leaves.
-
-    A resample that drew none of a finding's three positives has no AUROC; one that drew a positive twice
-    has too high a precision. So each weight goes a quarter of its way from one, and what the metric
-    moves by counts fourfold: to first order the same, near the infinitesimal jackknife (Efron, Am. Stat.
-    Assoc. monograph 38, 1982), without lost labels and without a lean from repeats.
-
-    Parameters
-    ----------
-    measure : function of weights (n_studies, k) to (n_labels, k)
-    weights : (n_studies, 1 + n_resamples) int
-        The first column of ones.
-    n_few : (n_labels,) int, optional
-        From `fewest`; the spread of n patients is too small by the root of (n − 1) / n, which is made
-        good.
-
-    Returns
-    -------
-    (n_labels, 1 + n_resamples) float
-        Resamples may lie outside the metric's range; `limits` keeps to it.
-    """
-    found = measure(1 + (weights.astype(float) - 1) / by)
-    n = np.maximum(np.full(len(found), np.inf) if n_few is None else n_few, 2).astype(float)
-    stretch = by / np.sqrt(1 - 1 / n)[:, None]
-    return found[:, :1] + stretch * (found - found[:, :1])
 
 
 def limits(
@@ -272,23 +238,31 @@ def of_metric(
         Patients behind it; of the rarer class, for a single label.
     """
     found, method = np.asarray(found, float), method_of(metric)
+    if method != "percentile" and (found < 0).any():
+        method = "t"  # a difference, whatever it is called
     if "auprc" not in metric or np.isnan(found).any():
         return interval(found[0], found[1:], method=method, n=n, confidence=confidence), method
     e = interval(found[1:].mean(), found[1:], method=method, n=n, confidence=confidence)
     return replace(e, value=found[0], low=min(e.low, found[0]), high=max(e.high, found[0])), method
 
 
-def macro(values: np.ndarray) -> np.ndarray:
+def macro(values: np.ndarray, *, n_few: np.ndarray | None = None) -> np.ndarray:
     """Mean over labels inside each resample; a label that a resample lost is left out there.
 
     Parameters
     ----------
-    values : (n_labels, n_resamples) float
+    values : (n_labels, 1 + n_resamples) float
+    n_few : (n_labels,) int, optional
+        From `fewest`, for AUROC and AUPRC: resamples of n positives spread too little by the root of
+        (n − 1) / n, which is made good about the first column.
 
     Returns
     -------
-    (n_resamples,) float
+    (1 + n_resamples,) float
     """
+    if n_few is not None:
+        short = np.sqrt(1 - 1 / np.maximum(n_few, 2))[:, None]
+        values = values[:, :1] + (values - values[:, :1]) / short
     known = ~np.isnan(values)
     count = known.sum(0)
     total = np.where(known, values, 0).sum(0)
