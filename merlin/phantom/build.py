@@ -5,7 +5,6 @@ for any number of workers. Volumes are written atomically; a killed build resume
 that are missing. Memory does not grow with the cohort: workers return table rows, not volumes.
 """
 
-import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,13 @@ from tqdm import tqdm
 
 from merlin.files import atomic
 from merlin.phantom import ehr, reports, synthesis
+from merlin.phantom.readers import reader
 from merlin.vocabulary import NAMES
+
+TRUTH = (
+    "study_id", "finding", "severity", "side", "place", "count", "size_mm", "degree", "percent",
+    "grade", "mentioned", "stated",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,23 @@ class Job:
     split: str
     matrix: int
     folder: str
+    wrong_statements: float = reports.WRONG
 
 
-def plan(site: str, n_patients: int, *, seed: int, matrix: int, folder: str | Path) -> list[Job]:
+def plan(
+    site: str,
+    n_patients: int,
+    *,
+    seed: int,
+    matrix: int,
+    folder: str | Path,
+    wrong_statements: float = reports.WRONG,
+) -> list[Job]:
     """Patients of a site with their splits and numbers of scans.
 
     Internal patients are dealt 60/20/20 into train, val and test by a seeded shuffle; patients of
-    other sites are all test. About a quarter have more than one scan.
+    other sites are all test. About a quarter have more than one scan. `wrong_statements` is the
+    share of statements in reports that are wrong.
     """
     rng = synthesis.stream(seed, site, "plan")
     visits = rng.choice([1, 2, 3], size=n_patients, p=[0.76, 0.18, 0.06])
@@ -55,9 +70,12 @@ def plan(site: str, n_patients: int, *, seed: int, matrix: int, folder: str | Pa
         split = np.repeat("test", n_patients).astype(object)
     letter = synthesis.SITES[site].patient_letter
     return [
-        Job(seed, site, f"{letter}{i:05d}", int(visits[i]), str(split[i]), matrix, str(folder))
+        Job(
+            seed, site, f"{letter}{i:05d}", int(visits[i]), str(split[i]), matrix, str(folder),
+            wrong_statements,
+        )
         for i in range(n_patients)
-    ]
+    ]  # fmt: skip
 
 
 def make_patient(job: Job) -> dict[str, Any]:
@@ -84,12 +102,16 @@ def make_patient(job: Job) -> dict[str, Any]:
             hu, label, grid = synthesis.acquire(job.seed, study, matrix=job.matrix)
             save_nifti(folder / label_map, label, grid.affine, study.axcodes)
             save_nifti(folder / volume, hu, grid.affine, study.axcodes)
+        dictates = synthesis.reader_of(
+            job.seed, study.study_id, patient.patient_id, site, job.split
+        )
         report = reports.write_report(
             study.found,
             sex=patient.sex,
-            style=site.report_style,
+            reader=reader(dictates),
             rng=synthesis.stream(job.seed, study.study_id, "report"),
             remarks=study.remarks,
+            wrong=job.wrong_statements,
         )
         row = dict(
             study_id=study.study_id,
@@ -101,6 +123,7 @@ def make_patient(job: Job) -> dict[str, Any]:
             date=ehr.scan_date(job.seed, patient, study.days).date().isoformat(),
             phase=study.phase,
             manufacturer=study.manufacturer,
+            reader=dictates,
             slice_mm=study.slice_mm,
             volume=volume,
             label_map=label_map,
@@ -114,9 +137,11 @@ def make_patient(job: Job) -> dict[str, Any]:
         row.update({f"five_year_{k}": v for k, v in followed.items()})
         manifest.append(row)
         for name, found in study.found.items():
-            truth.append(
-                (study.study_id, name, round(found.severity, 4), json.dumps(found.details))
-            )
+            said = {k: found.details.get(k, "") for k in TRUTH[3:-2]}
+            said |= {k: round(v, 1) for k, v in said.items() if isinstance(v, float)}
+            heard = (int(name in report.mentioned), int(report.mentioned.get(name, False)))
+            severity = round(found.severity, 4)
+            truth.append((study.study_id, name, severity, *said.values(), *heard))
     return dict(manifest=manifest, truth=truth, codes=ehr.write_codes(job.seed, patient, studies))
 
 
@@ -148,8 +173,9 @@ def build_cohort(
     Returns
     -------
     manifest, truth, codes : DataFrame
-        In the order of `jobs`. `truth` holds every present finding with its severity and details,
-        mentioned or not; `codes` is dated and complete.
+        In the order of `jobs`. `truth` holds every present finding with its severity, what was
+        drawn of it (empty where that is nothing), and whether the report mentions and states it;
+        `codes` is dated and complete.
     """
     made = []
     progress = tqdm(total=len(jobs), desc="patients", mininterval=2)
@@ -167,6 +193,6 @@ def build_cohort(
     manifest = pd.DataFrame([row for m in made for row in m["manifest"]])
     truth = pd.DataFrame(
         [row for m in made for row in m["truth"]],
-        columns=["study_id", "finding", "severity", "details"],
+        columns=TRUTH,
     )
     return manifest, truth, pd.concat([m["codes"] for m in made], ignore_index=True)
