@@ -27,7 +27,8 @@ OWN = run.brought(PROFILE)
 OWN_FILE = f"{BASE}/{run.OWN}"
 ARMS = list(SETTINGS["arms"])
 SWEEP = run.sweep_arms(SETTINGS)  # small pretrainings, one job each with all seeds
-READERS = [a for a in ARMS if a != "ehr"]  # arms whose text tower learnt from reports
+MAIN = list(run.main_runs(SETTINGS))  # main, main-1, …: the main arm with each of its seeds
+READERS = [a for a in ARMS if a != "ehr"] + MAIN[1:]  # whose text tower learnt from reports
 SEEDS = SETTINGS["sweep"]["seeds"]
 FIGURES = run.read_yaml(run.NOTEBOOKS / "figures.yaml")  # of each notebook
 # What a cluster's executor asks for; on one machine only the cores count.
@@ -58,7 +59,7 @@ RESULTS = [
 def source(name):
     """A notebook, or the module of a task's jobs, and the package's modules and tables it depends on."""
     path = run.NOTEBOOKS / f"{name}.ipynb"
-    if name in jobs.TASKS:
+    if name in (*jobs.TASKS, "rivals"):
         path = run.ROOT / "merlin" / "jobs" / f"{name}.py"
     return [str(p.relative_to(run.ROOT)) for p in (path, *run.depends_on(path))]
 
@@ -74,13 +75,15 @@ def own_tables(name):
 
 def chosen(name, arm=None, without=()):
     """Fingerprint of what the profile sets for a notebook: a change of it reruns the rule."""
-    values = {k: SETTINGS[k] for k in ("tier", "seed")} | SETTINGS[name]
+    values = {k: SETTINGS[k] for k in ("tier", "seed", "cohort_seed")} | SETTINGS[name]
     values = {k: v for k, v in values.items() if k not in without}
     return run.fingerprint(values | (arm_settings(arm) if arm else {}), own_tables(name))
 
 
 def arm_settings(arm):
-    """What an arm, of the sweep or not, changes."""
+    """What an arm, of the sweep or not, changes; the main arm's is the same with every seed."""
+    if arm in MAIN:
+        arm = "main"
     return (SETTINGS["arms"] | SWEEP)[arm] or {}
 
 
@@ -133,7 +136,7 @@ JOB = (
 rule all:
     input:
         [f"{BASE}/{n}.ipynb" for n in RUN if n not in BY_ARM],
-        [f"{BASE}/{n}-{arm}.ipynb" for n in BY_ARM if n in RUN for arm in ARMS],
+        [f"{BASE}/{n}-{arm}.ipynb" for n in BY_ARM if n in RUN for arm in ARMS + MAIN[1:]],
         [f"{BASE}/02_pretraining-{arm}.ipynb" for arm in SWEEP],
     default_target: True
 
@@ -237,7 +240,7 @@ if "embeddings" in OWN:
 
 
 rule pretraining:
-    """Train an arm in a papermill run; the main one, the longest, first, and the others beside it."""
+    """Train an arm in a papermill run; the main one, the longest, first with all its seeds."""
     input:
         source("02_pretraining"),
         manifest=f"{BASE}/cohort/manifest.csv",
@@ -248,13 +251,13 @@ rule pretraining:
         BASE + "/pretraining/{arm}/weights.safetensors",
         BASE + "/pretraining/{arm}/log.csv",
     wildcard_constraints:
-        arm="main",
+        arm=any_of(MAIN),
     params:
         name=lambda w: f"02_pretraining-{w.arm}",
         extra=lambda w: ["-r", "arm", w.arm],
         settings=lambda w: chosen("02_pretraining", w.arm),
     threads: threads_of
-    priority: 2
+    priority: 5
     resources:
         **HEAVY,
     shell:
@@ -265,7 +268,7 @@ use rule pretraining as other_arms with:
     # The same notebook with another arm's settings.
     wildcard_constraints:
         arm=any_of(a for a in ARMS if a != "main"),
-    priority: 1
+    priority: 4
 
 
 use rule pretraining as sweep with:
@@ -291,13 +294,13 @@ rule embeddings:
         BASE + "/03_embeddings-{arm}.ipynb",
         BASE + "/embeddings/{arm}.npz",
     wildcard_constraints:
-        arm=any_of(ARMS),
+        arm=any_of(ARMS + MAIN[1:]),
     params:
         name=lambda w: f"03_embeddings-{w.arm}",
         extra=lambda w: ["-r", "arm", w.arm],
         settings=lambda w: chosen("03_embeddings"),
     threads: SETTINGS["03_embeddings"]["n_threads"]
-    priority: 1
+    priority: 4
     resources:
         **HEAVY,
     shell:
@@ -313,6 +316,11 @@ def sweep_files(sizes):
 
 EMBEDDED, RESULT = BASE + "/embeddings/{}.npz", BASE + "/results/{}.csv"
 MANIFEST, WEIGHTS = f"{BASE}/cohort/manifest.csv", BASE + "/pretraining/{}/weights.safetensors"
+# What rivals are given (merlin.jobs.rivals). Given embeddings come without a cohort; a real cohort's
+# training studies are encoded for a probe by hand alone, and its patients' traits are not known.
+GIVEN = BASE + "/rivals/{}.parquet"
+RIVALS = [] if "embeddings" in OWN else [GIVEN.format("measured")]
+RIVALS += [GIVEN.format(k) for k in ("traits", "features-main")] if SETTINGS["tier"] == "phantom" else []
 
 
 def jobs_of(task):
@@ -320,18 +328,22 @@ def jobs_of(task):
 
     Of those before it the job itself knows what is to be made: a failed job's output is removed.
     """
-    made = jobs.tables(task, SimpleNamespace(**SETTINGS[jobs.TASKS[task].notebook]))
+    common = {k: SETTINGS[k] for k in run.COMMON}
+    made = jobs.tables(task, SimpleNamespace(**common, **SETTINGS[jobs.TASKS[task].notebook]))
     return {job: f"{BASE}/{task}/{names[-1]}.parquet" for job, names in made.items()}
 
 
 # What each of the other notebooks reads, beside itself and the code that it imports.
 READS = {
     "00_start_here": [],
-    "04_zero_shot_findings": [EMBEDDED.format(a) for a in READERS],
-    "05_phenotypes": [EMBEDDED.format(a) for a in ARMS],
+    "04_zero_shot_findings": [*(EMBEDDED.format(a) for a in READERS), *RIVALS],
+    "05_phenotypes": [*(EMBEDDED.format(a) for a in ARMS + MAIN[1:]), *RIVALS],
     "06_retrieval": [EMBEDDED.format(a) for a in READERS],
-    "07_external": [EMBEDDED.format("main")],
-    "08_five_year": [MANIFEST, *jobs_of("five_year").values()],
+    "07_external": [EMBEDDED.format(a) for a in MAIN],
+    "08_five_year": [
+        *(MANIFEST, *jobs_of("five_year").values()),
+        *(GIVEN.format(k) for k in ("measured", "traits", *(f"features-{a}" for a in ("ehr", *MAIN)))),
+    ],
     "09_report_generation": [MANIFEST, *jobs_of("report_generation").values()],
     "10_segmentation": [MANIFEST, *jobs_of("segmentation").values()],
     "11_summary": [RESULT.format(r) for r in RESULTS],
@@ -349,6 +361,28 @@ READS = {
 TABLES = ("results/{}.csv", "predictions/{}.parquet")  # what most of them leave, beside figures
 LEAVES = {"00": (), "11": (), "14": TABLES[:1], "15": TABLES[:1], "16": (), "17": ()}
 
+
+rule given_to_rivals:
+    """Organs measured, latent traits of phantoms, or features of an arm's frozen encoder."""
+    input:
+        source("rivals"),
+        MANIFEST,
+        lambda w: WEIGHTS.format(w.kind.removeprefix("features-")) if "-" in w.kind else [],
+    output:
+        update(GIVEN.format("{kind}")),  # not removed first: what follows from the same things is kept
+    wildcard_constraints:
+        kind="measured|traits|features-.*",
+    params:
+        name=lambda w: f"rivals-{w.kind}",
+        task="rivals",
+        job=lambda w: w.kind,
+    priority: 1
+    resources:
+        **HEAVY,
+    shell:
+        JOB
+
+
 for task, about in jobs.TASKS.items():
     for job, made in jobs_of(task).items():
 
@@ -358,7 +392,8 @@ for task, about in jobs.TASKS.items():
             input:
                 source(task),
                 MANIFEST,
-                [WEIGHTS.format(arm) for arm in about.arms],
+                [WEIGHTS.format(arm) for arm in jobs.arms(task, job)],
+                [jobs_of(task)[first] for first, seed in [jobs.seed_of(job)] if seed],  # whose choices it takes
             output:
                 update(made),  # not removed first: what follows from the same things is kept
             params:
@@ -367,7 +402,7 @@ for task, about in jobs.TASKS.items():
                 job=job,
                 settings=chosen(about.notebook, without=about.later),
             threads: SETTINGS[about.notebook]["n_threads"]
-            priority: 1  # minutes before seconds
+            priority: 4  # minutes before seconds
             resources:
                 **HEAVY,
             shell:
@@ -390,6 +425,7 @@ for notebook, reads in READS.items():
             name=notebook,
             extra=[],
             settings=chosen(notebook),
+        priority: 3 if notebook < "12" else 1  # the task families before all that the sweep is for
         resources:
             **LIGHT,
         shell:

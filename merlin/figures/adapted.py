@@ -23,6 +23,14 @@ STARTS = {
     "random": Look("random", COLOUR["baseline"]),
 }
 FROZEN = "_frozen"  # behind the name of a beginning that was left as it is, under probes
+SIMPLER = {  # rivals without a network, and what they are held against
+    "merlin_frozen_person": "frozen, with age and sex",
+    "organs_person": "organs, age, sex, phase",
+    "organs": "organ measurements",
+    "age_sex_phase": "age, sex, phase",
+    "age_sex": "age and sex",
+    "true_risk": "true risk (ceiling)",
+}
 DISEASE_NAMES = {
     "cvd": "cardiovascular disease",
     "ihd": "ischemic heart disease",
@@ -54,16 +62,17 @@ SEGMENTERS = {
 
 
 def draw_five_year(tables: Tables, facts: Facts) -> Figure:
-    """Who counts, mean AUROC by start and label fraction, diseases, differences, calibration."""
+    """Who counts, mean AUROC of networks and rivals, calibration, net benefit, diseases, differences."""
     table = tables[""]
-    figure, (flow, mean, calibration, disease, pairs) = lettered_figure(
-        125, "abc;dee", width_ratios=[1.4, 1, 0.9], height_ratios=[1, 1.15]
+    rows = "aabb;ccdd;eeff" if "benefit" in tables else "aabb;cccc;ddee"
+    figure, (flow, mean, calibration, *decision, disease, pairs) = lettered_figure(
+        195, rows, height_ratios=[1, 0.9, 1.25]
     )
     _draw_flow(flow, where(tables["flow"], split="test"), "test")
     starts = {s: look for s, look in STARTS.items() if s in set(table["start"])}
     auroc = where(table, metric="auroc", status="ok")
     fractions = sorted(set(table["fraction"]))
-    _draw_means(mean, where(auroc, label="mean"), fractions, starts)
+    _draw_means(mean, where(auroc, label="mean"), fractions)
     full = where(auroc, fraction=max(fractions))
     counts = full.drop_duplicates("label").set_index("label")
     labels = [d for d in DISEASE_NAMES if d in counts.index]
@@ -75,8 +84,10 @@ def draw_five_year(tables: Tables, facts: Facts) -> Figure:
     said = [f"{_pair(r.ours, r.other)}, {r.fraction:.0%}" for r in rows.itertuples()]
     marks.forest(pairs, rows, None, Look("", COLOUR["merlin"]), names=said, fontsize=5)
     pairs.axvline(0, **LINE)
-    pairs.set_xlabel("AUROC, ours minus")
+    pairs.set_xlabel("difference of mean AUROC")
     _draw_calibration(calibration, tables["reliability"], starts)
+    if decision:
+        _draw_benefit(decision[0], tables["benefit"], starts)
     return figure
 
 
@@ -102,19 +113,51 @@ def _draw_flow(ax: Axes, part: pd.DataFrame, split: str) -> None:
     marks.legend_above(ax, 2, fontsize=5)
 
 
-def _draw_means(ax: Axes, mean: pd.DataFrame, fractions: list[float], starts: dict) -> None:
-    """Mean AUROC by share of the labels; diamonds are probes on frozen features."""
-    looks = dict(starts)
-    for start, look in starts.items():
-        if start + FROZEN in set(mean["start"]):
-            looks[start + FROZEN] = look._replace(label="_", marker="D", size=2.2)
-    names = [f"{f:.0%} of labels" for f in fractions]
-    marks.forest(ax, mean, fractions, looks, column="fraction", by="start", names=names)
-    if len(looks) > len(starts):
-        ax.plot([], [], "D", color="black", markersize=2.2, label="diamond: frozen, probes")
+def _draw_means(ax: Axes, mean: pd.DataFrame, fractions: list[float]) -> None:
+    """Mean AUROC of each network, tuned and frozen, and of simpler rivals, by share of the labels."""
+    found = set(mean["start"])
+    names = {s: f"{look.label}, tuned" for s, look in STARTS.items()}
+    names |= {s + FROZEN: f"{look.label}, frozen" for s, look in STARTS.items()}
+    names = {s: name for s, name in (names | SIMPLER).items() if s in found}
+    shades = (COLOUR["less data"], COLOUR["merlin"])
+    looks = {f: Look(f"{f:.0%} of labels", c) for f, c in zip(fractions, shades, strict=False)}
+    marks.forest(
+        ax, mean, list(names), looks, column="start", by="fraction", names=list(names.values())
+    )
+    ax.tick_params(axis="y", labelsize=5)
     ax.set_xlabel("mean AUROC (dotted: chance)")
     marks.vertical_line(ax, 0.5)
     marks.legend_above(ax, 2, fontsize=5)
+
+
+def _draw_benefit(ax: Axes, benefit: pd.DataFrame, starts: dict[str, Look]) -> None:
+    """Net benefit by the risk from which one would act; treating none is the line at 0."""
+    looks = starts | {
+        "age_sex": Look("age and sex", COLOUR["present"]),
+        "treat all": Look("treat all", "#444444"),
+    }
+    shown = {s: look for s, look in looks.items() if s in set(benefit["start"])}
+    for start, look in shown.items():
+        part = where(benefit, start=start)
+        line = "--" if start == "treat all" else "-"
+        ax.plot(
+            part["threshold"],
+            part["value"],
+            line,
+            color=look.colour,
+            linewidth=0.9,
+            label=look.label,
+        )
+    part = where(benefit, start="merlin")
+    ax.fill_between(
+        part["threshold"], part["low"], part["high"], color=COLOUR["merlin"], alpha=0.15, lw=0
+    )
+    ax.axhline(0, **LINE)
+    top = benefit["high"].max()
+    ax.set(
+        ylim=(-0.5 * top, 1.05 * top), xlabel="risk from which one would act", ylabel="net benefit"
+    )
+    ax.legend(loc="upper right", fontsize=5)
 
 
 def _disease(row: pd.Series) -> str:
@@ -124,10 +167,17 @@ def _disease(row: pd.Series) -> str:
 
 
 def _pair(ours: str, other: str) -> str:
-    """Two beginnings and what was done to them, in the words of the axis."""
-    done, theirs = (("frozen" if s.endswith(FROZEN) else "tuned") for s in (ours, other))
-    name = STARTS[other.removesuffix(FROZEN)].label
-    return f"{done} − {name}" if done == theirs else f"{done} − {name} {theirs}"
+    """Two models and what was done to them, in the words of the axis."""
+
+    def said(start: str) -> tuple[str, str]:
+        if start in SIMPLER:
+            return SIMPLER[start], ""
+        done = "frozen" if start.endswith(FROZEN) else "tuned"
+        return STARTS[start.removesuffix(FROZEN)].label, done
+
+    (one, done), (two, theirs) = said(ours), said(other)
+    two = two if theirs in ("", done) else f"{two} {theirs}"
+    return f"{one} {done} − {two}".replace("  ", " ")
 
 
 def _draw_calibration(ax: Axes, bins: pd.DataFrame, starts: dict[str, Look]) -> None:

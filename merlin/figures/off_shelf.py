@@ -46,7 +46,7 @@ def draw_phenotypes(tables: Tables, facts: Facts) -> Figure:
     names = dict(zip(codes, tables["names"]["name"], strict=True))
     table = tables[""].assign(label=tables[""]["label"].astype(str))
     figure, axes = lettered_figure(
-        165, "ab;ac;ad", width_ratios=[1.15, 1], height_ratios=[0.75, 1, 1.05]
+        175, "ab;ac;ad", width_ratios=[1.15, 1], height_ratios=[1.1, 1, 1.05]
     )
     each_ax, models_ax, chapters_ax, auprc_ax = axes
     main = where(table, model="main")
@@ -59,8 +59,9 @@ def draw_phenotypes(tables: Tables, facts: Facts) -> Figure:
     _draw_each(each_ax, each, names, colours)
     macro = where(table, label="macro")
     macro = macro[macro["metric"].isin(["auroc", "auprc"])]
-    models = [m for m in ARMS if m in set(macro["model"])]
-    marks.forest_of_models(models_ax, macro, arms(models), ["auroc", "auprc"])
+    models = [m for m in (*ARMS, *marks.RIVALS) if m in set(where(macro, status="ok")["model"])]
+    looks = arms(models) | {m: look for m, look in marks.RIVALS.items() if m in models}
+    marks.forest_of_models(models_ax, macro, looks, ["auroc", "auprc"])
     models_ax.set_xlabel(f"macro over {int(macro['n_positive'].max())} phecodes")
     marks.legend_above(models_ax, 2)
     by_chapter = where(table, metric="auroc")

@@ -110,7 +110,9 @@ def _test_scans(studies: pd.DataFrame, settings: SimpleNamespace) -> list[Scan]:
     """All scans of some test patients, drawn by the seed."""
     tested = studies[studies["split"] == "test"]
     people = tested["patient_id"].drop_duplicates().to_numpy(str)
-    chosen = stream_of(settings.seed, Stream.SEGMENTED).permutation(people)[: settings.n_test]
+    chosen = stream_of(settings.cohort_seed, Stream.SEGMENTED).permutation(people)[
+        : settings.n_test
+    ]
 
     def truth_of(path: str) -> Callable:  # by affine: the map's axes may differ from the scan's
         return lambda scan: (label_on_grid(path, scan.affine, scan.hu.shape), None)

@@ -5,6 +5,7 @@ another kind are errors that name the nearest one, all at once.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ TIER_NOTES = {
     "embeddings": "embeddings read from a file",
     "full": "full tier",
 }
+
+
+_SEEDED = re.compile(r"(.+)-seed(0|[1-9]\d{0,8})")  # the name of a profile with another seed
 
 
 class ProfileError(Refusal):
@@ -76,18 +80,25 @@ def nearest(name: object, known: Iterable[object]) -> str:
 def load_profile(name: str) -> dict:
     """Read a profile with everything it extends filled in.
 
+    `NAME-seed7` is the profile NAME with 7 for its `seed`: the same cohort, other trainings, a folder
+    of its own.
+
     Returns
     -------
     dict
-        `profile`, `tier`, `seed`, `expected`, `arms`, `sweep`, and one dict of parameters per notebook.
+        `profile`, `tier`, `seed`, `cohort_seed`, `main_seeds`, `expected`, `arms`, `sweep`, and one dict
+        of parameters per notebook.
 
     Raises
     ------
     ProfileError
         Naming every unknown profile, section or key with its nearest real one.
     """
+    is_word, seed = NAME.fullmatch(str(name)), None
     path = places.PROFILES / f"{name}.yaml"
-    if not NAME.fullmatch(str(name)) or not path.is_file():
+    if is_word and not path.is_file() and (seeded := _SEEDED.fullmatch(str(name))):
+        path, seed = places.PROFILES / f"{seeded[1]}.yaml", int(seeded[2])
+    if not is_word or not path.is_file():
         names = sorted(p.stem for p in places.PROFILES.glob("*.yaml"))
         raise ProfileError(
             f"No profile {name!r}{nearest(name, names)} Profiles are {', '.join(names)}, "
@@ -100,7 +111,7 @@ def load_profile(name: str) -> dict:
             f"{path.relative_to(places.ROOT)}: {len(problems)} problem{'s'[: len(problems) != 1]}\n  "
             + "\n  ".join(problems)
         )
-    return {"profile": name, **full}
+    return {"profile": name, **full} | ({} if seed is None else {"seed": seed})
 
 
 def _fill_in(full: dict, own: object) -> list[str]:
@@ -187,6 +198,12 @@ def _misfit(where: str, value: Any, like: Any) -> str:
     return next((odd for part in parts if (odd := _misfit(*part))), "")
 
 
+def main_runs(profile: dict) -> dict[str, int]:
+    """Trainings of the main arm: name → seed. `main` itself, then `main-1` for each of `main_seeds`."""
+    seed = profile["seed"]
+    return {"main": seed} | {f"main-{s}": seed + s for s in profile["main_seeds"]}
+
+
 def sweep_runs(profile: dict) -> dict[str, dict]:
     """The small pretrainings of a profile's `sweep`: every arm with every seed, every size too.
 
@@ -217,6 +234,8 @@ def sweep_arms(profile: dict) -> dict[str, dict]:
 
 def trainings(profile: dict, arm: str) -> dict[str, int]:
     """What one run of `02_pretraining` trains: name → seed. An arm of the sweep has several seeds."""
+    if arm in (of_main := main_runs(profile)):
+        return {arm: of_main[arm]}
     of_sweep = {
         n: s["seed"] for n, s in sweep_runs(profile).items() if arm in (n, n.rpartition("-")[0])
     }

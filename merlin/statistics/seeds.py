@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from merlin.statistics import bootstrap
 
@@ -54,7 +54,7 @@ class OverSeeds:
 
         def short_of_zero(log_p: float) -> float:
             p = np.exp(log_p)
-            z, t = stats.norm.isf(p / 2), stats.t.isf(p / 2, self.df_seeds)
+            z, t = -special.ndtri(p / 2), -special.stdtrit(self.df_seeds, p / 2)
             return float(np.hypot(z * self.se_patients, t * self.se_seeds) - abs(self.value))
 
         if short_of_zero(-200.0) < 0:

@@ -27,7 +27,7 @@ def settings(tmp_path, monkeypatch):
     (tmp_path / "cohort" / "manifest.csv").write_text("study_id\ns1\n")
     monkeypatch.setattr(run, "folder", lambda _: tmp_path)
     return SimpleNamespace(
-        profile="mine", fractions=[0.5], weights_2d="", n_steps=[3], n_resamples=9
+        profile="mine", main_seeds=[], fractions=[0.5], weights_2d="", n_steps=[3], n_resamples=9
     )
 
 

@@ -34,6 +34,8 @@ def tiny(tmp_path, monkeypatch):
     default = {
         "tier": "phantom",
         "seed": 5,
+        "cohort_seed": 4,
+        "main_seeds": [1, 2],
         "expected": {"minutes": 1, "memory_gb": 1, "disk_gb": 0.0},
         "arms": {"main": {}, "tenth": {"train_fraction": 0.1}},
         "sweep": {
@@ -136,6 +138,8 @@ def test_profile_gives_what_the_notebook_leaves_at_none(tiny):
         "profile": "default",
         "tier": "phantom",
         "seed": 5,
+        "cohort_seed": 4,
+        "main_seeds": [1, 2],
         "matrix": 76,
         "n_workers": 2,
     }
@@ -175,6 +179,27 @@ def test_an_arm_of_the_sweep_trains_every_seed_and_a_run_of_it_one(tiny):
     assert (s.seed, s.trainings) == (40, {"main": 40})
 
 
+def test_the_main_arm_is_trained_with_each_of_its_seeds(tiny):
+    assert run.main_runs(run.load_profile("default")) == {"main": 5, "main-1": 6, "main-2": 7}
+    s = run.settings("02_pretraining", {"profile": "default", "arm": "main-2"})
+    assert (s.trainings, s.arm, s.train_fraction) == ({"main-2": 7}, "main-2", 1.0)
+    with pytest.raises(run.ProfileError, match="No arm 'main-3'"):
+        run.settings("02_pretraining", {"profile": "default", "arm": "main-3"})
+
+
+def test_another_seed_keeps_the_cohort_and_has_a_folder_of_its_own(tiny, tmp_path):
+    """Test patients follow from `cohort_seed`, which a seed in the profile's name leaves alone."""
+    plain, other = run.load_profile("smoke"), run.load_profile("smoke-seed70")
+    changed = {k for k in plain if plain[k] != other[k]}
+    assert changed == {"profile", "seed"}
+    assert (other["seed"], other["cohort_seed"]) == (70, plain["cohort_seed"])
+    assert run.main_runs(other) == {"main": 70, "main-1": 71, "main-2": 72}
+    assert run.folder(other["profile"]) == tmp_path / "runs" / "smoke-seed70"
+    for odd in ("smok-seed7", "smoke-seed", "smoke-seed07", "smoke-seed-1", "smoke-seed7e3"):
+        with pytest.raises(run.ProfileError, match="No profile"):
+            run.load_profile(odd)
+
+
 def test_unknown_arm_names_the_nearest(tiny):
     with pytest.raises(run.ProfileError, match=r"No arm 'tent' \(nearest: tenth\)"):
         run.settings("02_pretraining", {"profile": "default", "arm": "tent"})
@@ -186,7 +211,8 @@ def test_mistyped_parameter_names_the_nearest_and_lists_all(tiny):
     text = str(caught.value)
     assert "02_pretraining has no parameter 'n_step' (nearest: n_steps)" in text
     assert "'txt' (nearest: text)" in text
-    assert "Its parameters are arm, n_steps, profile, seed, text, tier, train_fraction." in text
+    known = "arm, cohort_seed, main_seeds, n_steps, profile, seed, text, tier, train_fraction"
+    assert f"Its parameters are {known}." in text
 
 
 def test_modules_functions_and_ipythons_names_are_not_parameters(tiny):
