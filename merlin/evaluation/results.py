@@ -1,11 +1,11 @@
 """Rows of the common result schema, and weights whose first column is the data as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
-from merlin.statistics import bootstrap, metrics
+from merlin.statistics import bootstrap, metrics, seeds
 
 
 def resampling(patient_ids: np.ndarray, n_resamples: int, *, seed: int) -> np.ndarray:
@@ -27,8 +27,9 @@ def row(
     Parameters
     ----------
     label, metric : str
-    found : (1 + n_resamples,) float
-        The value on the data as they are, then on each resample.
+    found : (1 + n_resamples,) or (n_seeds, 1 + n_resamples) float
+        The value on the data as they are, then on each resample; a row a run, where there are several
+        that differ in their seed.
     known : (n_studies,) bool
         Studies that count.
     patient_ids : (n_studies,) str
@@ -45,15 +46,20 @@ def row(
     Returns
     -------
     dict
-        Its `method` says how the interval was made (`bootstrap.method_of`).
+        The mean over runs; its interval is of patients, and of seeds where `n_seeds` is more than one.
+        `method` says how the patients' part was made (`bootstrap.method_of`).
     """
+    runs = np.atleast_2d(found)
     n_patients = len(set(np.asarray(patient_ids)[known]))
     found_here: dict = dict(
         n_studies=int(np.sum(known)), n_patients=n_patients, n_positive=int(n_positive)
     )
     if is_ok:
-        e, method = bootstrap.of_metric(metric, found, n=n_few or n_patients)
-        found_here |= dict(value=e.value, low=e.low, high=e.high, status="ok", method=method)
+        e, method = bootstrap.of_metric(metric, runs.mean(0), n=n_few or n_patients)
+        whole = seeds.over_seeds(runs, patients=(e.low, e.high))
+        own = " ".join(f"{v:.6g}" for v in whole.by_seed)
+        found_here |= dict(value=e.value, low=whole.low, high=whole.high, status="ok")
+        found_here |= dict(method=method, n_seeds=len(runs), by_seed=own)
     return missing(label, metric, reason) | found_here | more
 
 
@@ -64,8 +70,9 @@ def missing(
     """A row for what could not be evaluated, with its reason and counts."""
     return dict(
         label=label, metric=metric, value=np.nan, low=np.nan, high=np.nan, n_studies=n_studies,
-        n_patients=n_patients, n_positive=n_positive, status="not evaluated", reason=reason, method="", **more,
-    )  # fmt: skip
+        n_patients=n_patients, n_positive=n_positive, status="not evaluated", reason=reason, method="",
+        n_seeds=0, by_seed="",
+    ) | more  # fmt: skip
 
 
 def label_rows(
@@ -77,7 +84,7 @@ def label_rows(
     Parameters
     ----------
     names : sequence of str
-    found : (n_labels, 1 + n_resamples) float
+    found : (n_labels, 1 + n_resamples) or (n_seeds, n_labels, 1 + n_resamples) float
     labels : (n_studies, n_labels) float
         1, 0 or NaN; studies whose label is known count.
     patient_ids : (n_studies,) str
@@ -91,7 +98,7 @@ def label_rows(
     few = bootstrap.fewest(labels, patient_ids) if by_rank else np.zeros(len(names), int)
     return [
         row(
-            name, metric, found[j], known=~np.isnan(labels[:, j]), patient_ids=patient_ids,
+            name, metric, found[..., j, :], known=~np.isnan(labels[:, j]), patient_ids=patient_ids,
             n_positive=(labels[:, j] == 1).sum(), is_ok=bool(is_ok[j]), reason=reasons[j],
             n_few=int(few[j]) or None,
             **{column: values[j] for column, values in columns.items()},
@@ -113,20 +120,42 @@ def joined(*texts: str) -> str:
 
 
 def difference(
-    one: np.ndarray, other: np.ndarray, metric: str = "", *, n: float = np.inf
+    one: np.ndarray,
+    other: np.ndarray,
+    metric: str = "",
+    *,
+    n: float = np.inf,
+    is_trained: bool = True,
 ) -> tuple[float, float, float]:
     """Paired difference of two metrics on the same resamples: value, low, high.
 
     Parameters
     ----------
-    one, other : (1 + n_resamples,) float
+    one, other : (1 + n_resamples,) or (n_seeds, 1 + n_resamples) float
+        As many runs on both sides are paired by their seed. Where one side has a single run, its luck is
+        taken to be as large as the spread of the other's runs.
     metric : str
         What is compared; of AUPRCs the interval is free of their lean, as that of each is.
     n : float
         Patients, where they are few.
+    is_trained : bool
+        Whether `other` has any luck of training.
     """
-    e, _ = bootstrap.of_metric(f"difference of {metric}", np.asarray(one) - np.asarray(other), n=n)
-    return e.value, e.low, e.high
+    one, other = np.atleast_2d(one), np.atleast_2d(other)
+    gaps = one - other
+    e, _ = bootstrap.of_metric(f"difference of {metric}", gaps.mean(0), n=n)
+    spread = None
+    if len(one) != len(other) and is_trained:
+        sd, df = seeds.pooled_spread([one[:, 0], other[:, 0]])
+        spread = (sd * np.sqrt(1 + len(gaps)), df)
+    whole = seeds.over_seeds(gaps, patients=(e.low, e.high), spread=spread)
+    return e.value, whole.low, whole.high
+
+
+def over_runs(found: Iterable[np.ndarray]) -> np.ndarray:
+    """(n_seeds, 1 + n_resamples): a row a run; of one run, that row alone."""
+    runs = np.stack(list(found))
+    return runs if len(runs) > 1 else runs[0]
 
 
 def auprc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
