@@ -166,6 +166,7 @@ if "data" in OWN:
             settings=chosen("01_dataset"),
             map=lambda w: own_tables("03_embeddings"),
         threads: SETTINGS["01_dataset"]["n_workers"]
+        priority: 6  # all wait for it
         resources:
             **READING,
         shell:
@@ -188,6 +189,7 @@ else:
             extra=[],
             settings=chosen("01_cohort"),
         threads: 2
+        priority: 6  # all wait for it
         resources:
             **LIGHT,
         shell:
@@ -207,6 +209,7 @@ else:
             extra=[],
             settings=chosen("01_dataset"),
         threads: SETTINGS["01_dataset"]["n_workers"]
+        priority: 3
         resources:
             **LIGHT,
         shell:

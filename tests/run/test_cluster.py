@@ -59,10 +59,17 @@ def bring(root, *words):
 def resources(said):
     """Rule → what its first listed job asks for."""
     found = {}
-    for rule, text in re.findall(r"^rule (\w+):\n(.*?)(?=^\[|\Z)", said, re.DOTALL | re.MULTILINE):
+    for rule, text in re.findall(r"^rule ([\w-]+):\n(.*?)(?=^\[|\Z)", said, re.DOTALL | re.MULTILINE):
         asked = re.findall(r"\b(mem_mb|gpu|runtime)=(\d+)", text)
         found.setdefault(rule, {k: int(v) for k, v in asked})
     return found
+
+
+def priorities(said):
+    """Rule → its priority, where it has one."""
+    rules = re.findall(r"^rule ([\w-]+):\n(.*?)(?=^\[|\Z)", said, re.DOTALL | re.MULTILINE)
+    found = {rule: re.search(r"^ +priority: (\d+)", text, re.MULTILINE) for rule, text in rules}
+    return {rule: int(f[1]) for rule, f in found.items() if f}
 
 
 def test_jobs_on_slurm_ask_for_what_they_need(project, tmp_path):
@@ -97,6 +104,12 @@ def test_jobs_on_slurm_ask_for_what_they_need(project, tmp_path):
     } <= set(asked)
     assert not any(v.get("gpu") for v in asked.values())  # phantoms need none
     assert asked["segmentation_merlin"]["mem_mb"] >= 3000
+    first = priorities(done.stdout + done.stderr)
+    small = {r for r in asked if re.fullmatch(r"sweep_.*|scaling_\d+|pool", r)}
+    assert not small & first.keys()  # the sweep fills idle cores, no more
+    assert first.keys() == asked.keys() - small - {"all"}
+    assert first["cohort"] == max(first.values())
+    assert min(first[r] for r in ("summary", "five_year", "given_to_rivals")) > first["ablations"]
 
 
 def test_no_path_of_the_users_is_read_as_anything_else(project, tmp_path):

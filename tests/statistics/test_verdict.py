@@ -131,10 +131,11 @@ def test_under_a_true_null_at_most_five_percent_of_families_hold_a_verdict(how):
     assert any_verdict <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / n_sets)
 
 
-@pytest.mark.parametrize(("n_seeds", "effect"), [(3, 0.040), (5, 0.032)])
+@pytest.mark.parametrize(("n_seeds", "effect"), [(3, 0.040), (5, 0.028)])
 def test_effects_of_a_few_hundredths_are_found(n_seeds, effect):
-    """Four of five claims of that size hold: with three seeds 0.040 AUROC, with five 0.032."""
-    _, power = share_with_a_verdict(100, effect=effect, n_seeds=n_seeds)
+    """Four of five claims of that size hold: with three seeds 0.040 AUROC, with five 0.028."""
+    _, power = share_with_a_verdict(200, effect=effect, n_seeds=n_seeds)
+    print(f"{n_seeds} seeds, effect {effect}: power {power:.2f}")
     assert power >= 0.8
 
 
