@@ -58,10 +58,16 @@ class Muon(torch.optim.AdamW):
 
 
 def is_kernel(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter is one of Muon's: a kernel of the image network that mixes channels."""
-    is_head = ".classifier" in name or ".contrastive_head" in name
-    mixes = parameter.ndim == 5 and parameter.shape[1] > 1  # depthwise kernels do not
-    return ".i3_resnet." in name and mixes and not is_head
+    """Whether a parameter is one of Muon's: a matrix or kernel on the way to the common space.
+
+    Those are the kernels of the image network that mix channels, the map from its last features to a
+    volume's vector, and the head over sentences. Heads that read labels off are AdamW's.
+    """
+    if any(part in name for part in (".classifier", ".contrastive_head", ".grid_classifier")):
+        return False
+    if parameter.ndim == 5:
+        return parameter.shape[1] > 1  # depthwise kernels do not mix
+    return parameter.ndim == 2 and (".grid_head." in name or name.startswith("encode_text.head."))
 
 
 def make_optimizer(model: TwoTowers, config: TrainingConfig) -> torch.optim.Optimizer:
