@@ -6,7 +6,6 @@ the luck of the seeds is shown by the runs themselves, which stand in the table 
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -74,8 +73,6 @@ def evaluate(
     text_of = text_of or {}
     named = {}
     for (arm, run), e in files.items():
-        if text_of.get(arm) == "whole":
-            e = replace(e, findings_sentences=np.full_like(e.findings, np.nan))
         named[f"{arm}-{run}"] = e
     rows = common_rows(named, site="internal", split=split)
     _, drawn = off_shelf.judge(

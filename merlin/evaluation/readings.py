@@ -103,26 +103,19 @@ def codes(results: pd.DataFrame, phecodes: Sequence[str], names: Mapping[str, st
     )
 
 
-def reports(results: pd.DataFrame, *, representation: str, pool: int) -> str:
-    """Of `06_retrieval`: recall@1 in pools of one size, in one representation, beside whole texts."""
+def reports(results: pd.DataFrame, *, pool: int) -> str:
+    """Of `06_retrieval`: recall@1 in pools of one size."""
     kept = results.query("model == 'main' and status == 'ok'")
-    kept = kept[kept["metric"] == f"recall@1 of {pool}"]
-    pick, whole = (
-        kept[kept["representation"] == r].set_index("label") for r in (representation, "whole")
-    )
-
-    def value(table: pd.DataFrame, way: str) -> str:
-        return f"{table.loc[way, 'value']:.1%}" if way in table.index else "not evaluated"
-
+    pick = kept[kept["metric"] == f"recall@1 of {pool}"].set_index("label")
     if "image to findings" not in pick.index:
         return f"Pools of {pool} were not evaluated; the table says why."
     there, back = pick.loc["image to findings"], pick.loc["findings to image"]
+    way = "image to impression"
+    impression = f"{pick.loc[way, 'value']:.1%}" if way in pick.index else "not evaluated"
     return (
         f"Among {pool} reports a volume's own is the nearest in {_with_interval(there, '.1%')} of cases, "
         f"and a report finds its volume in {_with_interval(back, '.1%')}; chance is {1 / pool:.1%}. "
-        f"With reports encoded whole: {value(whole, 'image to findings')} and "
-        f"{value(whole, 'findings to image')}. From the impression alone: "
-        f"{value(pick, 'image to impression')}. A single partition into pools of {pool} would have "
+        f"From the impression alone: {impression}. A single partition into pools of {pool} would have "
         f"given {there['pool_low']:.1%} to {there['pool_high']:.1%}. {there['duplicate_rate']:.1%} of "
         "the findings texts occur more than once."
     )

@@ -22,6 +22,12 @@ from merlin.figures.zero_shot import draw_zero_shot
 
 EDGE = "#7A8793"  # of boxes and arrows
 WINDOWS = {"lung bases": style.LUNG, "sagittal": style.BONE}
+NAMED_WINDOWS = {
+    "soft tissue": style.SOFT_TISSUE,
+    "liver": (10, 170),
+    "lung": style.LUNG,
+    "bone": style.BONE,
+}
 WINDOW_NAMES = {"lung bases": "W 1500 L −600", "sagittal": "W 1500 L 400"}
 ARM_COLOURS = [COLOUR[k] for k in ("merlin", "less data", "external", "present", "baseline")]
 
@@ -35,13 +41,14 @@ def draw_one_study(tables: Tables, facts: Facts) -> Figure:
     figure, (*planes, said) = lettered_figure(height, "abcd", width_ratios=[1.25, 1, 0.7, 1.35])
     upright = facts["slice_mm"] / facts["pixel_mm"]
     for ax, plane in zip(planes, ("axial", "coronal", "sagittal"), strict=True):
-        flat = plane == "axial"
+        window = NAMED_WINDOWS[facts.get("windows", {}).get(plane, "soft tissue")]
         style.show_slice(
             ax,
             images[plane],
-            aspect=1.0 if flat else upright,
-            text=plane,
-            sides="RL" if flat else "",
+            window=window,
+            aspect=1.0 if plane == "axial" else upright,
+            text=f"{plane}, {_said(window)}",
+            sides="AP" if plane == "sagittal" else "RL",
         )
     said.axis("off")
     said.text(0, 1, text, va="top", fontsize=5, linespacing=1.25)
@@ -107,8 +114,14 @@ def _draw_prevalence(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def _draw_organ_hu(ax: Axes, table: pd.DataFrame) -> None:
-    """Median HU and its 5th to 95th percentile by organ, phantom beside real CT where given."""
-    looks = {k: Look(k, COLOUR[c]) for k, c in (("phantom", "merlin"), ("real", "present"))}
+    """Median HU and its 5th to 95th percentile by organ, phantoms beside real scans, each alone."""
+    sources = {
+        "phantom": ("merlin", "o"),
+        "real": ("present", "s"),
+        "real, enhanced": ("present", "s"),
+        "real, no contrast": ("baseline", "D"),
+    }
+    looks = {k: Look(k, COLOUR[c], marker=m) for k, (c, m) in sources.items()}
     shown = {k: look for k, look in looks.items() if k in set(table["source"])}
     table = table.rename(columns=dict(median="value", p05="low", p95="high"))
     marks.forest(
@@ -135,7 +148,8 @@ def draw_phantom_ct(tables: Tables, facts: Facts) -> Figure:
             panel = f"{row['key']}|{column}"
             window = WINDOWS.get(column, style.SOFT_TISSUE)
             aspect = row["slice_mm"] / row["pixel_mm"] if column in ("coronal", "sagittal") else 1.0
-            style.show_slice(axes[panel], images[panel], window=window, aspect=aspect)
+            sides = "AP" if column == "sagittal" else "RL"
+            style.show_slice(axes[panel], images[panel], window=window, aspect=aspect, sides=sides)
         axes[f"{row['key']}|upper abdomen"].set_ylabel(row["title"], fontsize=5.6)
     for column in columns:
         title = f"{column}\n{WINDOW_NAMES.get(column, 'W 400 L 40')}"
@@ -144,27 +158,32 @@ def draw_phantom_ct(tables: Tables, facts: Facts) -> Figure:
 
 
 def draw_findings_gallery(tables: Tables, facts: Facts) -> Figure:
-    """Each finding on the slice where it changes the image most, with and without it."""
+    """Each finding where it is seen: without, with, and with on the model's grid."""
     images = table_to_images(tables["slices"])
     change = tables[""].set_index("finding")
-    names, n_columns = change.index.tolist(), 6
+    names, n_columns = change.index.tolist(), 3
     padded = names + ["."] * (-len(names) % n_columns)
     mosaic = [padded[i : i + n_columns] for i in range(0, len(padded), n_columns)]
-    figure, axes = new_figure(PAGE_MM, 100, mosaic=mosaic, gridspec_kw=dict(hspace=0, wspace=0))
-    windows = {"atelectasis": style.LUNG, "osteopenia": style.BONE}
+    figure, axes = new_figure(PAGE_MM, 166, mosaic=mosaic, gridspec_kw=dict(hspace=0, wspace=0))
     for name in names:
-        pair = [_trim(images[f"{name}|{which}"]) for which in ("without", "with")]
-        window = windows.get(name, style.SOFT_TISSUE)
-        style.show_slice(axes[name], np.concatenate(pair, axis=1), window=window)
-        title = f"{pretty(name)}\n{change.loc[name, 'changed_ml']:,.0f} ml"
-        axes[name].set_title(title, fontsize=5.2, pad=2)
+        shown = [images.get(f"{name}|{which}") for which in ("without", "with", "model")]
+        row = change.loc[name]
+        plane, window = row.get("plane", "axial"), NAMED_WINDOWS[row.get("window", "soft tissue")]
+        style.show_slice(
+            axes[name],
+            np.concatenate([s for s in shown if s is not None], axis=1),
+            window=window,
+            sides="AP" if plane == "sagittal" else "RL",
+        )
+        about = f"{plane}, {_said(window)}, {row['changed_ml']:,.0f} ml"
+        axes[name].set_title(f"{pretty(name)} ({about})", fontsize=4.8, pad=1.5)
     return figure
 
 
-def _trim(image: np.ndarray, rows: float = 0.07, columns: float = 0.03) -> np.ndarray:
-    """Cut the air at the borders: the body fills the picture."""
-    r, c = int(rows * image.shape[0]), int(columns * image.shape[1])
-    return image[r:-r, c:-c]
+def _said(window: tuple[float, float]) -> str:
+    """A window as radiologists write it."""
+    low, high = window
+    return f"W {high - low:.0f} L {(low + high) / 2:.0f}".replace("-", "−")
 
 
 def draw_qc(tables: Tables, facts: Facts) -> Figure:

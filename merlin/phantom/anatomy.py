@@ -11,8 +11,10 @@ import numpy as np
 
 from merlin.phantom import render, torso
 from merlin.phantom.body import Body
-from merlin.phantom.shapes import ShapeList
+from merlin.phantom.shapes import ShapeList, in_ball, rotation
 from merlin.vocabulary import LABEL
+
+GALLBLADDER_TURN = (28, 12, 0)
 
 
 def scene(body: Body, rng: np.random.Generator) -> tuple[torso.Torso, render.Shapes, np.ndarray]:
@@ -23,6 +25,7 @@ def scene(body: Body, rng: np.random.Generator) -> tuple[torso.Torso, render.Sha
     """
     shapes = ShapeList()
     _bones(shapes, body)
+    _ascites(shapes, body)
     _mesentery(shapes, body, rng)
     _small_bowel(shapes, body, rng)
     _colon(shapes, body, rng)
@@ -73,11 +76,32 @@ def _muscles(shapes: ShapeList, body: Body, side: int, deep: int) -> None:
     shapes.ellipsoid(seat, (52, 30, 62), flesh, texture=14, regions=deep)
 
 
+def _ascites(shapes: ShapeList, body: Body) -> None:
+    """Free fluid where it gathers in a patient on the back, painted first: organs float in it.
+
+    Around the liver and the spleen, in the gutters beside the colon, in the pouch of Morison and in
+    the pelvis; only gross ascites reaches up between the loops.
+    """
+    if body.ascites <= 0:
+        return
+    deep, fluid = body.ascites, body.fluid_hu
+    for centre, half, turn, _ in [*liver_lobes(body)[:2], spleen(body)]:
+        shapes.ellipsoid(centre, half + deep, fluid, turn_deg=turn)
+    for side in (1, -1):
+        gutter = body.place([(side * 112, -6, 40), (side * 114, -4, -40), (side * 104, 8, -125)])
+        shapes.tube(gutter, 8 + 1.1 * deep, fluid)
+    pelvis = np.array([42.0, 30.0, 14.0]) + deep * np.array([1.6, 1.4, 1.5])
+    shapes.ellipsoid(body.place((0, -14, -158)), pelvis, fluid)
+    if deep > 13:
+        between = np.array([80.0, 26.0, 60.0]) + deep
+        shapes.ellipsoid(body.place((0, 2, -92)), between, fluid)
+
+
 def _small_bowel(shapes: ShapeList, body: Body, rng: np.random.Generator) -> None:
     """Loops that wander through the middle of the abdomen, with wall, contents and some gas."""
     label = LABEL["small_bowel"]
     box_low, box_high = np.array([-84.0, -12.0, -160.0]), np.array([84.0, 70.0, 4.0])
-    for _ in range(9):
+    for spread in body.loop_spread:
         point = rng.uniform(box_low, box_high)
         heading = rng.normal(size=3)
         course = [point]
@@ -89,7 +113,7 @@ def _small_bowel(shapes: ShapeList, body: Body, rng: np.random.Generator) -> Non
             point = point.clip(box_low, box_high)
             course.append(point)
         points = body.place(course)
-        radius = body.loop_radius * rng.uniform(0.85, 1.15)
+        radius = body.loop_radius * spread
         wall = min(body.loop_wall, 0.7 * radius)
         # Every draw is made whether used or not: a finding must not shift the ones after it.
         gassy, a = rng.random() < body.loop_gas, rng.integers(0, 6)
@@ -137,6 +161,9 @@ def _colon(shapes: ShapeList, body: Body, rng: np.random.Generator) -> None:
         for grow, hu in ((2.0, wall), (0.0, 16.0), (-thick, wall + 25), (-thick - 3.0, 22.0)):
             shapes.tube(points[swollen], np.maximum(calibre[swollen] + grow, 2.0), hu, label=label)
         lumen[swollen] = np.maximum(lumen[swollen] - body.colon_edema, 2.0)
+    appendix = body.appendix_path()
+    shapes.tube(appendix, body.appendix_radius, body.hu("bowel_wall") + 20)
+    shapes.tube(appendix, max(body.appendix_radius - 2.2, 0.6), 14)
     for start in range(0, len(points) - 4, 5):
         if rng.random() < body.colon_gas:
             part = slice(start, start + 6)
@@ -158,6 +185,29 @@ def _upper_gut(shapes: ShapeList, body: Body) -> None:
     shapes.tube(loop, 9.0, 26, label=LABEL["duodenum"], texture=14)
     gullet = [(-6, body.spine_front(z) + 26, z) for z in (240, 150, 118)]
     shapes.tube([*gullet, body.place((-48, 0, 96))], 8.5, wall - 15, regions=torso.ANYWHERE)
+    _hernia(shapes, body)
+
+
+def _hernia(shapes: ShapeList, body: Body) -> None:
+    """Stomach above the diaphragm; the heart and the aorta, painted later, keep their place."""
+    radius, centre = body.hernia_radius, body.hernia_centre()
+    if radius <= 0:
+        return
+    kind: dict[str, Any] = dict(label=LABEL["stomach"], regions=torso.INSIDE_THORAX)
+    neck = [centre - (0, 0, 0.6 * radius), body.place((-40, 4, 92))]
+    either = torso.INSIDE_THORAX | torso.INSIDE_ABDOMEN
+    shapes.tube(neck, 11, body.hu("bowel_wall"), label=kind["label"], regions=either)
+    shapes.sphere(centre, radius, body.hu("bowel_wall"), **kind)
+    shapes.sphere(centre, radius - 4, 24, texture=15, **kind)
+    if body.hernia_gas > -1:
+        level = centre[1] - body.hernia_gas * radius
+        shapes.sphere(centre, radius - 4, -950, y_range=(level, 1e9), **kind)
+
+
+def spleen(body: Body) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float], float]:
+    """Centre, half axes, turn in degrees and HU of the spleen."""
+    half = np.array([25.0, 42.0, 53.0]) * body.spleen_scale
+    return body.place((-94, -30, 62)), half, (14, -12, -28), body.hu("spleen")
 
 
 def _pancreas_and_spleen(shapes: ShapeList, body: Body) -> None:
@@ -168,34 +218,49 @@ def _pancreas_and_spleen(shapes: ShapeList, body: Body) -> None:
     )
     radii = np.array([13.5, 14.5, 10.5, 11.5, 11.5, 10.0]) * body.pancreas_scale
     shapes.tube(path, radii, pancreas, label=LABEL["pancreas"], texture=12 + 45 * body.pancreas_fat)
-    spleen, half = body.place((-94, -30, 62)), np.array([25.0, 42.0, 50.0]) * body.spleen_scale
-    turn, label = (14, -12, -28), LABEL["spleen"]
-    shapes.ellipsoid(spleen, half, body.hu("spleen"), turn_deg=turn, label=label, texture=5)
+    centre, half, turn, hu = spleen(body)
+    shapes.ellipsoid(centre, half, hu, turn_deg=turn, label=LABEL["spleen"], texture=5)
+
+
+def liver_lobes(body: Body) -> list[tuple]:
+    """Right, left and caudate lobe: centre, half axes, turn in degrees and HU of each."""
+    hu, grow = body.hu("liver") + body.liver_change_hu, body.liver_scale
+    # Growth goes down and to the left: the dome and the ribs hold the rest.
+    right = body.place((68, 4, 66)) - (4 * (grow - 1), 0, 60 * (grow - 1))
+    wide = 0.5 + 0.5 * grow
+    return [
+        (right, np.array([66.0 * wide, 78.0 * wide, 76.0 * grow]), (0, -8, 0), hu),
+        (body.place((4, 40, 84)), np.array([64.0, 36.0, 36.0]) * wide, (0, 14, -8), hu),
+        (body.place((22, -12, 88)), np.array([24.0, 20.0, 30.0]), (0, 0, 0), hu),
+    ]
 
 
 def _liver(shapes: ShapeList, body: Body) -> None:
-    """Right, left and caudate lobe; the gallbladder."""
-    hu, grow = body.hu("liver") + body.liver_change_hu, body.liver_scale
-    kind: dict[str, Any] = dict(label=LABEL["liver"], texture=5)
-    # Growth goes down and to the left: the dome and the ribs hold the rest.
-    right = body.place((68, 4, 66)) - (4 * (grow - 1), 0, 34 * (grow - 1))
-    half = np.array([66.0, 78.0, 76.0]) * grow
-    shapes.ellipsoid(right, half, hu, turn_deg=(0, -8, 0), **kind)
-    half = np.array([64.0, 36.0, 36.0]) * grow
-    shapes.ellipsoid(body.place((4, 40, 84)), half, hu, turn_deg=(0, 14, -8), **kind)
-    shapes.ellipsoid(body.place((22, -12, 88)), (24, 20, 30), hu, **kind)
+    """The lobes, without what lies behind them; the gallbladder."""
+    label = LABEL["liver"]
+    for centre, half, turn, hu in liver_lobes(body):
+        shapes.ellipsoid(centre, half, hu, turn_deg=turn, label=label, texture=5)
+    # The liver lies before and above the right kidney, not around it.
+    behind = body.kidney_centre(1) + (-20, -26, -16)
+    half = body.kidney_axes() + (36, 34, 14)
+    kept: dict[str, Any] = dict(only=label, label=0)
+    shapes.ellipsoid(behind, half, body.visceral_hu, turn_deg=(-10, 12, -20), **kept)
     if body.has_gallbladder:
         centre, half = body.gallbladder_centre(), np.array([14.0, 17.0, 27.0])
         half, label = half * body.gallbladder_scale, LABEL["gallbladder"]
-        shapes.ellipsoid(centre, half, 9, turn_deg=(28, 12, 0), label=label)
+        shapes.ellipsoid(centre, half, 9, turn_deg=GALLBLADDER_TURN, label=label)
+
+
+def kidney_turn(side: int) -> tuple[float, float, float]:
+    """Turn of the right (side = 1) or left (-1) kidney, degrees."""
+    return (-10, side * 12, side * -20)
 
 
 def _kidneys(shapes: ShapeList, body: Body) -> None:
     """Kidneys in their fat, then the adrenal glands above them."""
     for side, name in ((1, "kidney_right"), (-1, "kidney_left")):
         centre, label = body.kidney_centre(side), LABEL[name]
-        size = np.array([29.0, 26.0, 55.0]) * body.kidney_scale
-        turn = (-10, side * 12, side * -20)
+        size, turn = body.kidney_axes(), kidney_turn(side)
         shapes.ellipsoid(centre, size + 7, body.visceral_hu, turn_deg=turn)
         shapes.ellipsoid(centre, size, body.hu("kidney"), turn_deg=turn, label=label, texture=6)
         medulla = body.hu("medulla")
@@ -207,6 +272,36 @@ def _kidneys(shapes: ShapeList, body: Body) -> None:
         for limb in (-9, 9):
             end = apex + (side * 6 + limb * 0.3, -9 + 0.5 * limb, -20)
             shapes.tube([apex, end], (5.0, 4.0), body.hu("gland"), label=LABEL[name])
+
+
+def in_liver(body: Body, rng: np.random.Generator) -> np.ndarray:
+    """A place inside the liver, away from its rim, mm."""
+    lobes, kidney = liver_lobes(body), body.kidney_centre(1)
+    while True:
+        centre, half, turn, _ = lobes[int(rng.random() < 0.2)]
+        point = centre + rotation(turn).T @ (half * in_ball(rng, 0.82))
+        dome = (104 if point[0] > 40 else 76) * body.height
+        is_behind = point[1] < kidney[1] + 20 and point[2] < 62 * body.height
+        if point[2] < dome and point[0] < body.inner_width - 16 and not is_behind:
+            return point
+
+
+def in_kidney(body: Body, side: int, rng: np.random.Generator) -> np.ndarray:
+    """A place in the parenchyma of the right (side = 1) or left (-1) kidney, mm."""
+    unit = in_ball(rng)
+    while np.linalg.norm(unit) < 0.5 or unit[0] * side < -0.35:  # not in the sinus
+        unit = in_ball(rng)
+    turn = rotation(kidney_turn(side))
+    return body.kidney_centre(side) + turn.T @ ((body.kidney_axes() - 5) * unit)
+
+
+def on_gallbladder_floor(body: Body, radius: float, rng: np.random.Generator) -> np.ndarray:
+    """A place for a stone in the lower half of the gallbladder, the patient on the back, mm."""
+    unit = in_ball(rng)
+    while unit[1] > 0.1:
+        unit = in_ball(rng)
+    room = np.array([14.0, 17.0, 27.0]) * body.gallbladder_scale - radius
+    return body.gallbladder_centre() + rotation(GALLBLADDER_TURN).T @ (room * unit)
 
 
 def _vessels(shapes: ShapeList, body: Body) -> None:

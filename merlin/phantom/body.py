@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from merlin.phantom.render import where_seen
 from merlin.phantom.shapes import Coordinates, ShapeList
 from merlin.phantom.torso import Torso
 
+N_LOOPS = 9  # of small bowel
 PHASES = ("portal venous", "arterial", "non-contrast")
 # HU by phase, in the order of PHASES.
 ENHANCEMENT = {
@@ -61,7 +63,7 @@ class Body:
     lung_hu: float = -845.0
     dome_right: float = 66.0
     dome_left: float = 56.0
-    ascites: float = 0.0
+    ascites: float = 0.0  # thickness of the fluid around the liver, mm
     free_air: float = 0.0
     effusion_right: float = 0.0
     effusion_left: float = 0.0
@@ -73,24 +75,45 @@ class Body:
     spleen_scale: float = 1.0
     kidney_scale: float = 1.0
     heart_scale: float = 1.0
+    hernia_radius: float = 0.0  # of the stomach behind the heart, mm
+    hernia_gas: float = -1.0  # its share from the top, as a height in radii; -1 none
     pancreas_scale: float = 1.0
     pancreas_fat: float = 0.0  # 0 firm to 1 mostly fat
     prostate_scale: float = 1.0
     bladder_scale: float = 1.0
+    fluid_hu: float = 8.0  # of effusions and ascites
     has_gallbladder: bool = True
     gallbladder_scale: float = 1.0
     aorta_radius: float = 9.5
     loop_radius: float = 10.5  # small bowel, mm
     loop_gas: float = 0.3  # share of loops that hold gas
     loop_wall: float = 2.2
+    loop_spread: np.ndarray = field(default_factory=lambda: np.ones(N_LOOPS))  # of their radii
+    appendix_radius: float = 2.7
+    appendix_tip: tuple[float, float, float] = (49.0, 30.0, -139.0)
     colon_scale: float = 1.0
     colon_wall: float = 2.5
     colon_edema: float = 0.0  # thickness of a swollen submucosa, mm
     colon_edema_part: tuple[int, int] = (0, 0)  # points of the colon's course that are swollen
     colon_gas: float = 0.5
     height_loss: np.ndarray = field(default_factory=lambda: np.zeros(len(LEVELS)))
+    warp: np.ndarray = field(default_factory=lambda: np.zeros((3, 9, 7, 11)))  # of space, mm
     incidental: set[str] = field(default_factory=set)  # spots that mean nothing, by name
     over: ShapeList = field(default_factory=ShapeList)  # painted after the organs
+
+    def size_mm(self, centre: Coordinates, half_axes: Coordinates) -> float:
+        """Largest axial diameter of an ellipsoid, as the picture shows it, mm."""
+        return float(self._diameters(centre, half_axes).max())
+
+    def calibre_mm(self, point: Coordinates, radius: float) -> float:
+        """Mean diameter of a tube at a point, as the picture shows it, mm."""
+        return float(self._diameters(point, (radius,) * 3).mean())
+
+    def _diameters(self, centre: Coordinates, half_axes: Coordinates) -> np.ndarray:
+        angle = np.linspace(0, np.pi, 8, endpoint=False)
+        ray = np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1) * np.asarray(half_axes)
+        ends = [where_seen(np.asarray(centre, float) + way * ray, self.warp) for way in (1, -1)]
+        return np.linalg.norm(ends[0] - ends[1], axis=1)
 
     def hu(self, tissue: str) -> float:
         """HU of a tissue in this study's contrast phase."""
@@ -135,8 +158,23 @@ class Body:
         return self.place((0, 8, -208))
 
     def heart_centre(self) -> np.ndarray:
-        """Centre of the heart, mm."""
-        return self.place((-20, 26, 168))
+        """Centre of the heart, mm; what grows behind it pushes it forwards."""
+        return self.place((-20, 26, 168)) + (0, 0.55 * self.hernia_radius, 0)
+
+    def hernia_centre(self) -> np.ndarray:
+        """Centre of a hernia through the hiatus: above the diaphragm, before the aorta, mm."""
+        z = 92 * self.height + 0.75 * self.hernia_radius
+        y = self.spine_front(z) + 2 * self.aorta_radius + self.hernia_radius
+        return np.array([-10.0, y, z])
+
+    def appendix_path(self) -> np.ndarray:
+        """(3, 3) centre line of the appendix from the caecum, mm."""
+        root, tip = self.place((80, 24, -120)), self.place(self.appendix_tip)
+        return np.stack([root, 0.5 * (root + tip) + (0, -4, 3), tip])
+
+    def kidney_axes(self) -> np.ndarray:
+        """Half axes of a kidney, mm."""
+        return np.array([29.0, 26.0, 55.0]) * self.kidney_scale
 
     def portal_vein_path(self) -> np.ndarray:
         """(3, 3) centre line of the portal vein from the pancreas to the hilum, mm."""
@@ -149,6 +187,5 @@ class Body:
             **same,
             muscle_hu=self.hu("muscle"),
             mediastinum=38.0 + 16.0 * (self.heart_scale - 1.0),
-            fluid_hu=8.0,
             table_y=-self.depth - 16.0,
         )

@@ -5,7 +5,6 @@ for any number of workers. Volumes are written atomically; a killed build resume
 that are missing. Memory does not grow with the cohort: workers return table rows, not volumes.
 """
 
-import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,11 @@ from merlin.files import atomic
 from merlin.phantom import ehr, reports, synthesis
 from merlin.phantom.readers import reader
 from merlin.vocabulary import NAMES
+
+TRUTH = (
+    "study_id", "finding", "severity", "side", "place", "count", "size_mm", "degree", "percent",
+    "grade", "mentioned", "stated",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -133,9 +137,11 @@ def make_patient(job: Job) -> dict[str, Any]:
         row.update({f"five_year_{k}": v for k, v in followed.items()})
         manifest.append(row)
         for name, found in study.found.items():
-            truth.append(
-                (study.study_id, name, round(found.severity, 4), json.dumps(found.details))
-            )
+            said = {k: found.details.get(k, "") for k in TRUTH[3:-2]}
+            said |= {k: round(v, 1) for k, v in said.items() if isinstance(v, float)}
+            heard = (int(name in report.mentioned), int(report.mentioned.get(name, False)))
+            severity = round(found.severity, 4)
+            truth.append((study.study_id, name, severity, *said.values(), *heard))
     return dict(manifest=manifest, truth=truth, codes=ehr.write_codes(job.seed, patient, studies))
 
 
@@ -167,8 +173,9 @@ def build_cohort(
     Returns
     -------
     manifest, truth, codes : DataFrame
-        In the order of `jobs`. `truth` holds every present finding with its severity and details,
-        mentioned or not; `codes` is dated and complete.
+        In the order of `jobs`. `truth` holds every present finding with its severity, what was
+        drawn of it (empty where that is nothing), and whether the report mentions and states it;
+        `codes` is dated and complete.
     """
     made = []
     progress = tqdm(total=len(jobs), desc="patients", mininterval=2)
@@ -186,6 +193,6 @@ def build_cohort(
     manifest = pd.DataFrame([row for m in made for row in m["manifest"]])
     truth = pd.DataFrame(
         [row for m in made for row in m["truth"]],
-        columns=["study_id", "finding", "severity", "details"],
+        columns=TRUTH,
     )
     return manifest, truth, pd.concat([m["codes"] for m in made], ignore_index=True)

@@ -2,7 +2,9 @@
 
 Each function takes a `Body`, a severity from 0 (barely there) to 1 (gross) and a generator; it
 changes the body's numbers or paints over its organs, and returns what a radiologist would dictate
-(side, size, level). Names are those of the data release (`zero_shot_findings_disease_cls.csv`).
+of what was drawn (side, place, count, size in mm, percent, grade). Sizes are those of the picture,
+after its displacement; those of enlarged organs are measured from their labels, in `measure`. Names
+are those of the data release (`zero_shot_findings_disease_cls.csv`).
 
 Prevalences are ours, chosen so that every finding can be learned and judged in a cohort of a few
 thousand; they are not the paper's. Risk is a liability: age and shared factors add up, and a study
@@ -12,16 +14,18 @@ effusion and anasarca keep company here as they do in hospital.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.random import Generator
 
 from merlin.phantom import render, torso
+from merlin.phantom.anatomy import in_kidney, in_liver, on_gallbladder_floor
 from merlin.phantom.body import LEVELS, Body
+from merlin.phantom.shapes import apart
 from merlin.vocabulary import LABEL, NAMES, ONLY_SEX
 
 Details = dict[str, float | str]  # what a radiologist would dictate
-CHEST = torso.INSIDE_THORAX | torso.INSIDE_ABDOMEN
 CALCIUM_HU = (450, 950)
 PLAQUE = dict(regions=torso.ANYWHERE, label=render.KEEP_LABEL)
 
@@ -44,23 +48,33 @@ def _side_word(*sides: int) -> str:
     return "bilateral" if len(sides) == 2 else "right" if sides[0] > 0 else "left"
 
 
+def degree(severity: float) -> str:
+    """Mild, moderate or severe."""
+    return "mild" if severity < 0.38 else "moderate" if severity < 0.72 else "severe"
+
+
 def submucosal_edema(body: Body, severity: float, rng: Generator) -> Details:
-    """A stretch of colon with a swollen, dark submucosa."""
+    """A stretch of colon with a swollen, dark submucosa; its wall is 1 to 2 cm thick."""
     parts = {"ascending": (0, 13), "transverse": (12, 27), "descending": (24, 39)}
     name, part = list(parts.items())[rng.integers(3)]
-    body.colon_edema, body.colon_edema_part = _between(9, 18, severity), part
-    return {"place": f"{name} colon", "size_mm": body.colon_edema + 4}
+    body.colon_edema, body.colon_edema_part = _between(6, 15, severity), part
+    # Mucosa and serosa are drawn 3 and 2 mm thick.
+    return {"place": f"{name} colon", "size_mm": body.colon_edema + 5}
 
 
 def renal_hypodensities(body: Body, severity: float, rng: Generator) -> Details:
-    """Several dark spots in both kidneys, too small to characterise."""
-    count = int(_between(6, 15, severity))
-    for _ in range(count):
-        side = _one_side(rng)
-        name = LABEL[f"kidney_{_side_word(side)}"]
-        spot = body.kidney_centre(side) + rng.uniform((-19, -17, -42), (19, 17, 42))
-        body.over.sphere(spot, _between(7, 12.5, rng.random()), 12, only=name)
-    return {"side": "bilateral", "count": count}
+    """Many dark spots below 1 cm in both kidneys: a scanner blurs them, they can't be characterised."""
+    largest, count = 0.0, 0
+    for side in (1, -1):
+        draw = partial(in_kidney, body, side, rng)
+        spots = apart(draw, int(_between(5, 17, severity)), gap_mm=10.0)
+        count += len(spots)
+        for centre in spots:
+            radius = rng.uniform(3.2, 4.4)
+            name = LABEL[f"kidney_{_side_word(side)}"]
+            body.over.sphere(centre, radius, 10, only=name)
+            largest = max(largest, body.size_mm(centre, (radius,) * 3))
+    return {"side": "bilateral", "count": count, "size_mm": largest}
 
 
 def aortic_valve_calcification(body: Body, severity: float, rng: Generator) -> Details:
@@ -104,20 +118,19 @@ def thrombosis(body: Body, severity: float, rng: Generator) -> Details:
 
 def metastatic_disease(body: Body, severity: float, rng: Generator) -> Details:
     """Dark nodules throughout the liver; sometimes dense spots in the spine too."""
-    count = int(_between(5, 18, severity))
     liver = body.hu("liver") + body.liver_change_hu
-    sizes = []
-    for _ in range(count):
-        spot = body.place(rng.uniform((15, -45, 15), (118, 62, 118)))
-        size = _between(10, 29, rng.random() * (0.4 + 0.6 * severity))
-        body.over.sphere(spot, size + 2.5, liver + 14, only=LABEL["liver"])
-        body.over.sphere(spot, size, liver - rng.uniform(70, 105), only=LABEL["liver"], texture=8)
-        sizes.append(2 * size)
+    spots = apart(partial(in_liver, body, rng), int(_between(4, 16, severity)), gap_mm=31.0)
+    radii = [_between(8, 24, rng.random() * (0.3 + 0.7 * severity)) for _ in spots]
+    for nodule, size in zip(spots, radii, strict=True):
+        body.over.sphere(nodule, size + 2.5, liver + 14, only=LABEL["liver"])
+        body.over.sphere(nodule, size, liver - rng.uniform(70, 105), only=LABEL["liver"], texture=8)
     if rng.random() < 0.4:
         for level in rng.choice(np.arange(5, 12), 2, replace=False):
             centre = (rng.normal(0, 8), body.spine_front(0) - 17, (35 * level - 246) * body.height)
             body.over.sphere(centre, 10, 620, only=LABEL["vertebrae"])
-    return {"count": count, "size_mm": max(sizes)}
+    largest = int(np.argmax(radii))
+    size = body.size_mm(spots[largest], (radii[largest],) * 3)
+    return {"count": len(spots), "size_mm": size}
 
 
 def pancreatic_atrophy(body: Body, severity: float, rng: Generator) -> Details:
@@ -130,14 +143,15 @@ def pancreatic_atrophy(body: Body, severity: float, rng: Generator) -> Details:
 def renal_cyst(body: Body, severity: float, rng: Generator) -> Details:
     """A round pocket of water at the rim of a kidney."""
     side = _one_side(rng)
-    radius = _between(16, 44, severity)
+    radius = _between(11, 38, severity)
     direction = rng.normal(size=3) * (1, 0.7, 1)
     direction /= np.linalg.norm(direction)
     centre = body.kidney_centre(side) + direction * np.array([29, 26, 50]) * 0.85
     body.over.sphere(centre, radius, 8, regions=torso.INSIDE_ABDOMEN | 1 << torso.WALL)
     poles = ("lower pole", "interpolar region", "upper pole")
     pole = poles[1 + int(direction[2] > 0.35) - int(direction[2] < -0.35)]
-    return {"side": _side_word(side), "size_mm": 2 * radius, "place": pole}
+    size = body.size_mm(centre, (radius,) * 3)
+    return {"side": _side_word(side), "size_mm": size, "place": pole}
 
 
 def osteopenia(body: Body, severity: float, rng: Generator) -> Details:
@@ -165,8 +179,8 @@ def atelectasis(body: Body, severity: float, rng: Generator) -> Details:
 
 
 def abdominal_aortic_aneurysm(body: Body, severity: float, rng: Generator) -> Details:
-    """The infrarenal aorta widened to 3.5 cm or more, with clot and calcium in its wall."""
-    radius = _between(14, 33, severity)
+    """The infrarenal aorta beyond its limit of 3 cm, with clot and calcium in its wall."""
+    radius = _between(16.5, 35, severity)
     path = body.aorta_path()
     centre = 0.5 * (path[3] + path[4]) + (-3, radius - body.aorta_radius, -4)
     half = np.array([radius, radius, 44.0])
@@ -179,7 +193,7 @@ def abdominal_aortic_aneurysm(body: Body, severity: float, rng: Generator) -> De
     for angle in rng.uniform(0, 2 * np.pi, 5):
         rim = centre + (radius * np.cos(angle), radius * np.sin(angle), rng.uniform(-22, 22))
         body.over.sphere(rim, 3.2, rng.uniform(*CALCIUM_HU), label=render.KEEP_LABEL)
-    return {"size_mm": 2 * radius}
+    return {}
 
 
 def anasarca(body: Body, severity: float, rng: Generator) -> Details:
@@ -190,67 +204,65 @@ def anasarca(body: Body, severity: float, rng: Generator) -> Details:
 
 
 def hiatal_hernia(body: Body, severity: float, rng: Generator) -> Details:
-    """Stomach behind the heart, with gas or fluid in it."""
-    radius = _between(15, 34, severity)
-    centre = np.array([-10.0, body.spine_front(140) + radius + 12, 138 + 0.4 * radius])
-    body.over.sphere(centre, radius, body.hu("bowel_wall"), regions=CHEST, label=LABEL["stomach"])
-    body.over.sphere(centre, radius - 5, 24, regions=CHEST, texture=15, label=LABEL["stomach"])
-    if rng.random() < 0.7:
-        level = centre[1] + rng.uniform(-0.2, 0.4) * radius
-        body.over.sphere(
-            centre, radius - 5, -950, regions=CHEST, y_range=(level, 1e9), label=LABEL["stomach"]
-        )
-    return {"size_mm": 2 * radius}
+    """Stomach between heart and spine, above the diaphragm, with gas or fluid in it."""
+    body.hernia_radius = _between(12, 30, severity)
+    has_gas, level = rng.random() < 0.7, rng.uniform(-0.3, 0.3)
+    body.hernia_gas = level if has_gas else -1.0
+    return {"size_mm": body.size_mm(body.hernia_centre(), (body.hernia_radius,) * 3)}
 
 
 def lymphadenopathy(body: Body, severity: float, rng: Generator) -> Details:
-    """Enlarged nodes around the great vessels."""
-    largest = 0.0
-    for _ in range(int(_between(8, 22, severity))):
+    """Nodes around the great vessels, the largest 1.5 cm or more across its short axis."""
+    count = int(_between(8, 22, severity))
+    flesh = body.hu("muscle") + 16
+    for _ in range(count - 1):
         z = rng.uniform(-75, 65)
         x = rng.choice((-1, 1)) * rng.uniform(8, 38)
         spot = (x, body.spine_front(z) + rng.uniform(6, 40), z)
-        radius = _between(9, 20, 0.35 * rng.random() + 0.65 * severity)
+        radius = _between(7, 17, 0.35 * rng.random() + 0.65 * severity)
         half, turn = (radius, radius * 0.85, radius * 1.3), (rng.uniform(-40, 40), 0, 0)
-        body.over.ellipsoid(spot, half, body.hu("muscle") + 16, turn_deg=turn, only=0, texture=5)
-        largest = max(largest, 1.7 * radius)
-    return {"size_mm": largest}
+        body.over.ellipsoid(spot, half, flesh, turn_deg=turn, only=0, texture=5)
+    # The one that is measured lies whole, left of the aorta and below the kidney's vessels.
+    short, z = _between(8, 19, severity), rng.uniform(-45, -20) * body.height
+    beside = (-8 - body.aorta_radius - short, body.spine_front(z) + max(short, 10) + 2, z)
+    body.over.ellipsoid(beside, (short, short, 1.4 * short), flesh, texture=5)
+    return {"count": count, "size_mm": body.calibre_mm(beside, short)}
 
 
 def prostatomegaly(body: Body, severity: float, rng: Generator) -> Details:
-    """A prostate that bulges into the bladder's floor."""
-    body.prostate_scale *= _between(1.2, 1.9, severity)
-    return {"size_mm": 40 * body.prostate_scale}
+    """A prostate beyond its limit, which bulges into the bladder's floor."""
+    body.prostate_scale = _between(1.2, 1.9, severity)
+    return {}
 
 
 def biliary_ductal_dilation(body: Body, severity: float, rng: Generator) -> Details:
     """Dark branches beside the portal veins, and a wide common duct."""
-    radius = _between(4.6, 9.0, severity)
+    radius = _between(4.0, 8.0, severity)
     hilum = body.place((46, 16, 56))
     for end in ((100, 22, 74), (78, -10, 96), (86, 42, 52), (54, 40, 96), (0, 44, 92)):
         branch = [hilum, body.place(end)]
         body.over.tube(branch, (radius + 1, 0.65 * radius), 7, only=LABEL["liver"])
     duct = body.place([(46, 16, 56), (38, 18, 34), (34, 20, 6)])
     body.over.tube(duct, 1.35 * radius, 8)
-    return {"size_mm": 2.7 * radius}
+    return {"size_mm": body.calibre_mm(duct[1], 1.35 * radius)}
 
 
 def cardiomegaly(body: Body, severity: float, rng: Generator) -> Details:
-    """An enlarged heart."""
-    body.heart_scale *= _between(1.08, 1.36, severity)
+    """A heart wider than half of the chest."""
+    body.heart_scale = _between(1.2, 1.5, severity) * body.inner_width / 132
     return {}
 
 
 def splenomegaly(body: Body, severity: float, rng: Generator) -> Details:
-    """A spleen longer than 13 cm."""
-    body.spleen_scale *= _between(1.12, 1.6, severity)
-    return {"size_mm": 105 * body.spleen_scale}
+    """A spleen longer than its limit of 13 cm."""
+    body.spleen_scale = _between(1.32, 1.9, severity)
+    return {}
 
 
 def hepatomegaly(body: Body, severity: float, rng: Generator) -> Details:
-    """A liver that reaches below the kidney."""
-    body.liver_scale *= _between(1.06, 1.3, severity)
-    return {"size_mm": 158 * body.liver_scale}
+    """A liver beyond its limit, which reaches below the kidney."""
+    body.liver_scale = _between(1.2, 1.52, severity)
+    return {}
 
 
 def atherosclerosis(body: Body, severity: float, rng: Generator) -> Details:
@@ -270,8 +282,8 @@ def atherosclerosis(body: Body, severity: float, rng: Generator) -> Details:
 
 
 def ascites(body: Body, severity: float, rng: Generator) -> Details:
-    """Free fluid along the flanks, around the liver and in the pelvis."""
-    body.ascites = _between(2, 22, severity)
+    """Free fluid around the liver, along the flanks and in the pelvis."""
+    body.ascites = _between(3, 20, severity)
     return {}
 
 
@@ -290,29 +302,30 @@ def hepatic_steatosis(body: Body, severity: float, rng: Generator) -> Details:
 
 
 def appendicitis(body: Body, severity: float, rng: Generator) -> Details:
-    """A thick tube below the caecum in stranded fat."""
-    root = body.place((80, 24, -120))
-    tip = body.place((rng.uniform(38, 60), rng.uniform(20, 40), rng.uniform(-150, -128)))
-    middle = 0.5 * (root + tip) + rng.normal(0, 7, 3)
-    radius = _between(8, 14, severity)
+    """An appendix thicker than its limit of 6 mm, with water in it, in stranded fat."""
+    path = body.appendix_path()
     swelling = _between(26, 44, severity)
-    body.over.sphere(middle, swelling, -22, only=0, texture=40)
-    body.over.tube([root, middle, tip], radius, body.hu("bowel_wall") + 30)
-    body.over.tube([root, middle, tip], radius - 3.5, 14)
+    body.over.sphere(path[1], swelling, -22, only=0, texture=40)
+    body.appendix_radius = _between(4.0, 7.8, severity)
+    for radius, hu in (
+        (body.appendix_radius, body.hu("bowel_wall") + 30),
+        (body.appendix_radius - 2.0, 14),
+    ):
+        body.over.tube(path, radius, hu)
     if rng.random() < 0.35:
-        body.over.sphere(0.5 * (root + middle), 4, 420)
-    return {"size_mm": 2 * radius}
+        body.over.sphere(0.5 * (path[0] + path[1]), 3.2, 420)
+    return {"size_mm": body.calibre_mm(path[1], body.appendix_radius)}
 
 
 def gallstones(body: Body, severity: float, rng: Generator) -> Details:
     """Dense stones that lie on the floor of the gallbladder."""
-    centre = body.gallbladder_centre()
-    count = int(_between(1, 7, rng.random()))
-    size = _between(5, 11, severity)
-    for _ in range(count):
-        spot = centre + rng.uniform((-8, -12, -18), (8, 2, 14))
-        body.over.sphere(spot, size, rng.uniform(260, 700), only=LABEL["gallbladder"])
-    return {"count": count, "size_mm": 2 * size}
+    size = _between(4, 9, severity)
+    draw = partial(on_gallbladder_floor, body, size, rng)
+    spots = apart(draw, int(_between(1, 7, rng.random())), gap_mm=2.1 * size)
+    for stone in spots:
+        body.over.sphere(stone, size, rng.uniform(260, 700), only=LABEL["gallbladder"])
+    largest = max(body.size_mm(stone, (size,) * 3) for stone in spots)
+    return {"count": len(spots), "size_mm": largest}
 
 
 def hydronephrosis(body: Body, severity: float, rng: Generator) -> Details:
@@ -320,22 +333,21 @@ def hydronephrosis(body: Body, severity: float, rng: Generator) -> Details:
     sides = _sides(rng, both=0.2)
     for side in sides:
         hilum = body.kidney_centre(side) + (-side * 9, 4, 0)
-        half = (_between(14, 25, severity), _between(13, 23, severity), _between(26, 44, severity))
+        half = (_between(10, 25, severity), _between(9, 23, severity), _between(20, 44, severity))
         body.over.ellipsoid(hilum, half, 7, turn_deg=(-10, side * 12, side * -20))
         below = body.place([(side * 42, -8, -60), (side * 34, 0, -150)])
         ureter = [hilum + (-side * 6, 2, -14), *below]
         body.over.tube(ureter, _between(4, 7.5, severity), 7)
-    grade = ("mild", "moderate", "severe")[min(2, int(3 * severity))]
-    return {"side": _side_word(*sides), "grade": grade}
+    return {"side": _side_word(*sides), "grade": degree(severity)}
 
 
 def bowel_obstruction(body: Body, severity: float, rng: Generator) -> Details:
-    """Wide small bowel with gas-fluid levels; the colon is empty."""
-    body.loop_radius = _between(13, 22, severity)
+    """Small bowel wider than 2.5 cm, with gas-fluid levels; the colon is empty."""
+    body.loop_radius = _between(14, 22, severity)
     body.loop_gas = 0.9
     body.colon_scale *= 0.72
     body.colon_gas = 0.15
-    return {"size_mm": 2 * body.loop_radius}
+    return {"size_mm": 2 * body.loop_radius * float(body.loop_spread.max())}
 
 
 def free_air(body: Body, severity: float, rng: Generator) -> Details:
@@ -345,13 +357,19 @@ def free_air(body: Body, severity: float, rng: Generator) -> Details:
 
 
 def fracture(body: Body, severity: float, rng: Generator) -> Details:
-    """One to three vertebrae that lost height in front."""
+    """One to three vertebrae that lost height in front; the worst is the one that is named.
+
+    Graded by the loss (Genant et al., J Bone Miner Res 1993): mild from 20 %, moderate from 25 %,
+    severe above 40 %.
+    """
     count = 1 + (rng.random() < 0.35) + (rng.random() < 0.15)
-    levels = rng.choice(np.arange(6, 13), count, replace=False)
-    for level in levels:
-        body.height_loss[level] = _between(0.42, 0.74, severity)
-    loss = 100 * _between(0.42, 0.74, severity)
-    return {"place": LEVELS[max(levels)], "count": count, "percent": loss}
+    worst, *others = rng.choice(np.arange(6, 13), count, replace=False)
+    loss = _between(0.2, 0.7, severity**1.5)
+    body.height_loss[worst] = loss
+    for level in others:
+        body.height_loss[level] = _between(0.2, loss, rng.random())
+    grade = "mild" if loss < 0.25 else "moderate" if loss <= 0.4 else "severe"
+    return {"place": LEVELS[worst], "count": count, "percent": 100 * loss, "grade": grade}
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from merlin.phantom.torso import Torso, paint_torso
 KEEP_LABEL = -1
 ANY_LABEL = -1
 MAX_WARP_MM = 14.0
+WARP_ORIGIN_MM, WARP_STEP_MM = np.array([-260.0, -195.0, -325.0]), 65.0
 
 
 @njit(fastmath=True)
@@ -169,7 +170,25 @@ def mottle(
     return field / np.float32(field.std())
 
 
-def render(
+def draw_warp(rng: np.random.Generator, *, sd_mm: float = 3.5) -> np.ndarray:
+    """(3, 9, 7, 11) mm: the displacement that makes organs irregular, on `WARP_STEP_MM`.
+
+    It lives on its own grid, so that it does not depend on the scanner's.
+    """
+    return rng.normal(0, sd_mm, (3, 9, 7, 11)).clip(-MAX_WARP_MM, MAX_WARP_MM)
+
+
+def where_seen(points: np.ndarray, warp: np.ndarray) -> np.ndarray:
+    """Where the picture shows points (n, 3) of the scene, mm: the inverse of the displacement."""
+    seen = points
+    for _ in range(4):  # the displacement changes by less than a tenth from mm to mm
+        at = ((seen - WARP_ORIGIN_MM) / WARP_STEP_MM).T
+        moved = [ndimage.map_coordinates(w, at, order=1, mode="nearest") for w in warp]
+        seen = points - np.stack(moved, 1)
+    return seen
+
+
+def paint(
     torso: Torso,
     shapes: Shapes,
     height_loss: np.ndarray,
@@ -178,8 +197,8 @@ def render(
     lung_right: int,
     lung_left: int,
     vertebrae: int,
-    rng: np.random.Generator,
-    warp_mm: float = 3.5,
+    warp: np.ndarray,
+    texture: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Noise-free HU volume and label map of a scene on a grid.
 
@@ -193,9 +212,10 @@ def render(
     grid : Grid
     lung_right, lung_left, vertebrae : int
         Labels of the structures that belong to the torso.
-    rng : numpy.random.Generator
-    warp_mm : float
-        Standard deviation of the smooth displacement that makes organs irregular.
+    warp : (3, 9, 7, 11) float
+        From `draw_warp`.
+    texture : (R, A, S) float32
+        From `mottle`; labels do not depend on it.
 
     Returns
     -------
@@ -207,12 +227,9 @@ def render(
     axis_x, axis_y, axis_z = (
         (grid.low[c] + spacing[c] * np.arange(shape[c])).astype(np.float32) for c in range(3)
     )
-    # The displacement lives on its own grid, so that it does not depend on the scanner's.
-    control = rng.normal(0, warp_mm, (3, 9, 7, 11)).clip(-MAX_WARP_MM, MAX_WARP_MM)
     warped = np.empty((3, *shape), np.float32)
-    origin = np.array([-260.0, -195.0, -325.0])
-    _displace(warped, axis_x, axis_y, axis_z, control.astype(np.float32), origin, 65.0)
-    texture = mottle(shape, grid.spacing_mm, rng)
+    control = warp.astype(np.float32)
+    _displace(warped, axis_x, axis_y, axis_z, control, WARP_ORIGIN_MM, WARP_STEP_MM)
     hu = np.empty(shape, np.float32)
     label = np.zeros(shape, np.uint8)
     region = np.zeros(shape, np.uint8)

@@ -1,6 +1,6 @@
 """The list of shapes that organs and findings are painted from, in order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from merlin.phantom import render, torso
 
 Coordinates = np.ndarray | Sequence[Any]  # of points, along their last axis, mm
+UNTURNED = np.eye(3)
 EVERYWHERE = (-1e9, 1e9)  # along y, mm
 
 
@@ -31,7 +32,7 @@ class ShapeList:
     ) -> None:
         """Add an ellipsoid: centre and half axes in mm, turned about x, y and z in degrees."""
         centre, half_axes = np.asarray(centre, float), np.maximum(half_axes, 0.5)
-        turn = _rotation(turn_deg)
+        turn = rotation(turn_deg) if any(turn_deg) else UNTURNED
         reach = np.sqrt(((turn.T * half_axes) ** 2).sum(1))
         ends = (centre, half_axes, (0, 0), turn)
         self._add(False, *ends, hu, centre - reach, centre + reach, **options)
@@ -42,10 +43,12 @@ class ShapeList:
         """Add a chain of tapered tubes through `points` (n, 3) with `radii` (n,) or one radius, mm."""
         points = np.asarray(points, float)
         radii = np.broadcast_to(np.asarray(radii, float), len(points))
-        for a, b, ra, rb in zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True):
-            reach = max(ra, rb)
-            low, high = np.minimum(a, b) - reach, np.maximum(a, b) + reach
-            self._add(True, a, b, (ra, rb), np.eye(3), hu, low, high, **options)
+        pairs = np.stack([radii[:-1], radii[1:]], 1)
+        reach = pairs.max(1, keepdims=True)
+        low = np.minimum(points[:-1], points[1:]) - reach
+        high = np.maximum(points[:-1], points[1:]) + reach
+        for a, b, r, lo, up in zip(points[:-1], points[1:], pairs, low, high, strict=True):
+            self._add(True, a, b, r, UNTURNED, hu, lo, up, **options)
 
     def sphere(self, centre: Coordinates, radius: float, hu: float, **options: Any) -> None:
         """Add a ball of `radius` mm."""
@@ -56,7 +59,7 @@ class ShapeList:
         is_tube: bool,
         start: np.ndarray,
         end: np.ndarray,
-        radii: tuple,
+        radii: Coordinates,
         turn: np.ndarray,
         hu: float,
         low: np.ndarray,
@@ -87,10 +90,29 @@ class ShapeList:
         return render.Shapes(**{f: np.array(column, kinds.get(f, float)) for f, column in columns})
 
 
-def _rotation(turn_deg: Coordinates) -> np.ndarray:
+def rotation(turn_deg: Coordinates) -> np.ndarray:
+    """(3, 3) into the frame of an ellipsoid that is turned about x, y and z in degrees."""
     cx, cy, cz = np.cos(np.deg2rad(turn_deg))
     sx, sy, sz = np.sin(np.deg2rad(turn_deg))
     about_x = np.array([[1, 0, 0], [0, cx, sx], [0, -sx, cx]])
     about_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
     about_z = np.array([[cz, sz, 0], [-sz, cz, 0], [0, 0, 1]])
     return about_x @ about_y @ about_z
+
+
+def in_ball(rng: np.random.Generator, radius: float = 1.0) -> np.ndarray:
+    """A point of a ball, evenly over its volume."""
+    way = rng.normal(size=3)
+    return way / np.linalg.norm(way) * radius * rng.random() ** (1 / 3)
+
+
+def apart(draw: Callable[[], np.ndarray], count: int, *, gap_mm: float) -> list[np.ndarray]:
+    """Up to `count` points at least `gap_mm` apart: what is counted can be told apart."""
+    spots: list[np.ndarray] = []
+    for _ in range(15 * count):
+        spot = draw()
+        if all(np.linalg.norm(spot - s) > gap_mm for s in spots):
+            spots.append(spot)
+        if len(spots) == count:
+            break
+    return spots

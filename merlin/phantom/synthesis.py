@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from scipy import stats
+from scipy.special import ndtri
 
-from merlin.phantom import anatomy, render, torso
-from merlin.phantom.body import PHASES, Body
-from merlin.phantom.findings import FACTORS, FINDINGS, Finding, Found
+from merlin.phantom import anatomy, measure, render, torso
+from merlin.phantom.body import N_LOOPS, PHASES, Body
+from merlin.phantom.findings import FACTORS, FINDINGS, Finding, Found, degree
 from merlin.phantom.remarks import remarks_of
 from merlin.vocabulary import LABEL
 
@@ -141,7 +141,7 @@ def draw_study(seed: int, study_id: str, patient: Patient, site: Site, *, visit:
         noise = 0.85 * chronic + np.sqrt(1 - 0.85**2) * own.normal()
         rate = 0.5 if site.is_spine and name == "fracture" else finding.prevalence
         is_open = not finding.only_sex or finding.only_sex == patient.sex
-        above = liability(finding, patient, age, site, noise) - stats.norm.ppf(1 - rate)
+        above = liability(finding, patient, age, site, noise) - ndtri(1 - rate)
         if is_open and above > 0:
             found[name] = Found(float(np.clip(own.beta(1.9, 1.1), 0.06, 1)))
     if "surgically_absent_gallbladder" in found:
@@ -160,7 +160,27 @@ def draw_study(seed: int, study_id: str, patient: Patient, site: Site, *, visit:
         field_mm=float(rng.uniform(1.02, 1.22)),
         found=found,
     )
-    body, details = _body(seed, study, without=())
+    return measured(seed, study)
+
+
+def measured(seed: int, study: Study) -> Study:
+    """The study with what can be dictated of it, measured on its anatomy.
+
+    An enlarged organ that does not pass its limit (`measure.LIMITS`) is made grosser until it does.
+    """
+    found = dict(study.found)
+    for _ in range(8):
+        body, details = _body(seed, replace(study, found=found), without=())
+        enlarged = [n for n in measure.LIMITS if n in found]
+        if not enlarged:
+            break
+        scene = anatomy.scene(body, stream(seed, study.study_id, "bowel"))
+        sizes = {n: measure.measure(n, body, scene) for n in enlarged}
+        small = [n for n in enlarged if sizes[n].value <= measure.LIMITS[n]]
+        details |= {n: details[n] | {"size_mm": sizes[n].size_mm} for n in enlarged}
+        if not small:
+            break
+        found |= {n: Found(min(found[n].severity + 0.15, 1.0)) for n in small}
     return replace(
         study,
         found={n: Found(f.severity, details[n]) for n, f in found.items()},
@@ -186,38 +206,53 @@ def _body(seed: int, study: Study, without: Collection[str]) -> tuple[Body, dict
         trabecular_hu=float(max(203 - 1.2 * (study.age - 25) + 34 * p.bone, 84)),
         lung_hu=-845 + 18 * normal[2],
         arms=float(rng.random() < 0.06),
-        liver_scale=1 + 0.05 * normal[3],
+        # What is not called enlarged stays below the limits of `measure`.
+        liver_scale=float(np.clip(1 + 0.05 * normal[3], 0.88, 1.07)),
         liver_change_hu=7 * normal[4] - 10 * p.factors["metabolic"],
-        spleen_scale=1 + 0.09 * normal[5],
-        heart_scale=1
-        + 0.03 * normal[6]
-        + 0.045 * p.factors["vascular"]
-        + 0.02 * p.factors["fluid"],
+        spleen_scale=float(np.clip(1 + 0.08 * normal[5], 0.8, 1.12)),
+        heart_scale=float(
+            np.clip(
+                1 + 0.03 * normal[6] + 0.03 * p.factors["vascular"] + 0.02 * p.factors["fluid"],
+                0.9,
+                1.08,
+            )
+        )
+        * p.girth,
         kidney_scale=float(np.clip(1 - 0.1 * p.renal + 0.02 * normal[7], 0.79, 1.2)),
         pancreas_scale=1 + 0.06 * normal[8] - 0.002 * (study.age - 58),
-        prostate_scale=0.95 + 0.004 * (study.age - 58) + 0.08 * normal[9],
+        prostate_scale=float(np.clip(0.95 + 0.004 * (study.age - 58) + 0.06 * normal[9], 0.8, 1.1)),
         bladder_scale=float(rng.uniform(0.72, 1.22)),
         gallbladder_scale=float(rng.uniform(0.95, 1.35)),
-        aorta_radius=9.2
-        + 0.04 * (study.age - 58)
-        + 0.6 * normal[10]
-        + 0.6 * p.factors["vascular"]
-        + (0.5 if p.sex == "M" else 0),
+        aorta_radius=float(
+            np.clip(
+                9.2
+                + 0.04 * (study.age - 58)
+                + 0.6 * normal[10]
+                + 0.6 * p.factors["vascular"]
+                + (0.5 if p.sex == "M" else 0),
+                6.5,
+                12.5,
+            )
+        ),
         loop_radius=10.5 + 0.9 * normal[11],
         loop_gas=float(rng.uniform(0.1, 0.5)),
         colon_scale=float(rng.uniform(0.85, 1.12)),
         colon_gas=float(rng.uniform(0.2, 0.8)),
         dome_right=66 + 6 * float(rng.normal()),
         dome_left=56 + 6 * float(rng.normal()),
+        warp=render.draw_warp(stream(seed, study.study_id, "warp")),
     )
     _incidentals(body, rng)
+    body.loop_spread = rng.uniform(0.85, 1.15, N_LOOPS)
+    body.appendix_tip = tuple(rng.uniform((38, 20, -150), (60, 40, -128)).tolist())
     details = {}
     for name, found in study.found.items():
         if name not in without:
             made = FINDINGS[name].apply(
                 body, found.severity, stream(seed, study.study_id, name, "shape")
             )
-            details[name] = {k: v if isinstance(v, str) else float(v) for k, v in made.items()}
+            plain = {k: v if isinstance(v, str) else float(v) for k, v in made.items()}
+            details[name] = {"degree": plain.get("grade", degree(found.severity))} | plain
     return body, details
 
 
@@ -287,7 +322,8 @@ def acquire(
     matrix : int
         Pixels along x and y; 512 on a real scanner, 64 to 128 for a cohort on two cores.
     grid : render.Grid, optional
-        Another grid than the study's own, for looking at a patient more closely.
+        Another grid than the study's own, for looking at a patient more closely; nothing is cut
+        to a circle.
     without : sequence of str
         Findings to leave out; all else stays as it is.
 
@@ -298,18 +334,16 @@ def acquire(
         `vocabulary.LABEL`; 0 is everything else.
     grid : render.Grid
     """
-    grid = grid or scanner_grid(seed, study, matrix)
+    own, grid = grid is None, grid or scanner_grid(seed, study, matrix)
     body = body_of(seed, study, without=without)
-    torso, shapes, loss = anatomy.scene(body, stream(seed, study.study_id, "bowel"))
-    hu, label = render.render(
-        torso,
-        shapes,
-        loss,
+    hu, label = render.paint(
+        *anatomy.scene(body, stream(seed, study.study_id, "bowel")),
         grid,
         lung_right=LABEL["lung_right"],
         lung_left=LABEL["lung_left"],
         vertebrae=LABEL["vertebrae"],
-        rng=stream(seed, study.study_id, "warp"),
+        warp=body.warp,
+        texture=render.mottle(grid.shape, grid.spacing_mm, stream(seed, study.study_id, "texture")),
     )
     rng = stream(seed, study.study_id, "noise")
     np.multiply(hu, study.site.hu_gain, out=hu, where=hu > -200)
@@ -319,7 +353,10 @@ def acquire(
     )
     np.clip(hu, -1024, 3071, out=hu)
     hu = np.rint(hu).astype(np.int16)
-    if study.manufacturer in ("Vendor B", "Vendor D"):  # fill outside the reconstruction circle
+    if own and study.manufacturer in (
+        "Vendor B",
+        "Vendor D",
+    ):  # fill outside the reconstruction circle
         x = (
             np.linspace(-1, 1, hu.shape[0])[:, None] ** 2
             + np.linspace(-1, 1, hu.shape[1])[None] ** 2

@@ -37,7 +37,6 @@ class Torso(NamedTuple):
     dome_right: float  # height of the diaphragm's domes
     dome_left: float
     mediastinum: float  # half width, mm
-    ascites: float  # thickness of the fluid rim, mm
     free_air: float  # thickness of the anterior gas, mm
     effusion_right: float  # thickness of the pleural fluid, mm
     effusion_left: float
@@ -189,13 +188,9 @@ def _chest(v, x, y, z, b, above, deep, m, torso, edge, ids):
 
 
 @njit(fastmath=True)
-def _belly(v, x, y, z, b, front, deep, m, torso):
-    """HU and region below the diaphragm: fat, ascites along the flanks, air in front."""
+def _belly(v, x, z, front, torso):
+    """HU and region below the diaphragm: fat, and air in front."""
     where = ABDOMEN
-    rim = torso.ascites * (1.0 if z > -120.0 else 2.2)
-    if torso.ascites > 0 and deep < rim + 3.0 * m and y > -0.45 * b:
-        v = torso.fluid_hu
-        where = FILLED
     gas = torso.free_air * (1.0 - (x / 105.0) ** 2)
     if torso.free_air > 0 and front < gas and -60.0 < z:
         v = -985.0
@@ -234,7 +229,7 @@ def _inside(v, x, y, z, a, b, sd, m, torso, edge, ids):
                 v, what = _chest(v, x, y, z, b, above, -inner, m, torso, edge, ids)
         elif inner < 0:
             front = b - flank - skin - torso.muscle - y
-            v, where = _belly(v, x, y, z, b, front, -inner, m, torso)
+            v, where = _belly(v, x, z, front, torso)
     return v, where, what
 
 

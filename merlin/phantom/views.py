@@ -15,9 +15,44 @@ from merlin.data.slices import images_to_table, three_planes
 from merlin.data.volume import load_volume
 from merlin.phantom import describe, synthesis
 from merlin.run import read_yaml
-from merlin.vocabulary import NAMES
+from merlin.vocabulary import LABEL, NAMES
 
 HEIGHTS = {"upper abdomen": 0.66, "kidneys": 0.5, "pelvis": 0.16, "lung bases": 0.82}
+PLANES = ("sagittal", "coronal", "axial")  # by the axis of an array (R, A, S) that they cut
+PIXEL_MM = 2.5  # pixels of the gallery
+# Where a radiologist looks for it: plane, window by name, and the width of the picture in mm.
+SEEN = {
+    "submucosal_edema": ("coronal", "soft tissue", 320),
+    "renal_hypodensities": ("coronal", "soft tissue", 240),
+    "aortic_valve_calcification": ("axial", "bone", 240),
+    "coronary_calcification": ("axial", "bone", 240),
+    "thrombosis": ("coronal", "soft tissue", 240),
+    "metastatic_disease": ("axial", "liver", 320),
+    "pancreatic_atrophy": ("axial", "soft tissue", 240),
+    "renal_cyst": ("axial", "soft tissue", 240),
+    "osteopenia": ("sagittal", "bone", 240),
+    "surgically_absent_gallbladder": ("axial", "soft tissue", 240),
+    "atelectasis": ("axial", "lung", 320),
+    "abdominal_aortic_aneurysm": ("axial", "soft tissue", 240),
+    "anasarca": ("axial", "soft tissue", 408),
+    "hiatal_hernia": ("sagittal", "soft tissue", 240),
+    "lymphadenopathy": ("axial", "soft tissue", 240),
+    "prostatomegaly": ("sagittal", "soft tissue", 240),
+    "biliary_ductal_dilation": ("axial", "liver", 240),
+    "cardiomegaly": ("axial", "soft tissue", 408),
+    "splenomegaly": ("coronal", "soft tissue", 408),
+    "hepatomegaly": ("coronal", "soft tissue", 408),
+    "atherosclerosis": ("sagittal", "bone", 240),
+    "ascites": ("coronal", "soft tissue", 408),
+    "pleural_effusion": ("axial", "soft tissue", 408),
+    "hepatic_steatosis": ("axial", "liver", 408),
+    "appendicitis": ("axial", "soft tissue", 240),
+    "gallstones": ("axial", "soft tissue", 240),
+    "hydronephrosis": ("coronal", "soft tissue", 320),
+    "bowel_obstruction": ("coronal", "soft tissue", 408),
+    "free_air": ("axial", "lung", 408),
+    "fracture": ("sagittal", "bone", 240),
+}
 IN_WORDS = Path(describe.__file__).parent / "in_words.yaml"
 
 
@@ -49,7 +84,8 @@ def phantoms(seed: int, n: int) -> list[Look]:
         patient = synthesis.draw_patient(seed, f"P{number:05d}", site)
         scan = synthesis.draw_study(seed, f"P{number:05d}-1", patient, site)
         hu, label, _ = synthesis.acquire(seed, scan, matrix=0, grid=grid)
-        organs = describe.organ_hu(hu, label, describe.LABEL_NAMES, source="phantom")
+        source = "phantom" if scan.phase == "portal venous" else f"phantom, {scan.phase}"
+        organs = describe.organ_hu(hu, label, describe.LABEL_NAMES, source=source)
         title = f"phantom, {patient.sex}, {scan.age} y"
         found.append(Look(f"p{number}", title, grid.spacing_mm, hu, organs))
     return found
@@ -94,36 +130,55 @@ def tables(looks: Iterable[Look]) -> dict[str, pd.DataFrame]:
 
 
 def organs(looks: Iterable[Look]) -> pd.DataFrame:
-    """HU by organ, averaged over phantoms, beside the real scan's or two that are kept as numbers."""
+    """HU by organ of phantoms in the portal venous phase (their mean), beside real scans, each alone.
+
+    The real ones are the reader's own, or two that are kept as numbers, with contrast and without.
+    """
     parts = [look.organs for look in looks if len(look.organs)]
     if not any((p["source"] == "real").any() for p in parts):
         parts.append(describe.real_organ_hu())
-    whole = pd.concat(parts).groupby(["source", "organ"], sort=False, as_index=False)
+    table = pd.concat(parts)
+    table = table[~table["source"].str.startswith("phantom,")]  # other phases
+    whole = table.groupby(["source", "organ"], sort=False, as_index=False)
     return whole.mean(numeric_only=True)
 
 
 def gallery(seed: int, *, severity: float = 0.6) -> dict[str, pd.DataFrame]:
-    """One study without and with each finding, on the slice that changes most.
+    """One study without and with each finding, and as the model's grid shows it.
+
+    Each in the plane and window of `SEEN`, on the slice that changes most.
 
     Returns
     -------
     dict
-        "": `finding, changed_ml` (by more than 25 HU); `slices`: the pairs of pictures.
+        "": `finding, changed_ml` (by more than 25 HU), `plane, window`; `slices`: the pictures, in
+        pixels of 2.5 mm.
     """
     plain = describe.plain_study(seed)
-    near = describe.viewing_grid(pixel_mm=3.0, slice_mm=4.0)
-    without, _, _ = synthesis.acquire(seed, plain, matrix=0, grid=near)
-    pairs, changes = {}, []
+    grid = describe.viewing_grid(pixel_mm=5.0, slice_mm=8.0)  # the model's
+    before, _, _ = synthesis.acquire(seed, plain, matrix=0, grid=grid)
+    pictures, changes = {}, []
     for name in NAMES:
         ill = describe.add_finding(seed, plain, name, severity)
-        with_, _, _ = synthesis.acquire(seed, ill, matrix=0, grid=near)
-        changed = np.abs(with_.astype(int) - without) > 25
-        k = int(changed.sum((0, 1)).argmax())
-        pairs[f"{name}|without"] = three_planes(without, (0, 0, k))[0]
-        pairs[f"{name}|with"] = three_planes(with_, (0, 0, k))[0]
-        changes.append((name, changed.sum() * np.prod(near.spacing_mm) / 1000))
-    table = pd.DataFrame(changes, columns=["finding", "changed_ml"])
-    return {"": table, "slices": images_to_table(pairs)}
+        model, label, _ = synthesis.acquire(seed, ill, matrix=0, grid=grid)
+        changed = np.abs(model.astype(int) - before) > 25
+        ml = changed.sum() * np.prod(grid.spacing_mm) / 1000
+        plane, window, frame_mm = SEEN[name]
+        if name == "hiatal_hernia":  # itself, not the heart that it moves
+            changed &= label == LABEL["stomach"]
+        axis = PLANES.index(plane)
+        middle = np.array([np.median(at) for at in np.nonzero(changed)])
+        middle[axis] = changed.sum(tuple(i for i in range(3) if i != axis)).argmax()
+        at = grid.low + middle * grid.spacing_mm
+        frame = describe.slice_grid(grid, at, axis, frame_mm=frame_mm, pixel_mm=PIXEL_MM)
+        for which, study in (("without", plain), ("with", ill)):
+            hu, _, _ = synthesis.acquire(seed, study, matrix=0, grid=frame)
+            pictures[f"{name}|{which}"] = three_planes(hu, (0, 0, 0))[2 - axis]
+        seen = describe.on_grid(model, grid, frame)
+        pictures[f"{name}|model"] = three_planes(seen, (0, 0, 0))[2 - axis]
+        changes.append((name, ml, plane, window))
+    table = pd.DataFrame(changes, columns=["finding", "changed_ml", "plane", "window"])
+    return {"": table, "slices": images_to_table(pictures)}
 
 
 def in_words() -> pd.DataFrame:

@@ -29,10 +29,8 @@ PARAMETERS = {
         {"threshold": "validation"}, {"scoring": "normalised_mean"}, {"n_resamples": 50},
     ],
     "05_phenotypes": [{"min_positive": 10}, {"n_resamples": 50}],
-    "06_retrieval": [
-        {"representation": "whole"}, {"pools": [8, 16], "headline_pool": 16},
-    ],
-    "07_external": [{"min_positive": 5}, {"representation": "whole"}],
+    "06_retrieval": [{"pools": [8, 16], "headline_pool": 16}],
+    "07_external": [{"min_positive": 5}],
     "08_five_year": [{"probe_c": 1.0}],
     "09_report_generation": [{"n_resamples": 50}],
     "10_segmentation": [{"n_resamples": 50}],

@@ -115,7 +115,6 @@ def test_default_protocol_is_the_evaluations_own_and_alternatives_stand_beside_i
 def test_retrieval_choices_move_recall_the_way_they_must():
     e = make(1, noise=2.0)
     e.text_group[1::2] = e.text_group[::2]  # reports equal by pairs
-    e.findings_sentences[:] = e.findings
     test = np.arange(80)
     table = sensitivity.retrieved(
         e, test, pools=(8, 32, 500), headline=32, n_resamples=50, n_draws=4, seed=1

@@ -28,8 +28,9 @@ def test_an_arm_of_the_readers_own_is_told_by_its_settings():
 
 
 def test_an_arm_is_judged_by_the_text_that_it_was_trained_on():
-    plain = dict(report_splitting=True, align_steps=5, supervision="both")
-    arms = {"a": plain, "b": plain | {"align_steps": 0}, "c": plain | {"supervision": "ehr"}}
+    plain = dict(report_splitting=True, supervision="both")
+    arms = {"a": plain, "b": plain | {"report_splitting": False}}
+    arms["c"] = plain | {"supervision": "ehr"}
     assert sweep.text_of(arms) == {"a": "sentences", "b": "whole", "c": "none"}
 
 

@@ -25,7 +25,6 @@ from merlin.phantom.readers import READERS, reader
 from merlin.phantom.remarks import REMARKS
 from merlin.training.encode import (
     encode_images,
-    encode_sentences,
     encode_texts,
     prompt_bank,
     study_labels,
@@ -102,7 +101,6 @@ def test_optional_arrays_may_be_left_out(tmp_path, whole):
     save_embeddings(path, whole)
     optional = ("findings", "impression", "section", "sections", "phecode", "phecode_logits")
     labels = ("phecode_labels", "finding", "finding_labels", "text_group")
-    labels += ("findings_sentences", "impression_sentences")
     rewrite(path, **dict.fromkeys((*optional, *labels)))
     found = load_embeddings(path)
     assert np.isnan(found.findings).all()
@@ -423,14 +421,15 @@ class FakeModel:
         self.seen = []
         self.training = False
         self.config = SimpleNamespace(text=SimpleNamespace(embedding_size=2))
-        self.encode_text = self
+        self.encode_text, self.logit_scale = self, torch.zeros(())
+        self.reads_tokens = True
 
     def tokenize(self, texts):
         self.seen += texts
         ids = torch.tensor([[len(t)] for t in texts])
         return ids, torch.ones_like(ids), torch.tensor([max(len(t) - 5, 0) for t in texts])
 
-    def embed_tokens(self, ids, mask):
+    def embed_read(self, ids, mask):
         return torch.cat([ids, mask], 1).float()
 
     def embed_volumes(self, batch):
@@ -568,27 +567,14 @@ def test_save_does_not_touch_the_arrays_it_is_given(tmp_path, whole):
     assert whole.study_id is before.study_id
 
 
-class Counting(torch.nn.Module):
-    """A text tower whose vector of a text is its number of characters, in two directions."""
-
-    config = SimpleNamespace(text=SimpleNamespace(embedding_size=2))
-
-    class encode_text:
-        @staticmethod
-        def tokenize(texts):
-            ids = torch.tensor([[len(t)] for t in texts])
-            return ids, torch.ones_like(ids), torch.zeros(len(texts))
-
-    def embed_tokens(self, ids, mask):
-        return torch.cat([ids, -ids], 1).float()
-
-
-def test_sentences_add_up_and_empty_texts_stay_missing():
-    texts = ["Liver: Abc. De. Spleen: Abc.", "", "F."]
-    found = encode_sentences(Counting(), texts)
-    np.testing.assert_array_equal(found[0], [4 + 3, -7])  # "Abc." once, "De."
-    assert np.isnan(found[1]).all()
-    np.testing.assert_array_equal(found[2], [2, -2])
+def test_arrays_of_other_schemas_are_left_and_named(tmp_path, whole):
+    """As the sums of sentences of older files."""
+    path = tmp_path / "e.npz"
+    save_embeddings(path, whole)
+    rewrite(path, findings_sentences=np.array([{}], dtype=object), mine=np.ones(3))
+    found = load_embeddings(path)
+    assert "not read, no array of the schema: findings_sentences, mine" in found.meta["notes"]
+    np.testing.assert_array_equal(found.findings, whole.findings)
 
 
 def test_judged_studies_are_internal_ones_or_all_where_no_site_is_so_called(whole):
