@@ -109,14 +109,14 @@ def section_table(texts: Sequence[str]) -> np.ndarray:
 def report_sentences(text: str) -> tuple[str, ...]:
     """A findings text's distinct sentences, headings apart: each about one thing, like a prompt.
 
-    A text without known headings, as an impression, is split as it stands; item numbers go.
+    Full stops, semicolons and ends of lines end one. A text without known headings, as an impression, is split as it stands; item numbers go.
     """
     parts = list(split_sections(text).values()) or [re.sub(r"(?:^|(?<=\s))\d+\.\s+", "", text)]
-    found = (s.strip() for part in parts for s in _FULL_STOP.split(part))
+    found = (s.strip() for part in parts for s in _END.split(part))
     return tuple(dict.fromkeys(s for s in found if s))
 
 
-_FULL_STOP = re.compile(r"(?<=[a-z)]\.)\s+")
+_END = re.compile(r"(?<=[a-z)]\.)\s+|(?<=\d\.)\s+(?=[A-Z])|;\s+|\n+")
 _PART = re.compile(  # nobody's sentence is longer; one that is ends at a comma, or at a blank
     r"\A.{1,4000}\Z|.{1,4000}(?<=[,;])|.{1,4000}(?!\S)|.{1,4000}", re.DOTALL
 )

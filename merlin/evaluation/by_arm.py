@@ -51,7 +51,7 @@ def findings(
     if not np.isfinite(labels[rows]).any():
         raise ValueError("no test study has a finding label: nothing to judge (docs/embeddings.md)")
     for name, e in arms.items():
-        for wording in [w for w in ("reported", "novel") if w in e.prompt_wording]:
+        for wording in [w for w in zero_shot.WORDINGS if w in e.prompt_wording]:
             how = dict(wording=wording, scoring=scoring)
             limit: float | np.ndarray = 0.0
             if threshold == "validation":
