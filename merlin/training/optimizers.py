@@ -17,14 +17,22 @@ N_ITERATIONS = 5
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Roughly U Vᵀ of the singular value decomposition U S Vᵀ, by Newton-Schulz iterations."""
+    """Roughly U Vᵀ of the singular value decomposition U S Vᵀ, by Newton-Schulz iterations.
+
+    Each multiplies X by a polynomial of X Xᵀ. All of these commute, so they are multiplied among
+    themselves, which are small squares, and X comes last: half the time of doing it in turn.
+    """
     a, b, c = NEWTON_SCHULZ
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if is_tall else matrix
     x = x / x.norm().clamp(min=1e-7)
+    square, product = x @ x.T, torch.eye(len(x), dtype=x.dtype, device=x.device)
     for _ in range(N_ITERATIONS):
-        square = x @ x.T
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
+        factor = torch.addmm(square, square, square, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        product = factor @ product
+        square = factor @ square @ factor
+    x = product @ x
     return x.T if is_tall else x
 
 
