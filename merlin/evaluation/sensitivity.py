@@ -28,7 +28,8 @@ def _f1_row(factor, option, called, labels, weights, *, is_default=False, reason
 def _row(task, factor, option, found, n_studies, n_labels, is_default=False, reason=""):
     """One choice; `found` is its value and its resamples, None where it can't be evaluated."""
     drawn = np.full(3, np.nan) if found is None else found
-    e = bootstrap.interval(drawn[0], drawn[1:])
+    metric = "recall" if task == "retrieval" else "f1"
+    e, _ = bootstrap.of_metric(metric, drawn, n=n_studies)
     return dict(
         task=task, factor=factor, option=option, is_default=is_default, value=e.value, low=e.low,
         high=e.high, n_studies=n_studies, n_labels=int(n_labels), reason=reason,

@@ -28,7 +28,7 @@ VERDICTS = {
     "holds here": COLOUR["absent"],
     "contradicted here": COLOUR["present"],
     "not decided here": COLOUR["external"],
-    "not askable here": "#999999",
+    "not askable here": "#B8A9C9",
     "not run": "#555555",
 }
 PUBLISHED = (COLOUR["present"], COLOUR["novel"])  # laws
@@ -242,7 +242,11 @@ def draw_claims(tables: Tables, facts: Facts) -> Figure:
     flip = part["sign"].to_numpy(float)
     ends = np.sort(np.c_[part["phantom_low"] * flip, part["phantom_high"] * flip], axis=1)
     part = part.assign(value=part["phantom"] * flip, low=ends[:, 0], high=ends[:, 1])
-    short = [textwrap.fill(c if len(c) < 100 else c[:98] + "…", 52) for c in part["claim"]]
+    said = part["claim"]
+    if "direction" in part:  # of a claim that two comparisons answer, which
+        arm = part["direction"].astype(str).str.extract(r"label ([^,;]+)", expand=False)
+        said = said.where(~said.duplicated(keep=False), said + " (" + arm.fillna("") + ")")
+    short = [textwrap.fill(c if len(c) < 100 else c[:98] + "…", 52) for c in said]
     colours = part["verdict"].map(VERDICTS)
     part["value"] = part["value"].where(colours.notna())  # judged ones alone
     shown = colours.fillna("none").to_dict()
