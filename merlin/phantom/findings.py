@@ -321,7 +321,7 @@ def gallstones(body: Body, severity: float, rng: Generator) -> Details:
     """Dense stones that lie on the floor of the gallbladder."""
     size = _between(4, 9, severity)
     draw = partial(on_gallbladder_floor, body, size, rng)
-    spots = apart(draw, int(_between(1, 7, rng.random())), gap_mm=2.1 * size)
+    spots = apart(draw, int(_between(1, 7, rng.random())), gap_mm=2.3 * size)
     for stone in spots:
         body.over.sphere(stone, size, rng.uniform(260, 700), only=LABEL["gallbladder"])
     largest = max(body.size_mm(stone, (size,) * 3) for stone in spots)
