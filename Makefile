@@ -1,13 +1,16 @@
 # One entry for everything. `make help` lists the targets; each says what it does and is safe twice.
 SHELL := /bin/bash
 PROFILE ?= default
+SEED ?=
 CORES ?= 2
 MINUTES ?= 30
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What a user gives reaches the shell as a variable's value, whatever signs it holds.
-override PROFILE := $(value PROFILE)
+override SEED := $(value SEED)
+# Another seed of training is a profile of its own, in a folder of its own: the same cohort, other luck.
+override PROFILE := $(value PROFILE)$(if $(SEED),-seed$(SEED))
 override CORES := $(value CORES)
 override MINUTES := $(value MINUTES)
 override DATA := $(value DATA)
@@ -33,7 +36,7 @@ setup: $(VENV)/ready ## Create .venv with pinned packages (about 3 GB)
 $(VENV)/ready: pyproject.toml $(wildcard locks/*.txt) scripts/setup.sh
 	@bash scripts/setup.sh "$(VENV)"
 
-figures: setup ## Run the notebooks of PROFILE in order and fill figures/
+figures: setup ## Run the notebooks of PROFILE in order and fill figures/ (SEED=7: with another seed)
 	@$(BIN)/python -m merlin.run check "$$PROFILE"
 	@$(BIN)/python -m merlin.run figures "$$PROFILE" --cores "$$CORES" \
 	  --data="$$DATA" --weights="$$WEIGHTS" --embeddings="$$EMBEDDINGS"

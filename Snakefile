@@ -27,8 +27,9 @@ OWN = run.brought(PROFILE)
 OWN_FILE = f"{BASE}/{run.OWN}"
 ARMS = list(SETTINGS["arms"])
 SWEEP = run.sweep_arms(SETTINGS)  # small pretrainings, one job each with all seeds
-READERS = [a for a in ARMS if a != "ehr"]  # arms whose text tower learnt from reports
-SEEDS = SETTINGS["sweep"]["seeds"]
+MAIN = list(run.main_runs(SETTINGS))  # main, main-1, …: the main arm with each of its seeds
+READERS = [a for a in ARMS if a != "ehr"] + MAIN[1:]  # whose text tower learnt from reports
+SIZES = [int(n) for n in SETTINGS["sweep"]["sizes"]]  # of 13, new phantoms: one job each
 FIGURES = run.read_yaml(run.NOTEBOOKS / "figures.yaml")  # of each notebook
 # What a cluster's executor asks for; on one machine only the cores count.
 FULL = SETTINGS["tier"] == "full"
@@ -58,7 +59,7 @@ RESULTS = [
 def source(name):
     """A notebook, or the module of a task's jobs, and the package's modules and tables it depends on."""
     path = run.NOTEBOOKS / f"{name}.ipynb"
-    if name in jobs.TASKS:
+    if name in (*jobs.TASKS, "rivals", "scaling"):
         path = run.ROOT / "merlin" / "jobs" / f"{name}.py"
     return [str(p.relative_to(run.ROOT)) for p in (path, *run.depends_on(path))]
 
@@ -74,14 +75,16 @@ def own_tables(name):
 
 def chosen(name, arm=None, without=()):
     """Fingerprint of what the profile sets for a notebook: a change of it reruns the rule."""
-    values = {k: SETTINGS[k] for k in ("tier", "seed")} | SETTINGS[name]
+    values = {k: SETTINGS[k] for k in ("tier", "seed", "cohort_seed")} | SETTINGS[name]
     values = {k: v for k, v in values.items() if k not in without}
     return run.fingerprint(values | (arm_settings(arm) if arm else {}), own_tables(name))
 
 
 def arm_settings(arm):
-    """What an arm, of the sweep or not, changes."""
-    return (SETTINGS["arms"] | SWEEP)[arm] or {}
+    """What an arm, of the sweep or not, changes; the main arm's is the same with every seed."""
+    if arm in MAIN:
+        arm = "main"
+    return (SETTINGS["arms"] | SWEEP | run.scaling_arms(SETTINGS))[arm] or {}
 
 
 def any_of(names):
@@ -110,7 +113,8 @@ def figures(name, folder=""):
 PROGRESS = r"""shown=-15; while IFS= read -r -d $'\r' line || [ -n "$line" ]; do case "$line" in
 *Traceback*) echo "$line"; cat ;;
 *'  0%|'*) ;;
-*%'|'*) if [ $((SECONDS - shown)) -ge 15 ]; then shown=$SECONDS; echo "$name: ${line%%$'\n'*}"; fi ;;
+*%'|'*) if [ $((SECONDS - shown)) -ge 15 ]; then shown=$SECONDS; echo "$name: ${line%%$'\n'*}"
+  if [ -d "${partial:-}" ]; then echo "${line%%$'\n'*}" > "$partial/$name.pace"; fi; fi ;;
 esac; done"""
 # A profile is data: whatever it holds is quoted (`:q`), and its names reach papermill as text (`-r`).
 # Two kernels that start in the same moment may pick the same port, and one dies: each start holds a
@@ -130,10 +134,15 @@ JOB = (
 )
 
 
+EMBEDDED, RESULT = BASE + "/embeddings/{}.npz", BASE + "/results/{}.csv"
+MANIFEST, WEIGHTS = f"{BASE}/cohort/manifest.csv", BASE + "/pretraining/{}/weights.safetensors"
+POOL = ("volumes.npy", "studies.csv", "codes.csv")  # of 13's new phantoms
+
+
 rule all:
     input:
         [f"{BASE}/{n}.ipynb" for n in RUN if n not in BY_ARM],
-        [f"{BASE}/{n}-{arm}.ipynb" for n in BY_ARM if n in RUN for arm in ARMS],
+        [f"{BASE}/{n}-{arm}.ipynb" for n in BY_ARM if n in RUN for arm in ARMS + MAIN[1:]],
         [f"{BASE}/02_pretraining-{arm}.ipynb" for arm in SWEEP],
     default_target: True
 
@@ -237,7 +246,7 @@ if "embeddings" in OWN:
 
 
 rule pretraining:
-    """Train an arm in a papermill run; the main one, the longest, first, and the others beside it."""
+    """Train an arm in a papermill run; the main one, the longest, first with all its seeds."""
     input:
         source("02_pretraining"),
         manifest=f"{BASE}/cohort/manifest.csv",
@@ -248,13 +257,13 @@ rule pretraining:
         BASE + "/pretraining/{arm}/weights.safetensors",
         BASE + "/pretraining/{arm}/log.csv",
     wildcard_constraints:
-        arm="main",
+        arm=any_of(MAIN),
     params:
         name=lambda w: f"02_pretraining-{w.arm}",
         extra=lambda w: ["-r", "arm", w.arm],
         settings=lambda w: chosen("02_pretraining", w.arm),
     threads: threads_of
-    priority: 2
+    priority: 5
     resources:
         **HEAVY,
     shell:
@@ -265,19 +274,87 @@ use rule pretraining as other_arms with:
     # The same notebook with another arm's settings.
     wildcard_constraints:
         arm=any_of(a for a in ARMS if a != "main"),
-    priority: 1
+    priority: 4
 
 
-use rule pretraining as sweep with:
-    # An arm of the sweep: every seed in one kernel, encoded for the headline scores.
-    output:
-        BASE + "/02_pretraining-{arm}.ipynb",
-        [BASE + f"/pretraining/{{arm}}-{s}/weights.safetensors" for s in SEEDS],
-        [BASE + f"/pretraining/{{arm}}-{s}/log.csv" for s in SEEDS],
-        [BASE + f"/embeddings/{{arm}}-{s}.npz" for s in SEEDS],
-    wildcard_constraints:
-        arm=any_of(SWEEP),
-    priority: 0
+def runs_of(arms):
+    """Embeddings of small pretrainings, each with every seed of its own."""
+    return [f"{BASE}/embeddings/{a}-{s}.npz" for a in arms for s in run.sweep_seeds(SETTINGS, a)]
+
+
+for small, said in SWEEP.items():  # an arm of the sweep: every seed in one kernel, encoded for the headline scores
+
+    rule:
+        name:
+            f"sweep_{small}"
+        input:
+            source("02_pretraining"),
+            manifest=f"{BASE}/cohort/manifest.csv",
+            codes=f"{BASE}/cohort/codes.csv",
+            start=WEIGHTS.format(said["init_from"]) if said.get("init_from") else [],
+        output:
+            f"{BASE}/02_pretraining-{small}.ipynb",
+            [f"{BASE}/pretraining/{small}-{s}/weights.safetensors" for s in run.sweep_seeds(SETTINGS, small)],
+            [f"{BASE}/pretraining/{small}-{s}/log.csv" for s in run.sweep_seeds(SETTINGS, small)],
+            runs_of([small]),
+        params:
+            name=f"02_pretraining-{small}",
+            extra=["-r", "arm", small],
+            settings=chosen("02_pretraining", small),
+        threads: SETTINGS["02_pretraining"]["n_threads"]
+        priority: 0
+        resources:
+            **HEAVY,
+        shell:
+            PAPERMILL
+
+
+if SIZES:
+
+    rule pool:
+        """New phantoms on the sweep's grid, as many as the largest size of 13 needs."""
+        input:
+            source("scaling"),
+        output:
+            temp([f"{BASE}/pool/{f}" for f in POOL]),
+        params:
+            name="scaling-pool",
+            task="scaling",
+            job="pool",
+            settings=chosen("01_cohort") + chosen("02_pretraining", f"once_{max(SIZES)}"),
+        threads: SETTINGS["01_cohort"]["n_workers"]
+        priority: 0
+        resources:
+            **LIGHT,
+        shell:
+            JOB
+
+
+for size in sorted(SIZES, reverse=True):
+
+    rule:
+        name:
+            f"scaling_{size}"
+        input:
+            source("scaling"),
+            manifest=f"{BASE}/cohort/manifest.csv",
+            codes=f"{BASE}/cohort/codes.csv",
+            pool=[f"{BASE}/pool/{f}" for f in POOL],
+        output:
+            runs_of(dict.fromkeys(sizes[size] for sizes in run.scaling_sizes(SETTINGS).values())),
+        params:
+            name=f"scaling-{size}",
+            task="scaling",
+            job=str(size),
+            settings=[
+                chosen("02_pretraining", sizes[size]) for sizes in run.scaling_sizes(SETTINGS).values()
+            ],
+        threads: SETTINGS["02_pretraining"]["n_threads"]
+        priority: 0
+        resources:
+            **HEAVY,
+        shell:
+            JOB
 
 
 rule embeddings:
@@ -291,28 +368,24 @@ rule embeddings:
         BASE + "/03_embeddings-{arm}.ipynb",
         BASE + "/embeddings/{arm}.npz",
     wildcard_constraints:
-        arm=any_of(ARMS),
+        arm=any_of(ARMS + MAIN[1:]),
     params:
         name=lambda w: f"03_embeddings-{w.arm}",
         extra=lambda w: ["-r", "arm", w.arm],
         settings=lambda w: chosen("03_embeddings"),
     threads: SETTINGS["03_embeddings"]["n_threads"]
-    priority: 1
+    priority: 4
     resources:
         **HEAVY,
     shell:
         PAPERMILL
 
 
-def sweep_files(sizes):
-    """Embeddings of the sweep's runs of one kind: by size (and the reference), or by arm."""
-    arms = [f"size_{x:g}" for x in SETTINGS["sweep"]["sizes"]] + ["reference"]
-    arms = arms if sizes else list(SETTINGS["sweep"]["arms"])
-    return [f"{BASE}/embeddings/{a}-{s}.npz" for a in arms for s in SEEDS]
-
-
-EMBEDDED, RESULT = BASE + "/embeddings/{}.npz", BASE + "/results/{}.csv"
-MANIFEST, WEIGHTS = f"{BASE}/cohort/manifest.csv", BASE + "/pretraining/{}/weights.safetensors"
+# What rivals are given (merlin.jobs.rivals). Given embeddings come without a cohort; a real cohort's
+# training studies are encoded for a probe by hand alone, and its patients' traits are not known.
+GIVEN = BASE + "/rivals/{}.parquet"
+RIVALS = [] if "embeddings" in OWN else [GIVEN.format("measured")]
+RIVALS += [GIVEN.format(k) for k in ("traits", "features-main")] if SETTINGS["tier"] == "phantom" else []
 
 
 def jobs_of(task):
@@ -320,23 +393,27 @@ def jobs_of(task):
 
     Of those before it the job itself knows what is to be made: a failed job's output is removed.
     """
-    made = jobs.tables(task, SimpleNamespace(**SETTINGS[jobs.TASKS[task].notebook]))
+    common = {k: SETTINGS[k] for k in run.COMMON}
+    made = jobs.tables(task, SimpleNamespace(**common, **SETTINGS[jobs.TASKS[task].notebook]))
     return {job: f"{BASE}/{task}/{names[-1]}.parquet" for job, names in made.items()}
 
 
 # What each of the other notebooks reads, beside itself and the code that it imports.
 READS = {
     "00_start_here": [],
-    "04_zero_shot_findings": [EMBEDDED.format(a) for a in READERS],
-    "05_phenotypes": [EMBEDDED.format(a) for a in ARMS],
+    "04_zero_shot_findings": [*(EMBEDDED.format(a) for a in READERS), *RIVALS],
+    "05_phenotypes": [*(EMBEDDED.format(a) for a in ARMS + MAIN[1:]), *RIVALS],
     "06_retrieval": [EMBEDDED.format(a) for a in READERS],
-    "07_external": [EMBEDDED.format("main")],
-    "08_five_year": [MANIFEST, *jobs_of("five_year").values()],
+    "07_external": [EMBEDDED.format(a) for a in MAIN],
+    "08_five_year": [
+        *(MANIFEST, *jobs_of("five_year").values()),
+        *(GIVEN.format(k) for k in ("measured", "traits", *(f"features-{a}" for a in ("ehr", *MAIN)))),
+    ],
     "09_report_generation": [MANIFEST, *jobs_of("report_generation").values()],
     "10_segmentation": [MANIFEST, *jobs_of("segmentation").values()],
     "11_summary": [RESULT.format(r) for r in RESULTS],
-    "12_ablations": sweep_files(sizes=False),
-    "13_scaling_laws": sweep_files(sizes=True),
+    "12_ablations": ["data_manifests/claims.yaml", *runs_of(SWEEP)],
+    "13_scaling_laws": runs_of(run.scaling_arms(SETTINGS)),
     "14_intervals": [],
     "15_protocol_sensitivity": [EMBEDDED.format("main")],
     "16_claims": [
@@ -349,6 +426,28 @@ READS = {
 TABLES = ("results/{}.csv", "predictions/{}.parquet")  # what most of them leave, beside figures
 LEAVES = {"00": (), "11": (), "14": TABLES[:1], "15": TABLES[:1], "16": (), "17": ()}
 
+
+rule given_to_rivals:
+    """Organs measured, latent traits of phantoms, or features of an arm's frozen encoder."""
+    input:
+        source("rivals"),
+        MANIFEST,
+        lambda w: WEIGHTS.format(w.kind.removeprefix("features-")) if "-" in w.kind else [],
+    output:
+        update(GIVEN.format("{kind}")),  # not removed first: what follows from the same things is kept
+    wildcard_constraints:
+        kind="measured|traits|features-.*",
+    params:
+        name=lambda w: f"rivals-{w.kind}",
+        task="rivals",
+        job=lambda w: w.kind,
+    priority: 1
+    resources:
+        **HEAVY,
+    shell:
+        JOB
+
+
 for task, about in jobs.TASKS.items():
     for job, made in jobs_of(task).items():
 
@@ -358,7 +457,8 @@ for task, about in jobs.TASKS.items():
             input:
                 source(task),
                 MANIFEST,
-                [WEIGHTS.format(arm) for arm in about.arms],
+                [WEIGHTS.format(arm) for arm in jobs.arms(task, job)],
+                [jobs_of(task)[first] for first, seed in [jobs.seed_of(job)] if seed],  # whose choices it takes
             output:
                 update(made),  # not removed first: what follows from the same things is kept
             params:
@@ -367,7 +467,7 @@ for task, about in jobs.TASKS.items():
                 job=job,
                 settings=chosen(about.notebook, without=about.later),
             threads: SETTINGS[about.notebook]["n_threads"]
-            priority: 1  # minutes before seconds
+            priority: 4  # minutes before seconds
             resources:
                 **HEAVY,
             shell:
@@ -390,6 +490,7 @@ for notebook, reads in READS.items():
             name=notebook,
             extra=[],
             settings=chosen(notebook),
+        priority: 3 if notebook < "12" else 1  # the task families before all that the sweep is for
         resources:
             **LIGHT,
         shell:

@@ -63,12 +63,6 @@ class Embeddings:
     impression: Annotated[
         np.ndarray, Array("nD", np.float32, "of texts, each whole", is_unit=True, is_text=True)
     ] = _BLANK
-    findings_sentences: Annotated[
-        np.ndarray, Array("nD", np.float32, "sum of its sentences' unit vectors", is_text=True)
-    ] = _BLANK  # what more sentences say weighs more
-    impression_sentences: Annotated[
-        np.ndarray, Array("nD", np.float32, "sum of its sentences' unit vectors", is_text=True)
-    ] = _BLANK
     section: Annotated[np.ndarray, Array("k", str, "names")] = _BLANK
     sections: Annotated[np.ndarray, Array("nkD", np.float16, "of each section's text")] = _BLANK
     phecode: Annotated[np.ndarray, Array("p", str, "names")] = _BLANK
@@ -185,7 +179,7 @@ def load_embeddings(path: str | Path) -> Embeddings:
 
     Ids may be bytes, integers or text kept as objects. Rows that are not of unit length are
     normalised, patients without an id become unknown ones (their study alone), zero rows of texts
-    become missing texts: `meta["notes"]` says how many.
+    become missing texts, arrays that the schema does not know are left: `meta["notes"]` says so.
 
     Raises
     ------
@@ -196,6 +190,8 @@ def load_embeddings(path: str | Path) -> Embeddings:
     path = Path(path)
     found: dict[str, Any] = {}
     with npz.opened(path) as archive:
+        known = {f"{name}.npy" for name in (*ARRAYS, "meta")}
+        extra = [n.removesuffix(".npy") for n in archive.namelist() if n not in known]
         headers, faulty = npz.headers(archive, (*ARRAYS, "meta"))
         shapes = {n: shape for n, (_, shape, _) in headers.items()}
         faulty |= _shape_problems(shapes, faulty)
@@ -215,6 +211,8 @@ def load_embeddings(path: str | Path) -> Embeddings:
     notes: list[str] = []
     if "split" in found:
         found["split"], notes = plain_splits(found["split"])
+    if extra:
+        notes.append(f"not read, no array of the schema: {shown(', '.join(sorted(extra)), 200)}")
     problems = [f"{n}: {text}" for n, text in faulty.items()]
     problems += _id_problems(found) + _vector_problems(found) + _name_problems(found)
     if problems:

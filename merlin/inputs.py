@@ -1,5 +1,6 @@
 """What a notebook reads of the ones before it, in one line: embeddings by arm, runs of the sweep, results."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +8,11 @@ import numpy as np
 import pandas as pd
 
 from merlin import run
+from merlin.data.cohort_codes import read_coding
+from merlin.data.manifest import load_manifest
+from merlin.data.phecodes import phecode_labels
 from merlin.embeddings import Embeddings, load_embeddings
+from merlin.evaluation.rivals import Known
 
 
 def arms(
@@ -46,13 +51,14 @@ def main_arm(settings: SimpleNamespace) -> tuple[Path, Embeddings]:
 
 
 def sweep(
-    settings: SimpleNamespace, names: list[str]
+    settings: SimpleNamespace, names: Iterable[str]
 ) -> tuple[dict[tuple[str, int], Path], dict[tuple[str, int], Embeddings]]:
     """Embeddings of the sweep's small pretrainings, by (arm, seed): files, and what they hold."""
-    base = run.folder(settings.profile) / "embeddings"
-    seeds = run.load_profile(settings.profile)["sweep"]["seeds"]
+    base, profile = run.folder(settings.profile) / "embeddings", run.load_profile(settings.profile)
     files = {
-        (a, s): run.upstream(base / f"{a}-{s}.npz", "03_embeddings") for a in names for s in seeds
+        (a, s): run.upstream(base / f"{a}-{s}.npz", "02_pretraining")
+        for a in names
+        for s in run.sweep_seeds(profile, a)
     }
     return files, {key: load_embeddings(f) for key, f in files.items()}
 
@@ -74,6 +80,65 @@ def results(
         n: run.read_csv(f, keep_default_na=True, dtype={"label": str}) for n, f in files.items()
     }
     return files, read
+
+
+def known(settings: SimpleNamespace, arm: str = "main") -> Known:
+    """What rivals are given of each study of the training site; nothing where only embeddings are at hand.
+
+    Parameters
+    ----------
+    settings : SimpleNamespace
+    arm : str
+        Whose frozen features.
+    """
+    base = run.folder(settings.profile)
+    source = base / "cohort" / "manifest.csv"
+    if not source.exists():
+        return Known()
+    studies = load_manifest(source, check_files=False)
+    studies = studies[studies["site"] == "internal"].set_index("study_id")
+
+    truth, drawn = pd.DataFrame(), base / "cohort" / "truth.csv"
+    if drawn.exists():
+        found = run.read_csv(drawn, usecols=["study_id", "finding", "severity"])
+        found["severity"] = found["severity"].astype(float).fillna(0.0)
+        truth = found.pivot_table("severity", "study_id", "finding", aggfunc="max")
+        truth = truth.reindex(studies.index).fillna(0.0)
+    measured, traits = given(settings, "measured"), given(settings, "traits")
+    return Known(studies, measured, given(settings, f"features-{arm}"), truth, traits)
+
+
+def given(settings: SimpleNamespace, kind: str) -> pd.DataFrame:
+    """A table of `merlin.jobs.rivals` by study id, as `features-main`; empty where nobody made it."""
+    path = run.folder(settings.profile) / "rivals" / f"{kind}.parquet"
+    return pd.read_parquet(path).set_index("study_id") if path.exists() else pd.DataFrame()
+
+
+def codes_of(settings: SimpleNamespace, studies: Known, phecodes: list[str]) -> np.ndarray:
+    """(n_known, n_phecodes) labels of all known studies, by the rules of `03_embeddings`."""
+    folder = run.folder(settings.profile) / "cohort"
+    how = run.load_profile(settings.profile)["03_embeddings"]
+    has_map = settings.tier == "phantom" or how["code_map"]
+    if not ((folder / "codes.csv").exists() and has_map and len(studies.studies)):
+        return np.full((len(studies.studies), len(phecodes)), np.nan)
+    own = run.located(how["code_map"]) if how["code_map"] else ""
+    coding = read_coding(folder, tier=settings.tier, code_map=own, rollup=how["rollup"])
+    ids = studies.studies.index.to_numpy(str)
+    uncoded, rollup = coding.rules["uncoded"], coding.rules["rollup"]
+    return phecode_labels(
+        coding.codes, ids, coding.code_map, phecodes, uncoded=uncoded, rollup=rollup
+    )
+
+
+def steps(settings: SimpleNamespace) -> dict[str, int]:
+    """Optimiser steps of each arm's pretraining, alignment's left out; none where weights are given."""
+    profile = run.load_profile(settings.profile)
+    if settings.tier == "embeddings" or {"weights", "embeddings"} & set(
+        run.brought(settings.profile)
+    ):
+        return {}
+    of_all = profile["02_pretraining"]["n_steps"]
+    return {a: (changes or {}).get("n_steps", of_all) for a, changes in profile["arms"].items()}
 
 
 def footer(settings: SimpleNamespace, encoded: Embeddings, rows: np.ndarray) -> dict[str, object]:

@@ -122,16 +122,14 @@ def phenotypes(base, profile):
 
 
 def retrieval(base, profile):
-    """Arms that read reports, both texts, both ways of encoding them."""
+    """Arms that read reports, both texts."""
     pools, parts = profile["06_retrieval"]["pools"], []
     for arm in profile["arms"]:
         if arm == "ehr":
             continue
         e = opened(base, arm)
         for name in ("findings", "impression"):
-            for kind, text in (("sentences", e[f"{name}_sentences"]), ("whole", e[name])):
-                found = recall(e, at(e), text, name, pools)
-                parts.append(found.assign(model=arm, representation=kind))
+            parts.append(recall(e, at(e), e[name], name, pools).assign(model=arm))
     return pd.concat(parts).assign(task="retrieval")
 
 
@@ -146,7 +144,7 @@ def external(base, profile):
         tasks = {
             "zero-shot findings": findings(e, rows),
             "phenotypes": phecodes(e, rows, least),
-            "retrieval": recall(e, rows, e["findings_sentences"], "findings", pools),
+            "retrieval": recall(e, rows, e["findings"], "findings", pools),
         }
         parts += [t.assign(task=task, site=site) for task, t in tasks.items()]
     return pd.concat(parts)
@@ -193,14 +191,13 @@ def sweep(base, profile):
     """Macro values of the ablations' arms, each over its seeds."""
     pool, out = profile["12_ablations"]["pool"], []
     least = profile["12_ablations"]["min_positive"]
-    for arm, changes in profile["sweep"]["arms"].items():
-        seeds, whole = [], not (changes or {}).get("report_splitting", True)
-        for seed in profile["sweep"]["seeds"]:
+    for arm in profile["sweep"]["arms"]:
+        seeds = []
+        for seed in run.sweep_seeds(profile, arm):
             e = opened(base, f"{arm}-{seed}")
             rows = at(e)
             f, p = findings(e, rows), phecodes(e, rows, least)
-            text = e["findings" if whole else "findings_sentences"]  # as the arm learnt
-            r = recall(e, rows, text, "findings", [pool])
+            r = recall(e, rows, e["findings"], "findings", [pool])
             macro = lambda t, m: t[(t["label"] == "macro") & (t["metric"] == m)]["value"].item()  # noqa: E731
             both = r[r["metric"] == f"recall@1 of {pool}"]["value"].mean()
             seeds.append((macro(f, "f1"), macro(f, "auroc"), macro(p, "auroc"), both))
@@ -291,11 +288,10 @@ def protocol_sensitivity(base, profile):
     out = [("zero-shot findings", k, "macro f1", v["value"].item()) for k, v in names.items()]
     exact = (*ours, "equal reports: credited", "pools: all (exact)")
     for name, text in (
-        ("query text: sum of sentences", e["findings_sentences"]),
         ("query text: whole findings", e["findings"]),
         ("query text: whole impression", e["impression"]),
-        *((name, e["findings_sentences"]) for name in exact),
-        *((f"pool size: {p}", e["findings_sentences"]) for p in pools),
+        *((name, e["findings"]) for name in exact),
+        *((f"pool size: {p}", e["findings"]) for p in pools),
     ):
         size = int(name.split(": ")[1]) if name.startswith("pool size") else headline
         found = recall(e, rows, text, "findings", [size])

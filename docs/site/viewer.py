@@ -13,6 +13,7 @@ from scipy import ndimage
 from merlin.data.preprocess import Grid, preprocess
 from merlin.data.scan import Volume
 from merlin.phantom import reports, synthesis
+from merlin.phantom.readers import reader
 from merlin.vocabulary import LABEL
 
 CHANGED_HU = 25  # a finding's mask: where the study without it differs by more
@@ -37,7 +38,8 @@ def _study(seed: int, patient_id: str, matrix: int, grid: Grid) -> dict:
     study = synthesis.draw_study(seed, f"{patient_id}-1", patient, site)
     hu, label, own = synthesis.acquire(seed, study, matrix=matrix)
     report = reports.write_report(
-        study.found, sex=patient.sex, style=site.report_style,
+        study.found, sex=patient.sex,
+        reader=reader(synthesis.reader_of(seed, study.study_id, patient_id, site, "train")),
         rng=synthesis.stream(seed, study.study_id, "report"), remarks=study.remarks,
     )  # fmt: skip
     masks = {}

@@ -28,6 +28,7 @@ from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.model.volumes import THREE_WINDOWS
 from merlin.phantom import reports, synthesis
+from merlin.phantom.readers import reader
 from merlin.training.encode import encode_texts, prompt_bank
 
 KNOWN_CT = "the upper abdomen of TotalSegmentator's test data (122 x 101 x 30 voxels, Apache-2.0)"
@@ -58,7 +59,7 @@ def measure(ct: Iterable[str | Path] = ()) -> dict[str, dict[str, Any]]:
     study = synthesis.draw_study(SEED, f"{PATIENT}-1", patient, site)
     hu, label, grid = synthesis.acquire(SEED, study, matrix=76)
     report = reports.write_report(
-        study.found, sex=patient.sex, style=site.report_style,
+        study.found, sex=patient.sex, reader=reader(site.readers[0]),
         rng=synthesis.stream(SEED, study.study_id, "report"), remarks=study.remarks,
     )  # fmt: skip
     stated = {k: v for k, v in extract.label_report(report.findings, sex=patient.sex).items()

@@ -129,7 +129,7 @@ _SENTENCE = re.compile(  # one side and the other are one statement
 )
 _NORMAL = re.compile(
     r"^\W*(?:(?:is|are|appears?|grossly|the|visualized)\s+)*"
-    r"(?:normal|unremarkable|within normal limits|no (?:significant )?abnormality)\W*$",
+    r"(?:normal(?: in appearance)?|unremarkable|within normal limits|wnl|no (?:significant )?abnormality)\W*$",
     re.IGNORECASE,
 )
 _NORMAL_SIZE = re.compile(

@@ -1,23 +1,24 @@
 """Design claims as paired differences: runs of a sweep against the reference of the same seed.
 
 A run is an embeddings file; nothing here trains or encodes. Differences are taken run by run on the
-same test patients and then averaged over seeds, so that an interval holds the luck of the patients;
-the luck of the seeds is shown by the runs themselves, which stand in the table one by one.
+same test patients and then averaged over seeds. Intervals hold the luck of the patients and of the
+seeds, whose spread is pooled over all arms; single runs stand in the table one by one.
 """
 
-from collections.abc import Collection, Iterable
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from merlin.evaluation import off_shelf, results
-from merlin.evaluation.claims import SWEEP, verdict
+from merlin.evaluation import claims, off_shelf, results
 from merlin.evaluation.common_studies import common_rows
+from merlin.run import read_yaml
+from merlin.statistics import seeds, verdict
 
 REFERENCE = "reference"
 # Arms that differ from another arm than the reference in one setting.
-REFERENCES = SWEEP["references"]
+REFERENCES = read_yaml(Path(__file__).with_name("sweep.yaml"))["references"]
 
 Judged = dict[tuple[str, int], dict[str, np.ndarray]]  # (arm, seed) → metric → value and resamples
 
@@ -74,8 +75,6 @@ def evaluate(
     text_of = text_of or {}
     named = {}
     for (arm, run), e in files.items():
-        if text_of.get(arm) == "whole":
-            e = replace(e, findings_sentences=np.full_like(e.findings, np.nan))
         named[f"{arm}-{run}"] = e
     rows = common_rows(named, site="internal", split=split)
     _, drawn = off_shelf.judge(
@@ -110,64 +109,84 @@ def compare(
     -------
     DataFrame
         Common schema (label: arm), `kind` (`value` or `difference`, arm minus reference),
-        `reference`, `n_seeds`, `by_seed` (values of the runs, separated by spaces).
+        `reference`, `n_seeds`, `by_seed` (values of the runs, separated by spaces), `se_patients`.
     """
     arms = list(dict.fromkeys(arm for arm, _ in judged))
     metrics = list(dict.fromkeys(m for found in judged.values() for m in found))
+    every = list(dict.fromkeys(seed for _, seed in judged))
     rows = []
     for metric in metrics:
+        spread = verdict.pooled_spread(
+            [[judged.get((a, s), {}).get(metric, [np.nan])[0] for s in every] for a in arms]
+        )
         for arm in arms:
             reference = references.get(arm, REFERENCE)
             reference = reference if reference in arms else REFERENCE
             sides = ("", reference) if reference != arm else ("",)
-            rows += [_compared(judged, arm, metric, against, patient_ids) for against in sides]
+            rows += [_compared(judged, arm, metric, a, patient_ids, spread) for a in sides]
     return results.table("ablation", rows)
 
 
-def _compared(judged, arm, metric, against, patient_ids):
+def _compared(judged, arm, metric, against, patient_ids, spread):
     """An arm's value, or its difference where `against` names another arm."""
-    seeds = [s for a, s in judged if a == arm and metric in judged[a, s]]
-    use = [s for s in seeds if not against or metric in judged.get((against, s), {})]
+    own = [s for a, s in judged if a == arm and metric in judged[a, s]]
+    use = [s for s in own if not against or metric in judged.get((against, s), {})]
     about = dict(kind="difference" if against else "value", reference=against)
     n = len(patient_ids)
     if not use:
-        reason = "no reference run" if seeds else "this side was not trained"
-        about |= dict(n_seeds=0, by_seed="")
+        reason = "no reference run" if own else "this side was not trained"
+        about |= dict(n_seeds=0, by_seed="", se_patients=np.nan)
         return results.missing(arm, metric, reason, n_studies=n, **about)
     runs = np.array([judged[arm, s][metric] for s in use])
     if against:
         runs = runs - np.array([judged[against, s][metric] for s in use])
     is_ok = bool(np.isfinite(runs[:, 0]).all())
-    return results.row(
+    found = results.row(
         arm, metric, runs.mean(0), known=np.ones(n, bool), patient_ids=patient_ids, n_positive=n,
         is_ok=is_ok, reason="" if is_ok else "the metric does not exist", **about,
-        n_seeds=len(use), by_seed=" ".join(f"{v:.6f}" for v in runs[:, 0]),
+        n_seeds=len(use), by_seed=" ".join(f"{v:.6f}" for v in runs[:, 0]), se_patients=np.nan,
     )  # fmt: skip
+    if not is_ok:
+        return found
+    pooled = (
+        verdict.of_gaps(runs[:, 0], spread) if against else verdict.of_values(runs[:, 0], spread)
+    )
+    both = seeds.over_seeds(runs, spread=pooled, patients=(found["low"], found["high"]))
+    return found | dict(low=both.low, high=both.high, se_patients=both.se_patients)
 
 
-def verdicts(table: pd.DataFrame, claims: Iterable[dict] = SWEEP["claims"]) -> pd.DataFrame:
-    """Whether each claim holds in a comparison.
+def verdicts(
+    table: pd.DataFrame, entries: Sequence[dict], *, profile: Mapping | None = None
+) -> pd.DataFrame:
+    """What came out of the claims that a comparison can answer.
 
     Parameters
     ----------
     table : DataFrame
         From `compare`.
-    claims : iterable of dict
-        `arm, metric, sign` (of arm minus reference), `claim`; a metric by how its name begins.
+    entries : list of dict
+        From `claims.read_claims`; those of other tables are left out, so that Holm's correction is for
+        these alone. The ledger of `16_claims` corrects for all.
+    profile : dict, optional
+        From `load_profile`: whether arms had equal steps.
 
     Returns
     -------
     DataFrame
-        `claim, arm, metric, expected, value, low, high, verdict`; verdicts as `claims.verdict`.
+        `claim, arm, metric, expected, value, low, high, n_seeds, p_adjusted, beside, verdict, reason`.
     """
-    gaps, rows = table[table["kind"] == "difference"], []
-    for c in claims:
-        part = gaps[(gaps["label"] == c["arm"]) & gaps["metric"].str.startswith(c["metric"])]
-        value = low = high = np.nan
-        said = "not run"
-        if not part.empty and part.iloc[0]["status"] == "ok":
-            value, low, high = part.iloc[0][["value", "low", "high"]]
-            said = verdict(value, low, high, c["sign"], by_seed=part.iloc[0]["by_seed"])
-        rows.append((c["claim"], c["arm"], c["metric"], c["sign"], value, low, high, said))
-    columns = ["claim", "arm", "metric", "expected", "value", "low", "high", "verdict"]
+    asked = [(e["claim"], d) for e in entries for d in e["direction"] if d["table"] == "ablations"]
+    found = claims.judged([d for _, d in asked], {"ablations": table}, profile=profile)
+    rows = [
+        dict(
+            claim=claim, arm=d["label"], metric=d["metric"], expected=d["sign"],
+            **{k.removeprefix("phantom_"): f.get(k, np.nan) for k in ("phantom_low", "phantom_high")},
+            value=f.get("phantom", np.nan), n_seeds=f.get("n_seeds", 0),
+            p_adjusted=f.get("p_adjusted", np.nan), beside=f.get("beside", ""), verdict=f["status"],
+            reason=f["reason"],
+        )
+        for (claim, d), f in zip(asked, found, strict=True)
+    ]  # fmt: skip
+    columns = ["claim", "arm", "metric", "expected", "value", "low", "high", "n_seeds"]
+    columns += ["p_adjusted", "beside", "verdict", "reason"]
     return pd.DataFrame(rows, columns=columns)

@@ -16,8 +16,6 @@ from merlin.evaluation.results import difference
 from merlin.statistics import metrics
 from merlin.streams import Stream, stream_of
 
-KINDS = ("sentences", "whole")  # how a report may stand for itself: see `retrieval.report_vectors`
-
 
 def findings(
     arms: Mapping[str, Embeddings],
@@ -253,7 +251,7 @@ def reports(
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Retrieval of every arm, from findings and from impressions, in both representations; then chance.
+    """Retrieval of every arm, from findings and from impressions; then chance.
 
     Parameters
     ----------
@@ -266,7 +264,7 @@ def reports(
     Returns
     -------
     DataFrame
-        The columns of `retrieval.evaluate`, and `representation`.
+        The columns of `retrieval.evaluate`.
     """
     main, tables = arms["main"], []
 
@@ -280,32 +278,21 @@ def reports(
         return made
 
     for model, e in arms.items():
-        for kind in KINDS:
-            text = retrieval.report_vectors(e, rows, kind)
-            made = judged(e, e.image[rows], text, e.text_group[rows], "findings", model)
-            tables.append(made.assign(representation=kind))
+        group = e.text_group[rows]
+        tables.append(judged(e, e.image[rows], e.findings[rows], group, "findings", model))
     for model, e in arms.items():  # impressions: which are equal follows from their vectors
         plain = np.nan_to_num(e.impression[rows]).round(6)
         _, equal = np.unique(plain, axis=0, return_inverse=True)
-        for kind, text in zip(KINDS, (e.impression_sentences, e.impression), strict=True):
-            made = judged(e, e.image[rows], text[rows], equal, "impression", model)
-            tables.append(made.assign(representation=kind))
+        tables.append(judged(e, e.image[rows], e.impression[rows], equal, "impression", model))
     rng = stream_of(seed, Stream.CHANCE_VECTORS)
     image, text = (rng.normal(size=main.image[rows].shape) for _ in range(2))
-    made = judged(main, image, text, main.text_group[rows], "findings", "chance")
-    tables += [made.assign(representation=kind) for kind in KINDS]
+    tables.append(judged(main, image, text, main.text_group[rows], "findings", "chance"))
     return pd.concat(tables, ignore_index=True)
 
 
-def rivals_by_study(main: Embeddings, rows: np.ndarray, text: np.ndarray) -> pd.DataFrame:
-    """How many other reports lie nearer to each volume than its own, and the other way round.
-
-    Parameters
-    ----------
-    text : (n, D) float
-        Vectors of the reports, one a row of `rows`.
-    """
-    image, group = main.image[rows], main.text_group[rows]
+def rivals_by_study(main: Embeddings, rows: np.ndarray) -> pd.DataFrame:
+    """How many other reports lie nearer to each volume than its own, and the other way round."""
+    image, text, group = main.image[rows], main.findings[rows], main.text_group[rows]
     return pd.DataFrame(
         {
             "study_id": main.study_id[rows],

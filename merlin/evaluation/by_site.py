@@ -15,7 +15,6 @@ def judge(
     sites: Mapping[str, np.ndarray],
     *,
     min_positive: int,
-    representation: str,
     pools: list[int],
     n_resamples: int,
     seed: int,
@@ -29,8 +28,6 @@ def judge(
         Rows of each site's studies.
     min_positive : int
         Studies; phecodes with fewer at a site are not evaluated there.
-    representation : str
-        Of reports, see `retrieval.report_vectors`.
     pools : list of int
     n_resamples, seed : int
 
@@ -54,9 +51,8 @@ def judge(
         )  # fmt: skip
         tables += [t.assign(site=site, part="all") for t in (made, codes)]
     for site, rows in sites.items():
-        text = retrieval.report_vectors(main, rows, representation)
         made, _ = retrieval.evaluate(
-            main.image[rows], text, main.text_group[rows], main.patient_id[rows],
+            main.image[rows], main.findings[rows], main.text_group[rows], main.patient_id[rows],
             text_name="findings", model="main", split=site, pools=pools,
             n_resamples=n_resamples, seed=seed,
         )  # fmt: skip

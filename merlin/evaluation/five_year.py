@@ -6,12 +6,15 @@ diagnosed within five years, 2 diagnosed before the scan, 3 lost to follow-up (p
 """
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from merlin.evaluation import results
-from merlin.statistics import bootstrap, metrics
+from merlin.statistics import bootstrap, metrics, seeds
+
+Drawn = dict[tuple[str, str], np.ndarray]  # (label, metric) → (n_seeds, 1 + n_resamples)
 
 CODES = {
     0: "free for 5 years",
@@ -62,59 +65,33 @@ def flow(table: pd.DataFrame, diseases: Collection[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def probe(train: np.ndarray, labels: np.ndarray, new: np.ndarray, *, c: float) -> np.ndarray:
-    """One logistic regression a disease on frozen features.
-
-    Parameters
-    ----------
-    train, new : (n, D), (m, D) float
-        Standardised here by the training studies.
-    labels : (n, n_diseases) float
-        1, 0, or NaN, which takes no part.
-    c : float
-        Inverse strength of the L2 penalty, scikit-learn's `C`.
-
-    Returns
-    -------
-    (m, n_diseases) float
-        Probabilities; NaN for a disease whose training labels are all of one class.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    scale = StandardScaler().fit(train)
-    train, new = scale.transform(train), scale.transform(new)
-    out = np.full((len(new), labels.shape[1]), np.nan)
-    for disease, y in enumerate(labels.T):
-        known = ~np.isnan(y)
-        if len(np.unique(y[known])) == 2:
-            fitted = LogisticRegression(C=c, max_iter=1000).fit(train[known], y[known])
-            out[:, disease] = fitted.predict_proba(new)[:, 1]
-    return out
-
-
 def evaluate(
     probability: np.ndarray, labels: np.ndarray, patient_ids: np.ndarray, diseases: Collection[str], *,
     model: str, split: str, min_events: int = 5, n_resamples: int, seed: int,
-) -> tuple[pd.DataFrame, dict]:  # fmt: skip
+) -> tuple[pd.DataFrame, Drawn]:  # fmt: skip
     """AUROC, AUPRC and Brier score per disease and their means.
 
     Parameters
     ----------
-    probability, labels : (n, n_diseases) float
-        Labels 1, 0 or NaN. A disease with a NaN probability is not evaluated.
+    probability : (n, n_diseases) or (n_seeds, n, n_diseases) float
+        Of one training, or of several that differ in their seed. A disease with a NaN probability is not
+        evaluated.
+    labels : (n, n_diseases) float
+        1, 0 or NaN.
     min_events : int
         Positives (and negatives) below which a disease is not evaluated.
 
     Returns
     -------
     table : DataFrame
-    resampled : dict of (label, metric) to (1 + n_resamples,) float
+        With `n_seeds` and `by_seed`; values are means over seeds, intervals of patients and seeds.
+    resampled : dict of (label, metric) to (n_seeds, 1 + n_resamples) float
     """
+    probability = probability[None] if probability.ndim == 2 else probability
     weights = results.resampling(patient_ids, n_resamples, seed=seed)
     known = ~np.isnan(labels)
     n_positive, n_negative = (labels == 1).sum(0), (labels == 0).sum(0)
-    is_predicted = ~np.isnan(probability).any(0)
+    is_predicted = ~np.isnan(probability).any((0, 1))
     enough = (np.minimum(n_positive, n_negative) >= min_events) & is_predicted
     few = [
         f"{n} events among {of} studies; {min_events} needed"
@@ -124,32 +101,64 @@ def evaluate(
     reasons = np.where(enough, "", reasons)
     lost = "" if enough.all() else f"{int((~enough).sum())} diseases not evaluated"
     rows: list[dict] = []
-    resampled: dict[tuple[str, str], np.ndarray] = {}
+    resampled: Drawn = {}
     measures: dict[str, Callable[..., np.ndarray]] = {
         "auroc": metrics.auroc, "auprc": metrics.average_precision, "brier": brier,
     }  # fmt: skip
     for metric, measure in measures.items():
-        found = np.full((len(diseases), weights.shape[1]), np.nan)
+        found = np.full((len(probability), len(diseases), weights.shape[1]), np.nan)
         if enough.any():
-            found[enough] = measure(probability[:, enough], labels[:, enough], weights)
-        rows += [
-            results.row(
-                name, metric, found[j], known=known[:, j], patient_ids=patient_ids,
-                n_positive=n_positive[j], is_ok=bool(enough[j]), reason=str(reasons[j]),
-            )
-            for j, name in enumerate(diseases)
-        ]  # fmt: skip
-        resampled |= {(name, metric): found[j] for j, name in enumerate(diseases)}
-        resampled["mean", metric] = bootstrap.macro(found)
+            for s, p in enumerate(probability):
+                found[s, enough] = measure(p[:, enough], labels[:, enough], weights)
+        for j, name in enumerate(diseases):
+            resampled[name, metric] = found[:, j]
+            rows.append(
+                over_seeds_row(
+                    name, metric, found[:, j], known=known[:, j], patient_ids=patient_ids,
+                    n_positive=n_positive[j], is_ok=bool(enough[j]), reason=str(reasons[j]),
+                )
+            )  # fmt: skip
+        resampled["mean", metric] = np.stack([bootstrap.macro(f) for f in found])
         rows.append(
-            results.row(
-                "mean", metric, resampled["mean", metric], known=known.any(1), patient_ids=patient_ids,
-                n_positive=n_positive[enough].sum(), is_ok=bool(enough.any()), reason=lost,
+            over_seeds_row(
+                "mean", metric, resampled["mean", metric], known=known.any(1),
+                patient_ids=patient_ids, n_positive=n_positive[enough].sum(),
+                is_ok=bool(enough.any()), reason=lost,
             )
         )  # fmt: skip
     table = pd.DataFrame(rows)
     table.insert(0, "task", "5-year disease")
     return table.assign(model=model, split=split), resampled
+
+
+def over_seeds_row(label: str, metric: str, drawn: np.ndarray, **more: Any) -> dict:
+    """`results.row` of the mean over seeds, its interval widened by their spread.
+
+    Parameters
+    ----------
+    drawn : (n_seeds, 1 + n_resamples) float
+    **more
+        As `results.row` takes it.
+    """
+    row = results.row(label, metric, drawn.mean(0), **more)
+    e = seeds.over_seeds(drawn, patients=(row["low"], row["high"]))
+    is_ok = row["status"] == "ok"
+    own = " ".join(f"{v:.6g}" for v in e.by_seed) if is_ok else ""
+    ends = dict(low=e.low, high=e.high) if is_ok else {}
+    return row | ends | dict(n_seeds=len(drawn), by_seed=own)
+
+
+def by_study(
+    predicted: dict[tuple[str, float], np.ndarray], ids: pd.DataFrame, diseases: Collection[str]
+) -> pd.DataFrame:
+    """A row a study, disease, start, share and seed, with its `probability`; `ids` names the studies."""
+    tables = []
+    for (start, fraction), runs in predicted.items():
+        for seed, p in enumerate(runs):
+            wide = ids.join(pd.DataFrame(p, columns=list(diseases)))
+            part = wide.melt([*ids], var_name="disease", value_name="probability")
+            tables.append(part.assign(start=start, fraction=fraction, seed=seed))
+    return pd.concat(tables, ignore_index=True)
 
 
 def by_start(
@@ -159,11 +168,11 @@ def by_start(
     diseases: Collection[str],
     **options: int,
 ) -> tuple[pd.DataFrame, dict]:
-    """`evaluate` on the test split for every beginning and share of the labels.
+    """`evaluate` on the test split for every beginning, or rival, and share of the labels.
 
     Parameters
     ----------
-    predicted : dict of (start, fraction) to (n, n_diseases) float
+    predicted : dict of (start, fraction) to (n, n_diseases) or (n_seeds, n, n_diseases) float
     labels : (n, n_diseases) float
     **options
         `min_events, n_resamples, seed` of `evaluate`.
@@ -189,47 +198,79 @@ def by_start(
     return pd.concat(tables, ignore_index=True), drawn
 
 
-def paired(drawn: dict[tuple[str, float], dict], diseases: Collection[str]) -> pd.DataFrame:
-    """Differences of mean AUROC: our pretraining minus each other beginning, both tuned or both frozen.
+OTHERS = ("ehr", "inflated", "random")  # beginnings that ours is held against
+AGAINST = (  # further pairs: what was done, and the rival that may be simpler
+    ("merlin_frozen", "random"),
+    ("merlin", "age_sex"),
+    ("merlin_frozen", "age_sex"),
+    ("random", "age_sex"),
+    ("merlin_frozen_person", "age_sex"),
+    ("merlin_frozen", "organs"),
+    ("merlin", "organs"),
+    ("merlin_frozen_person", "organs_person"),
+    ("organs_person", "age_sex"),
+)
 
-    The last of each share holds our features as they are against random weights at their best.
+
+def paired(drawn: dict[tuple[str, float], dict], diseases: Collection[str]) -> pd.DataFrame:
+    """Differences of mean AUROC: our pretraining minus each other beginning, and networks minus rivals.
+
+    Beginnings are held against each other both tuned or both frozen, then as in `AGAINST`.
+
+    Parameters
+    ----------
+    drawn : dict of (start, fraction) to resamples
+        From `by_start`; pairs of which one is not there are left out.
 
     Returns
     -------
     DataFrame
-        `ours, other, fraction, value, low, high`.
+        `ours, other, fraction, value, low, high, n_seeds`. The spread between seeds is pooled over all
+        that were trained on the same share of the labels: three runs alone would say little of it.
     """
-    others = [s for s in dict.fromkeys(s for s, _ in drawn) if not s.endswith("_frozen")][1:]
-    pairs = [("merlin", other) for other in others]
-    pairs += [("merlin_frozen", f"{other}_frozen") for other in others]
-    pairs += [("merlin_frozen", "random")]
-    return pd.DataFrame(
-        [
-            (ours, other, f, *mean_difference(drawn[ours, f], drawn[other, f], diseases))
-            for f in dict.fromkeys(f for _, f in drawn)
-            for ours, other in pairs
-        ],
-        columns=["ours", "other", "fraction", "value", "low", "high"],
-    )
+    pairs = [("merlin", other) for other in OTHERS]
+    pairs += [("merlin_frozen", f"{other}_frozen") for other in OTHERS]
+    rows = []
+    for f in dict.fromkeys(f for _, f in drawn):
+        trained = [d["mean", "auroc"][:, 0] for (_, g), d in drawn.items() if g == f]
+        spread = seeds.pooled_spread(trained)
+        for ours, other in (*pairs, *AGAINST):
+            if (ours, f) in drawn and (other, f) in drawn:
+                one, two = drawn[ours, f], drawn[other, f]
+                found = mean_difference(one, two, diseases, spread=spread)
+                n = max(len(d["mean", "auroc"]) for d in (one, two))
+                rows.append((ours, other, f, *found, n))
+    names = ["ours", "other", "fraction", "value", "low", "high", "n_seeds"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def mean_difference(
-    ours: dict, other: dict, diseases: Collection[str], metric: str = "auroc"
-) -> tuple[float, float, float]:
+    ours: Drawn, other: Drawn, diseases: Collection[str], metric: str = "auroc", *,
+    spread: tuple[float, float] | None = None,
+) -> tuple[float, float, float]:  # fmt: skip
     """Paired difference of two models' means over the diseases that both were evaluated on.
 
     Parameters
     ----------
-    ours, other : dict of (label, metric) to (1 + n_resamples,) float
-        The second result of `evaluate`, on the same resamples.
+    ours, other : dict of (label, metric) to (n_seeds, 1 + n_resamples) float
+        The second result of `evaluate`, on the same resamples. One of a single seed is held against each
+        of the other's.
+    spread : (float, float), optional
+        Standard deviation of one model between seeds, and its degrees of freedom; default: of these.
 
     Returns
     -------
     value, low, high : float
     """
-    found = np.array([[m[d, metric] for d in diseases] for m in (ours, other)])
-    both = ~np.isnan(found[:, :, 0]).any(0)
-    return results.difference(*(bootstrap.macro(part[both]) for part in found))
+    found = [np.stack([m[d, metric] for d in diseases], 1) for m in (ours, other)]
+    both = ~np.isnan(np.concatenate([f[:, :, 0] for f in found])).any(0)
+    one, two = (np.stack([bootstrap.macro(run[both]) for run in f]) for f in found)
+    n_trained = (len(one) > 1) + (len(two) > 1)
+    pooled = None
+    if n_trained and spread and spread[1]:
+        pooled = (spread[0] * float(np.sqrt(n_trained)), spread[1])
+    e = seeds.over_seeds(one - two, spread=pooled)
+    return e.value, e.low, e.high
 
 
 def brier(probability: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -275,6 +316,17 @@ def reliability(probability: np.ndarray, labels: np.ndarray, *, n_bins: int = 5)
             )
     names = "low high predicted observed n n_events observed_low observed_high".split()
     return pd.DataFrame(rows, columns=names)
+
+
+def reliability_of(
+    predicted: dict[tuple[str, float], np.ndarray], labels: np.ndarray, starts: Collection[str],
+    fraction: float,
+) -> pd.DataFrame:  # fmt: skip
+    """`reliability` of each start's first seed, all diseases pooled, with a column `start`."""
+    return pd.concat(
+        reliability(predicted[s, fraction][0].ravel(), labels.ravel()).assign(start=s)
+        for s in starts
+    )
 
 
 def reading(table: pd.DataFrame, gaps: pd.DataFrame) -> str:

@@ -334,9 +334,9 @@ def _retrieval(e, rows, patients, judged_by, **options):
     if isinstance(e, ScoreTable):
         row = results.missing("image to findings", "recall", "a table of scores has no vectors")
         return results.table("retrieval", [row]), {}
-    text = retrieval.report_vectors(e, rows, "best")
     made, drawn = retrieval.evaluate(
-        e.image[rows], text, judged_by["group"], patients, text_name="findings", **options
-    )
+        e.image[rows], e.findings[rows], judged_by["group"], patients, text_name="findings",
+        **options,
+    )  # fmt: skip
     kept = {("retrieval", f"{d}, recall@{k} of {p}"): v for (d, p, k), v in drawn.items()}
     return made, kept

@@ -100,26 +100,19 @@ def codes(results: pd.DataFrame, phecodes: Sequence[str], names: Mapping[str, st
     )
 
 
-def reports(results: pd.DataFrame, *, representation: str, pool: int) -> str:
-    """Of `06_retrieval`: recall@1 in pools of one size, in one representation, beside whole texts."""
+def reports(results: pd.DataFrame, *, pool: int) -> str:
+    """Of `06_retrieval`: recall@1 in pools of one size."""
     kept = results.query("model == 'main' and status == 'ok'")
-    kept = kept[kept["metric"] == f"recall@1 of {pool}"]
-    pick, whole = (
-        kept[kept["representation"] == r].set_index("label") for r in (representation, "whole")
-    )
-
-    def value(table: pd.DataFrame, way: str) -> str:
-        return f"{table.loc[way, 'value']:.1%}" if way in table.index else "not evaluated"
-
+    pick = kept[kept["metric"] == f"recall@1 of {pool}"].set_index("label")
     if "image to findings" not in pick.index:
         return f"Pools of {pool} were not evaluated; the table says why."
     there, back = pick.loc["image to findings"], pick.loc["findings to image"]
+    way = "image to impression"
+    impression = f"{pick.loc[way, 'value']:.1%}" if way in pick.index else "not evaluated"
     return (
         f"Among {pool} reports a volume's own is the nearest in {_with_interval(there, '.1%')} of cases, "
         f"and a report finds its volume in {_with_interval(back, '.1%')}; chance is {1 / pool:.1%}. "
-        f"With reports encoded whole: {value(whole, 'image to findings')} and "
-        f"{value(whole, 'findings to image')}. From the impression alone: "
-        f"{value(pick, 'image to impression')}. A single partition into pools of {pool} would have "
+        f"From the impression alone: {impression}. A single partition into pools of {pool} would have "
         f"given {there['pool_low']:.1%} to {there['pool_high']:.1%}. {there['duplicate_rate']:.1%} of "
         "the findings texts occur more than once."
     )
@@ -154,34 +147,26 @@ def design_claims(claims: pd.DataFrame) -> str:
     counts = ", ".join(f"{n} {v}" for v, n in claims["verdict"].value_counts().items())
     each = [
         f"- {c.claim} ({c.metric}, {c.arm} − reference): **{c.verdict}**, "
-        f"{c.value:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"
+        f"{c.value:+.3f} [{c.low:+.3f}, {c.high:+.3f}], {c.n_seeds:.0f} seeds"
+        + (f"; {c.reason}" if c.reason else "")
         for c in claims.itertuples()
         if c.verdict != "not run"
     ]
     return f"Of the design claims: {counts}.\n\n" + "\n".join(each)
 
 
-def laws(results: pd.DataFrame, chosen: Mapping[str, str]) -> str:
-    """Of `13_scaling_laws`.
-
-    Parameters
-    ----------
-    results : DataFrame
-        From `scaling.table`.
-    chosen : mapping of str to str
-        Metric → the law that the held-out size chose; empty where sizes were too few.
-    """
+def laws(results: pd.DataFrame) -> str:
+    """Of `13_scaling_laws`, from `scaling.table`: exponents of the power law, the law that was chosen."""
     said = []
-    for name, law in chosen.items():
-        part = results[(results["label"] == name) & (results["status"] == "ok")]
-        part = part.set_index("metric")
-        if "exponent" not in part.index:
-            said.append(f"{name}: no law fitted")
+    for name, part in results.groupby("label", sort=False):
+        told = part.set_index("metric")
+        e = told.loc["exponent"]
+        if e["status"] != "ok":
+            said.append(f"{name}: no exponent ({e['reason']})")
             continue
-        e = part.loc["exponent"]
-        sign = "excludes zero" if e["low"] > 0 or e["high"] < 0 else "includes zero"
-        how = f"held-out size: {law} law" if law else "too few sizes to compare laws"
-        said.append(f"{name}: b = {_with_interval(e)}, which {sign}; {how}")
+        sign = "excludes zero" if e["low"] > 0 or e["high"] < 0 else "does not exclude zero"
+        chosen = part.loc[part["is_chosen"] == True, "model"].iloc[0]  # noqa: E712 (empty where there is none)
+        said.append(f"{name}: b = {_with_interval(e)}, which {sign}; {chosen} law chosen")
     return "; ".join(said) + "."
 
 
@@ -207,10 +192,14 @@ def ledger(table: pd.DataFrame) -> str:
     tested = asked[asked["status"] != "not run"]
     counts = ", ".join(f"{n} {s}" for s, n in tested["status"].value_counts().items())
     against = asked[asked["status"] == "contradicted here"]["claim"].tolist()
-    return (
-        f"{len(table)} claims; {int(table['value'].notna().sum())} carry a sourced number; no number is "
-        f"tested on phantoms. Of {len(tested)} design claims asked here, {counts}. Contradicted: "
-        f"{'; '.join(against) or 'none'}."
+    why = asked[asked["status"] == "not askable here"]["reason"].value_counts()
+    said = (
+        f"{table['id'].nunique()} claims; {int(table.drop_duplicates('id')['value'].notna().sum())} carry "
+        f"a sourced number; no number is tested on phantoms. Of {len(tested)} comparisons asked here, "
+        f"{counts}. Contradicted: {'; '.join(dict.fromkeys(against)) or 'none'}."
+    )
+    return said + (
+        f" Not askable: {'; '.join(f'{n} × {r}' for r, n in why.items())}." if len(why) else ""
     )
 
 

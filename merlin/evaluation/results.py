@@ -1,11 +1,12 @@
 """Rows of the common result schema, and weights whose first column is the data as they are."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from merlin.statistics import bootstrap
+from merlin.statistics import bootstrap, seeds
 
 
 def resampling(patient_ids: np.ndarray, n_resamples: int, *, seed: int) -> np.ndarray:
@@ -46,6 +47,59 @@ def row(
         n_positive=int(n_positive), status="ok" if is_ok else "not evaluated",
     )  # fmt: skip
     return missing(label, metric, reason) | found_here | more
+
+
+def over_seeds_row(
+    label: str, metric: str, drawn: np.ndarray, *, spread: tuple[float, float] | None = None,
+    **more: Any,
+) -> dict:  # fmt: skip
+    """`row` of the mean over seeds, its interval widened by their spread; with `n_seeds` and `by_seed`.
+
+    Parameters
+    ----------
+    drawn : (n_seeds, 1 + n_resamples) float
+    spread : (float, float), optional
+        As in `seeds.over_seeds`.
+    **more
+        As `row` takes it.
+    """
+    made = row(label, metric, drawn.mean(0), **more)
+    if made["status"] != "ok":
+        return made | dict(n_seeds=len(drawn), by_seed="")
+    e = seeds.over_seeds(drawn, spread=spread, patients=(made["low"], made["high"]))
+    return made | dict(low=e.low, high=e.high, n_seeds=len(drawn), by_seed=spaced(e.by_seed))
+
+
+def spaced(values: Sequence[float]) -> str:
+    """Numbers of runs side by side, as tables have them."""
+    return " ".join(f"{v:.6g}" for v in values)
+
+
+def difference_of_runs(
+    one: np.ndarray, other: np.ndarray, *, spread: tuple[float, float] | None = None
+) -> dict:
+    """Paired difference of two models' means over seeds: `value, low, high, n_seeds, by_seed`.
+
+    Runs of equal number are paired seed by seed, and one run is held against each of the other model's.
+
+    Parameters
+    ----------
+    one, other : (n_seeds, 1 + n_resamples) float
+        On the same resamples.
+    spread : (float, float), optional
+        Standard deviation of one model between seeds and its degrees of freedom, pooled over models:
+        three differences alone say little of it. Default: of the differences.
+    """
+    one, other = np.atleast_2d(one), np.atleast_2d(other)
+    if len(other) > len(one) == 1:
+        one = np.repeat(one, len(other), 0)
+    if spread and spread[1]:
+        spread = (spread[0] * float(np.sqrt(1 + len(one) / len(other))), spread[1])
+    else:
+        spread = None
+    e = seeds.over_seeds(one - other, spread=spread)
+    said = dict(value=e.value, low=e.low, high=e.high)
+    return said | dict(n_seeds=e.n_seeds, by_seed=spaced(e.by_seed))
 
 
 def missing(

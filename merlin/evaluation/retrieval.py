@@ -188,27 +188,3 @@ def evaluate(
                 more = dict(pool_low=low, pool_high=high, duplicate_rate=duplicate_rate) | more
                 rows.append(results.row(label, name, found, **counted, **more))
     return results.table("retrieval", rows, **about), resampled
-
-
-def report_vectors(e, rows: np.ndarray, representation: str) -> np.ndarray:
-    """Vectors of some studies' findings texts.
-
-    Parameters
-    ----------
-    e : Embeddings
-    rows : (n,) int
-    representation : {"sentences", "whole", "best"}
-        The sum of the sentences' vectors (ours), the text encoded whole (the paper), or the former
-        where the file has it.
-
-    Returns
-    -------
-    (n, D) float32
-        NaN where there is none.
-    """
-    if representation == "whole":
-        return e.findings[rows]
-    by_sentence = e.findings_sentences[rows]
-    if representation == "sentences":
-        return by_sentence
-    return np.where(np.isnan(by_sentence), e.findings[rows], by_sentence)

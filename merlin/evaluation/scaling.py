@@ -1,5 +1,12 @@
-"""Scaling laws of the off-the-shelf scores: fits with intervals, as tables and curves."""
+"""Scaling laws of the off-the-shelf scores: fits with intervals, as tables and curves.
 
+    python -m merlin.evaluation.scaling points.csv
+
+fits anybody's points: columns `size` and `value`; `series` where there are several curves, `seed` where
+a size was trained more than once.
+"""
+
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,11 +14,16 @@ import numpy as np
 import pandas as pd
 
 from merlin.evaluation import results
+from merlin.run import read_csv
 from merlin.statistics import scaling as laws
 
-# a and b of a·Dᵇ as read by a public review of arXiv v2 (paper_facts §7); D counts real pairs.
-PUBLISHED = {"zero-shot F1": (0.458, 0.0524), "phenotype AUROC": (0.479, 0.0568)}
-PUBLISHED_EXPONENTS = {name: b for name, (_, b) in PUBLISHED.items()}
+REACH = 10.0  # times the largest size: beyond, a law's size for a target is blank
+# Entries of data_manifests/claims.yaml that hold a and b of a·Dᵇ; D counts real pairs.
+PUBLISHED = {
+    "zero-shot F1": ("scaling-f1-a", "scaling-f1-b"),
+    "phenotype AUROC": ("scaling-auroc-a", "scaling-auroc-b"),
+}
+PAIRS = "cohort-paper-train"  # that many were trained on
 
 
 @dataclass(frozen=True)
@@ -21,24 +33,33 @@ class Scaling:
     Attributes
     ----------
     law : str
-        Chosen by the held-out largest size; empty where sizes are too few.
-    fits : dict of str to (Fit, list of Fit)
-        By law: on the data as they are, and on resamples.
+        Chosen by `laws.choose`; empty where there is no fit.
+    p : float
+        Of that choice: how often the offset law beats a true power law by as much.
+    points : Measured or None
+    fits : dict of str to (Fit, (low, high), Fit, list of Fit)
+        By law: least squares, the interval of its exponent, Huber's, and refits.
     errors : dict of str to float
-        At the held-out size.
+        At the held-out largest size.
+    wrong : dict of str to float
+        How often the choice errs where each law is true, simulated.
     reason : str
         Why there is no fit.
     """
 
     law: str
+    p: float
+    points: laws.Measured | None
     fits: dict
     errors: dict
+    wrong: dict
     reason: str = ""
 
 
 def evaluate(
-    sizes: Sequence[float], runs: list[np.ndarray], *, metric: str, n_fits: int, seed: int
-) -> Scaling:
+    sizes: Sequence[float], runs: list[np.ndarray], *, metric: str, n_fits: int, seed: int,
+    n_simulated: int = 200,
+) -> Scaling:  # fmt: skip
     """Fit both laws to one metric.
 
     Parameters
@@ -49,45 +70,104 @@ def evaluate(
     metric : str
         For the reason, where there is no fit.
     n_fits, seed : int
+    n_simulated : int
+        Sets of points by each law, for how often the choice errs.
 
     Returns
     -------
     Scaling
     """
-    x = np.asarray(sizes, float)
-    n_sizes = len(np.unique(x))
+    n_sizes = len(np.unique(np.asarray(sizes, float)))
     if n_sizes < 3:
-        return Scaling("", {}, {}, f"{metric}: {n_sizes} sizes; a held-out one needs three")
-    spread = [r[:, 0].var(ddof=1) for r in runs if len(r) > 1]
-    variance = np.full(len(runs), np.mean(spread)) if spread else None
-    values = np.array([r[:, 0].mean() for r in runs])
-    law, errors = laws.choose(x, values, variance=variance)
+        return _unfitted(f"{metric}: {n_sizes} sizes; a law with an interval needs three")
+    if max(len(r) for r in runs) < 2:
+        return _unfitted(f"{metric}: one seed a size; its luck cannot be told from the data's")
+    return fitted(
+        laws.measured(np.asarray(sizes, float), runs),
+        n_fits=n_fits,
+        seed=seed,
+        n_simulated=n_simulated,
+    )
+
+
+def by_size(
+    judged: Mapping[tuple[str, int], Mapping[str, np.ndarray]],
+    regimes: Mapping[str, Mapping[int, str]],
+) -> dict[str, tuple[list[int], list[np.ndarray]]]:
+    """Sizes and runs of each metric in each regime, as `evaluate` takes them.
+
+    Parameters
+    ----------
+    judged : mapping of (run, seed) to metric to (1 + n_resamples,) float
+        From `ablations.evaluate`.
+    regimes : mapping of str to mapping of int to str
+        Regime → size → name of the run. Metrics of the first go by their name alone.
+
+    Returns
+    -------
+    dict of str to (list of int, list of (n_seeds, 1 + n_resamples) float)
+    """
+    found = {}
+    for metric in dict.fromkeys(m for drawn in judged.values() for m in drawn):
+        for number, (regime, sizes) in enumerate(regimes.items()):
+            runs = [
+                np.array([d[metric] for (a, _), d in judged.items() if a == n])
+                for n in sizes.values()
+            ]
+            found[f"{metric}, {regime}" if number else metric] = list(sizes), runs
+    return found
+
+
+def by_run(judged: Mapping, regimes: Mapping[str, Mapping[int, str]]) -> pd.DataFrame:
+    """`regime, size, seed, metric, value` of every run; one that is of both regimes stands in both."""
+    rows = [
+        (regime, size, seed, metric, drawn[0])
+        for regime, sizes in regimes.items()
+        for size, name in sizes.items()
+        for (arm, seed), found in judged.items()
+        if arm == name
+        for metric, drawn in found.items()
+    ]
+    return pd.DataFrame(rows, columns=["regime", "size", "seed", "metric", "value"])
+
+
+def _unfitted(reason):
+    return Scaling("", np.nan, None, {}, {}, {}, reason)
+
+
+def fitted(points: laws.Measured, *, n_fits: int, seed: int, n_simulated: int = 200) -> Scaling:
+    """Both laws of points whose noise is known; of three sizes the power law alone."""
     fits = {}
-    for name in laws.LAWS if n_sizes > 3 else ("power",):
-        resampled = laws.bootstrap_fits(x, [r[:, 1:] for r in runs], name, n_fits=n_fits, seed=seed)
-        fits[name] = (laws.fit(x, values, name, variance=variance), resampled)
-    return Scaling(law if law in fits else "power", fits, errors)
+    given = points.sizes, points.values
+    both = len(np.unique(points.sizes)) > laws.N_PARAMETERS["offset"]
+    for law in laws.LAWS if both else laws.LAWS[:1]:
+        ends = laws.exponent_interval(*given, law, variance=points.covariance, df=points.df)
+        plain = laws.fit(*given, law, variance=points.covariance)
+        again = laws.refits(points, law, n_fits=n_fits, seed=seed)
+        fits[law] = plain, ends, laws.fit(*given, law, huber=True), again
+    law, p = laws.choose(points)
+    wrong = laws.choice_errors(points, n=n_simulated, seed=seed) if both and n_simulated else {}
+    return Scaling(law, p, points, fits, laws.held_out_errors(points), wrong)
 
 
 def table(
-    found: dict[str, Scaling], *, n_studies: int, n_patients: int, max_size: float,
+    found: Mapping[str, Scaling], *, n_studies: int, n_patients: int,
     targets: Sequence[float] = (0.7, 0.8, 0.9),
 ) -> pd.DataFrame:  # fmt: skip
-    """Exponents, held-out errors and sizes for targets, in the common schema.
+    """Exponents, held-out errors, wrong choices and sizes for targets, in the common schema.
 
     Parameters
     ----------
     found : dict of str to Scaling
         By metric.
-    max_size : float
-        Of the training sets: sizes beyond twice that are marked as extrapolated.
     targets : sequence of float
         For the chosen law's size that reaches them.
 
     Returns
     -------
     DataFrame
-        `label` is the metric of the study, `metric` what is told of it, `model` the law.
+        `label` is the metric of the study, `metric` what is told of it, `model` the law. What lies on
+        a bound of the fit has status `at bound` and no value.
     """
     counts = dict(n_studies=n_studies, n_patients=n_patients)
     rows = []
@@ -95,75 +175,154 @@ def table(
         if not s.fits:
             rows.append(results.missing(name, "exponent", s.reason, model="power", **counts))
             continue
-        for law, (plain, resampled) in s.fits.items():
-            what = "exponent" if law == "power" else "exponent of the offset law"
-            values = {what: _exponent(plain, resampled)}
-            if law in s.errors:
-                values["error at the held-out size"] = (s.errors[law], np.nan, np.nan, "")
-            if law == s.law:
-                for target in targets:
-                    values[f"studies for {target}"] = _reached(plain, resampled, target, max_size)
-            for metric, (value, low, high, reason) in values.items():
+        for law, (plain, ends, huber, again) in s.fits.items():
+            of = "" if law == "power" else " of the offset law"
+            told = {
+                f"exponent{of}": _exponent(plain, ends),
+                f"exponent{of}, Huber": _exponent(huber),
+            }
+            for what, by_law in (
+                ("error at the held-out size", s.errors),
+                ("simulated wrong choices where it is true", s.wrong),
+            ):
+                if law in by_law:
+                    told[what] = by_law[law], np.nan, np.nan, "ok", ""
+            for target in targets if law == s.law else ():
+                told[f"studies for {target}"] = _reached(s.points, plain, again, target)
+            for metric, (value, low, high, status, reason) in told.items():
                 row = results.missing(name, metric, reason, model=law, **counts)
-                row |= dict(value=value, low=low, high=high, is_chosen=law == s.law)
-                rows.append(row | dict(status="ok" if np.isfinite(value) else "not evaluated"))
-    return results.table("scaling", rows).replace([np.inf, -np.inf], np.nan)
+                row |= dict(value=value, low=low, high=high, status=status)
+                rows.append(row | dict(is_chosen=law == s.law))
+    return results.table("scaling", rows)
 
 
-def _exponent(plain, resampled):
-    """Value, low, high, reason; nothing where the fit's bound was found instead of an exponent."""
-    n_bound = sum(bool(f.at_bound) for f in resampled)
-    low, high = np.quantile([f.b for f in resampled], [0.025, 0.975])
+def _exponent(plain, ends=(np.nan, np.nan)):
+    """Value, low, high, status, reason; nothing where the fit's bound was found instead of an exponent."""
     if plain.at_bound:
-        return np.nan, np.nan, np.nan, f"at bound: {plain.at_bound} ends the fit's range"
-    if n_bound > 0.05 * len(resampled):
-        reason = f"no interval: {n_bound} of {len(resampled)} refits are at a bound"
-        return plain.b, np.nan, np.nan, reason
-    return plain.b, low, high, ""
+        return np.nan, np.nan, np.nan, "at bound", f"{plain.at_bound} ends the fit's range"
+    open_ends = [
+        f"no {e} end within the fit's range"
+        for e, v in zip(("lower", "upper"), ends, strict=True)
+        if np.isnan(v)
+    ]
+    return plain.b, *ends, "ok", "" if len(open_ends) == 2 else "".join(open_ends)
 
 
-def _reached(plain, resampled, target, max_size):
-    """Size at which a rising law reaches a target: value, low, high, reason."""
-    value, *others = (f.size_for(target) if f.rises else np.inf for f in (plain, *resampled))
+def _reached(points, plain, again, target):
+    """Size at which the chosen law takes a value: value, low, high, status, reason."""
+    largest = points.sizes.max()
+    if plain.at_bound:
+        return np.nan, np.nan, np.nan, "at bound", "the law's exponent is at a bound"
+    value, *others = (f.size_for(target) for f in (plain, *again))
     low, high = np.quantile(others, [0.025, 0.975], method="nearest")
-    if not np.isfinite(value):
-        return value, low, high, "the law never reaches it"
-    far = "beyond twice the data" if value > 2 * max_size else ""
-    open_ended = "some refits never reach it" if not np.isfinite(high) else ""
-    bound = "the law's exponent is at a bound" if plain.at_bound else ""
-    return value, low, high, results.joined(far, open_ended, bound)
+    low, high = (v if v <= REACH * largest else np.nan for v in (low, high))
+    if value <= REACH * largest:
+        said = "beyond the data" if value > largest else ""
+        said = "below the data" if value < points.sizes.min() else said
+        open_ended = (
+            ""
+            if np.isfinite(high)
+            else f"some refits need more than {REACH:g} times the largest size"
+        )
+        return value, low, high, "ok", results.joined(said, open_ended)
+    there = points.values >= target if plain.rises else points.values <= target
+    if there.any():
+        reason = "the law ends short of it; the first size whose runs reach it"
+        return points.sizes[there].min(), np.nan, np.nan, "ok", reason
+    never = (
+        "the law never reaches it"
+        if np.isinf(value)
+        else f"beyond {REACH:g} times the largest size"
+    )
+    return np.nan, low, np.nan, "not evaluated", never
 
 
-def curves(found: dict[str, Scaling], sizes: Sequence[float] | Mapping[str, float]) -> pd.DataFrame:
-    """The chosen law of each metric with its band, from the smallest size to ten times the largest.
+def curves(found: Mapping[str, Scaling]) -> pd.DataFrame:
+    """The chosen law of each metric with its band, from the smallest size to `REACH` times the largest.
+
+    A law whose exponent is at a bound has no curve.
 
     Returns
     -------
     DataFrame
         `series, size, value, low, high`.
     """
-    x = list(sizes.values() if isinstance(sizes, Mapping) else sizes)
-    grid = np.geomspace(min(x), 10 * max(x), 40)
     rows = []
     for name, s in found.items():
-        if not s.fits:
+        if not s.fits or s.fits[s.law][0].at_bound:
             continue
-        plain, resampled = s.fits[s.law]
-        band = np.quantile([f(grid) for f in resampled], [0.025, 0.975], axis=0)
+        plain, _, _, again = s.fits[s.law]
+        grid = np.geomspace(s.points.sizes.min(), REACH * s.points.sizes.max(), 40)
+        low, high = np.quantile([f(grid) for f in again], [0.025, 0.975], axis=0)
         rows.append(
-            pd.DataFrame(dict(series=name, size=grid, value=plain(grid), low=band[0], high=band[1]))
+            pd.DataFrame(dict(series=name, size=grid, value=plain(grid), low=low, high=high))
         )
     columns = ["series", "size", "value", "low", "high"]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
 
 
-def published_curves() -> pd.DataFrame:
-    """The published laws from 500 pairs to the paper's 15,331, without band: none was published."""
-    grid = np.geomspace(500, 15331, 30)
-    return pd.concat(
-        [
-            pd.DataFrame(dict(series=f"published {name}", size=grid, value=a * grid**b))
-            for name, (a, b) in PUBLISHED.items()
-        ],
-        ignore_index=True,
-    ).assign(low=np.nan, high=np.nan)
+def published(entries: Sequence[dict]) -> tuple[dict[str, tuple[float, float]], pd.DataFrame]:
+    """The published laws, from `claims.read_claims`.
+
+    Returns
+    -------
+    dict of str to (float, float)
+        a and b, by metric.
+    DataFrame
+        Their curves from 500 pairs to as many as the paper had, without band: none was published.
+    """
+    value = {e["id"]: e["value"] for e in entries}
+    known = {name: (value[a], value[b]) for name, (a, b) in PUBLISHED.items()}
+    grid = np.geomspace(500, value[PAIRS], 30)
+    drawn = [
+        pd.DataFrame(dict(series=f"published {name}", size=grid, value=a * grid**b))
+        for name, (a, b) in known.items()
+    ]
+    return known, pd.concat(drawn, ignore_index=True).assign(low=np.nan, high=np.nan)
+
+
+def of_points(table_: pd.DataFrame, *, n_simulated: int = 200, seed: int = 1) -> pd.DataFrame:
+    """Both laws of anybody's points.
+
+    Parameters
+    ----------
+    table_ : DataFrame
+        `size, value`, and where there are such `series` and `seed`. Without seeds the noise is taken
+        from the scatter about the offset law (of three sizes, the power law).
+    n_simulated, seed : int
+        Sets of points by each law, for how often the choice errs.
+
+    Returns
+    -------
+    DataFrame
+        As of `table`, without targets.
+    """
+    if lost := {"size", "value"} - set(table_):
+        raise ValueError(
+            f"points: no column {', '.join(sorted(lost))}; there are {', '.join(table_)}"
+        )
+    series = table_["series"] if "series" in table_ else pd.Series("points", table_.index)
+    found = {}
+    for name, part in table_.groupby(series, sort=False):
+        by_size = part.groupby("size")["value"]
+        sizes, runs = (
+            np.array(list(by_size.groups), float),
+            [v.to_numpy()[:, None] for _, v in by_size],
+        )
+        if len(sizes) < 3:
+            found[str(name)] = _unfitted(f"{len(sizes)} sizes; a law with an interval needs three")
+        elif len(part) > len(sizes):
+            found[str(name)] = fitted(
+                laws.measured(sizes, runs), n_fits=2, seed=seed, n_simulated=n_simulated
+            )
+        else:
+            points = laws.scattered(sizes, np.concatenate(runs)[:, 0])
+            found[str(name)] = fitted(points, n_fits=2, seed=seed, n_simulated=n_simulated)
+    return table(found, n_studies=0, n_patients=0, targets=())
+
+
+if __name__ == "__main__":
+    shown = of_points(read_csv(sys.argv[1]))[
+        ["label", "metric", "model", "value", "low", "high", "status", "reason"]
+    ]
+    sys.stdout.write(shown.to_string(index=False) + "\n")

@@ -1,10 +1,12 @@
 """Segmentation scores in millimetres on the scan's own grid.
 
-An organ that the model misses altogether scores Dice 0 and the worst distance (the scan's diagonal);
-one that the scan does not hold is not evaluated there. Neither is dropped in silence.
+An organ that the model misses altogether scores Dice 0 and has no surface, so no distance: misses are
+counted in a row of their own, and distances are of organs that every network compared has found, the
+same for all. An organ that the scan does not hold is not evaluated there.
 """
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +15,12 @@ from scipy import ndimage
 
 from merlin.data.scan import Volume
 from merlin.evaluation import results
-from merlin.statistics import bootstrap
+from merlin.statistics import bootstrap, seeds
+
+METRICS = ("dice", "distance_mm", "missed")
+IS_FLAT = (
+    0.01  # what the curve of a network that has learnt may still rise in its last third, in Dice
+)
 
 
 def dice(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -77,11 +84,11 @@ def score_scan(
     Returns
     -------
     list of dict
-        `structure, dice, distance_mm, is_missed, n_voxels`; absent structures have NaN scores.
+        `structure, dice, distance_mm, is_missed, n_voxels`; absent structures have NaN scores, missed ones
+        a NaN distance.
     """
     if predicted.shape != truth.shape:
         raise ValueError(f"prediction {predicted.shape} and truth {truth.shape} differ in shape")
-    worst = float(np.linalg.norm(np.array(truth.shape) * spacing_mm))
     rows = []
     for number, name in enumerate(structures, 1):
         if annotated is not None and name not in annotated:
@@ -92,7 +99,7 @@ def score_scan(
             dict(
                 structure=name,
                 dice=dice(p, t),
-                distance_mm=worst if np.isinf(distance) else distance,
+                distance_mm=np.nan if np.isinf(distance) else distance,
                 is_missed=bool(t.any() and not p.any()),
                 n_voxels=int(t.sum()),
             )
@@ -104,54 +111,111 @@ def evaluate(
     scores: pd.DataFrame, structures: Sequence[str], *, model: str, split: str, n_resamples: int,
     seed: int,
 ) -> tuple[pd.DataFrame, dict]:  # fmt: skip
-    """Mean Dice and distance per structure and over all structures, with intervals.
+    """Dice, distance and misses per structure and over all structures, with intervals.
 
     Parameters
     ----------
     scores : DataFrame
-        `study_id, patient_id, structure, dice, distance_mm, is_missed` of one model.
+        `study_id, patient_id, structure, dice, distance_mm, is_missed` of one model, `seed` where it was
+        trained with several, and `in_all`, where distances are of structures that other models found too.
     structures : sequence of str
 
     Returns
     -------
     table : DataFrame
-        Common schema; `n_positive` counts the scans that hold the structure, `n_missed` those in
-        which the model found nothing of it.
-    resampled : dict of (label, metric) to (1 + n_resamples,) float
+        Common schema, with `n_seeds` and `by_seed`; `mean` and `median` are over structures.
+        `n_positive` counts the scans that count for the structure: for `distance_mm`, those in which
+        all found it. `missed` is the share of scans in which the model found nothing of it.
+    resampled : dict of metric to (n_seeds, n_structures, 1 + n_resamples) float
     """
+    if "seed" not in scores:
+        scores = scores.assign(seed=0)
     ids = scores[["study_id", "patient_id"]].drop_duplicates()
     patients = ids["patient_id"].to_numpy(str)
     weights = results.resampling(patients, n_resamples, seed=seed).astype(float)
     rows: list[dict] = []
-    resampled: dict[tuple[str, str], np.ndarray] = {}
-    missed = scores[scores["is_missed"]].groupby("structure").size()
-    for metric in ("dice", "distance_mm"):
-        wide = scores.pivot(index="study_id", columns="structure", values=metric)
-        wide = wide.reindex(index=ids["study_id"], columns=list(structures)).to_numpy(float)
-        known = ~np.isnan(wide)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found = (np.nan_to_num(wide).T @ weights) / (known.astype(float).T @ weights)
-        held, lost = known.sum(0), f"{int((~known.any(0)).sum())} structures not evaluated"
-        rows += [
-            results.row(
-                name, metric, found[j], known=known[:, j], patient_ids=patients, n_positive=held[j],
-                is_ok=bool(held[j]), reason="" if held[j] else f"in none of {len(ids)} scans",
-                n_missed=int(missed.get(name, 0)),
-            )
-            for j, name in enumerate(structures)
+    resampled: dict[str, np.ndarray] = {}
+    scores = _comparable(scores)
+    for metric in METRICS:
+        runs = [
+            run.pivot(index="study_id", columns="structure", values=metric)
+            .reindex(index=ids["study_id"], columns=list(structures)).to_numpy(float)
+            for _, run in scores.groupby("seed")
         ]  # fmt: skip
-        resampled |= {(name, metric): found[j] for j, name in enumerate(structures)}
-        resampled["mean", metric] = bootstrap.macro(found)
-        rows.append(
-            results.row(
-                "mean", metric, resampled["mean", metric], known=known.any(1), patient_ids=patients,
-                n_positive=(held > 0).sum(), is_ok=bool(held.any()), reason="" if held.all() else lost,
-                n_missed=int(missed.sum()),
+        known = ~np.isnan(runs[0])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            held = known.astype(float).T @ weights
+            found = np.stack([np.nan_to_num(r).T @ weights / held for r in runs])
+        n = known.sum(0)
+        for j, name in enumerate(structures):
+            why = (
+                "found in none by all"
+                if metric == "distance_mm"
+                else f"in none of {len(ids)} scans"
             )
-        )  # fmt: skip
-    table = pd.DataFrame(rows)
-    table.insert(0, "task", "segmentation")
-    return table.assign(model=model, split=split), resampled
+            about = dict(n_positive=n[j], is_ok=bool(n[j]), reason="" if n[j] else why)
+            about |= dict(known=known[:, j], patient_ids=patients)
+            rows.append(results.over_seeds_row(name, metric, found[:, j], **about))
+        about = dict(known=known.any(1), patient_ids=patients, n_positive=(n > 0).sum())
+        about |= dict(is_ok=bool(n.any()))
+        about |= dict(reason="" if n.all() else f"{int((n == 0).sum())} structures not evaluated")
+        for label, over in (("mean", bootstrap.macro), ("median", _median)):
+            drawn = np.stack([over(f) for f in found])
+            rows.append(results.over_seeds_row(label, metric, drawn, **about))
+        resampled[metric] = found
+    return results.table("segmentation", rows, model=model, split=split), resampled
+
+
+def _comparable(scores: pd.DataFrame) -> pd.DataFrame:
+    """With a column `missed`, and distances of what every seed (and every model, by `in_all`) found."""
+    held = scores["dice"].notna()
+    missed = scores["is_missed"].astype(float).where(held)
+    everywhere = ~scores.groupby(["study_id", "structure"])["is_missed"].transform("any")
+    if "in_all" in scores:
+        everywhere &= scores["in_all"]
+    return scores.assign(missed=missed, distance_mm=scores["distance_mm"].where(everywhere))
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """(n_structures, n_resamples) → median over structures inside each resample."""
+    known = ~np.isnan(values)
+    return np.array(
+        [np.median(v[k]) if k.any() else np.nan for v, k in zip(values.T, known.T, strict=True)]
+    )
+
+
+def of_jobs(
+    made: dict[str, pd.DataFrame], settings: SimpleNamespace
+) -> tuple[dict[tuple[str, float], pd.DataFrame], pd.DataFrame]:
+    """What the jobs of `10_segmentation` left, the seeds of a network together.
+
+    Parameters
+    ----------
+    made : dict of str to DataFrame
+        Tables by name: `merlin-1` for network and seed, `curve-` where it is one, and the share of labels.
+    settings : SimpleNamespace
+        With `fractions`.
+
+    Returns
+    -------
+    scores : dict of (network, fraction) to DataFrame
+        As `by_network` takes them.
+    curves : DataFrame
+        As `training` takes them.
+    """
+    scores: dict[tuple[str, float], list[pd.DataFrame]] = {}
+    curves = []
+    for fraction in sorted(settings.fractions):
+        for name, table in made.items():
+            if not name.endswith(f"-{fraction:g}"):
+                continue
+            job = name.removesuffix(f"-{fraction:g}")
+            if job.endswith("-curve"):
+                curves.append(table)
+                continue
+            kind, _, seed = job.partition("-")
+            scores.setdefault((kind, fraction), []).append(table.assign(seed=int(seed or 0)))
+    return {k: pd.concat(v, ignore_index=True) for k, v in scores.items()}, pd.concat(curves)
 
 
 def by_network(
@@ -163,32 +227,106 @@ def by_network(
     Parameters
     ----------
     scores : dict of (network, fraction) to DataFrame
-        Rows of `score_scan` with `study_id, patient_id, split`.
+        Rows of `score_scan` with `study_id, patient_id, split`, and `seed`.
 
     Returns
     -------
     table : DataFrame
         With a column `fraction`.
     paired : DataFrame
-        `merlin minus, fraction, metric, value, low, high`, on the same resamples.
+        As `differences` has it.
     """
+    missed_by_one = {
+        f: set(pd.concat([t for (_, g), t in scores.items() if g == f]).query("is_missed")
+               .set_index(["study_id", "structure"]).index)
+        for f in dict.fromkeys(f for _, f in scores)
+    }  # fmt: skip
     tables, drawn = [], {}
     for (kind, fraction), table in scores.items():
+        cells = pd.MultiIndex.from_frame(table[["study_id", "structure"]])
+        table = table.assign(in_all=~cells.isin(missed_by_one[fraction]))
         for split, part in table.groupby("split"):
             options = dict(split=split, n_resamples=n_resamples, seed=seed)
-            made, drawn[kind, fraction, split] = evaluate(part, structures, model=kind, **options)
+            made, found = evaluate(part, structures, model=kind, **options)
             tables.append(made.assign(fraction=fraction))
-    gaps = [
-        (
-            other, f, m,
-            *results.difference(drawn["merlin", f, "test"]["mean", m], drawn[other, f, "test"]["mean", m]),
-        )
-        for f in dict.fromkeys(f for _, f in scores)
-        for other in dict.fromkeys(kind for kind, _ in scores if kind != "merlin")
-        for m in ("dice", "distance_mm")
-    ]  # fmt: skip
-    columns = ["merlin minus", "fraction", "metric", "value", "low", "high"]
-    return pd.concat(tables, ignore_index=True), pd.DataFrame(gaps, columns=columns)
+            if split == "test":
+                drawn[kind, fraction] = found
+    n_patients = next(iter(scores.values())).query("split == 'test'")["patient_id"].nunique()
+    return pd.concat(tables, ignore_index=True), differences(drawn, n_patients)
+
+
+def differences(drawn: dict[tuple[str, float], dict], n_patients: int) -> pd.DataFrame:
+    """Ours minus each other network, at each share of the labels, on the same resamples.
+
+    Parameters
+    ----------
+    drawn : dict of (network, fraction) to `resampled` of `evaluate`
+    n_patients : int
+        Of the test scans.
+
+    Returns
+    -------
+    DataFrame
+        `merlin minus, fraction, metric, value, low, high, n_seeds, by_seed, n_patients`. Each metric is the
+        mean over structures of the differences; `dice_median` their median; `organs_better` in how many
+        structures our Dice is higher. The spread between seeds is pooled over the networks of a share.
+    """
+    rows = []
+    for f in dict.fromkeys(f for _, f in drawn):
+        here = {kind: found for (kind, g), found in drawn.items() if g == f}
+        ours = here["merlin"]
+        for other in (k for k in here if k != "merlin"):
+            for metric in METRICS:
+                means = {
+                    k: np.stack([bootstrap.macro(x) for x in v[metric]]) for k, v in here.items()
+                }
+                pooled = seeds.pooled_spread([m[:, 0] for m in means.values()])
+                gap = results.difference_of_runs(means["merlin"], means[other], spread=pooled)
+                rows.append((other, f, metric, gap))
+            n = max(len(ours["dice"]), len(here[other]["dice"]))
+            gaps = np.broadcast_to(ours["dice"] - here[other]["dice"], (n, *ours["dice"].shape[1:]))
+            for metric, over in (("dice_median", _median), ("organs_better", _n_better)):
+                each = np.stack([over(g) for g in gaps])
+                rows.append(
+                    (other, f, metric, results.difference_of_runs(each, np.zeros_like(each)))
+                )
+    columns = ("merlin minus", "fraction", "metric")
+    made = [dict(zip(columns, row, strict=False)) | row[3] for row in rows]
+    return pd.DataFrame(made).assign(n_patients=n_patients)
+
+
+def _n_better(gaps: np.ndarray) -> np.ndarray:
+    """(n_structures, n_resamples) differences → in how many structures they are above zero."""
+    return (gaps > 0).sum(0).astype(float)
+
+
+def training(curves: pd.DataFrame) -> pd.DataFrame:
+    """What each network's training took, and whether it had learnt what it can by then.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        `model, fraction, seed, step, core_seconds, dice`: Dice of validation scans on the way.
+
+    Returns
+    -------
+    DataFrame
+        `model, fraction, n_seeds, steps, core_seconds, dice, gain, is_flat`, means over seeds. `gain` is
+        what the last third of the steps added; below `IS_FLAT` the network has learnt what it can.
+    """
+    rows = []
+    for (model, fraction), part in curves.groupby(["model", "fraction"], sort=False):
+        ends = [run.sort_values("step").iloc[-1] for _, run in part.groupby("seed")]
+        before = [
+            np.interp(2 / 3 * end["step"], run["step"], run["dice"])
+            for end, (_, run) in zip(ends, part.sort_values("step").groupby("seed"), strict=True)
+        ]
+        last = {k: float(np.mean([e[k] for e in ends])) for k in ("step", "core_seconds", "dice")}
+        gain = last["dice"] - float(np.mean(before))
+        about = dict(model=model, fraction=fraction, n_seeds=len(ends), steps=int(last["step"]) + 1)
+        about |= dict(core_seconds=last["core_seconds"], dice=last["dice"], gain=gain)
+        rows.append(about | dict(is_flat=bool(gain < IS_FLAT)))
+    return pd.DataFrame(rows)
 
 
 def middle_slices(
@@ -215,22 +353,53 @@ def middle_slices(
     return {k: v[::-1, middle, ::-1].T for k, v in as_ras.items()}, along / across
 
 
-def reading(table: pd.DataFrame, paired: pd.DataFrame) -> str:
-    """What `by_network` found on test scans, in words."""
-    dice = table.query("label == 'mean' and metric == 'dice' and split == 'test'")
-    dice, few = dice.set_index(["model", "fraction"]), min(table["fraction"])
-    full = dice.xs(max(table["fraction"]), level=1)
-    ours = full.loc["merlin"]
-    gap = paired.set_index(["merlin minus", "fraction", "metric"]).loc[("scratch", few, "dice")]
-    verdict = "excludes zero" if gap["low"] > 0 or gap["high"] < 0 else "includes zero"
-    return (
-        f"Mean Dice over structures with all labels: {ours['value']:.3f} [{ours['low']:.3f}, "
-        f"{ours['high']:.3f}] from our pretraining, {full.loc['scratch', 'value']:.3f} from random weights, "
-        f"{full.loc['dynunet', 'value']:.3f} for DynUNet. With {few:.0%} of them, pretraining minus random "
-        f"weights: {gap['value']:+.3f} [{gap['low']:.3f}, {gap['high']:.3f}], which {verdict}. "
-        f"{int(ours['n_missed'])} structures of the {ours['n_studies']} scans were missed altogether and "
-        "count as worst."
+def reading(table: pd.DataFrame, paired: pd.DataFrame, trained: pd.DataFrame) -> str:
+    """What `by_network` found on test scans, in words; of a rival that had not finished learning, only that."""
+    means = {
+        (r["model"], r["fraction"], r["metric"]): r
+        for _, r in table.query("label == 'mean' and split == 'test'").iterrows()
+    }
+    gaps = {(r["merlin minus"], r["fraction"], r["metric"]): r for _, r in paired.iterrows()}
+    few, most = min(table["fraction"]), max(table["fraction"])
+    ours, missed = (means["merlin", most, m] for m in ("dice", "missed"))
+    said = [
+        f"Mean Dice over structures with all labels: {_within(ours)} from our pretraining, "
+        f"{_within(means['scratch', most, 'dice'])} from random weights (means of "
+        f"{ours['n_seeds']} seeds, {ours['n_patients']} patients)."
+    ]
+    for share in dict.fromkeys((few, most)):
+        gap, median = (gaps["scratch", share, m] for m in ("dice", "dice_median"))
+        better, far = (gaps["scratch", share, m] for m in ("organs_better", "distance_mm"))
+        said.append(
+            f"With {share:.0%} of the labels, pretraining minus random weights: {_within(gap, '+')}, "
+            f"which {_verdict(gap)}; median over structures {_within(median, '+')}, better on "
+            f"{better['value']:.1f} of {ours['n_positive']} a seed, surface distance {_within(far, '+', 1)} mm."
+        )
+    said.append(
+        f"Ours missed {missed['value']:.1%} of the structures that there were, random weights "
+        f"{means['scratch', most, 'missed']['value']:.1%}; distances are of those that all found."
     )
+    for row in trained[trained["model"] == "dynunet"].itertuples():
+        name = f"DynUNet with {row.fraction:.0%} of the labels"
+        if row.is_flat:
+            gap = gaps["dynunet", row.fraction, "dice"]
+            said.append(f"Ours minus {name}: {_within(gap, '+')}, which {_verdict(gap)}.")
+        else:
+            said.append(
+                f"{name} had not finished learning after {row.core_seconds:,.0f} core-seconds (its last "
+                f"third added {row.gain:+.3f} Dice on validation): nothing is said of it."
+            )
+    return " ".join(said)
+
+
+def _within(row: pd.Series, sign: str = "", digits: int = 3) -> str:
+    """A value and its interval."""
+    value, low, high = (f"{row[k]:{sign}.{digits}f}" for k in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _verdict(gap: pd.Series) -> str:
+    return "excludes zero" if gap["low"] > 0 or gap["high"] < 0 else "includes zero"
 
 
 def reading_of_real(table: pd.DataFrame, tier: str) -> str:

@@ -138,7 +138,7 @@ def retrieved(
 
     Studies whose report has no findings text sit out.
     """
-    text = retrieval.report_vectors(e, test, "sentences")
+    text = e.findings[test]
     test, text = (a[np.isfinite(text).all(1)] for a in (test, text))
     n, image, group = len(test), e.image[test], e.text_group[test]
     if headline > n:
@@ -164,8 +164,7 @@ def retrieved(
     impression = e.impression[test]
     same = np.unique(np.nan_to_num(impression).round(6), axis=0, return_inverse=True)[1].ravel()
     for name, vectors, groups in (
-        ("sum of sentences", text, group),
-        ("whole findings", retrieval.report_vectors(e, test, "whole"), group),
+        ("whole findings", text, group),
         ("whole impression", impression, same),
     ):
         known = np.isfinite(vectors).all(1)
@@ -173,7 +172,7 @@ def retrieved(
             b, t = retrieval.rank_counts(image[known], vectors[known], groups[known])
             each = retrieval.expected_recall(b, int(known.sum()), headline, 1, ties=t)
             w = weights[known]
-            add("query text", name, each, w, is_default=name == "sum of sentences")
+            add("query text", name, each, w, is_default=name == "whole findings")
     add("last, partial pool", "left out", default, is_default=True)
     rest = n % headline
     if rest > 1:

@@ -6,7 +6,7 @@ KEPT = ["value", "low", "high", "n_studies"]
 MAIN, CHANCE = dict(model="main"), dict(model="chance")
 
 
-def collect(tables: dict[str, pd.DataFrame], *, representation: str, pool: int) -> pd.DataFrame:
+def collect(tables: dict[str, pd.DataFrame], *, pool: int) -> pd.DataFrame:
     """Pick the headline of each table.
 
     Parameters
@@ -14,8 +14,6 @@ def collect(tables: dict[str, pd.DataFrame], *, representation: str, pool: int) 
     tables : dict of str to DataFrame
         Results by name: `zero_shot_findings, phenotypes, retrieval, external, five_year,
         report_generation, segmentation`.
-    representation : str
-        Of reports in retrieval.
     pool : int
         Size of the pools.
 
@@ -30,7 +28,7 @@ def collect(tables: dict[str, pd.DataFrame], *, representation: str, pool: int) 
         If a headline is missing from its table, naming it.
     """
     rows = []
-    for name, baseline, table, ours, other, where in _headlines(tables, representation, pool):
+    for name, baseline, table, ours, other, where in _headlines(tables, pool):
         for is_ours, extra in ((True, ours), (False, other)):
             part = _matching(tables[table], where | extra)
             if len(part) != 1:
@@ -51,7 +49,7 @@ def collect(tables: dict[str, pd.DataFrame], *, representation: str, pool: int) 
     return pd.DataFrame(rows)
 
 
-def _headlines(tables, representation, pool):
+def _headlines(tables, pool):
     """Name, baseline, table, columns that tell ours and the baseline's, and those of both."""
     reported = dict(label="macro", wording="reported")
     yield (
@@ -68,7 +66,7 @@ def _headlines(tables, representation, pool):
     )  # fmt: skip
     for label in ("image to findings", "findings to image"):
         metric = f"recall@1 of {pool}"
-        where = dict(label=label, metric=metric, representation=representation)
+        where = dict(label=label, metric=metric)
         yield f"{label}, {metric}", "random vectors", "retrieval", MAIN, CHANCE, where
     for share in sorted(set(tables["five_year"]["fraction"]), reverse=True):
         yield (

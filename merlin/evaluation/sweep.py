@@ -33,7 +33,7 @@ def sentences(arms: Mapping[str, dict | None]) -> pd.DataFrame:
 
 
 def text_of(trained: Mapping[str, dict]) -> dict[str, str]:
-    """What each arm's training paired with images, and so what stands for a report in retrieval.
+    """What each arm's training paired with images.
 
     Parameters
     ----------
@@ -43,11 +43,14 @@ def text_of(trained: Mapping[str, dict]) -> dict[str, str]:
     Returns
     -------
     dict of str to {"sentences", "whole", "none"}
-        `whole` where reports were not split or no alignment followed; `none` where none was read.
+        `whole` where reports were not split, `none` where none was read.
     """
-    by_sentence = {a: h["report_splitting"] and h["align_steps"] > 0 for a, h in trained.items()}
     return {
-        a: "none" if h["supervision"] == "ehr" else "sentences" if by_sentence[a] else "whole"
+        a: "none"
+        if h["supervision"] == "ehr"
+        else "sentences"
+        if h["report_splitting"]
+        else "whole"
         for a, h in trained.items()
     }
 
@@ -68,12 +71,3 @@ def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
     said = [f"[{r.low:+.3f}, {r.high:+.3f}]" for r in gaps.itertuples()]
     columns = ["label", "reference", "metric", "value", "interval", "by_seed"]
     return gaps.assign(interval=said)[columns]
-
-
-def within_reach(table: pd.DataFrame, most: float) -> pd.DataFrame:
-    """A copy of `scaling.table` for reading: sizes for a target beyond `most` studies are blank."""
-    shown = table.copy()
-    is_size = shown["metric"].str.startswith("studies for")
-    for column in ("value", "low", "high"):
-        shown.loc[is_size & (shown[column] > most), column] = np.nan
-    return shown

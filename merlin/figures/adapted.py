@@ -23,6 +23,14 @@ STARTS = {
     "random": Look("random", COLOUR["baseline"]),
 }
 FROZEN = "_frozen"  # behind the name of a beginning that was left as it is, under probes
+SIMPLER = {  # rivals without a network, and what they are held against
+    "merlin_frozen_person": "frozen, with age and sex",
+    "organs_person": "organs, age, sex, phase",
+    "organs": "organ measurements",
+    "age_sex_phase": "age, sex, phase",
+    "age_sex": "age and sex",
+    "true_risk": "true risk (ceiling)",
+}
 DISEASE_NAMES = {
     "cvd": "cardiovascular disease",
     "ihd": "ischemic heart disease",
@@ -54,16 +62,17 @@ SEGMENTERS = {
 
 
 def draw_five_year(tables: Tables, facts: Facts) -> Figure:
-    """Who counts, mean AUROC by start and label fraction, diseases, differences, calibration."""
+    """Who counts, mean AUROC of networks and rivals, calibration, net benefit, diseases, differences."""
     table = tables[""]
-    figure, (flow, mean, calibration, disease, pairs) = lettered_figure(
-        125, "abc;dee", width_ratios=[1.4, 1, 0.9], height_ratios=[1, 1.15]
+    rows = "aabb;ccdd;eeff" if "benefit" in tables else "aabb;cccc;ddee"
+    figure, (flow, mean, calibration, *decision, disease, pairs) = lettered_figure(
+        195, rows, height_ratios=[1.15, 0.85, 1.25]
     )
     _draw_flow(flow, where(tables["flow"], split="test"), "test")
     starts = {s: look for s, look in STARTS.items() if s in set(table["start"])}
     auroc = where(table, metric="auroc", status="ok")
     fractions = sorted(set(table["fraction"]))
-    _draw_means(mean, where(auroc, label="mean"), fractions, starts)
+    _draw_means(mean, where(auroc, label="mean"), fractions)
     full = where(auroc, fraction=max(fractions))
     counts = full.drop_duplicates("label").set_index("label")
     labels = [d for d in DISEASE_NAMES if d in counts.index]
@@ -72,11 +81,21 @@ def draw_five_year(tables: Tables, facts: Facts) -> Figure:
     disease.set_xlabel("AUROC with all labels (events / studies that count)")
     marks.vertical_line(disease, 0.5, "chance")
     rows = tables["paired"]
-    said = [f"{_pair(r.ours, r.other)}, {r.fraction:.0%}" for r in rows.itertuples()]
-    marks.forest(pairs, rows, None, Look("", COLOUR["merlin"]), names=said, fontsize=5)
+    rows = rows.assign(pair=[_pair(r.ours, r.other) for r in rows.itertuples()])
+    shades = _by_share(fractions)
+    marks.forest(
+        pairs, rows, unique(rows["pair"]), shades, column="pair", by="fraction", fontsize=5
+    )
     pairs.axvline(0, **LINE)
-    pairs.set_xlabel("AUROC, ours minus")
+    pairs.set_xlabel("difference of mean AUROC")
+    starts |= {"age_sex": Look("age and sex", COLOUR["present"])}
     _draw_calibration(calibration, tables["reliability"], starts)
+    for start, look in starts.items():
+        if start in set(tables["reliability"]["start"]):
+            calibration.plot([], [], color=look.colour, label=look.label)
+    calibration.legend(loc="upper left", fontsize=5)
+    if decision:
+        _draw_benefit(decision[0], tables["benefit"], starts)
     return figure
 
 
@@ -102,19 +121,53 @@ def _draw_flow(ax: Axes, part: pd.DataFrame, split: str) -> None:
     marks.legend_above(ax, 2, fontsize=5)
 
 
-def _draw_means(ax: Axes, mean: pd.DataFrame, fractions: list[float], starts: dict) -> None:
-    """Mean AUROC by share of the labels; diamonds are probes on frozen features."""
-    looks = dict(starts)
-    for start, look in starts.items():
-        if start + FROZEN in set(mean["start"]):
-            looks[start + FROZEN] = look._replace(label="_", marker="D", size=2.2)
-    names = [f"{f:.0%} of labels" for f in fractions]
-    marks.forest(ax, mean, fractions, looks, column="fraction", by="start", names=names)
-    if len(looks) > len(starts):
-        ax.plot([], [], "D", color="black", markersize=2.2, label="diamond: frozen, probes")
+def _draw_means(ax: Axes, mean: pd.DataFrame, fractions: list[float]) -> None:
+    """Mean AUROC of each network, tuned and frozen, and of simpler rivals, by share of the labels."""
+    found = set(mean["start"])
+    names = {s: f"{look.label}, tuned" for s, look in STARTS.items()}
+    names |= {s + FROZEN: f"{look.label}, frozen" for s, look in STARTS.items()}
+    names = {s: name for s, name in (names | SIMPLER).items() if s in found}
+    looks = _by_share(fractions)
+    marks.forest(
+        ax, mean, list(names), looks, column="start", by="fraction", names=list(names.values())
+    )
+    ax.tick_params(axis="y", labelsize=5)
     ax.set_xlabel("mean AUROC (dotted: chance)")
     marks.vertical_line(ax, 0.5)
     marks.legend_above(ax, 2, fontsize=5)
+
+
+def _by_share(fractions: list[float]) -> dict[float, Look]:
+    """Looks of the shares of the labels."""
+    shades = (COLOUR["less data"], COLOUR["merlin"])
+    return {f: Look(f"{f:.0%} of labels", c) for f, c in zip(fractions, shades, strict=False)}
+
+
+def _draw_benefit(ax: Axes, benefit: pd.DataFrame, starts: dict[str, Look]) -> None:
+    """Net benefit by the risk from which one would act; treating none is the line at 0."""
+    looks = starts | {"treat all": Look("treat all", "#444444")}
+    shown = {s: look for s, look in looks.items() if s in set(benefit["start"])}
+    for start, look in shown.items():
+        part = where(benefit, start=start)
+        line = "--" if start == "treat all" else "-"
+        ax.plot(
+            part["threshold"],
+            part["value"],
+            line,
+            color=look.colour,
+            linewidth=0.9,
+            label=look.label,
+        )
+    part = where(benefit, start="merlin")
+    ax.fill_between(
+        part["threshold"], part["low"], part["high"], color=COLOUR["merlin"], alpha=0.15, lw=0
+    )
+    ax.axhline(0, **LINE)
+    top = benefit["high"].max()
+    ax.set(
+        ylim=(-0.5 * top, 1.05 * top), xlabel="risk from which one would act", ylabel="net benefit"
+    )
+    ax.legend(loc="upper right", fontsize=5)
 
 
 def _disease(row: pd.Series) -> str:
@@ -124,10 +177,17 @@ def _disease(row: pd.Series) -> str:
 
 
 def _pair(ours: str, other: str) -> str:
-    """Two beginnings and what was done to them, in the words of the axis."""
-    done, theirs = (("frozen" if s.endswith(FROZEN) else "tuned") for s in (ours, other))
-    name = STARTS[other.removesuffix(FROZEN)].label
-    return f"{done} − {name}" if done == theirs else f"{done} − {name} {theirs}"
+    """Two models and what was done to them, in the words of the axis."""
+
+    def said(start: str) -> tuple[str, str]:
+        if start in SIMPLER:
+            return SIMPLER[start], ""
+        done = "frozen" if start.endswith(FROZEN) else "tuned"
+        return STARTS[start.removesuffix(FROZEN)].label, done
+
+    (one, done), (two, theirs) = said(ours), said(other)
+    two = two if theirs in ("", done) else f"{two} {theirs}"
+    return f"{one} {done} − {two}".replace("  ", " ")
 
 
 def _draw_calibration(ax: Axes, bins: pd.DataFrame, starts: dict[str, Look]) -> None:
@@ -189,10 +249,14 @@ def _clip(text: str, n: int) -> str:
 
 
 def draw_segmentation(tables: Tables, facts: Facts) -> Figure:
-    """Mean Dice by network and label fraction, organs, distances, and an overlay."""
+    """Mean Dice and distance by network and label fraction, how they learnt, organs, and an overlay."""
     table = where(tables[""], split="test")
-    figure, (mean, distance, organ, *slices) = lettered_figure(
-        160, "acc;bcc;def", height_ratios=[0.75, 1.0, 1.25]
+    has_curves = "curves" in tables
+    layout, heights = "acc;bcc;def", [0.75, 1.0, 1.25]
+    if has_curves:
+        layout, heights = "acc;bcc;dcc;efg", [0.75, 0.75, 1.1, 1.6]
+    figure, (mean, distance, organ, *rest) = lettered_figure(
+        170 if has_curves else 160, layout, height_ratios=heights
     )
     fractions = sorted(set(table["fraction"]))
     looks = {k: look for k, look in SEGMENTERS.items() if k in set(table["model"])}
@@ -206,32 +270,55 @@ def draw_segmentation(tables: Tables, facts: Facts) -> Figure:
         ax.set(xlabel=text, ylabel="of labels")
         ax.locator_params(axis="x", nbins=5)
     marks.legend_above(mean, 2, fontsize=5)
-    dice = where(table, metric="dice", fraction=max(fractions))
-    mine = where(dice, model="merlin", status="ok").sort_values("value", ascending=False)
-    count = mine[mine["label"] != "mean"].set_index("label")["n_studies"]
-    names = [f"{pretty(name)} ({n})" for name, n in count.items()]
-    marks.forest(organ, dice, count.index.tolist(), looks, names=names)
-    organ.set_xlabel("Dice with all labels, native grid (scans that hold the structure)")
-    organ.set_xlim(0, 1)
+    _draw_organs(organ, where(table, metric="dice", fraction=max(fractions)), looks, facts)
+    if has_curves:
+        _draw_curves(rest.pop(0), tables["curves"], looks)
     images = table_to_images(tables["overlay"])
     labels = {"truth": "reference", "ours": "our pretraining", "other": "DynUNet"}
-    for ax, (name, title) in zip(slices, labels.items(), strict=True):
-        style.show_slice(ax, images["ct"], aspect=facts["overlay_aspect"])
-        colours = _label_colours(images[name], len(facts["structures"]))
+    low, high = style.SOFT_TISSUE
+    for ax, (name, title) in zip(rest, labels.items(), strict=True):
+        said = dict(text=f"coronal, {low:.0f} to {high:.0f} HU", sides=("R", "L"))
+        style.show_slice(ax, images["ct"], aspect=facts["overlay_aspect"], **said)
+        colours = _structure_colours(len(facts["structures"]))[images[name].astype(int)]
         ax.imshow(colours, aspect=facts["overlay_aspect"], interpolation="nearest")
         ax.set_xlabel(title)
     return figure
 
 
-def _label_colours(label: np.ndarray, n: int) -> np.ndarray:
-    """(rows, columns) labels of `n` structures → (rows, columns, 4) half transparent colours.
+def _draw_organs(ax: Axes, dice: pd.DataFrame, looks: dict[str, Look], facts: Facts) -> None:
+    """Dice by organ, before each name the colour that it has in the overlay."""
+    mine = where(dice, model="merlin", status="ok").sort_values("value", ascending=False)
+    organs = mine[mine["label"].isin(facts["structures"])].set_index("label")
+    names = [f"{pretty(name)} ({n})" for name, n in organs["n_studies"].items()]
+    marks.forest(ax, dice, organs.index.tolist(), looks, names=names)
+    colours = _structure_colours(len(facts["structures"]))
+    shown = [colours[facts["structures"].index(name) + 1] for name in organs.index]
+    at = ax.get_yaxis_transform()
+    key = dict(c=shown, marker="s", s=14, transform=at, clip_on=False, linewidths=0)
+    ax.scatter([-0.015] * len(organs), range(len(organs)), **key)
+    ax.tick_params(axis="y", pad=8)
+    ax.set_xlabel("Dice with all labels, native grid (scans that hold the structure)")
+    ax.set_xlim(0, 1)
 
-    Neighbours in number are far apart in hue; what has no label is clear.
-    """
+
+def _draw_curves(ax: Axes, curves: pd.DataFrame, looks: dict[str, Look]) -> None:
+    """Dice on validation by the core-seconds that training took, a line a seed; dashed with few labels."""
+    most = curves["fraction"].max()
+    for (model, fraction, _), run in curves.groupby(["model", "fraction", "seed"]):
+        dashes = "-" if fraction == most else "--"
+        ax.plot(run["core_seconds"], run["dice"], dashes, color=looks[model].colour, linewidth=0.7)
+    few = curves["fraction"].min()
+    ax.plot([], [], "--", color="black", linewidth=0.7, label=f"{few:.0%} of labels")
+    marks.legend_above(ax, 2, fontsize=5)
+    ax.set(xlabel="core-seconds of training", ylabel="validation Dice", ylim=(0, 1))
+
+
+def _structure_colours(n: int) -> np.ndarray:
+    """(1 + n, 4) half transparent colours of labels; 0 is clear, neighbours in number far apart in hue."""
     order = (np.arange(n) * 7) % max(n, 1)
     shades = mpl.colormaps["turbo"](0.05 + 0.9 * order / max(n - 1, 1))
     shades[:, 3] = 0.55
-    return np.concatenate([np.zeros((1, 4)), shades])[label.astype(int)]
+    return np.concatenate([np.zeros((1, 4)), shades])
 
 
 def draw_summary(tables: Tables, facts: Facts) -> Figure:

@@ -28,9 +28,11 @@ VERDICTS = {
     "holds here": COLOUR["absent"],
     "contradicted here": COLOUR["present"],
     "not decided here": COLOUR["external"],
+    "not askable here": "#999999",
     "not run": "#555555",
 }
 PUBLISHED = (COLOUR["present"], COLOUR["novel"])  # laws
+REGIMES = ((COLOUR["merlin"], "o"), (COLOUR["less data"], "^"))  # of training, in 13
 DOT = dict(s=14, linewidth=0, legend=False)
 
 
@@ -94,13 +96,23 @@ def _draw_gaps(ax: Axes, gaps: pd.DataFrame, arms: list[str]) -> None:
 
 
 def draw_scaling(tables: Tables, facts: Facts) -> Figure:
-    """Metrics against training size with their laws, the published laws, and the exponents."""
+    """Metrics against training size by regime with their laws, the published laws, and the exponents."""
     points, curves = tables["points"], tables["curves"]
-    metrics = unique(points["metric"])
-    figure, axes = lettered_figure(110, _rows(len(metrics)))
+    if "regime" not in points:
+        points = points.assign(regime="")
+    metrics, regimes = unique(points["metric"]), unique(points["regime"])
+    looks = {r: Look(r, *look) for r, look in zip(regimes, REGIMES, strict=False)}
+    figure, axes = lettered_figure(115, _rows(len(metrics)))
     for ax, metric in zip(axes, metrics, strict=False):
-        _draw_growth(ax, where(points, metric=metric), where(curves, series=metric))
-        ax.set_ylabel(metric)
+        part = where(points, metric=metric)
+        for regime, look in looks.items():
+            law = where(curves, series=_series(metric, regime, regimes))
+            _draw_growth(ax, where(part, regime=regime), law, look)
+        ax.axvline(part["size"].max(), **LINE)
+        _log_ticks(ax, subs=(1.0,))
+        ax.set(xlabel="training studies", ylabel=metric)
+    if len(regimes) > 1:
+        marks.legend_above(axes[0], 2)
     published = curves[curves["series"].str.startswith("published")]
     published = published.assign(series=published["series"].str.removeprefix("published "))
     ax = axes[-2]
@@ -110,37 +122,45 @@ def draw_scaling(tables: Tables, facts: Facts) -> Figure:
     said = "real CT-report pairs (published fits, by a public review of arXiv v2)"
     ax.set(xlabel=said, ylabel="metric")
     marks.legend_above(ax, 2)
-    _draw_exponents(axes[-1], where(tables[""], metric="exponent"), facts)
+    table = where(tables[""], metric="exponent")
+    split = table["label"].str.partition(", ")
+    table = table.assign(label=split[0], regime=split[2].where(split[2] != "", regimes[0]))
+    _draw_exponents(axes[-1], table, looks, facts)
     return figure
 
 
-def _draw_growth(ax: Axes, points: pd.DataFrame, law: pd.DataFrame) -> None:
-    """One metric against training size, with its law and the law's band."""
-    blue = COLOUR["merlin"]
-    sns.scatterplot(points, x="size", y="value", color=blue, ax=ax, **DOT)
+def _series(metric: str, regime: str, regimes: list[str]) -> str:
+    """The name of a metric's curve in a regime; that of the first is the metric alone."""
+    return metric if regime == regimes[0] else f"{metric}, {regime}"
+
+
+def _draw_growth(ax: Axes, points: pd.DataFrame, law: pd.DataFrame, look: Look) -> None:
+    """One metric of one regime against training size: runs, and the law with its band if there is one."""
+    kind = dict(color=look.colour, marker=look.marker)
+    sns.scatterplot(points, x="size", y="value", label=look.label or None, ax=ax, **kind, **DOT)
     if len(law):
-        sns.lineplot(law, x="size", y="value", color=blue, linewidth=0.9, errorbar=None, ax=ax)
-        ax.fill_between(law["size"], law["low"], law["high"], color=blue, alpha=0.15, lw=0)
-        ax.axvline(points["size"].max(), **LINE)
-    _log_ticks(ax, subs=(1.0,))
-    ax.set_xlabel("training studies")
+        sns.lineplot(
+            law, x="size", y="value", color=look.colour, linewidth=0.9, errorbar=None, ax=ax
+        )
+        ax.fill_between(law["size"], law["low"], law["high"], color=look.colour, alpha=0.15, lw=0)
 
 
-def _draw_exponents(ax: Axes, table: pd.DataFrame, facts: Facts) -> None:
-    """Exponents of the phantom's laws, beside those that were published."""
+def _draw_exponents(ax: Axes, table: pd.DataFrame, looks: dict[str, Look], facts: Facts) -> None:
+    """Exponents of the phantom's laws, beside those that were published; what is at a bound is left out."""
     names = unique(table["label"])
-    marks.forest(ax, table, names, Look("phantom", COLOUR["merlin"], size=2.6), names=names)
+    looks = {r: look._replace(label=look.label or "phantom", size=2.6) for r, look in looks.items()}
+    marks.forest(ax, table, names, looks, by="regime", names=names)
     cross: dict[str, Any] = dict(
         marker="x", color=COLOUR["present"], markersize=4, linestyle="none"
     )
     for name, value in facts.get("published_exponents", {}).items():
         if name in names:
-            ax.plot(value, names.index(name) + 0.25, **cross)
+            ax.plot(value, names.index(name) + 0.4, **cross)
     ax.plot([], [], label="published (by a review)", **cross)
     marks.vertical_line(ax, 0, "no growth")
     ax.set_ylim(len(names) - 0.4, -0.8)
     ax.set_xlabel("exponent b of a·Dᵇ")
-    marks.legend_above(ax, 2)
+    marks.legend_above(ax, 3)
 
 
 def draw_intervals(tables: Tables, facts: Facts) -> Figure:

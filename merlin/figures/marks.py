@@ -32,6 +32,16 @@ METRICS = {
     "f1_balanced": Look("F1, balanced", "#444444", "^", 2.6),
     "auprc": Look("AUPRC", "#444444", "s", 2.6),
 }
+# Taught without a network of ours, and what only a phantom knows.
+RIVALS = {
+    "age_sex": Look("age and sex", "#7A5C3E"),
+    "age_sex_phase": Look("age, sex, phase", "#7A5C3E"),
+    "organs": Look("organ measurements", "#7A5C3E"),
+    "organs_person": Look("organs, age, sex, phase", "#7A5C3E"),
+    "probe": Look("supervised probe", "#7A5C3E"),
+    "truth": Look("true findings", "#444444"),
+    "truth_traits": Look("true findings and traits", "#444444"),
+}
 
 
 def pretty(name: object) -> str:

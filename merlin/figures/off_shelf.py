@@ -46,7 +46,7 @@ def draw_phenotypes(tables: Tables, facts: Facts) -> Figure:
     names = dict(zip(codes, tables["names"]["name"], strict=True))
     table = tables[""].assign(label=tables[""]["label"].astype(str))
     figure, axes = lettered_figure(
-        165, "ab;ac;ad", width_ratios=[1.15, 1], height_ratios=[0.75, 1, 1.05]
+        175, "ab;ac;ad", width_ratios=[1.15, 1], height_ratios=[1.1, 1, 1.05]
     )
     each_ax, models_ax, chapters_ax, auprc_ax = axes
     main = where(table, model="main")
@@ -59,8 +59,9 @@ def draw_phenotypes(tables: Tables, facts: Facts) -> Figure:
     _draw_each(each_ax, each, names, colours)
     macro = where(table, label="macro")
     macro = macro[macro["metric"].isin(["auroc", "auprc"])]
-    models = [m for m in ARMS if m in set(macro["model"])]
-    marks.forest_of_models(models_ax, macro, arms(models), ["auroc", "auprc"])
+    models = [m for m in (*ARMS, *marks.RIVALS) if m in set(where(macro, status="ok")["model"])]
+    looks = arms(models) | {m: look for m, look in marks.RIVALS.items() if m in models}
+    marks.forest_of_models(models_ax, macro, looks, ["auroc", "auprc"])
     models_ax.set_xlabel(f"macro over {int(macro['n_positive'].max())} phecodes")
     marks.legend_above(models_ax, 2)
     by_chapter = where(table, metric="auroc")
@@ -130,8 +131,10 @@ def draw_retrieval(tables: Tables, facts: Facts) -> Figure:
     """Similarities of one pool, report lengths, recall by pool size, models side by side."""
     table, pool = tables[""], facts["pool"]
     headline = f"recall@1 of {pool}"
-    figure, (matrix, length, one, eight, kinds, models) = lettered_figure(
-        112, "acd;bef", width_ratios=[1, 1.15, 1.15]
+    if "representation" in table:  # of an older run
+        table = where(table, representation=facts["representation"])
+    figure, (matrix, length, one, eight, models) = lettered_figure(
+        112, "acd;bee", width_ratios=[1, 1.15, 1.15]
     )
     sns.heatmap(
         tables["matrix"].to_numpy(float), cmap="cividis", square=True, cbar=False, rasterized=True,
@@ -139,26 +142,15 @@ def draw_retrieval(tables: Tables, facts: Facts) -> Figure:
     )  # fmt: skip
     matrix.set(xlabel="reports of one pool", ylabel="volumes")
     _draw_lengths(length, tables["lengths"], facts["max_length"])
-    main = where(table, model="main", representation=facts["representation"], status="ok")
+    main = where(table, model="main", status="ok")
     for ax, k in ((one, 1), (eight, 8)):
         _draw_recall(ax, where(main, k=k), k)
     one.legend(loc="upper right", fontsize=5, labelspacing=0.25, borderaxespad=0)
-    table = where(table, metric=headline, status="ok")
-    part = where(table, model="main")
-    part = part[part["label"].str.contains("findings")]
-    blue = COLOUR["merlin"]
-    looks = {
-        kind: Look(f"report as {kind}", blue, marker, 2.6)
-        for kind, marker in zip(unique(part["representation"]), "os^", strict=False)
-    }
-    marks.forest(kinds, part, unique(part["label"]), looks, by="representation")
-    marks.legend_above(kinds, 1, fontsize=5)
-    part = where(table, representation=facts["representation"])
+    part = where(table, metric=headline, status="ok")
     marks.forest(models, part, unique(part["label"]), arms(unique(part["model"])))
     marks.legend_above(models, 2)
-    for ax in (kinds, models):
-        marks.vertical_line(ax, 1 / pool)
-        ax.set(xlim=(0, 1), xlabel=f"{headline} (dotted: chance)")
+    marks.vertical_line(models, 1 / pool)
+    models.set(xlim=(0, 1), xlabel=f"{headline} (dotted: chance)")
     return figure
 
 
@@ -168,7 +160,9 @@ def _draw_lengths(ax: Axes, lengths: pd.DataFrame, most: int | None) -> None:
         lengths, x="low", weights="n", bins=[*lengths["low"], lengths["high"].iloc[-1]], ax=ax,
         color=COLOUR["merlin"], alpha=1, edgecolor="white", linewidth=0.3,
     )  # fmt: skip
-    text = "tokens of a findings text: not known"
+    text = "tokens of a findings text" + (
+        ": not known" if lengths.empty or not lengths["n"].sum() else ""
+    )
     if most:
         ax.axvline(most, **LINE)
         text = f"tokens of a findings text (cut at {most})"

@@ -19,14 +19,15 @@ SERIES = {
     "main, site_c": Look("external site C", COLOUR["external"]),
     "always present": Look("always present", COLOUR["baseline"], MARKER["baseline"]),
     "chance": Look("chance", COLOUR["baseline"]),
+    **marks.RIVALS,
 }
 
 
 def draw_zero_shot(tables: Tables, facts: Facts) -> Figure:
     """How it works, macro scores, prompts' wording, and the 30 findings."""
     figure, (how, macro, wording, radar, auroc, f1) = lettered_figure(
-        170, "aef;bef;cef;def", width_ratios=[1.1, 1.25, 0.8],
-        height_ratios=[0.8, 0.85, 1.15, 1.35], per_subplot_kw={"d": dict(projection="polar")},
+        190, "aef;bef;cef;def", width_ratios=[1.1, 1.25, 0.8],
+        height_ratios=[0.8, 1.35, 1.15, 1.35], per_subplot_kw={"d": dict(projection="polar")},
     )  # fmt: skip
     table = tables[""]
     reported = where(table, wording="reported")
@@ -71,7 +72,8 @@ def _draw_how(ax: Axes, example: pd.DataFrame) -> None:
 def _draw_macro(ax: Axes, macro: pd.DataFrame) -> None:
     """Macro F1 and AUROC of models, sites and baselines."""
     metrics = ("auroc", "f1", "f1_balanced")
-    marks.forest_of_models(ax, macro, _present(macro, tuple(SERIES)), metrics)
+    models = _present(where(macro, status="ok"), tuple(SERIES))
+    marks.forest_of_models(ax, macro, models, metrics)
     ax.set_xlabel("macro over findings; F1 of the positive class")
     marks.legend_above(ax, 3, fontsize=5, columnspacing=0.8, handletextpad=0.1)
 

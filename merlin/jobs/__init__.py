@@ -51,7 +51,7 @@ TASKS = {
         "08_five_year",
         ("main", "ehr"),
         ("merlin.training.diseases", "merlin.data.preprocess"),
-        ("probe_c", "min_events", "n_resamples"),
+        ("min_events", "n_resamples"),
     ),
     "report_generation": Task(
         "09_report_generation", ("main",), ("merlin.training.reports",), ("n_resamples",)
@@ -68,18 +68,39 @@ TASKS = {
 def tables(task: str, settings: SimpleNamespace) -> dict[str, list[str]]:
     """Names of a task's jobs, in the order of the figures, and of the tables that each leaves."""
     if task == "report_generation":
-        return {"writer": ["writer-reports"]}
+        return {f"writer{s}": [f"writer{s}-reports"] for s in seeds(settings)}
     parts = [f"{f:g}" for f in settings.fractions]
     if task == "segmentation":
-        names = ["merlin", "scratch", "dynunet"]
-    else:
-        names = ["merlin", "ehr", *(["inflated"] if settings.weights_2d else []), "random"]
-        parts.append("features")
-    return {name: [f"{name}-{part}" for part in parts] for name in names}
+        names = [f"{kind}{s}" for s in seeds(settings) for kind in ("merlin", "scratch")]
+        left = [*(f"curve-{p}" for p in parts), *parts]
+        return {name: [f"{name}-{part}" for part in left] for name in [*names, "dynunet"]}
+    starts = ["merlin", "ehr", *(["inflated"] if settings.weights_2d else []), "random"]
+    jobs = {start + seed: [*parts] for seed in seeds(settings) for start in starts}
+    for job, left in jobs.items():
+        if not job.startswith(("merlin", "ehr")):  # those of an arm are made for others too
+            left.append("features")
+    return {job: [f"{job}-{part}" for part in left] for job, left in jobs.items()}
 
 
-def inputs(task: str, settings: SimpleNamespace) -> list[Path]:
-    """Manifest and weights that a task's jobs read.
+def seeds(settings: SimpleNamespace) -> list[str]:
+    """What stands behind a job's name for each seed of the main arm: nothing for the first, then `-1`."""
+    return ["", *(f"-{s}" for s in settings.main_seeds)]
+
+
+def seed_of(job: str) -> tuple[str, int]:
+    """What a job of several seeds makes, and its seed: `merlin-2` is (`merlin`, 2), `merlin` has 0."""
+    name, _, seed = job.rpartition("-")
+    return (name, int(seed)) if name and seed.isdigit() else (job, 0)
+
+
+def arms(task: str, job: str = "") -> list[str]:
+    """Trainings whose weights a task, or one job of it, reads: of `merlin-2`, `main-2` in place of `main`."""
+    seed = job.rpartition("-")[2]
+    return [f"{a}-{seed}" if a == "main" and seed.isdigit() else a for a in TASKS[task].arms]
+
+
+def inputs(task: str, settings: SimpleNamespace, job: str = "") -> list[Path]:
+    """Manifest and weights that a task's jobs, or one of them, read.
 
     Raises
     ------
@@ -87,7 +108,7 @@ def inputs(task: str, settings: SimpleNamespace) -> list[Path]:
         Naming the notebook that makes the first that is missing.
     """
     base = run.folder(settings.profile)
-    weights = [base / "pretraining" / arm / "weights.safetensors" for arm in TASKS[task].arms]
+    weights = [base / "pretraining" / arm / "weights.safetensors" for arm in arms(task, job)]
     return [
         run.upstream(base / "cohort" / "manifest.csv", "01_cohort"),
         *(run.upstream(path, "02_pretraining") for path in weights),
@@ -110,32 +131,39 @@ def weights_hash(path: str | Path) -> str:
     )
 
 
-def mark(task: str, settings: SimpleNamespace) -> str:
-    """Fingerprint of what a task's tables follow from: settings, cohort, weights and code."""
+def mark(task: str, settings: SimpleNamespace, job: str = "") -> str:
+    """Fingerprint of what a job's tables follow from: settings, cohort, weights and code."""
     about = TASKS[task]
-    made_by = {k: v for k, v in vars(settings).items() if k not in ("profile", *about.later)}
-    source, *weights = inputs(task, settings)
+    made_by = {
+        k: v for k, v in vars(settings).items() if k not in ("profile", "main_seeds", *about.later)
+    }
+    source, *weights = inputs(task, settings, job)
     files = [*map(weights_hash, weights), run.file_hash(Path(__file__).with_name(f"{task}.py"))]
     return run.fingerprint(run.cohort_hash(source), files, run.code_hash(*about.code), made_by)
 
 
-def keep(task: str, settings: SimpleNamespace, name: str, make: Callable[[], pd.DataFrame]) -> None:
+def keep(
+    task: str, settings: SimpleNamespace, name: str, make: Callable[[], pd.DataFrame], job: str = ""
+) -> None:
     """Make a table of a job, unless it is there and was made from the same things."""
     path = run.folder(settings.profile) / task / f"{name}.parquet"
-    run.kept(path, run.fingerprint(mark(task, settings), name), make)
+    run.kept(path, run.fingerprint(mark(task, settings, job), name), make)
     path.touch()  # newer than its inputs
 
 
-def read(task: str, settings: SimpleNamespace) -> dict[str, pd.DataFrame]:
-    """The tables of a task's jobs, by name.
+def read(task: str, settings: SimpleNamespace, only: str = "") -> dict[str, pd.DataFrame]:
+    """The tables of a task's jobs, or of one of them, by name.
 
     Raises
     ------
     FileNotFoundError
         With the command that makes the first that is missing or was made from something else.
     """
-    made_from, found = mark(task, settings), {}
+    found = {}
     for job, names in tables(task, settings).items():
+        if only not in ("", job):
+            continue
+        made_from = mark(task, settings, job)
         for name in names:
             path = run.folder(settings.profile) / task / f"{name}.parquet"
             if not run.is_kept(path, run.fingerprint(made_from, name)):
@@ -147,6 +175,39 @@ def read(task: str, settings: SimpleNamespace) -> dict[str, pd.DataFrame]:
                 )
             found[name] = pd.read_parquet(path)
     return found
+
+
+def five_year(
+    settings: SimpleNamespace, diseases: list[str]
+) -> tuple[dict[tuple[str, float], np.ndarray], dict[str, list[pd.DataFrame]], pd.DataFrame]:
+    """What the jobs of `08_five_year` left, seed by seed.
+
+    Returns
+    -------
+    tuned : dict of (start, share) to (n_seeds, n_test, n_diseases) float
+        Probabilities of the test studies.
+    frozen : dict of start to list of DataFrame
+        Features of all studies by study id, a table a seed; codes alone were pretrained once.
+    chosen : DataFrame
+        `start, fraction, learning_rate, tried`.
+    """
+    made, every = read("five_year", settings), seeds(settings)
+    starts = list(dict.fromkeys(seed_of(job)[0] for job in tables("five_year", settings)))
+    of_arm = {"merlin": [f"features-main{s}" for s in every], "ehr": ["features-ehr"]}
+    base, tuned, frozen, rows = run.folder(settings.profile) / "rivals", {}, {}, []
+    for start in starts:
+        for f in settings.fractions:
+            runs = [made[f"{start}{s}-{f:g}"] for s in every]
+            tuned[start, f] = np.stack([p[diseases].to_numpy() for p in runs])
+            rows.append((start, f, *runs[0].loc[0, ["learning_rate", "tried"]]))
+        if start in of_arm:
+            paths = [base / f"{kind}.parquet" for kind in of_arm[start]]
+            left = [pd.read_parquet(run.upstream(p, "08_five_year")) for p in paths]
+        else:
+            left = [made[f"{start}{s}-features"] for s in every]
+        frozen[start] = [features.set_index("study_id") for features in left]
+    columns = ["start", "fraction", "learning_rate", "tried"]
+    return tuned, frozen, pd.DataFrame(rows, columns=columns)
 
 
 def internal(source: Path) -> pd.DataFrame:

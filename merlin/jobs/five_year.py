@@ -1,6 +1,7 @@
-"""Jobs of `08_five_year`: one beginning, fine-tuned on each share of the labels, and left frozen."""
+"""Jobs of `08_five_year`: one beginning with one seed, fine-tuned on each share of the labels."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import torch
 from merlin import jobs, run
 from merlin.data.preprocess import load_input
 from merlin.evaluation.five_year import labels_of
+from merlin.evaluation.rivals import mean_auroc
 from merlin.model.cpu import prepare_cpu
 from merlin.model.i3d import ImageEncoder, inflate_state_dict
 from merlin.model.two_towers import feature_shape
@@ -23,19 +25,22 @@ from merlin.vocabulary import DISEASES
 TASK = "five_year"
 
 
-def beginning(settings: SimpleNamespace, start: str) -> ImageEncoder:
+def beginning(settings: SimpleNamespace, name: str) -> ImageEncoder:
     """The encoder that fine-tuning starts from.
 
     Parameters
     ----------
     settings : SimpleNamespace
         `weights_2d` is read for `inflated`.
-    start : {"merlin", "ehr", "inflated", "random"}
-        Pretrained on reports and codes, on codes alone, a 2D network's weights inflated, or none.
+    name : str
+        `merlin`, `ehr`, `inflated` or `random`: pretrained on reports and codes, on codes alone, a 2D
+        network's weights inflated, or none; with `-1` behind it, that of the first further seed. Codes
+        alone were pretrained once.
     """
-    _, main, ehr = jobs.inputs(TASK, settings)
+    start, seed = jobs.seed_of(name)
+    _, main, ehr = jobs.inputs(TASK, settings, name)
     pretrained, config = {"merlin": main, "ehr": ehr}, load_weights(main)[0].config
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.seed + seed)
     if start in pretrained:
         return load_weights(pretrained[start])[0].encode_image
     shape = feature_shape(config.image, config.grid_shape)
@@ -48,59 +53,112 @@ def beginning(settings: SimpleNamespace, start: str) -> ImageEncoder:
     return encoder
 
 
-def job(settings: SimpleNamespace, start: str) -> None:
-    """Probabilities on the test split for each share of the labels, then the frozen encoder's features.
+@dataclass(frozen=True)
+class Cohort:
+    """What a job reads.
 
-    The network that begins from our pretraining and sees most labels is kept as `weights.safetensors`.
+    Attributes
+    ----------
+    studies : DataFrame
+        Of the training site.
+    labels : (n, n_diseases) float
+    shares : dict of float to (n,) int
+        Rows of the training studies, by share.
+    volumes : callable
+        Rows → a callable from positions in them to a batch.
+    device : str
+    """
+
+    studies: pd.DataFrame
+    labels: np.ndarray
+    shares: dict[float, np.ndarray]
+    volumes: Callable
+    device: str
+
+    def rows(self, split: str) -> np.ndarray:
+        """Rows of a split."""
+        return np.flatnonzero(self.studies["split"] == split)
+
+
+def job(settings: SimpleNamespace, name: str) -> None:
+    """Probabilities on the test split for each share of the labels; of random weights, frozen features too.
+
+    Every beginning gets the same steps and tries the same learning rates: the first seed takes, share by
+    share, that of the best mean AUROC on validation, and the further seeds take it over. The network that
+    begins from our pretraining and sees most labels is kept as `weights.safetensors`.
     """
     prepare_cpu(settings.n_threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    base, (source, main, _) = run.folder(settings.profile), jobs.inputs(TASK, settings)
+    base, (source, main, _) = run.folder(settings.profile), jobs.inputs(TASK, settings, name)
     studies = jobs.internal(source)
-    labels = labels_of(studies, DISEASES)
-    split = {s: np.flatnonzero(studies["split"] == s) for s in ("train", "test")}
-    ids = studies.iloc[split["test"]][["study_id", "patient_id"]].reset_index(drop=True)
-    subsets, whole = jobs.training_rows(studies, settings), base / TASK / "weights.safetensors"
 
     def volumes(rows: np.ndarray) -> Callable:
-        return _reader(studies["volume"].iloc[rows].tolist(), main, base / "cache")
+        return reader(studies["volume"].iloc[rows].tolist(), main, base / "cache")
 
-    def fine_tuned(fraction: float) -> pd.DataFrame:
-        model = diseases.DiseaseModel(beginning(settings, start), len(DISEASES)).to(device)
-        rows, test = subsets[fraction], split["test"]
-        names = ("batch_size", "learning_rate", "head_learning_rate", "seed")
-        diseases.fine_tune(
-            model, volumes(rows), labels[rows], desc=f"{start}, {fraction:.0%}", device=device,
-            n_steps=settings.n_steps[settings.fractions.index(fraction)], shift_voxels=1,
-            **{n: getattr(settings, n) for n in names},
-        )  # fmt: skip
-        if start == "merlin" and fraction == max(settings.fractions):
-            made = read_facts(main) | {"profile": settings.profile, "seed": settings.seed}
-            diseases.save_model(whole, model, DISEASES, made)
-        p = diseases.predict(model, volumes(test), len(test), device=device)
-        return pd.concat([ids, pd.DataFrame(p, columns=list(DISEASES))], axis=1)
-
-    def frozen() -> pd.DataFrame:
-        encoder, both = beginning(settings, start).to(device), []
-        for name, rows in split.items():
-            if start == "random" and name == "train":
-                n = min(256, len(rows))
-                diseases.settle_norms(encoder, volumes(rows), n, device=device)
-            desc = f"{start}, frozen: {name}"
-            both.append(
-                diseases.features(encoder, volumes(rows), len(rows), device=device, desc=desc)
-            )
-        return pd.DataFrame(np.concatenate(both)).rename(columns=str)
-
-    if start == "merlin" and not whole.exists():
-        best = f"{start}-{max(settings.fractions):g}.parquet"
+    cohort = Cohort(
+        studies, labels_of(studies, DISEASES), jobs.training_rows(studies, settings), volumes,
+        "cuda" if torch.cuda.is_available() else "cpu",
+    )  # fmt: skip
+    if name == "merlin" and not (base / TASK / "weights.safetensors").exists():
+        best = f"{name}-{max(settings.fractions):g}.parquet"
         (base / TASK / best).unlink(missing_ok=True)
     for fraction in settings.fractions:
-        jobs.keep(TASK, settings, f"{start}-{fraction:g}", partial(fine_tuned, fraction))
-    jobs.keep(TASK, settings, f"{start}-features", frozen)
+        make = partial(predicted, settings, name, cohort, fraction)
+        jobs.keep(TASK, settings, f"{name}-{fraction:g}", make, name)
+    if f"{name}-features" in jobs.tables(TASK, settings)[name]:
+        make = partial(frozen, settings, name, cohort)
+        jobs.keep(TASK, settings, f"{name}-features", make, name)
 
 
-def _reader(paths: list, weights: Path, cache: Path) -> Callable:
+def predicted(
+    settings: SimpleNamespace, name: str, cohort: Cohort, fraction: float
+) -> pd.DataFrame:
+    """`study_id, patient_id`, a probability a disease, `learning_rate`, and what others `tried` gave."""
+    start, seed = jobs.seed_of(name)
+    val, test, train = cohort.rows("val"), cohort.rows("test"), cohort.shares[fraction]
+    rates = list(settings.learning_rates)
+    if seed:
+        first = jobs.read(TASK, settings, start)[f"{start}-{fraction:g}"]
+        rates = [first["learning_rate"].iloc[0]]
+    tried: dict[float, float] = {}
+    networks: dict[float, diseases.DiseaseModel] = {}
+    for rate in rates:
+        model = diseases.DiseaseModel(beginning(settings, name), len(DISEASES)).to(cohort.device)
+        diseases.fine_tune(
+            model, cohort.volumes(train), cohort.labels[train], desc=f"{name}, {fraction:.0%}",
+            n_steps=settings.n_steps[settings.fractions.index(fraction)], shift_voxels=1,
+            batch_size=settings.batch_size, learning_rate=rate, seed=settings.seed + seed,
+            head_learning_rate=settings.head_learning_rate, device=cohort.device,
+        )  # fmt: skip
+        networks[rate] = model
+        if len(rates) > 1:
+            p = diseases.predict(model, cohort.volumes(val), len(val), device=cohort.device)
+            tried[rate] = mean_auroc(p, cohort.labels[val])
+    rate = max(tried, key=lambda r: np.nan_to_num(tried[r])) if tried else rates[0]
+    if name == "merlin" and fraction == max(settings.fractions):
+        _, main, _ = jobs.inputs(TASK, settings)
+        made = read_facts(main) | {"profile": settings.profile, "seed": settings.seed}
+        whole = run.folder(settings.profile) / TASK / "weights.safetensors"
+        diseases.save_model(whole, networks[rate], DISEASES, made)
+    p = diseases.predict(networks[rate], cohort.volumes(test), len(test), device=cohort.device)
+    ids = cohort.studies.iloc[test][["study_id", "patient_id"]].reset_index(drop=True)
+    said = "; ".join(f"{r:g}: {v:.3f}" for r, v in tried.items())
+    found = pd.DataFrame(p, columns=list(DISEASES))
+    return pd.concat([ids, found], axis=1).assign(learning_rate=rate, tried=said)
+
+
+def frozen(settings: SimpleNamespace, name: str, cohort: Cohort) -> pd.DataFrame:
+    """`study_id`, and a column a feature of the encoder as it begins; of all studies."""
+    encoder = beginning(settings, name).to(cohort.device)
+    if jobs.seed_of(name)[0] == "random":
+        first = cohort.shares[max(cohort.shares)][:256]
+        diseases.settle_norms(encoder, cohort.volumes(first), len(first), device=cohort.device)
+    n = len(cohort.studies)
+    read = cohort.volumes(np.arange(n))
+    found = diseases.features(encoder, read, n, device=cohort.device, desc=f"{name}, frozen")
+    return pd.DataFrame(found).rename(columns=str).assign(study_id=cohort.studies["study_id"])
+
+
+def reader(paths: list, weights: Path, cache: Path) -> Callable:
     """Positions in `paths` → a batch of volumes on the weights' grid."""
     grid = grid_of(weights)
     return lambda index: torch.from_numpy(

@@ -117,7 +117,9 @@ def _trained(
         device=_device(),
     )
     writer = new_writer(settings, sections[train], features.shape[-1]).to(_device())
-    made_by = {k: v for k, v in vars(settings).items() if k not in ("profile", *AFTERWARDS)}
+    made_by = {
+        k: v for k, v in vars(settings).items() if k not in ("profile", "main_seeds", *AFTERWARDS)
+    }
     if settings.lm_folder:
         made_by["language model"] = reports.frozen_mark(writer)
     mark = run.fingerprint(*same, run.code_hash("merlin.training.reports"), made_by)

@@ -1,4 +1,4 @@
-"""Jobs of `10_segmentation`: one network, trained on each share of the label maps and scored on the test scans."""
+"""Jobs of `10_segmentation`: one network with one seed, trained on each share of the label maps and scored."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,10 +43,10 @@ class Scan:
     truth: Callable
 
 
-def job(settings: SimpleNamespace, kind: str) -> None:
-    """Scores of one network's label maps, a row for each structure of each scan, for each share."""
+def job(settings: SimpleNamespace, name: str) -> None:
+    """For each share: how one network learnt, on validation, and scores of its label maps of the test scans."""
     prepare_cpu(settings.n_threads)
-    source, weights = jobs.inputs(TASK, settings)
+    source, weights = jobs.inputs(TASK, settings, name)
     studies, base = jobs.internal(source), run.folder(settings.profile)
     grid, cache_dir = grid_of(weights), base / "cache"
     subsets = jobs.training_rows(studies, settings)
@@ -54,33 +54,26 @@ def job(settings: SimpleNamespace, kind: str) -> None:
     few = [pair(row)[1] for row in subsets[min(subsets)][:40]]
     class_weights = segmentation.inverse_root_weights(few, len(STRUCTURES) + 1)
     scans = [*_test_scans(studies, settings), *_real_scans(settings), *_public_scans(settings)]
+    watched = [pair(row) for row in _watched(studies, settings)]
     (base / TASK).mkdir(exist_ok=True)
 
+    @cache
+    def trained(fraction: float) -> tuple:
+        rows = subsets[fraction]
+        return _trained(settings, name, weights, fraction, (pair, rows), class_weights, watched)
+
+    def curve(fraction: float) -> pd.DataFrame:
+        return trained(fraction)[1].assign(model=jobs.seed_of(name)[0], fraction=fraction)
+
     def scored(fraction: float) -> pd.DataFrame:
-        rows, rates = subsets[fraction], dict(learning_rate=settings.learning_rate)
-        if kind == "merlin":
-            rates["encoder_learning_rate"] = settings.encoder_learning_rate
-        steps = settings.dynunet_steps if kind == "dynunet" else settings.n_steps
-        names = ("seed", "norm", "decoder_widths", "light_top", "dynunet_filters")
-        how = {n: getattr(settings, n) for n in names}
-        net = segmentation.network(kind, weights, len(class_weights), **how)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        segmentation.train(
-            net.to(device), lambda i: pair(rows[i]), len(rows), class_weights, window=settings.window,
-            n_steps=steps[settings.fractions.index(fraction)], batch_size=settings.batch_size,
-            margin=settings.margin, seed=settings.seed, device=device,
-            desc=f"{kind}, {fraction:.0%}", **rates,
-        )  # fmt: skip
-        found = []
+        found, net = [], trained(fraction)[0]
         for number, scan in enumerate(scans):
             volume = load_volume(scan.volume)
             seen = whole_scan(volume, grid, settings.window)
-            drawn = segmentation.predict_native(
-                net, seen.image, seen.affine, volume.affine, volume.hu.shape, window=settings.window,
-                overlap=settings.overlap, device=device,
-            )  # fmt: skip
+            logits = segmentation.predict(net, seen.image, **_windows(settings))
+            drawn = segmentation.to_native(logits, seen.affine, volume.affine, volume.hu.shape)
             if number == 0:
-                np.save(base / TASK / f"example-{kind}-{fraction:g}.npy", drawn)
+                np.save(base / TASK / f"example-{name}-{fraction:g}.npy", drawn)
             truth, annotated = scan.truth(volume)
             who = {k: getattr(scan, k) for k in ("study_id", "patient_id", "split")}
             scores = score_scan(drawn, truth, volume.spacing_mm, STRUCTURES, annotated=annotated)
@@ -88,7 +81,60 @@ def job(settings: SimpleNamespace, kind: str) -> None:
         return pd.DataFrame(found)
 
     for fraction in settings.fractions:
-        jobs.keep(TASK, settings, f"{kind}-{fraction:g}", partial(scored, fraction))
+        for made, what in (("curve-", curve), ("", scored)):
+            table = f"{name}-{made}{fraction:g}"
+            jobs.keep(TASK, settings, table, partial(what, fraction), name)
+
+
+def _trained(
+    settings: SimpleNamespace, name: str, weights: Path, fraction: float, examples: tuple,
+    class_weights: torch.Tensor, watched: list,
+) -> tuple:  # fmt: skip
+    """A network, and a row of its curve for each look at the validation scans.
+
+    `merlin` and `scratch` get the same rates, steps and crops; DynUNet nnU-Net's loss and optimiser.
+    """
+    kind, number = jobs.seed_of(name)
+    seed, is_ours = settings.seed + number, kind != "dynunet"
+    names = ("norm", "decoder_widths", "light_top", "dynunet_filters")
+    how = {n: getattr(settings, n) for n in names}
+    net = segmentation.network(kind, weights, len(class_weights), seed=seed, **how).to(_device())
+    rates = dict(learning_rate=settings.dynunet_learning_rate, optimizer=settings.dynunet_optimizer)
+    if is_ours:
+        rates = {n: getattr(settings, n) for n in ("learning_rate", "encoder_learning_rate")}
+    steps = settings.n_steps if is_ours else settings.dynunet_steps
+    n_steps = steps[settings.fractions.index(fraction)]
+    pair, rows = examples
+
+    def watch() -> dict:
+        return {
+            "dice": segmentation.mean_dice(net, watched, len(class_weights), **_windows(settings))
+        }
+
+    log = segmentation.train(
+        net, lambda i: pair(rows[i]), len(rows),
+        class_weights if is_ours else torch.ones_like(class_weights), window=settings.window,
+        n_steps=n_steps, batch_size=settings.batch_size, margin=settings.margin, seed=seed,
+        device=_device(), watch=watch, watch_every=-(-n_steps // settings.curve_points),
+        desc=f"{name}, {fraction:.0%}", **rates,
+    )  # fmt: skip
+    made = pd.DataFrame(log).assign(core_seconds=lambda t: t["core_seconds"].cumsum())
+    made["seed"] = number
+    return net, made[made["dice"].notna()][["seed", "step", "core_seconds", "dice"]]
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _windows(settings: SimpleNamespace) -> dict:
+    return dict(window=settings.window, overlap=settings.overlap, device=_device())
+
+
+def _watched(studies: pd.DataFrame, settings: SimpleNamespace) -> np.ndarray:
+    """Rows of some validation studies, drawn by the seed."""
+    rows = np.flatnonzero(studies["split"] == "val")
+    return stream_of(settings.seed, Stream.SEGMENTED, 1).permutation(rows)[: settings.curve_scans]
 
 
 def _pairs(studies: pd.DataFrame, grid: Grid, cache_dir: Path) -> Callable:
@@ -110,7 +156,9 @@ def _test_scans(studies: pd.DataFrame, settings: SimpleNamespace) -> list[Scan]:
     """All scans of some test patients, drawn by the seed."""
     tested = studies[studies["split"] == "test"]
     people = tested["patient_id"].drop_duplicates().to_numpy(str)
-    chosen = stream_of(settings.seed, Stream.SEGMENTED).permutation(people)[: settings.n_test]
+    chosen = stream_of(settings.cohort_seed, Stream.SEGMENTED).permutation(people)[
+        : settings.n_test
+    ]
 
     def truth_of(path: str) -> Callable:  # by affine: the map's axes may differ from the scan's
         return lambda scan: (label_on_grid(path, scan.affine, scan.hu.shape), None)

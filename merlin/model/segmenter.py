@@ -11,7 +11,7 @@ at half resolution, and one linear map unfolds its answer to full resolution.
 
 With one crop a batch, batch norm learns on one scan's statistics and is then judged with the average
 scan's: scans without contrast agent fail. `norm="instance"` (ours, the phantom default) takes each
-crop's own statistics always; `keep_statistics=True` leaves a pretrained encoder those of pretraining.
+crop's own statistics always, in the encoder too, pretrained or not.
 """
 
 import sys
@@ -41,22 +41,20 @@ class Segmenter(nn.Module):
         Channels after each step up, deepest first; one per skip.
     light_top : bool
     norm : {"batch", "instance"}
-        Of the decoder, and of an encoder that does not keep its statistics.
-    keep_statistics : bool
-        The encoder's batch norms keep the statistics that they have.
+        Of encoder and decoder; scales and shifts of a pretrained encoder stay.
     """
 
     def __init__(
         self, encoder: ImageEncoder, n_classes: int, widths: Sequence[int], *, light_top: bool = False,
-        norm: str = "batch", keep_statistics: bool = False,
+        norm: str = "batch",
     ) -> None:  # fmt: skip
         if norm not in ("batch", "instance"):
             raise ValueError(f"norm must be 'batch' or 'instance'; got {norm!r}")
         super().__init__()
         self.backbone = encoder.i3_resnet
-        self.light_top, self.keep_statistics = light_top, keep_statistics
+        self.light_top = light_top
         self.norm = nn.BatchNorm3d if norm == "batch" else InstanceNorm
-        if norm == "instance" and not keep_statistics:
+        if norm == "instance":
             _replace_norms(self.backbone)
         with torch.no_grad():
             was_training = self.backbone.training
@@ -94,13 +92,6 @@ class Segmenter(nn.Module):
             self.unfold = nn.Linear(32 + n_folded, n_classes * half[0] * half[1] * half[2])
         else:
             self.raw = self._twice(channels[0], widths[-1])
-
-    def train(self, mode: bool = True) -> "Segmenter":
-        """As `nn.Module.train`; an encoder that keeps its statistics stays in evaluation mode."""
-        super().train(mode)
-        if self.keep_statistics:
-            self.backbone.eval()
-        return self
 
     def _twice(self, in_width: int, width: int) -> nn.Sequential:
         layers = []
@@ -220,6 +211,8 @@ def import_monai() -> None:
 class ThreeWindowDynUNet(nn.Module):
     """MONAI's DynUNet, nnU-Net's architecture, on the same three HU windows that our encoder sees.
 
+    With deep supervision as in nnU-Net: all resolutions but the two coarsest answer.
+
     Parameters
     ----------
     n_classes : int
@@ -242,10 +235,18 @@ class ThreeWindowDynUNet(nn.Module):
             upsample_kernel_size=[2] * (n - 1),
             filters=list(filters),
             norm_name=("instance", {"affine": True}),
+            deep_supervision=True,
+            deep_supr_num=max(1, n - 3),
         )
         _replace_norms(self.network)
         convert_conv3d_weight_memory_format(self, torch.channels_last_3d)
 
-    def forward(self, volume: torch.Tensor) -> torch.Tensor:
-        """(B, 1, R, A, S) in [0, 1] → (B, n_classes, R, A, S) logits; sizes divisible by 2^(n−1)."""
-        return self.network(windowed(volume, THREE_WINDOWS))
+    def forward(self, volume: torch.Tensor) -> list[torch.Tensor]:
+        """(B, 1, R, A, S) in [0, 1], sizes divisible by 2^(n−1) → logits, full resolution first.
+
+        Coarser ones follow in training.
+        """
+        network = self.network
+        fine = network.output_block(network.skip_layers(windowed(volume, THREE_WINDOWS)))
+        # MONAI's own forward would bring them all to full resolution, which costs more than they do.
+        return [fine, *(network.heads if self.training else [])]

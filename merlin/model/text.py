@@ -1,6 +1,7 @@
 """The text encoder: report sections and prompts → embeddings, through Hugging Face models.
 
-Three kinds, one interface. `longformer` is the paper's: Clinical-Longformer from a local folder, its
+Four kinds. `sentences` (`merlin.model.sentences`) sums over a text's sentences; three read a text in
+one piece, in this module. `longformer` is the paper's: Clinical-Longformer from a local folder, its
 first token read without a global attention mask, as in the official code (so that token sees its
 512-token window). `minilm` is the packaged all-MiniLM-L6-v2, mean-pooled, frozen or fine-tuned.
 `small` is a two-layer BERT trained alongside the image encoder; its word vectors are MiniLM's,
@@ -35,6 +36,7 @@ MINILM = {  # file of the packaged model → sha256; the hub's sentence-transfor
     "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
+KINDS = ("longformer", "minilm", "sentences", "small")
 CLEANING = ("lower_wordpunct", "lower", "none")
 MAX_LAYERS = 512  # of a configuration that somebody else wrote, and heads and experts
 _WORDPUNCT = re.compile(r"\w+|[^\w\s]+")  # what NLTK's wordpunct_tokenize does
@@ -53,14 +55,14 @@ class TextConfig:
     cleaning: str = "lower_wordpunct"
     max_length: int = 1024
     is_frozen: bool = False
-    hidden_size: int = 128  # of `small`
+    hidden_size: int = 128  # of `small`, and of the head of `sentences`
     n_layers: int = 2
     embedding_size: int = 512
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_layers <= MAX_LAYERS:
             raise ValueError(f"text n_layers must be 1 to {MAX_LAYERS}; got {self.n_layers!r}")
-        for name, allowed in (("kind", ("longformer", "minilm", "small")), ("cleaning", CLEANING)):
+        for name, allowed in (("kind", KINDS), ("cleaning", CLEANING)):
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"text {name} must be one of {allowed}; got {getattr(self, name)!r}"
@@ -263,7 +265,7 @@ def refuse_deep(config: dict) -> None:
 
 
 class TextEncoder(nn.Module):
-    """Text tower; `text_encoder` and `linear_layer` are the official checkpoint's names."""
+    """Text tower that reads tokens; `text_encoder` and `linear_layer` are the official checkpoint's names."""
 
     def __init__(self, config: TextConfig):
         super().__init__()

@@ -7,12 +7,14 @@ Attribute names are those of the official checkpoint (`encode_image.i3_resnet.*`
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from merlin.model.i3d import ImageConfig, ImageEncoder
+from merlin.model.sentences import SentenceEncoder
 from merlin.model.text import TextConfig, TextEncoder
 
 MAX_LOGIT_SCALE = 4.6052  # ln 100, the clamp of CLIP
@@ -49,6 +51,8 @@ class TwoTowers(nn.Module):
     With `checkpointing` both towers compute their activations again in the backward pass, each once.
     """
 
+    encode_text: Any  # SentenceEncoder or TextEncoder
+
     def __init__(self, config: TowersConfig, *, checkpointing: bool = False):
         super().__init__()
         self.config = config
@@ -57,20 +61,47 @@ class TwoTowers(nn.Module):
             feature_shape=feature_shape(config.image, config.grid_shape),
             checkpointing=checkpointing,
         )
-        self.encode_text = TextEncoder(config.text)
-        if checkpointing and not config.text.is_frozen:
+        if config.text.kind == "sentences":
+            self.encode_text = SentenceEncoder(config.text)
+        else:
+            self.encode_text = TextEncoder(config.text)
+        if checkpointing and self.reads_tokens and not config.text.is_frozen:
             self.encode_text.text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale))
 
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the text tower reads tokens, and not sentences' vectors."""
+        return self.config.text.kind != "sentences"
+
+    @property
+    def text_scale(self) -> Tensor:
+        """Log of the inverse temperature of whole texts and sections."""
+        return self.logit_scale if self.reads_tokens else self.encode_text.sum_scale
+
     def clamp_logit_scale_(self) -> None:
-        """Keep the temperature where CLIP keeps it."""
+        """Keep the temperatures where CLIP keeps its own."""
         with torch.no_grad():
             self.logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)
+            self.text_scale.clamp_(0.0, MAX_LOGIT_SCALE)
 
     def embed_volumes(self, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 1, R, A, S) → unit embeddings (B, 512), phecode logits (B, n), features (B, F)."""
         contrastive, logits, embedding = self.encode_image(volume)
         return F.normalize(contrastive.float(), dim=1), logits.float(), embedding.float()
+
+    def embed_read(self, first: Tensor, second: Tensor) -> Tensor:
+        """What the text tower reads of n texts → unit embeddings (n, 512).
+
+        Parameters
+        ----------
+        first, second : tensor
+            Tokens and their mask, both (n, length); of `sentences`: vectors (s, 384) of the distinct
+            sentences, and (n, s), 1 where the text holds the sentence.
+        """
+        if self.reads_tokens:
+            return self.embed_tokens(first, second)
+        return F.normalize(self.encode_text(first, second).float(), dim=1)
 
     def embed_tokens(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(n, length) tokens → unit embeddings (n, 512).

@@ -6,7 +6,7 @@ that are missing. Memory does not grow with the cohort: workers return table row
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from merlin.files import atomic
 from merlin.phantom import ehr, reports, synthesis
+from merlin.phantom.readers import reader
 from merlin.vocabulary import NAMES
 
 TRUTH = (
@@ -39,13 +40,26 @@ class Job:
     split: str
     matrix: int
     folder: str
+    wrong_statements: float = reports.WRONG
 
 
-def plan(site: str, n_patients: int, *, seed: int, matrix: int, folder: str | Path) -> list[Job]:
+Picture = Callable[[Job, synthesis.Study], tuple[str, str]]
+
+
+def plan(
+    site: str,
+    n_patients: int,
+    *,
+    seed: int,
+    matrix: int,
+    folder: str | Path,
+    wrong_statements: float = reports.WRONG,
+) -> list[Job]:
     """Patients of a site with their splits and numbers of scans.
 
     Internal patients are dealt 60/20/20 into train, val and test by a seeded shuffle; patients of
-    other sites are all test. About a quarter have more than one scan.
+    other sites are all test. About a quarter have more than one scan. `wrong_statements` is the
+    share of statements in reports that are wrong.
     """
     rng = synthesis.stream(seed, site, "plan")
     visits = rng.choice([1, 2, 3], size=n_patients, p=[0.76, 0.18, 0.06])
@@ -59,20 +73,40 @@ def plan(site: str, n_patients: int, *, seed: int, matrix: int, folder: str | Pa
         split = np.repeat("test", n_patients).astype(object)
     letter = synthesis.SITES[site].patient_letter
     return [
-        Job(seed, site, f"{letter}{i:05d}", int(visits[i]), str(split[i]), matrix, str(folder))
+        Job(
+            seed, site, f"{letter}{i:05d}", int(visits[i]), str(split[i]), matrix, str(folder),
+            wrong_statements,
+        )
         for i in range(n_patients)
-    ]
+    ]  # fmt: skip
 
 
-def make_patient(job: Job) -> dict[str, Any]:
-    """Make all studies of one patient; existing volumes are kept.
+def write_volumes(job: Job, study: synthesis.Study) -> tuple[str, str]:
+    """Scan a study into files, unless they are there; their paths from the cohort's folder."""
+    volume, label_map = (f"{kind}/{study.study_id}.nii.gz" for kind in ("volumes", "label_maps"))
+    folder = Path(job.folder)
+    if not (folder / volume).exists() or not (folder / label_map).exists():
+        hu, label, grid = synthesis.acquire(job.seed, study, matrix=job.matrix)
+        save_nifti(folder / label_map, label, grid.affine, study.axcodes)
+        save_nifti(folder / volume, hu, grid.affine, study.axcodes)
+    return volume, label_map
+
+
+def make_patient(job: Job, picture: Picture = write_volumes) -> dict[str, Any]:
+    """Make all studies of one patient.
+
+    Parameters
+    ----------
+    job : Job
+    picture : callable
+        Takes a scan of each study; volume and label map as the manifest names them.
 
     Returns
     -------
     dict
         `manifest`, `truth` (lists of rows) and `codes` (DataFrame).
     """
-    site, folder = synthesis.SITES[job.site], Path(job.folder)
+    site = synthesis.SITES[job.site]
     patient = synthesis.draw_patient(job.seed, job.patient_id, site)
     studies = [
         synthesis.draw_study(job.seed, f"{job.patient_id}-{v + 1}", patient, site, visit=v)
@@ -82,18 +116,17 @@ def make_patient(job: Job) -> dict[str, Any]:
     onset, _, end_days = ehr.draw_history(job.seed, patient)
     manifest, truth = [], []
     for study in studies:
-        volume = f"volumes/{study.study_id}.nii.gz"
-        label_map = f"label_maps/{study.study_id}.nii.gz"
-        if not (folder / volume).exists() or not (folder / label_map).exists():
-            hu, label, grid = synthesis.acquire(job.seed, study, matrix=job.matrix)
-            save_nifti(folder / label_map, label, grid.affine, study.axcodes)
-            save_nifti(folder / volume, hu, grid.affine, study.axcodes)
+        volume, label_map = picture(job, study)
+        dictates = synthesis.reader_of(
+            job.seed, study.study_id, patient.patient_id, site, job.split
+        )
         report = reports.write_report(
             study.found,
             sex=patient.sex,
-            style=site.report_style,
+            reader=reader(dictates),
             rng=synthesis.stream(job.seed, study.study_id, "report"),
             remarks=study.remarks,
+            wrong=job.wrong_statements,
         )
         row = dict(
             study_id=study.study_id,
@@ -105,6 +138,7 @@ def make_patient(job: Job) -> dict[str, Any]:
             date=ehr.scan_date(job.seed, patient, study.days).date().isoformat(),
             phase=study.phase,
             manufacturer=study.manufacturer,
+            reader=dictates,
             slice_mm=study.slice_mm,
             volume=volume,
             label_map=label_map,

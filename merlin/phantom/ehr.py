@@ -68,6 +68,18 @@ def phantom_icd() -> dict[tuple[str, str], tuple[str, ...]]:
     }
 
 
+def hazards(patient: Patient) -> dict[str, float]:
+    """Yearly hazard of each of `CONDITIONS`: what no test of the patient could do better than know."""
+    fat = (patient.fat - 23) / 9
+    traits = {**patient.factors, "bone": patient.bone, "renal": patient.renal, "fat": fat}
+    found = {}
+    for name, c in CONDITIONS.items():
+        log_hazard = c.base + c.age * (patient.age - 58) / 16 + c.female * (patient.sex == "F")
+        log_hazard += sum(w * traits[f] for f, w in c.factors)
+        found[name] = float(np.exp(log_hazard))
+    return found
+
+
 def draw_history(seed: int, patient: Patient) -> tuple[dict[str, float], np.ndarray, int]:
     """Onsets of a patient's conditions and the span of their record.
 
@@ -81,13 +93,10 @@ def draw_history(seed: int, patient: Patient) -> tuple[dict[str, float], np.ndar
         Last day of follow-up.
     """
     rng = stream(seed, patient.patient_id, "history")
-    fat = (patient.fat - 23) / 9
-    traits = {**patient.factors, "bone": patient.bone, "renal": patient.renal, "fat": fat}
-    onset = {}
-    for name, c in CONDITIONS.items():
-        log_hazard = c.base + c.age * (patient.age - 58) / 16 + c.female * (patient.sex == "F")
-        log_hazard += sum(w * traits[f] for f, w in c.factors)
-        onset[name] = 365 * (rng.exponential(1 / np.exp(log_hazard)) - rng.uniform(4, 12))
+    onset = {
+        name: 365 * (rng.exponential(1 / hazard) - rng.uniform(4, 12))
+        for name, hazard in hazards(patient).items()
+    }
     end = int(rng.uniform(120, 3300))
     before = rng.integers(-2200, 0, rng.poisson(6))
     after = rng.integers(1, max(end, 2), rng.poisson(1.6 * end / 365))

@@ -13,8 +13,6 @@ import yaml
 
 from merlin.phantom.body import Body
 
-MADE = 0.8  # chance that a true remark is dictated, where its section is not just "Normal."
-
 
 @dataclass(frozen=True)
 class Remark:
@@ -22,6 +20,7 @@ class Remark:
 
     section: str
     texts: tuple[str, ...]
+    elsewhere: tuple[str, ...] = ()  # words of readers who dictate no training report
     unless: tuple[str, ...] = ()  # findings beside which nobody would say it
     below: dict[str, float] = field(default_factory=dict)  # numbers of the body
     above: dict[str, float] = field(default_factory=dict)
@@ -40,8 +39,9 @@ class Remark:
 
 def _read(section: str, said: dict) -> Remark:
     said = dict(said)
-    texts, unless = tuple(said.pop("say")), tuple(said.pop("unless", ()))
-    return Remark(section, texts, unless, equal=said.pop("is", {}), **said)
+    texts, elsewhere = tuple(said.pop("say")), tuple(said.pop("elsewhere"))
+    unless, equal = tuple(said.pop("unless", ())), said.pop("is", {})
+    return Remark(section, texts, elsewhere, unless, equal=equal, **said)
 
 
 REMARKS = {

@@ -199,6 +199,7 @@ def paint(
     vertebrae: int,
     warp: np.ndarray,
     texture: np.ndarray,
+    edge_mm: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Noise-free HU volume and label map of a scene on a grid.
 
@@ -216,6 +217,8 @@ def paint(
         From `draw_warp`.
     texture : (R, A, S) float32
         From `mottle`; labels do not depend on it.
+    edge_mm : float, optional
+        Width over which edges are blended; a voxel, where none is given.
 
     Returns
     -------
@@ -233,7 +236,7 @@ def paint(
     hu = np.empty(shape, np.float32)
     label = np.zeros(shape, np.uint8)
     region = np.zeros(shape, np.uint8)
-    edge = float(np.mean(spacing))
+    edge = float(np.mean(spacing)) if edge_mm is None else edge_mm
     ids = np.array([lung_right, lung_left, vertebrae])
     paint_torso(
         hu, label, region, warped, axis_y, texture, torso, np.asarray(height_loss), edge, ids

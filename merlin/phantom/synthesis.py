@@ -43,7 +43,8 @@ class Site:
     liability_shift: float = 0.0  # added to every finding's liability
     hu_gain: float = 1.0  # calibration of soft tissue and contrast
     age_shift: float = 0.0
-    report_style: str = "headings"  # or "prose", "terse": see reports.py
+    readers: tuple[str, ...] = ()  # who dictate: see readers.py
+    test_readers: tuple[str, ...] = ()  # who dictate for a third of the test patients
     is_spine: bool = False
 
 
@@ -108,6 +109,15 @@ def draw_patient(seed: int, patient_id: str, site: Site) -> Patient:
         bone=float(rng.normal()),
         renal=float(0.35 * factors["vascular"] + 0.35 * factors["metabolic"] + 0.86 * rng.normal()),
     )
+
+
+def reader_of(seed: int, study_id: str, patient_id: str, site: Site, split: str) -> str:
+    """Who dictates a study. A third of the internal test patients have readers of their own."""
+    readers = site.readers
+    if split == "test" and site.test_readers:
+        if stream(seed, patient_id, "reader").random() < 1 / 3:
+            readers = site.test_readers
+    return str(stream(seed, study_id, "reader").choice(readers))
 
 
 def liability(finding: Finding, patient: Patient, age: int, site: Site, noise: float) -> float:
@@ -302,6 +312,8 @@ def acquire(
     matrix: int,
     grid: render.Grid | None = None,
     without: Collection[str] = (),
+    edge_mm: float | None = None,
+    noise_share: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray, render.Grid]:
     """Scan a study: HU and organ labels on a voxel grid, with noise and padding.
 
@@ -316,6 +328,8 @@ def acquire(
         to a circle.
     without : sequence of str
         Findings to leave out; all else stays as it is.
+    edge_mm, noise_share : float
+        Of `render.paint`, and a factor on the noise: for a coarse grid that stands for a finer scan.
 
     Returns
     -------
@@ -334,11 +348,12 @@ def acquire(
         vertebrae=LABEL["vertebrae"],
         warp=body.warp,
         texture=render.mottle(grid.shape, grid.spacing_mm, stream(seed, study.study_id, "texture")),
+        edge_mm=edge_mm,
     )
     rng = stream(seed, study.study_id, "noise")
     np.multiply(hu, study.site.hu_gain, out=hu, where=hu > -200)
     kernel_mm = 1.2 * max(grid.spacing_mm[0], 2.0)
-    hu += np.float32(study.noise_hu) * render.mottle(
+    hu += np.float32(noise_share * study.noise_hu) * render.mottle(
         hu.shape, grid.spacing_mm, rng, scale_mm=kernel_mm
     )
     np.clip(hu, -1024, 3071, out=hu)

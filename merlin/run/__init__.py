@@ -14,6 +14,7 @@ from merlin.files import (
     write_xlsx,
 )
 from merlin.run.notebook import (
+    COMMON,
     RESULT_COLUMNS,
     SYNTHETIC,
     TIER_WORDS,
@@ -34,10 +35,14 @@ from merlin.run.profile import (
     TIER_NOTES,
     ProfileError,
     load_profile,
+    main_runs,
     nearest,
     read_yaml,
+    scaling_arms,
+    scaling_sizes,
     sweep_arms,
     sweep_runs,
+    sweep_seeds,
     trainings,
 )
 from merlin.run.sources import (
@@ -54,12 +59,13 @@ from merlin.run.workflow import LOOK_FIRST, explain, figures, keep, publish
 from merlin.words import NAME, shown
 
 __all__ = [
-    "LOOK_FIRST", "NAME", "NOTEBOOKS", "OWN", "PROFILES", "RESULT_COLUMNS", "ROOT", "SYNTHETIC",
+    "COMMON", "LOOK_FIRST", "NAME", "NOTEBOOKS", "OWN", "PROFILES", "RESULT_COLUMNS", "ROOT", "SYNTHETIC",
     "TIER_NOTES", "TIER_WORDS", "ProfileError", "array_hash", "atomic", "bring", "brought",
     "changed_texts", "code_hash", "cohort_hash", "counts", "depends_on", "end_with_parent", "explain",
     "figures", "file_hash", "fingerprint", "folder", "imported_modules", "is_kept", "keep", "kept",
-    "left_out", "load_profile", "located", "mark_mined", "mark_synthetic", "nearest", "own_files",
-    "provenance", "publish", "read_csv", "read_yaml", "settings", "shown", "sweep_arms", "sweep_runs",
+    "left_out", "load_profile", "located", "main_runs", "mark_mined", "mark_synthetic", "nearest",
+    "own_files", "provenance", "publish", "read_csv", "read_yaml", "scaling_arms", "scaling_sizes",
+    "settings", "shown", "sweep_arms", "sweep_runs", "sweep_seeds",
     "take", "tier_note", "trainings", "unit", "upstream", "write_csv", "write_json", "write_results",
     "write_xlsx",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 figures PROFILE         run its workflow, as `make figures` does
 check PROFILE           check a profile
+compare PROFILE         hold its results against the committed ones, quantity by quantity
 bring PROFILE           note which files of the user's it reads, for a workflow started by hand
 take KIND PROFILE FILE  put the user's weights or embeddings in the workflow's place
 keep FILE TARGET        move a finished notebook to its place without this machine's paths
@@ -12,7 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from merlin.run import own, workflow
+from merlin.run import own, rerun, workflow
 from merlin.run.profile import ProfileError, load_profile
 
 
@@ -23,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("action", choices=("explain", "keep", "check", "figures", "bring", "take"))
+    top.add_argument(
+        "action", choices=("explain", "keep", "check", "compare", "figures", "bring", "take")
+    )
     top.add_argument("name", help="an executed notebook, a profile, or (take) what to take")
     top.add_argument("more", nargs="*", help=argparse.SUPPRESS)  # keep, take: the target
     top.add_argument("--cores", type=int, default=2)
@@ -53,6 +56,8 @@ def _do(action: str, name: str, more: list[str], cores: int, given: dict[str, st
     if action == "figures":
         return workflow.figures(name, cores, given)
     values = load_profile(name)
+    if action == "compare":
+        sys.stdout.write(rerun.told(name))
     if action == "bring":
         own.bring(name, own.own_files(values["tier"], given, trains=own.trains(values)))
     return 0

@@ -21,7 +21,9 @@ from merlin.run.profile import (
     TIER_NOTES,
     ProfileError,
     load_profile,
+    main_runs,
     nearest,
+    scaling_arms,
     sweep_arms,
     sweep_runs,
     trainings,
@@ -38,6 +40,13 @@ RESULT_COLUMNS = (
     "task", "label", "metric", "model", "split", "value", "low", "high",
     "n_studies", "n_patients", "n_positive", "status", "reason",
 )  # fmt: skip
+COMMON = (
+    "profile",
+    "tier",
+    "seed",
+    "cohort_seed",
+    "main_seeds",
+)  # settings that all notebooks have
 # Parameters that are paths.
 PATHS = {"folder", "patients", "icd", "weights", "phecodes", "code_map", "text_folder", "lm_folder",
          "weights_2d", "totalsegmentator", "real_ct", "real_labels"}  # fmt: skip
@@ -59,8 +68,8 @@ def settings(notebook: str, scope: dict) -> SimpleNamespace:
     Returns
     -------
     types.SimpleNamespace
-        One attribute per parameter, plus `profile`, `tier`, `seed`, and `arm` where the notebook
-        has arms (in `02_pretraining` also `trainings`, from `trainings`).
+        One attribute per parameter, plus those of `COMMON`, and `arm` where the notebook has arms (in
+        `02_pretraining` also `trainings`, from `trainings`).
 
     Raises
     ------
@@ -70,7 +79,7 @@ def settings(notebook: str, scope: dict) -> SimpleNamespace:
     profile = load_profile(scope["profile"])
     if notebook not in profile:
         raise ProfileError(f"No notebook {notebook!r}{nearest(notebook, profile)}")
-    values = {k: profile[k] for k in ("profile", "tier", "seed")} | profile[notebook]
+    values = {k: profile[k] for k in COMMON} | profile[notebook]
     arm = scope.get("arm")
     if arm is not None:
         values |= _of_arm(profile, arm, notebook == "02_pretraining")
@@ -88,7 +97,8 @@ def settings(notebook: str, scope: dict) -> SimpleNamespace:
 
 def _of_arm(profile: dict, arm: str, is_trained: bool) -> dict:
     """What an arm says, and changes where it `is_trained`."""
-    arms = profile["arms"] | sweep_arms(profile) | sweep_runs(profile)
+    arms = profile["arms"] | sweep_arms(profile) | scaling_arms(profile) | sweep_runs(profile)
+    arms |= dict.fromkeys(main_runs(profile), profile["arms"].get("main"))
     if arm not in arms:
         raise ProfileError(f"No arm {arm!r}{nearest(arm, arms)}")
     changes = (arms[arm] or {}) | {"trainings": trainings(profile, arm)} if is_trained else {}

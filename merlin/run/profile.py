@@ -5,6 +5,7 @@ another kind are errors that name the nearest one, all at once.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ TIER_NOTES = {
     "embeddings": "embeddings read from a file",
     "full": "full tier",
 }
+
+
+_SEEDED = re.compile(r"(.+)-seed(0|[1-9]\d{0,8})")  # the name of a profile with another seed
 
 
 class ProfileError(Refusal):
@@ -76,18 +80,25 @@ def nearest(name: object, known: Iterable[object]) -> str:
 def load_profile(name: str) -> dict:
     """Read a profile with everything it extends filled in.
 
+    `NAME-seed7` is the profile NAME with 7 for its `seed`: the same cohort, other trainings, a folder
+    of its own.
+
     Returns
     -------
     dict
-        `profile`, `tier`, `seed`, `expected`, `arms`, `sweep`, and one dict of parameters per notebook.
+        `profile`, `tier`, `seed`, `cohort_seed`, `main_seeds`, `expected`, `arms`, `sweep`, and one dict
+        of parameters per notebook.
 
     Raises
     ------
     ProfileError
         Naming every unknown profile, section or key with its nearest real one.
     """
+    is_word, seed = NAME.fullmatch(str(name)), None
     path = places.PROFILES / f"{name}.yaml"
-    if not NAME.fullmatch(str(name)) or not path.is_file():
+    if is_word and not path.is_file() and (seeded := _SEEDED.fullmatch(str(name))):
+        path, seed = places.PROFILES / f"{seeded[1]}.yaml", int(seeded[2])
+    if not is_word or not path.is_file():
         names = sorted(p.stem for p in places.PROFILES.glob("*.yaml"))
         raise ProfileError(
             f"No profile {name!r}{nearest(name, names)} Profiles are {', '.join(names)}, "
@@ -100,7 +111,7 @@ def load_profile(name: str) -> dict:
             f"{path.relative_to(places.ROOT)}: {len(problems)} problem{'s'[: len(problems) != 1]}\n  "
             + "\n  ".join(problems)
         )
-    return {"profile": name, **full}
+    return {"profile": name, **full} | ({} if seed is None else {"seed": seed})
 
 
 def _fill_in(full: dict, own: object) -> list[str]:
@@ -153,8 +164,9 @@ def _arm_problems(full: dict) -> list[str]:
         if changes is not None and not isinstance(changes, dict):
             problems.append(f"{where}: {_kind(changes)}. Expected keys and values.")
             continue
+        own = {"seeds": sweep.get("seeds") or [1]} if place == "sweep.arms" else {}
         for key, value in (changes or {}).items():
-            if odd := _odd(f"{where}.{key}", key, value, trained):
+            if odd := _odd(f"{where}.{key}", key, value, trained | own):
                 problems.append(odd)
             elif key == "init_from" and value and value not in names:
                 problems.append(f"{where}.{key}: no arm {value!r}{nearest(value, names)}")
@@ -187,8 +199,14 @@ def _misfit(where: str, value: Any, like: Any) -> str:
     return next((odd for part in parts if (odd := _misfit(*part))), "")
 
 
+def main_runs(profile: dict) -> dict[str, int]:
+    """Trainings of the main arm: name → seed. `main` itself, then `main-1` for each of `main_seeds`."""
+    seed = profile["seed"]
+    return {"main": seed} | {f"main-{s}": seed + s for s in profile["main_seeds"]}
+
+
 def sweep_runs(profile: dict) -> dict[str, dict]:
-    """The small pretrainings of a profile's `sweep`: every arm with every seed, every size too.
+    """The small pretrainings of a profile's `sweep`: every arm with each of its seeds, every size too.
 
     Parameters
     ----------
@@ -198,25 +216,60 @@ def sweep_runs(profile: dict) -> dict[str, dict]:
     Returns
     -------
     dict of str to dict
-        Run name, as `staged-2` or `size_0.25-1`, → its settings: the base, the arm's, the seed.
+        Run name, as `staged-2` or `once_250-1`, → its settings: the base, the arm's, the seed.
     """
+    arms = sweep_arms(profile) | scaling_arms(profile)
     return {
         f"{arm}-{seed}": changes | {"seed": profile["seed"] + seed}
-        for arm, changes in sweep_arms(profile).items()
-        for seed in profile["sweep"]["seeds"]
+        for arm, changes in arms.items()
+        for seed in sweep_seeds(profile, arm)
     }
 
 
 def sweep_arms(profile: dict) -> dict[str, dict]:
-    """The arms of a profile's `sweep` and its sizes, without seeds: name → settings."""
+    """The arms of a profile's `sweep`, without seeds: name → settings."""
     sweep = profile["sweep"]
     arms = {a: changes or {} for a, changes in sweep["arms"].items()}
-    arms |= {f"size_{size:g}": {"train_fraction": size} for size in sweep["sizes"]}
-    return {a: sweep["base"] | changes for a, changes in arms.items()}
+    return {
+        a: sweep["base"] | {k: v for k, v in changes.items() if k != "seeds"}
+        for a, changes in arms.items()
+    }
+
+
+def sweep_seeds(profile: dict, arm: str) -> list[int]:
+    """Seeds of an arm of the sweep, its own or those of all; a size has those of all."""
+    sweep = profile["sweep"]
+    return (sweep["arms"].get(arm) or {}).get("seeds", sweep["seeds"])
+
+
+def scaling_sizes(profile: dict) -> dict[str, dict[int, str]]:
+    """Runs of `13_scaling_laws`: regime → numbers of training studies → name of the run.
+
+    In the first every study is seen once, in the second all sizes take as many steps. Where both are
+    the same, so is the run.
+    """
+    sweep = profile["sweep"]
+    batch = sweep["base"].get("batch_size", profile["02_pretraining"].get("batch_size", 1))
+    once = {int(n): f"once_{int(n)}" for n in sweep["sizes"]}
+    fixed = {n: once[n] if n // batch == sweep["fixed_steps"] else f"steps_{n}" for n in once}
+    return {"every study once": once, "equal steps": fixed}
+
+
+def scaling_arms(profile: dict) -> dict[str, dict]:
+    """Settings of these runs by name: those of the sweep's base, `n_studies` and `n_steps`."""
+    sweep, found = profile["sweep"], {}
+    batch = sweep["base"].get("batch_size", profile["02_pretraining"].get("batch_size", 1))
+    for sizes in scaling_sizes(profile).values():
+        for n, name in sizes.items():
+            steps = n // batch if name.startswith("once") else sweep["fixed_steps"]
+            found[name] = sweep["base"] | {"n_studies": n, "n_steps": steps}
+    return found
 
 
 def trainings(profile: dict, arm: str) -> dict[str, int]:
     """What one run of `02_pretraining` trains: name → seed. An arm of the sweep has several seeds."""
+    if arm in (of_main := main_runs(profile)):
+        return {arm: of_main[arm]}
     of_sweep = {
         n: s["seed"] for n, s in sweep_runs(profile).items() if arm in (n, n.rpartition("-")[0])
     }

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from merlin.files import copy, file_hash, write_json
-from merlin.run import places
+from merlin.run import pace, places, rerun
 from merlin.run.own import OWN, bring, cache_gb, noted, own_files, trains
 from merlin.run.processes import to_its_end
 from merlin.run.profile import load_profile
@@ -122,7 +122,11 @@ def _run(profile: str, values: dict, cores: int, own_cache_gb: float) -> int:
     # Large pages for large arrays, where glibc knows how: fewer page faults, same numbers.
     env = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} | os.environ | {"PATH": path}
     # Quiet about the host too: its lines name machine and user, and a log is often sent on.
-    code = to_its_end([*command, "--quiet", "rules", "host"], env, cwd=places.ROOT)
+    quiet = [*command, "--quiet", "rules", "host"]
+    known = e if values["tier"] == "phantom" else {}  # elsewhere nobody has measured a step
+    code = pace.beside(
+        places.folder(profile), known, lambda: to_its_end(quiet, env, cwd=places.ROOT)
+    )
     if code:
         sys.stderr.write(
             f"Stopped. Finished notebooks are kept; make figures PROFILE={profile} resumes.\n"
@@ -131,7 +135,8 @@ def _run(profile: str, values: dict, cores: int, own_cache_gb: float) -> int:
 
 
 def _tell(profile: str, minutes: float) -> None:
-    """Publish what was made and say where to look."""
+    """Publish what was made, say where to look, and how it compares with what is committed."""
+    compared = rerun.told(profile)
     where = publish(profile)
     made = {p.stem for p in where.glob("*.png")}
     first = next((f"{n}.png" for n in LOOK_FIRST if n in made), "any")
@@ -139,7 +144,7 @@ def _tell(profile: str, minutes: float) -> None:
         f"{len(made)} figures in {where.relative_to(places.ROOT)}/ "
         f"(look first at {first}), executed notebooks and results in "
         f"runs/{profile}/. This took {minutes:.1f} minutes. To read it all as "
-        f"pages: make site PROFILE={profile}\n"
+        f"pages: make site PROFILE={profile}\n{compared}"
     )
 
 
@@ -152,8 +157,10 @@ def publish(profile: str) -> Path:
     base = places.folder(profile)
     if profile != "default":
         return base / "figures"
-    # A user's own scan is not ours to publish.
-    ours = [p for p in (base / "figures").glob("*.*") if not p.name.startswith("own_")]
+    # A user's own scan is not ours to publish, and a comparison with what is committed is no part of it.
+    ours = [
+        p for p in (base / "figures").glob("*.*") if not p.name.startswith(("own_", rerun.NAME))
+    ]
     targets = {p: places.ROOT / "figures" for p in ours}
     targets |= {p: places.ROOT / "data_manifests" for p in (base / "cohort").glob("phantom_*.csv")}
     for source, folder in sorted(targets.items()):

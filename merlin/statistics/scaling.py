@@ -1,22 +1,28 @@
-"""Power laws of a metric against the size of its training set.
+"""Laws of a metric against the size of its training set.
 
 Two laws: `power`, a·Dᵇ, the paper's; and `offset`, c − a·D⁻ᵇ, which levels off at c. Both may rise or
 fall (a loss has b < 0, or a < 0 in `offset`). Residuals are of logarithms, so that a quantity which spans
 decades is not fitted by its largest points alone; of the values themselves where one is not positive.
-Points are weighted by a variance where one is given. Laws are chosen by how well they foretell the
-largest size from the smaller ones.
+They are weighted by the covariance of the values where it is known: patients that all sizes share move
+all points together and say little about a slope.
+
+Least squares is the estimate, with an interval from its profile; `huber` says what an estimate that
+outlying points move less would be.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 from scipy.optimize import least_squares
 
 from merlin.streams import Stream, stream_of
 
 LAWS = ("power", "offset")
-B_BOUNDS = {"power": (-3.0, 3.0), "offset": (1e-3, 3.0)}  # of iterative fits
+N_PARAMETERS = {"power": 2, "offset": 3}
+B_BOUNDS = {"power": (-3.0, 3.0), "offset": (1e-3, 3.0)}  # where an exponent is looked for
+# Of residuals of logarithms, in the fits of Hoffmann et al. (arXiv 2203.15556, appendix D.3).
+HUBER_DELTA = 1e-3
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Fit:
     a, b, c : float
         `c` is NaN for `power`.
     cost : float
-        Weighted sum of squares.
+        Weighted sum of squares: about χ² where the covariance was given.
     at_bound : str
         Which bound of the fit an exponent or the factor lies on; it is then no estimate. Empty where
         it is one.
@@ -66,9 +72,69 @@ def _value(law, p, size):
     return p[2] - p[0] * size ** -p[1]
 
 
+@dataclass(frozen=True)
+class _Points:
+    """Points as the fits take them.
+
+    `x` is the size over the geometric mean `middle`: near one, parameters do not trade against each other.
+    `white` turns residuals into independent ones of unit variance.
+    """
+
+    x: np.ndarray
+    middle: float
+    values: np.ndarray
+    in_logs: bool
+    white: np.ndarray
+
+    def residual(self, law: str, p: np.ndarray) -> np.ndarray:
+        model = _value(law, p, self.x)
+        if not self.in_logs:
+            return self.white @ (model - self.values)
+        return self.white @ (np.log(np.maximum(model, 1e-12)) - np.log(self.values))
+
+    def jacobian(self, law: str, p: np.ndarray) -> np.ndarray:
+        sign = 1 if law == "power" else -1
+        grown = sign * self.x ** (sign * p[1])
+        slopes = [grown, sign * p[0] * grown * np.log(self.x), np.ones(len(self.x))][: len(p)]
+        scale = np.maximum(_value(law, p, self.x), 1e-12) if self.in_logs else 1.0
+        return self.white @ (np.array(slopes) / scale).T
+
+
+def _checked(sizes, values, law, variance) -> _Points:
+    sizes, values = np.asarray(sizes, float), np.asarray(values, float)
+    if law not in LAWS:
+        raise ValueError(f"law must be one of {LAWS}; got {law!r}")
+    if len(np.unique(sizes)) < N_PARAMETERS[law]:
+        raise ValueError(
+            f"{law} has {N_PARAMETERS[law]} parameters; got {len(np.unique(sizes))} different sizes"
+        )
+    if (sizes <= 0).any():
+        raise ValueError("sizes must be positive")
+    given = dict(sizes=sizes, values=values)
+    given |= {} if variance is None else dict(variance=np.asarray(variance, float))
+    for what, numbers in given.items():
+        if numbers.shape != sizes.shape and numbers.shape != (len(sizes), len(sizes)):
+            raise ValueError(f"{what} {numbers.shape}, sizes {sizes.shape}: expected one for each")
+        if (bad := ~np.isfinite(numbers)).any():
+            where = ", ".join(map(str, np.flatnonzero(bad.any(-1) if bad.ndim > 1 else bad)))
+            raise ValueError(f"{what} must be finite; not so at position {where}")
+    in_logs = bool((values > 0).all())
+    white = np.eye(len(sizes))
+    if variance is not None:
+        covariance = (
+            given["variance"] if given["variance"].ndim == 2 else np.diag(given["variance"])
+        )
+        if in_logs:  # the error of a logarithm
+            covariance = covariance / np.outer(values, values)
+        floor = max(1e-3 * np.trace(covariance) / len(sizes), 1e-24)  # where nothing varied
+        white = np.linalg.inv(np.linalg.cholesky(covariance + floor * np.eye(len(sizes))))
+    middle = float(np.exp(np.log(sizes).mean()))
+    return _Points(sizes / middle, middle, values, in_logs, white)
+
+
 def fit(
-    sizes: np.ndarray, values: np.ndarray | Sequence[float], law: str = "power", *,
-    variance: np.ndarray | None = None, n_starts: int = 12,
+    sizes: np.ndarray, values: np.ndarray, law: str = "power", *,
+    variance: np.ndarray | None = None, huber: bool = False,
 ) -> Fit:  # fmt: skip
     """Fit a law.
 
@@ -78,10 +144,10 @@ def fit(
         Positive.
     values : (n,) float
     law : {"power", "offset"}
-    variance : (n,) float, optional
-        Of each value; without it, each has the same share of itself as error. Values below a tenth
-        of the mean variance count as that: two seeds may agree by luck.
-    n_starts : int
+    variance : (n,) or (n, n) float, optional
+        Of each value, or their covariance; without it, each has the same share of itself as error.
+    huber : bool
+        Huber's loss with `HUBER_DELTA` in place of squares, and no weights.
 
     Returns
     -------
@@ -93,41 +159,18 @@ def fit(
         With fewer points than the law has parameters, sizes that are not positive, or anything that is
         not finite.
     """
-    sizes, values = np.asarray(sizes, float), np.asarray(values, float)
-    if law not in LAWS:
-        raise ValueError(f"law must be one of {LAWS}; got {law!r}")
-    n_parameters = 2 if law == "power" else 3
-    if len(np.unique(sizes)) < n_parameters:
-        raise ValueError(
-            f"{law} has {n_parameters} parameters; got {len(np.unique(sizes))} different sizes"
-        )
-    if (sizes <= 0).any():
-        raise ValueError("sizes must be positive")
-    given = dict(sizes=sizes, values=values)
-    given |= {} if variance is None else dict(variance=np.asarray(variance, float))
-    for what, numbers in given.items():
-        if numbers.shape != sizes.shape:
-            raise ValueError(f"{what} {numbers.shape}, sizes {sizes.shape}: expected one for each")
-        if (bad := ~np.isfinite(numbers)).any():
-            where = ", ".join(map(str, np.flatnonzero(bad)))
-            raise ValueError(f"{what} must be finite; not so at position {where}")
-    in_logs = bool((values > 0).all())
-    weight = np.ones(len(sizes))
-    if variance is not None:
-        variance = np.asarray(variance, float)
-        weight = 1 / np.sqrt(np.maximum(variance, max(0.1 * variance.mean(), 1e-12)))
-        weight = weight * values if in_logs else weight  # the error of a logarithm
-    middle = np.exp(np.log(sizes).mean())
-    x = sizes / middle  # near one, where the parameters do not trade against each other
-    if law == "power" and in_logs:
-        columns = np.stack([np.ones(len(x)), np.log(x)], axis=1)
-        p, *_ = np.linalg.lstsq(weight[:, None] * columns, weight * np.log(values))
-        cost = ((weight * (columns @ p - np.log(values))) ** 2).sum()
-        a = np.exp(p[0] - p[1] * np.log(middle))
-        return Fit(law, float(a), float(p[1]), np.nan, float(cost))
-    best = _best(law, x, values, weight, in_logs, n_starts)
-    p = list(best.x) + [np.nan] * (3 - n_parameters)
-    a = p[0] * middle ** (-p[1] if law == "power" else p[1])
+    points = _checked(sizes, values, law, None if huber else variance)
+    if law == "power" and points.in_logs and not huber:
+        line, cost, _ = _line(points)
+        a = np.exp(line[0] - line[1] * np.log(points.middle))
+        return Fit(law, float(a), float(line[1]), np.nan, cost)
+    grid = _grid(law)
+    costs, others = _at(law, points, grid, huber)
+    k = costs.argmin()
+    start = np.array([others[k][0], grid[k], others[k][1]][: N_PARAMETERS[law]])
+    best = _polished(law, points, start, huber)
+    p = [*best.x, np.nan][:3]
+    a = p[0] * points.middle ** (-p[1] if law == "power" else p[1])
     low, high = B_BOUNDS[law]
     near = 1e-3 * (high - low)
     bound = low if p[1] < low + near else high if p[1] > high - near else None
@@ -137,87 +180,284 @@ def fit(
     return Fit(law, float(a), float(p[1]), float(p[2]), float(2 * best.cost), said)
 
 
-def _best(law, x, values, weight, in_logs, n_starts):
-    """The least squares of several starts."""
-
-    def residual(p):
-        model = _value(law, p, x)
-        if not in_logs:
-            return weight * (model - values)
-        return weight * (np.log(np.maximum(model, 1e-12)) - np.log(values))
-
-    def jacobian(p):
-        sign = 1 if law == "power" else -1
-        grown = sign * x ** (sign * p[1])
-        slopes = [grown, sign * p[0] * grown * np.log(x), np.ones(len(x))][: len(p)]
-        scale = np.maximum(_value(law, p, x), 1e-12) if in_logs else 1.0
-        return (weight / scale * np.array(slopes)).T
-
-    top = max(values.max(), 1e-9)
-    rises = np.polyfit(np.log(x), values, 1)[0] >= 0
-    (low, high), best = B_BOUNDS[law], None
-    for b in np.geomspace(0.01, 2.0, n_starts):
-        if law == "power":
-            start = [top, b if rises else -b]
-            bounds = [1e-9, low], [np.inf, high]
-        else:
-            start = [0.3 * top, b, 1.3 * top] if rises else [-0.3 * top, b, 0.7 * values.min()]
-            bounds = [-np.inf, low, -np.inf], [np.inf, high, np.inf]
-        found = least_squares(residual, start, jacobian, bounds=bounds, x_scale="jac", max_nfev=200)
-        if best is None or found.cost < best.cost:
-            best = found
-    return best
+def _line(points):
+    """The straight line of logarithms: its two numbers, cost, and their covariance."""
+    columns = points.white @ np.stack([np.ones(len(points.x)), np.log(points.x)], axis=1)
+    target = points.white @ np.log(points.values)
+    p, *_ = np.linalg.lstsq(columns, target)
+    return p, float(((columns @ p - target) ** 2).sum()), np.linalg.inv(columns.T @ columns)
 
 
-def choose(
-    sizes: np.ndarray, values: np.ndarray, *, variance: np.ndarray | None = None
-) -> tuple[str, dict[str, float]]:
-    """The law that foretells the largest size best from the others.
+def _grid(law):
+    """Exponents that are tried."""
+    low, high = B_BOUNDS[law]
+    return np.geomspace(low, high, 90) if law == "offset" else np.linspace(low, high, 241)
+
+
+def _at(law, points, b, huber=False):
+    """Least cost of a law at each given exponent, and the factor and ceiling (or NaN) that give it.
+
+    The rest of a law is linear; on logarithms it takes a few Gauss-Newton steps from the fit of relative
+    residuals, shortened where they would make things worse. Huber's loss weighs residuals anew each step.
+    """
+    sign = 1 if law == "power" else -1
+    columns = [sign * points.x[None] ** (sign * b[:, None])]
+    columns += [np.ones((len(b), len(points.x)))] if law == "offset" else []
+    columns = np.stack(columns, 2)  # (n_b, n, 1 or 2)
+    scale = points.values if points.in_logs else np.ones_like(points.values)
+    target = points.white @ (points.values / scale)
+    p = _solved(points.white @ (columns / scale[:, None]), np.tile(target, (len(b), 1)))
+
+    def looked_at(p):
+        model = np.einsum("bnk,bk->bn", columns, p)
+        gap = model - points.values
+        if points.in_logs:
+            gap = np.log(np.maximum(model, 1e-12)) - np.log(points.values)
+        gap = gap @ points.white.T
+        return model, gap, _losses(gap, huber).sum(1)
+
+    model, gap, cost = looked_at(p)
+    for _ in range(40 if huber else 8 if points.in_logs else 0):
+        slope = points.white @ (columns / np.maximum(model, 1e-3 * scale)[:, :, None])
+        slope = slope if points.in_logs else points.white @ columns
+        weight = np.sqrt(_losses(gap, huber) / np.maximum(gap**2, 1e-24)) if huber else 1 + 0 * gap
+        step = _solved(slope * weight[:, :, None], -gap * weight)
+        for share in (1.0, 0.3, 0.05):
+            tried = looked_at(p + share * step)
+            better = tried[2] < cost
+            p = np.where(better[:, None], p + share * step, p)
+            model, gap = (
+                np.where(better[:, None], new, old)
+                for new, old in zip(tried, (model, gap), strict=False)
+            )
+            cost, step = np.where(better, tried[2], cost), np.where(better[:, None], 0, step)
+    ceiling = p[:, 1] if law == "offset" else np.full(len(b), np.nan)
+    return cost, np.stack([p[:, 0], ceiling], 1)
+
+
+def _losses(gap, huber):
+    """Squares, or Huber's losses."""
+    size = np.abs(gap)
+    return (
+        np.where(size <= HUBER_DELTA, gap**2, HUBER_DELTA * (2 * size - HUBER_DELTA))
+        if huber
+        else gap**2
+    )
+
+
+def _solved(columns, target):
+    """Least squares of each of many small systems."""
+    square = np.einsum("bnk,bnl->bkl", columns, columns)
+    square += 1e-12 * np.einsum("bkk->b", square)[:, None, None] * np.eye(square.shape[1])
+    return np.linalg.solve(square, np.einsum("bnk,bn->bk", columns, target)[:, :, None])[:, :, 0]
+
+
+def _polished(law, points, start, huber):
+    """The minimum near a start, over all parameters at once."""
+    low, high = B_BOUNDS[law]
+    factor = 1e-9 if law == "power" else -np.inf
+    ends = [[factor, low, -np.inf][: len(start)], [np.inf, high, np.inf][: len(start)]]
+    inside = np.clip(start, np.array(ends[0]) + 1e-12, np.array(ends[1]) - 1e-12)
+    loss = dict(loss="huber", f_scale=HUBER_DELTA) if huber else {}
+    return least_squares(
+        lambda p: points.residual(law, p), inside, lambda p: points.jacobian(law, p), bounds=ends,
+        x_scale="jac", max_nfev=400 if huber else 100, **loss,
+    )  # fmt: skip
+
+
+def exponent_interval(
+    sizes: np.ndarray, values: np.ndarray, law: str = "power", *,
+    variance: np.ndarray | None = None, df: float = np.inf, confidence: float = 0.95,
+) -> tuple[float, float]:  # fmt: skip
+    """Exponents that the points do not contradict, by profile likelihood.
+
+    Those b for which the best law with exponent b costs at most t² more than the best law of all. An
+    offset law's exponent has no symmetrical error, and its profile shows where it has no end.
+
+    Parameters
+    ----------
+    sizes, values, law, variance
+        As of `fit`. Without a variance it is taken from the scatter about the law.
+    df : float
+        Degrees of freedom behind the variance.
+    confidence : float
 
     Returns
     -------
-    str, dict of str to float
-        The law, and each law's error at the held-out size.
+    low, high : float
+        NaN for an end beyond `B_BOUNDS`.
     """
-    sizes, values = np.asarray(sizes, float), np.asarray(values, float)
-    inside = sizes < sizes.max()
-    errors = {}
-    for law in LAWS:
-        if len(np.unique(sizes[inside])) < (2 if law == "power" else 3):
-            continue
-        part = None if variance is None else np.asarray(variance, float)[inside]
-        found = fit(sizes[inside], values[inside], law, variance=part)
-        errors[law] = float(abs(found(sizes.max()) - values[~inside].mean()))
-    if not errors:
-        raise ValueError("no law has few enough parameters for these sizes")
-    return min(errors, key=lambda law: errors[law]), errors
+    points, best = (
+        _checked(sizes, values, law, variance),
+        fit(sizes, values, law, variance=variance),
+    )
+    scale = 1.0
+    if variance is None:
+        df = len(points.x) - N_PARAMETERS[law]
+        if df < 1:
+            return np.nan, np.nan
+        scale = best.cost / df
+    if law == "power" and points.in_logs:
+        half = stats.t.ppf((1 + confidence) / 2, df) * np.sqrt(scale * _line(points)[2][1, 1])
+        return float(best.b - half), float(best.b + half)
+    limit = best.cost + scale * stats.t.ppf((1 + confidence) / 2, df) ** 2
+    low, high = B_BOUNDS[law]
+    grid = np.geomspace(low, high, 600) if law == "offset" else np.linspace(low, high, 4801)
+    grid = np.unique(np.concatenate([grid, best.b + np.linspace(-0.05, 0.05, 401)]))
+    grid = grid[(grid >= low) & (grid <= high)]
+    costs, _ = _at(law, points, grid)
+    inside = costs <= limit
+    if not inside.any():
+        return np.nan, np.nan
+    first, last = np.flatnonzero(inside)[[0, -1]]
+    return (
+        np.nan if first == 0 else _crossing(grid, costs, limit, first - 1),
+        np.nan if last == len(grid) - 1 else _crossing(grid, costs, limit, last),
+    )
 
 
-def bootstrap_fits(
-    sizes: np.ndarray, runs: list[np.ndarray], law: str = "power", *, n_fits: int = 300, seed: int
-) -> list[Fit]:
-    """Fits on resampled patients and seeds, for intervals of a law's parameters.
+def _crossing(grid, costs, limit, k):
+    """Where costs pass a limit between positions k and k + 1."""
+    share = (limit - costs[k]) / (costs[k + 1] - costs[k])
+    return float(grid[k] + np.clip(share, 0, 1) * (grid[k + 1] - grid[k]))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the runs of each size say together.
+
+    Attributes
+    ----------
+    sizes, values : (n,) float
+        Means over seeds.
+    covariance : (n, n) float
+        Of `values`: patients move sizes together, seeds each alone.
+    df : float
+        Degrees of freedom of the seeds' variance.
+    """
+
+    sizes: np.ndarray
+    values: np.ndarray
+    covariance: np.ndarray
+    df: float
+
+    def drawn(
+        self, rng: np.random.Generator, n: int, around: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(n, n_sizes) float: points as other patients and seeds might have given them, normal."""
+        half = np.linalg.cholesky(self.covariance + 1e-18 * np.eye(len(self.values)))
+        centre = self.values if around is None else around
+        return centre + rng.standard_normal((n, len(centre))) @ half.T
+
+
+def measured(sizes: np.ndarray, runs: list[np.ndarray]) -> Measured:
+    """Means over seeds, and how far patients and seeds may have moved them.
+
+    The seeds' variance is one share of the value for all sizes: few runs cannot give each its own.
 
     Parameters
     ----------
     sizes : (n,) float
-    runs : list of (n_seeds, n_resamples) float
-        By size: each seed's metric in each resample of patients. Resample r is the same patients
-        for all, so the test set's luck, which moves all sizes together, is kept together.
-    law : str
-    n_fits, seed : int
+    runs : list of (n_seeds, 1 + n_resamples) float
+        By size: each seed's metric, then in each resample of patients. Resample r is the same patients
+        for all.
+
+    Raises
+    ------
+    ValueError
+        If no size has two seeds.
+    """
+    values = np.array([r[:, 0].mean() for r in runs])
+    n = np.array([len(r) for r in runs])
+    if (df := int((n - 1).sum())) < 1:
+        raise ValueError("no size has two seeds: their luck cannot be told from the data's")
+    scale = np.abs(values) if (values > 0).all() else np.ones(len(values))
+    squares = [
+        ((r[:, 0] - r[:, 0].mean()) ** 2).sum() / s**2 for r, s in zip(runs, scale, strict=True)
+    ]
+    share = np.sum(squares) / df
+    resampled = np.array([r[:, 1:].mean(0) for r in runs])
+    patients = np.cov(resampled) if resampled.shape[1] > 1 else 0.0
+    return Measured(np.asarray(sizes, float), values, patients + np.diag(share * scale**2 / n), df)
+
+
+def scattered(sizes: np.ndarray, values: np.ndarray) -> Measured:
+    """Points of one run each: their noise is their scatter about the offset law, a share of the value.
+
+    Of three sizes about the power law, which alone has fewer parameters.
+    """
+    law = "offset" if len(np.unique(sizes)) > N_PARAMETERS["offset"] else "power"
+    df = len(sizes) - N_PARAMETERS[law]
+    share = fit(sizes, values, law).cost / df
+    scale = np.asarray(values, float) if (np.asarray(values) > 0).all() else np.ones(len(sizes))
+    return Measured(
+        np.asarray(sizes, float), np.asarray(values, float), np.diag(share * scale**2), df
+    )
+
+
+def refits(points: Measured, law: str = "power", *, n_fits: int = 300, seed: int) -> list[Fit]:
+    """Fits of points as other patients and seeds might have given them, for bands and sizes.
+
+    Drawn from a t distribution, since the seeds' variance is itself known from few runs.
+    """
+    rng = stream_of(seed, Stream.FITS)
+    shift = points.drawn(rng, n_fits) - points.values
+    shift *= np.sqrt(points.df / rng.chisquare(points.df, n_fits))[:, None]
+    low = 0.02 * np.abs(points.values)  # a share of nothing has no logarithm
+    values = (
+        np.maximum(points.values + shift, low)
+        if (points.values > 0).all()
+        else points.values + shift
+    )
+    return [fit(points.sizes, v, law, variance=points.covariance) for v in values]
+
+
+def choose(points: Measured, *, level: float = 0.05) -> tuple[str, float]:
+    """The power law, unless the points contradict it in favour of one that levels off.
 
     Returns
     -------
-    list of Fit
+    str, float
+        The law, and the p of the test: how often three parameters beat two by as much, where two are
+        true. An offset law whose exponent is at a bound is not chosen.
     """
-    rng = stream_of(seed, Stream.FITS)
-    spread = np.array([r[:, 0].var(ddof=1) if len(r) > 1 else np.nan for r in runs])
-    variance = np.full(len(runs), np.nanmean(spread)) if np.isfinite(spread).any() else None
-    n_resamples = runs[0].shape[1]
-    fits = []
-    for r in range(min(n_fits, n_resamples)):
-        # One fewer than there are: few values drawn with replacement vary too little (s²/n wants it).
-        drawn = [x[rng.integers(0, len(x), max(len(x) - 1, 1)), r].mean() for x in runs]
-        fits.append(fit(sizes, drawn, law, variance=variance, n_starts=3))
-    return fits
+    given = points.sizes, points.values
+    if len(np.unique(points.sizes)) < N_PARAMETERS["offset"] + 1:
+        return "power", np.nan
+    power, offset = (fit(*given, law, variance=points.covariance) for law in LAWS)
+    p = float(stats.f.sf(max(power.cost - offset.cost, 0.0), 1, points.df))
+    return ("offset" if p < level and not offset.at_bound else "power"), p
+
+
+def choice_errors(points: Measured, *, n: int = 200, seed: int) -> dict[str, float]:
+    """How often `choose` takes the other law where one is true with the parameters that were fitted.
+
+    Points are simulated at the sizes and with the noise of those at hand.
+
+    Returns
+    -------
+    dict of str to float
+        Share of wrong choices, by the true law.
+    """
+    rng, wrong = stream_of(seed, Stream.FITS, 1), {}
+    for law in LAWS:
+        truth = fit(points.sizes, points.values, law, variance=points.covariance)(points.sizes)
+        taken = []
+        for values in points.drawn(rng, n, truth):
+            noise = points.covariance * rng.chisquare(points.df) / points.df
+            taken.append(choose(Measured(points.sizes, values, noise, points.df))[0])
+        wrong[law] = float(np.mean([t != law for t in taken]))
+    return wrong
+
+
+def held_out_errors(points: Measured) -> dict[str, float]:
+    """By how much each law, fitted to the other sizes, misses the largest."""
+    inside, found = points.sizes < points.sizes.max(), {}
+    for law in LAWS:
+        if len(np.unique(points.sizes[inside])) < N_PARAMETERS[law]:
+            continue
+        part = points.covariance[np.ix_(inside, inside)]
+        guess = fit(points.sizes[inside], points.values[inside], law, variance=part)
+        miss = guess(points.sizes.max()) - points.values[~inside].mean()
+        found[law] = float(abs(miss))
+    return found

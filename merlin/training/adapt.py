@@ -1,4 +1,4 @@
-"""One short loop for adapting a pretrained network: any loss, AdamW, warm-up and cosine."""
+"""One short loop for adapting a network: any loss, AdamW with warm-up and cosine, or nnU-Net's SGD."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -24,13 +24,16 @@ def minimise(
     seed: int,
     weight_decay: float = 0.02,
     betas: tuple[float, float] = (0.9, 0.999),
+    optimizer: str = "adamw",
+    watch: Callable[[], dict] | None = None,
+    watch_every: int = 0,
     desc: str = "training",
     show: bool = True,
     checkpoint: str | Path | None = None,
     fingerprint: str = "",
     save_every: int = 1000,
 ) -> list[dict]:
-    """Take `n_steps` AdamW steps on `loss_at(step, rng)`.
+    """Take `n_steps` steps on `loss_at(step, rng)`.
 
     Parameters
     ----------
@@ -41,6 +44,13 @@ def minimise(
     n_steps, seed : int
     weight_decay : float
     betas : (float, float)
+        Of AdamW.
+    optimizer : {"adamw", "sgd"}
+        AdamW with warm-up and a cosine to zero, or nnU-Net's: Nesterov momentum 0.99, weight decay 3e-5,
+        the rate falling as (1 − progress)^0.9 (Isensee et al., Nat. Methods 18:203, 2021).
+    watch : callable, optional
+        Called every `watch_every` steps and after the last one; what it returns joins that step's row. Its
+        time is not training's.
     desc : str
         For the progress bar and the error message.
     show : bool
@@ -52,7 +62,8 @@ def minimise(
     Returns
     -------
     list of dict
-        `step, loss, seconds` per step.
+        `step, loss, seconds, core_seconds` per step: of the clock, and of all cores at work for it, which
+        other work on the machine hardly changes.
 
     Raises
     ------
@@ -63,16 +74,15 @@ def minimise(
     torch.manual_seed(seed)
     trained = [([p for p in params if p.requires_grad], rate) for params, rate in groups]
     everything = [p for params, _ in trained for p in params]
-    optimizer = torch.optim.AdamW(
-        [dict(params=params, lr=rate, peak=rate) for params, rate in trained],
-        weight_decay=weight_decay,
-        betas=betas,
-    )
+    by_rate = [dict(params=params, lr=rate, peak=rate) for params, rate in trained]
+    moves: torch.optim.Optimizer
+    if optimizer == "sgd":
+        moves = torch.optim.SGD(by_rate, lr=0.01, momentum=0.99, nesterov=True, weight_decay=3e-5)
+    else:
+        moves = torch.optim.AdamW(by_rate, weight_decay=weight_decay, betas=betas)
     warmup, done = max(1, n_steps // 20), 0
     log: list[dict] = []
-    kept: dict = dict(
-        model=nn.ParameterList(everything), optimizer=optimizer, fingerprint=fingerprint
-    )
+    kept: dict = dict(model=nn.ParameterList(everything), optimizer=moves, fingerprint=fingerprint)
     if checkpoint:
         was_there = Path(checkpoint).exists()
         done, log, note = resume_checkpoint(checkpoint, **kept)
@@ -80,20 +90,25 @@ def minimise(
             tqdm.write(note)
     bar = dict(desc=desc, mininterval=5, disable=not show, initial=done, total=n_steps)
     for step in tqdm(range(done, n_steps), **bar):
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         factor = min((step + 1) / warmup, 1.0) * 0.5 * (1 + np.cos(np.pi * step / n_steps))
-        for group in optimizer.param_groups:
+        if optimizer == "sgd":
+            factor = (1 - step / n_steps) ** 0.9
+        for group in moves.param_groups:
             group["lr"] = float(group["peak"] * factor)
-        optimizer.zero_grad(set_to_none=True)
+        moves.zero_grad(set_to_none=True)
         loss = loss_at(step, stream_of(seed, Stream.ADAPTED_STEP, step))
         if not torch.isfinite(loss):
             raise TrainingDiverged(
                 f"{desc}: loss {loss.item()} at step {step}; lower its learning rate."
             )
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(everything, 1.0)
-        optimizer.step()
-        log.append(dict(step=step, loss=loss.item(), seconds=time.perf_counter() - began))
+        torch.nn.utils.clip_grad_norm_(everything, 12.0 if optimizer == "sgd" else 1.0)
+        moves.step()
+        took = dict(seconds=time.perf_counter() - began, core_seconds=time.process_time() - busy)
+        log.append(dict(step=step, loss=loss.item(), **took))
+        if watch and ((step + 1) % watch_every == 0 or step + 1 == n_steps):
+            log[-1] |= watch()
         if checkpoint and (step + 1) % save_every == 0 and step + 1 < n_steps:
             save_checkpoint(checkpoint, step=step + 1, log=log, **kept)
     return log

@@ -12,20 +12,20 @@ from merlin.streams import Stream, stream_of
 from merlin.training.config import TrainingConfig, warm_cosine
 from merlin.training.data import Studies, encoded
 from merlin.training.losses import TrainingDiverged
-from merlin.training.texts import TokenCache, sentence_losses, text_loss
+from merlin.training.texts import TextCache, centre_texts, sentence_loss, text_loss
 
 
 def align(
-    model: TwoTowers, studies: Studies, texts: TokenCache, config: TrainingConfig, *, seed: int,
+    model: TwoTowers, studies: Studies, texts: TextCache, config: TrainingConfig, *, seed: int,
     device: str = "cpu", show: bool = True,
 ) -> list[dict]:  # fmt: skip
     """Fit the contrastive head and the text tower to the finished image features, in large batches.
 
     A volume costs a hundred times what a sentence costs, so with small batches the texts see few
     negatives. Here every volume is encoded once, the image features stay as they are (as in
-    locked-image tuning, arXiv 2111.07991), and a step contrasts dozens of studies with every
-    sentence of their reports, twice: sentence by sentence, which is what a prompt is, and report by
-    report, a report being the sum of its sentences. Not in the paper; an option of ours.
+    locked-image tuning, arXiv 2111.07991), and a step contrasts dozens of studies with their reports
+    and, where reports are split, with every sentence of these. Not in the paper; an option of ours,
+    which sharpens a text tower for words that reports use, at the cost of those that none uses.
 
     A killed alignment starts over from the end of pretraining, with the same result.
 
@@ -36,7 +36,7 @@ def align(
     """
     model.eval()
     features = encoded(model.encode_image.embed, studies, batch_size=32, device=device)
-    report_scale, trained = _start(model, config, seed, device)
+    trained = _start(model, texts, config, seed, device)
     optimizer = torch.optim.AdamW(
         trained, lr=config.align_learning_rate, betas=(config.betas[0], config.betas[1]),
         weight_decay=config.align_weight_decay,
@@ -50,13 +50,10 @@ def align(
         for group in optimizer.param_groups:
             group["lr"] = warm_cosine(rate, step, config.align_steps, config.align_warmup_steps)
         image = F.normalize(model.encode_image.contrastive(features[index]).float(), dim=1)
+        findings = studies.findings[index]
+        loss = by_report = text_loss(model, image, [findings], texts)
         if config.report_splitting:
-            by_sentence, by_report = sentence_losses(
-                model, image, studies.findings[index], texts, report_scale
-            )
-            loss = by_sentence + by_report
-        else:  # whole findings, as that strategy pairs them
-            loss = by_report = text_loss(model, image, [studies.findings[index]], texts)
+            loss = by_report + sentence_loss(model, image, findings, texts)
         if not torch.isfinite(loss):
             raise TrainingDiverged(
                 f"loss {loss.item()} at alignment step {step}; lower align_learning_rate."
@@ -76,20 +73,20 @@ def align(
     return log
 
 
-def _start(model, config, seed, device):
-    """The temperature of reports, and all that alignment trains, set to where it begins."""
+def _start(model, texts, config, seed, device):
+    """All that alignment trains, set to where it begins."""
     torch.manual_seed(seed + 1)
     if config.align_fresh:
         fresh = type(model)(model.config).to(device)
         start = {k: v for k, v in fresh.state_dict().items() if is_aligned(k)}
         model.load_state_dict(start, strict=False)
+        centre_texts(model, texts)
     model.train()
     model.encode_image.eval()  # its batch statistics are those of pretraining
-    report_scale = torch.nn.Parameter(torch.tensor(np.log(20.0), dtype=torch.float32).to(device))
     with torch.no_grad():
+        model.text_scale.fill_(np.log(20.0))
         model.logit_scale.fill_(np.log(30.0))
-    trained = [p for n, p in model.named_parameters() if p.requires_grad and is_aligned(n)]
-    return report_scale, [*trained, report_scale]
+    return [p for n, p in model.named_parameters() if p.requires_grad and is_aligned(n)]
 
 
 def is_aligned(name: str) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from merlin.run import read_csv
-from merlin.training.checkpoint import load_weights, read_facts
+from merlin.training.checkpoint import load_weights
 from merlin.training.cost import saved_for_backward
 
 # Settings that change the image tower; others leave its cost as it is.
@@ -50,14 +50,28 @@ def costs(pretraining: Path, arms: Mapping[str, dict | None], seed: int) -> pd.D
     return pd.DataFrame(rows)
 
 
-def training_studies(pretraining: Path, arms: Iterable[str], seeds: Iterable[int]) -> pd.Series:
-    """Studies that each arm learnt from, the mean over its seeds."""
-    seeds = list(seeds)
-    found = {
-        a: [
-            read_facts(pretraining / f"{a}-{s}" / "weights.safetensors")["n"]["studies"]
-            for s in seeds
-        ]
-        for a in arms
-    }
-    return pd.Series({a: float(np.mean(n)) for a, n in found.items()}, name="training studies")
+def effort(
+    pretraining: Path, regimes: Mapping[str, Mapping[int, str]], seeds: Iterable[int],
+    batch_size: int,
+) -> pd.DataFrame:  # fmt: skip
+    """What the runs of a scaling law took: `regime, size, steps, times each study was seen, minutes`.
+
+    Parameters
+    ----------
+    pretraining : path
+        Folder of the runs, `<name>-<seed>/log.csv`.
+    regimes : mapping of str to mapping of int to str
+        From `run.scaling_sizes`.
+    seeds : iterable of int
+        Minutes are the mean over them.
+    batch_size : int
+    """
+    seeds, rows = list(seeds), []
+    for regime, sizes in regimes.items():
+        for size, name in sizes.items():
+            logs = [read_csv(pretraining / f"{name}-{s}" / "log.csv") for s in seeds]
+            steps = int((logs[0]["phase"] == "pretrain").sum())
+            minutes = float(np.mean([log["seconds"].sum() for log in logs])) / 60
+            rows.append((regime, size, steps, steps * batch_size / size, minutes))
+    columns = ["regime", "size", "steps", "times each study was seen", "minutes"]
+    return pd.DataFrame(rows, columns=columns)

@@ -30,12 +30,16 @@ class TrainingConfig:
     learning_rate: float
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
+    optimizer: str = "adamw"  # or muon: kernels as matrices (`optimizers`), AdamW for the rest
+    muon_learning_rate: float = 0.02
+    muon_weight_decay: float = 0.0
     warmup_steps: int = 40
     clip_norm: float = 1.0
     strategy: str = "multi-task"
     supervision: str = "both"
     report_splitting: bool = True
-    sections_per_step: int = 1  # the paper's steps see one section
+    sections_per_step: int = 1  # the paper's steps see one section; 0: whole findings at every step
+    sentence_weight: float = 0.0  # of sentences beside reports, with report_splitting; paper: none
     # Of studies in a section's batch whose text there is normal; None: as they come. Tried by an
     # independent reproduction (arXiv 2604.13561), which lost by it.
     normal_share: float | None = None
@@ -64,11 +68,21 @@ class TrainingConfig:
             ("strategy", ("multi-task", "staged")),
             ("supervision", ("both", "ehr", "reports")),
             ("precision", ("fp32", "bf16", "fp16")),
+            ("optimizer", ("adamw", "muon")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}; got {getattr(self, name)!r}")
         if self.normal_share is not None and not 0 <= self.normal_share <= 1:
             raise ValueError(f"normal_share must be in [0, 1] or None; got {self.normal_share}")
+        if self.normal_share is not None and not self.sections_per_step:
+            raise ValueError(
+                "normal_share is of a section's batch: set sections_per_step to 1 or more"
+            )
+
+    @property
+    def splits_sentences(self) -> bool:
+        """Whether sentences are contrasted beside reports."""
+        return self.report_splitting and self.sentence_weight > 0
 
     def autocast(self, kind: str) -> torch.autocast:
         """Half precision where it is asked for, on a kind of device as `cuda`."""
@@ -82,9 +96,9 @@ def warm_cosine(rate: float, step: int, n_steps: int, warmup_steps: int) -> floa
     return float(rate * warm * 0.5 * (1 + np.cos(np.pi * step / n_steps)))
 
 
-def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Of a step of pretraining."""
-    return warm_cosine(config.learning_rate, step, config.n_steps, config.warmup_steps)
+def schedule(step: int, config: TrainingConfig) -> float:
+    """Factor on the learning rates at a step of pretraining."""
+    return warm_cosine(1.0, step, config.n_steps, config.warmup_steps)
 
 
 def loss_weights(step: int, config: TrainingConfig) -> tuple[float, float]:
@@ -104,6 +118,6 @@ def drawn_sections(
     step: int, config: TrainingConfig, n_sections: int, rng: np.random.Generator
 ) -> np.ndarray | None:
     """Sections that a step contrasts, on every other step with report splitting; else None."""
-    if not config.report_splitting or step % 2 == 0:
+    if not (config.report_splitting and config.sections_per_step) or step % 2 == 0:
         return None
     return rng.choice(n_sections, min(config.sections_per_step, n_sections), replace=False)

@@ -1,7 +1,7 @@
 """Adapting the image encoder to predict diseases of the next five years.
 
 `fine_tune` trains every weight, as the paper does. `features` leaves the encoder as it is; what it says
-of a study is read by `merlin.evaluation.five_year.probe`: ours, for label sets of a few dozen events.
+of a study is read by `merlin.evaluation.rivals.logistic`: ours, for label sets of a few dozen events.
 """
 
 from collections.abc import Callable, Collection

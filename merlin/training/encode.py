@@ -8,15 +8,16 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from merlin.data.extract import report_sentences
 from merlin.data.phecodes import phecode_labels
 from merlin.embeddings import Embeddings, save_embeddings
+from merlin.model.sentences import sentence_tokens
 from merlin.model.two_towers import TwoTowers
 from merlin.run.profile import read_yaml
+from merlin.training.texts import TextCache, embed_texts
 
 __all__ = [
     "PROMPTS", "Embeddings", "batches", "encode_for_headlines", "encode_images", "encode_prompts",
-    "encode_sentences", "encode_texts", "prompt_bank", "save_embeddings", "study_labels",
+    "encode_texts", "prompt_bank", "save_embeddings", "study_labels",
     "token_lengths",
 ]  # fmt: skip
 PROMPTS = Path(__file__).parents[1] / "evaluation" / "prompts.yaml"
@@ -90,63 +91,54 @@ def encode_texts(
     model: TwoTowers,
     texts: Sequence[str | None] | np.ndarray | pd.Series,
     *,
+    read: TextCache | None = None,
     batch_size: int = 128,
-    device: str = "cpu",
     desc: str = "texts",
     show: bool = True,
 ) -> tuple[np.ndarray, int]:
     """Encode texts; each distinct text once, empty ones to NaN.
 
+    Parameters
+    ----------
+    model : TwoTowers
+        In evaluation mode.
+    texts : sequence of str
+        Prompts, sentences, sections, impressions or whole reports.
+    read : TextCache, optional
+        Of the model's text tower, with the folder of what was read before.
+
     Returns
     -------
-    embedding : (n, D) float32
+    embedding : (n, D) float32, unit length
     n_truncated : int
-        Distinct texts longer than the encoder's maximum.
+        Distinct texts longer than the encoder's maximum, or sentences of these.
     """
     distinct = sorted({t for t in texts if t}, key=lambda t: (len(t), t))
+    read = read or TextCache(model.encode_text, show=show)
+    before = read.n_truncated
+    read.numbers(distinct)  # new sentences all at once
     found: dict[str, np.ndarray] = {}
-    n_truncated = 0
     starts = range(0, len(distinct), batch_size)
     for start in tqdm(starts, desc=desc, mininterval=5, disable=not show):
         part = distinct[start : start + batch_size]
-        ids, mask, lost = model.encode_text.tokenize(part)
-        n_truncated += int((lost > 0).sum())
-        rows = model.embed_tokens(ids.to(device), mask.to(device)).cpu().numpy()
-        found.update(zip(part, rows, strict=True))
+        found.update(zip(part, embed_texts(model, part, read).cpu().numpy(), strict=True))
     out = np.full((len(texts), model.config.text.embedding_size), np.nan, np.float32)
     for i, text in enumerate(texts):
         if text:
             out[i] = found[text]
-    return out, n_truncated
+    return out, read.n_truncated - before
 
 
 def token_lengths(model: TwoTowers, texts: Sequence[str]) -> dict[str, object]:
-    """Tokens of each text before any cut, and the encoder's limit: `n` and `limit`, for JSON."""
+    """Tokens of each text before any cut, and the encoder's limit, for JSON: `n` and `limit`.
+
+    A tower that reads sentence by sentence has no limit of its own.
+    """
+    if not model.reads_tokens:
+        tokens, lost = sentence_tokens(list(texts))
+        return {"n": [len(t) + int(n) for t, n in zip(tokens, lost, strict=True)], "limit": None}
     _, mask, lost = model.encode_text.tokenize(list(texts))
     return {"n": (mask.sum(1) + lost).tolist(), "limit": model.config.text.max_length}
-
-
-def encode_sentences(
-    model: TwoTowers,
-    texts: Sequence[str] | pd.Series,
-    *,
-    device: str = "cpu",
-    desc: str = "sentences",
-) -> np.ndarray:
-    """Encode texts as the sum of their distinct sentences' unit vectors; empty ones to NaN.
-
-    A text tower that learnt sentences reads a sentence better than a page; and with a contrastive
-    loss over sentences, the sum of similarities is a sum of evidence.
-
-    Returns
-    -------
-    (n, D) float32, not unit length
-    """
-    rows = [report_sentences(t) for t in texts]
-    flat, _ = encode_texts(model, [s for row in rows for s in row], device=device, desc=desc)
-    parts = np.split(flat, np.cumsum([len(row) for row in rows])[:-1])
-    nothing = np.full(model.config.text.embedding_size, np.nan, np.float32)
-    return np.stack([part.sum(0) if len(part) else nothing for part in parts])
 
 
 def study_labels(
@@ -204,11 +196,13 @@ def prompt_bank(path: str | Path = PROMPTS) -> tuple[list[tuple[str, str, str, s
     return rows, bank["version"]
 
 
-def encode_prompts(model: TwoTowers, *, device: str = "cpu") -> tuple[dict[str, np.ndarray], str]:
+def encode_prompts(
+    model: TwoTowers, read: TextCache | None = None
+) -> tuple[dict[str, np.ndarray], str]:
     """The prompt bank, encoded: the `prompt…` arrays of an `Embeddings`, and the bank's version."""
     rows, version = prompt_bank()
     finding, kind, wording, prompt = (np.array(column) for column in zip(*rows, strict=True))
-    found, _ = encode_texts(model, prompt, device=device, desc="prompts")
+    found, _ = encode_texts(model, prompt, read=read, desc="prompts")
     names = dict(prompt=prompt, prompt_finding=finding, prompt_kind=kind, prompt_wording=wording)
     return names | {"prompt_embedding": found}, version
 
@@ -220,6 +214,7 @@ def encode_for_headlines(
     labels: dict[str, np.ndarray],
     phecodes: Sequence[str],
     *,
+    read: TextCache | None = None,
     device: str = "cpu",
     meta: dict | None = None,
 ) -> Embeddings:
@@ -238,6 +233,7 @@ def encode_for_headlines(
     labels : dict
         From `study_labels`.
     phecodes : sequence of str
+    read : TextCache, optional
     meta : dict
 
     Returns
@@ -247,14 +243,11 @@ def encode_for_headlines(
     """
     image, logits = encode_images(model, volumes, len(studies), batch_size=32, device=device)
     texts = studies["findings"].fillna("")
-    prompts, version = encode_prompts(model, device=device)
+    prompts, version = encode_prompts(model, read)
     return Embeddings(
         **{c: studies[c].to_numpy(str) for c in ("study_id", "patient_id", "site", "split")},
         image=image,
-        findings=encode_texts(model, texts, device=device, desc="findings")[0],
-        findings_sentences=encode_sentences(
-            model, texts, device=device, desc="findings, by sentence"
-        ),
+        findings=encode_texts(model, texts, read=read, desc="findings")[0],
         phecode_logits=logits,
         phecode=np.array(phecodes),
         **prompts,

@@ -20,6 +20,7 @@ from merlin.model.two_towers import TwoTowers
 from merlin.training import encode
 from merlin.training.checkpoint import load_weights
 from merlin.training.pretraining_run import Arm, Trained, is_first
+from merlin.training.texts import TextCache
 from merlin.vocabulary import SECTIONS
 
 
@@ -37,7 +38,8 @@ class Encoder:
         All but the training ones.
     source, weights : path
     cache : path
-        Of model inputs.
+        Of model inputs, and of sentences.
+    read : TextCache
     """
 
     model: TwoTowers
@@ -47,6 +49,7 @@ class Encoder:
     source: Path
     weights: Path
     cache: Path
+    read: TextCache
 
     @property
     def grid(self) -> Grid:
@@ -62,32 +65,25 @@ class Encoder:
         )  # fmt: skip
 
     def texts(self) -> tuple[dict[str, np.ndarray], int]:
-        """Findings and impression, whole and as the sum of their sentences, and the 12 sections.
+        """Findings, impression and the 12 sections, each text whole.
 
         Returns
         -------
         arrays : dict of str to array
             Arrays of `Embeddings`.
         n_cut : int
-            Distinct findings texts longer than the encoder's limit.
+            Distinct findings texts, or sentences of them, longer than the encoder's limit.
         """
-        said = {name: self.studies[name].fillna("") for name in ("findings", "impression")}
-        found: dict[str, np.ndarray] = {}
-        cut: dict[str, int] = {}
-        for name, text in said.items():
-            desc = name if name == "findings" else "impressions"
-            found[name], cut[name] = self._texts(text, desc)
-        for name, text in said.items():
-            found[f"{name}_sentences"] = encode.encode_sentences(
-                self.model, text, device=self.device, desc=f"{name}, by sentence"
-            )
-        table = extract.section_table(said["findings"])
+        findings, n_cut = self._texts(self.studies["findings"].fillna(""), "findings")
+        impression, _ = self._texts(self.studies["impression"].fillna(""), "impressions")
+        table = extract.section_table(self.studies["findings"].fillna(""))
         flat, _ = self._texts(table.ravel(), "sections")
-        found["sections"] = flat.reshape(*table.shape, -1).astype(np.float16)
-        return found | {"section": np.array(SECTIONS)}, cut["findings"]
+        sections = flat.reshape(*table.shape, -1).astype(np.float16)
+        found = dict(findings=findings, impression=impression, sections=sections)
+        return found | {"section": np.array(SECTIONS)}, n_cut
 
     def _texts(self, texts, desc: str) -> tuple[np.ndarray, int]:
-        return encode.encode_texts(self.model, texts, device=self.device, desc=desc)
+        return encode.encode_texts(self.model, texts, read=self.read, desc=desc)
 
     def tokens(self) -> dict:
         """Tokens of the judged studies' findings, and the encoder's limit."""
@@ -96,7 +92,7 @@ class Encoder:
 
     def prompts(self) -> tuple[dict[str, np.ndarray], str]:
         """The prompt bank, encoded, and its version."""
-        return encode.encode_prompts(self.model, device=self.device)
+        return encode.encode_prompts(self.model, self.read)
 
     def coding(self, settings: SimpleNamespace) -> Coding:
         """Codes of the studies.
@@ -134,7 +130,9 @@ def load_encoder(settings: SimpleNamespace) -> Encoder:
     prepare_cpu(settings.n_threads)
     studies = manifest.load_manifest(source)
     studies = studies[studies["split"] != "train"].reset_index(drop=True)
-    return Encoder(model.to(device), facts, device, studies, source, weights, base / "cache")
+    cache = base / "cache"
+    read = TextCache(model.encode_text, cache, show=True)
+    return Encoder(model.to(device), facts, device, studies, source, weights, cache, read)
 
 
 def gather(
@@ -189,8 +187,9 @@ def encode_sweep(arm: Arm, trained: dict[str, Trained]) -> list[Path]:
         origin |= {"seed": settings.trainings[name], "model": name}
         origin |= {"checkpoint": run.file_hash(weights)}
         encoded = encode.encode_for_headlines(
-            t.model.eval(), test, read, labels, phecodes, device=arm.device, meta=origin
-        )
+            t.model.eval(), test, read, labels, phecodes, meta=origin, device=arm.device,
+            read=TextCache(t.model.encode_text, base / "cache"),
+        )  # fmt: skip
         made.append(base / "embeddings" / f"{name}.npz")
         save_embeddings(made[-1], encoded)
     return made

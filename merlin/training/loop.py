@@ -1,9 +1,12 @@
 """The pretraining loop: one step is read a batch, two losses, backward, step.
 
-One loop serves every strategy of the paper. A strategy is which texts a step pairs with its volumes
-(the whole findings, or anatomical sections on every other step) and how the two losses are weighted
-(`multi-task` from the start, or `staged`: codes first, then reports with the codes' loss turned
-down).
+One loop serves every strategy of the paper. A strategy is which texts a step pairs with its volumes,
+and how reports and codes are weighted (`multi-task` from the start, or `staged`: codes first, then
+reports with the codes' loss turned down). With `report_splitting` every other step contrasts some
+anatomical sections, each within itself (`sections_per_step`; 0: none), the others the whole findings;
+and every step contrasts the sentences of its reports besides (`sentence_weight`; the paper: 0).
+Without, all steps contrast whole findings and nothing else. `normal_share` draws the batch of a
+section anew. Both towers learn from the first step; `align_steps` adds a phase for the texts alone.
 """
 
 import time
@@ -15,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from merlin.data.extract import abnormal_sections
+from merlin.data.extract import abnormal_sections, report_sentences
 from merlin.model.cpu import prepare_cpu
 from merlin.model.two_towers import TwoTowers
 from merlin.statistics import metrics
@@ -23,7 +26,7 @@ from merlin.streams import Stream, stream_of
 from merlin.training import parallel
 from merlin.training.align import align
 from merlin.training.checkpoint import resume_checkpoint, save_checkpoint
-from merlin.training.config import TrainingConfig, drawn_sections, learning_rate, loss_weights
+from merlin.training.config import TrainingConfig, drawn_sections, loss_weights, schedule
 from merlin.training.data import (
     Studies,
     augment,
@@ -33,13 +36,15 @@ from merlin.training.data import (
     load_volumes,
 )
 from merlin.training.losses import TrainingDiverged, phecode_loss
-from merlin.training.texts import TokenCache, report_loss
+from merlin.training.optimizers import make_optimizer
+from merlin.training.texts import TextCache, centre_texts, report_loss, sentence_loss
 
 
 def fit(
     model: TwoTowers, train: Studies, val: Studies, config: TrainingConfig, *,
-    checkpoint: str | Path, fingerprint: str, seed: int, device: str = "cpu", show: bool = True,
-) -> tuple[list[dict], TokenCache]:  # fmt: skip
+    checkpoint: str | Path, fingerprint: str, seed: int, cache: str | Path | None = None,
+    device: str = "cpu", show: bool = True,
+) -> tuple[list[dict], TextCache]:  # fmt: skip
     """Train a `TwoTowers` model, resuming from `checkpoint` if it belongs to the same run.
 
     Parameters
@@ -53,6 +58,8 @@ def fit(
     fingerprint : str
         Of data and code; the configuration is added here.
     seed : int
+    cache : path, optional
+        Folder where frozen vectors of sentences are kept.
     device : str
     show : bool
         Progress bar.
@@ -61,7 +68,7 @@ def fit(
     -------
     log : list of dict
         One entry per step, with validation where it was made.
-    texts : TokenCache
+    texts : TextCache
         With its count of truncated texts.
 
     Raises
@@ -70,7 +77,10 @@ def fit(
         On a loss that is not finite, naming the step and the study ids of its batch.
     """
     with _sound_bf16(config, device):
-        return _fit(model, train, val, config, Path(checkpoint), fingerprint, seed, device, show)
+        texts = TextCache(model.encode_text, cache, show=show)
+        return _fit(
+            model, train, val, config, texts, Path(checkpoint), fingerprint, seed, device, show
+        )
 
 
 @contextmanager
@@ -86,14 +96,13 @@ def _sound_bf16(config, device):
         torch.backends.mkldnn.set_flags(before[0])
 
 
-def _fit(model, train, val, config, path, fingerprint, seed, device, show):
+def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show):
     torch.manual_seed(seed)
     prepare_cpu(n_voxels=int(np.prod(model.config.grid_shape)))
     parallel.same_weights(model)
-    texts = TokenCache(model.encode_text)
-    # Numbered in one order now, so that a resumed run adds up its gradients in the same order.
-    texts.numbers(sorted({t for t in (*train.findings, *train.sections.ravel()) if t}))
-    optimizer, trained = _optimizer(model, config)
+    _read_all(model, train, texts)
+    optimizer = make_optimizer(model, config)
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
     abnormal = None if config.normal_share is None else abnormal_sections(train.sections)
     # How often to save changes no step, and alignment comes after the last one: neither is part of
@@ -108,9 +117,9 @@ def _fit(model, train, val, config, path, fingerprint, seed, device, show):
     model.train()
     for step in range(start, config.n_steps):
         began = time.perf_counter()
-        rate = learning_rate(step, config)
+        share = schedule(step, config)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = group["full_rate"] * share
         index, sections, volume = _batch(train, step, config, abnormal, seed)
         optimizer.zero_grad(set_to_none=True)
         loss, parts, finish = _losses(
@@ -131,8 +140,9 @@ def _fit(model, train, val, config, path, fingerprint, seed, device, show):
         scaler.update()
         model.clamp_logit_scale_()
         scale = float(model.logit_scale.detach().exp())
-        log.append(dict(step=step, phase="pretrain", loss=loss.item(), **parts, learning_rate=rate))
-        log[-1] |= dict(logit_scale=scale, seconds=time.perf_counter() - began)
+        log.append(dict(step=step, phase="pretrain", loss=loss.item(), **parts))
+        log[-1] |= dict(learning_rate=config.learning_rate * share, logit_scale=scale)
+        log[-1] |= dict(seconds=time.perf_counter() - began)
         progress.update()
         said = dict(reports=f"{parts['report_loss']:.2f}", codes=f"{parts['ehr_loss']:.3f}")
         progress.set_postfix(**said, refresh=False)
@@ -149,16 +159,11 @@ def _fit(model, train, val, config, path, fingerprint, seed, device, show):
     return log, texts
 
 
-def _optimizer(model, config):
-    """AdamW with its weight decay on matrices and kernels alone, and all that it trains."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    decay, rest = (
-        [p for p in trained if (p.ndim > 1) == is_decayed] for is_decayed in (True, False)
-    )
-    groups = [dict(params=decay, weight_decay=config.weight_decay)]
-    groups += [dict(params=rest, weight_decay=0.0)]
-    rate, betas = config.learning_rate, tuple(config.betas)
-    return torch.optim.AdamW(groups, lr=rate, betas=betas), decay + rest
+def _read_all(model, train, texts):
+    """Texts of training numbered in one order: a resumed run adds up its gradients in the same."""
+    sentences = (s for t in train.findings for s in report_sentences(t))
+    texts.numbers(sorted({t for t in (*train.findings, *train.sections.ravel(), *sentences) if t}))
+    centre_texts(model, texts)
 
 
 def _batch(train, step, config, abnormal, seed):
@@ -179,11 +184,13 @@ def _losses(model, train, index, sections, texts, volume, step, config):
     with config.autocast(kind):
         image, logits, carry_back = parallel.embed_volumes(model, volume, config.chunk)
         image, logits = parallel.gather(image), parallel.gather(logits)
-        report = image.sum() * 0
+        report = sentence = image.sum() * 0
         if w_report > 0:
             report = report_loss(
                 model, image, train, index, texts, sections, chunk=config.text_chunk
             )
+        if w_report > 0 and config.splits_sentences:
+            sentence = sentence_loss(model, image, train.findings[index], texts)
     labels = torch.as_tensor(train.phecodes[index], dtype=torch.float32, device=volume.device)
     ehr = phecode_loss(logits, labels)
 
@@ -191,8 +198,9 @@ def _losses(model, train, index, sections, texts, volume, step, config):
         with config.autocast(kind):
             carry_back()
 
-    parts = dict(report_loss=report.item(), ehr_loss=ehr.item())
-    return w_report * report + w_ehr * ehr, parts, finish
+    parts = dict(report_loss=report.item(), sentence_loss=sentence.item(), ehr_loss=ehr.item())
+    text = report + config.sentence_weight * sentence
+    return w_report * text + w_ehr * ehr, parts, finish
 
 
 def validate(

@@ -129,21 +129,21 @@ def embed_volumes(
     return image, logits, finish
 
 
-def embed_texts(
-    model: TwoTowers, input_ids: Tensor, attention_mask: Tensor, chunk: int = 0
-) -> Tensor:
-    """(n, D) unit embeddings of tokenised texts; in chunks, each is encoded again on the way back.
+def embed_texts(model: TwoTowers, first: Tensor, second: Tensor, chunk: int = 0) -> Tensor:
+    """(n, D) unit embeddings of texts; in chunks, each is encoded again on the way back.
 
     Parameters
     ----------
     model : TwoTowers
-    input_ids, attention_mask : (n, length) int tensors
+    first, second : tensor
+        As `TwoTowers.embed_read` takes them.
     chunk : int
-        Texts whose activations are held at a time; 0: all, with one forward pass.
+        Tokenised texts whose activations are held at a time; 0: all, with one forward pass.
+        Vectors of sentences are always taken at once: they cost nothing.
     """
-    if not chunk or chunk >= len(input_ids):
-        return model.embed_tokens(input_ids, attention_mask)
-    parts = zip(input_ids.split(chunk), attention_mask.split(chunk), strict=True)
+    if not chunk or chunk >= len(first) or not model.reads_tokens:
+        return model.embed_read(first, second)
+    parts = zip(first.split(chunk), second.split(chunk), strict=True)
     return torch.cat([checkpoint(model.embed_tokens, *p, use_reentrant=False) for p in parts])
 
 
@@ -244,7 +244,8 @@ def estimate_step(
         finish()
     # Every process encodes all texts of the batch.
     n_texts = 0 if config.supervision == "ehr" else config.batch_size
-    texts = _text_bytes(model.encode_text, min(n_texts, config.text_chunk or n_texts))
+    n_texts = min(n_texts, config.text_chunk or n_texts) if model.reads_tokens else 0
+    texts = _text_bytes(model.encode_text, n_texts)
     half = 1 if config.precision == "fp32" else 2
     step = count.peak // half + 4 * (n - n_counted) * math.prod(grid_shape)
     texts = texts // half

@@ -4,6 +4,7 @@
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from merlin.data.phecodes import TABLES, read_phenotypes, unnamed_phenotypes
 from merlin.data.preprocess import Grid
 from merlin.model.cpu import prepare_cpu
 from merlin.model.i3d import ImageConfig, inflate_state_dict
+from merlin.model.sentences import LIMIT, SENTENCE_MODEL
 from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.model.volumes import THREE_WINDOWS
@@ -27,7 +29,7 @@ from merlin.training import data, parallel
 from merlin.training.checkpoint import load_weights, save_weights
 from merlin.training.config import TrainingConfig
 from merlin.training.loop import fit
-from merlin.training.texts import TokenCache
+from merlin.training.texts import TextCache
 
 OF_THE_TOWER = (
     "network", "depth", "width", "block", "stem", "stem_width", "stem_depth_stride", "flat",
@@ -53,6 +55,10 @@ class Cohort:
     grid : Grid
         Of the model's input.
     train_fraction : float
+    drawn : callable, optional
+        Seed → studies that training sees in the place of the cohort's own.
+    drawn_from : str
+        Fingerprint of what those are drawn from.
     """
 
     source: Path
@@ -62,9 +68,13 @@ class Cohort:
     coding: Coding
     grid: Grid
     train_fraction: float
+    drawn: Callable[[int], data.Studies] | None = None
+    drawn_from: str = ""
 
     def train(self, seed: int) -> data.Studies:
         """Training studies; smaller fractions of the patients lie inside larger ones."""
+        if self.drawn:
+            return self.drawn(seed)
         inside = np.flatnonzero(self.table["split"] == "train")
         patients = self.table["patient_id"].iloc[inside]
         kept = manifest.nested_subset(patients, self.train_fraction, seed=seed)
@@ -177,6 +187,7 @@ class Arm:
         code = run.code_hash("merlin.training.loop")
         parts = (
             self.cohort.train_fraction,
+            self.cohort.drawn_from,
             start,
             run.cohort_hash(self.cohort.source),
             labels,
@@ -210,7 +221,7 @@ class Trained:
     model: TwoTowers
     train: data.Studies
     log: list[dict]
-    texts: TokenCache
+    texts: TextCache
 
 
 def prepare(settings: SimpleNamespace, cohort: Cohort) -> Arm:
@@ -250,11 +261,14 @@ def train(arm: Arm) -> dict[str, Trained]:
     if arm.settings.tier == "full":
         first = arm.model(next(iter(arm.settings.trainings.values())))
         sys.stdout.write(arm.cost(first) + "\n")
-    out, mark = run.folder(arm.settings.profile) / "pretraining", arm.fingerprint()
+    base, mark = run.folder(arm.settings.profile), arm.fingerprint()
     found = {}
     for name, seed in arm.settings.trainings.items():
         model, studies = arm.model(seed), arm.cohort.train(seed)
-        kept = dict(checkpoint=out / name / "checkpoint.pt", fingerprint=mark, device=arm.device)
+        checkpoint = base / "pretraining" / name / "checkpoint.pt"
+        kept = dict(
+            checkpoint=checkpoint, fingerprint=mark, cache=base / "cache", device=arm.device
+        )
         with arm._advice():
             log, texts = fit(model, studies, arm.cohort.val(), arm.training, seed=seed, **kept)
         found[name] = Trained(model, studies, log, texts)
@@ -279,9 +293,13 @@ def save(arm: Arm, trained: dict[str, Trained]) -> dict[str, Path]:
         facts |= {"grid": asdict(cohort.grid), "phecodes": cohort.phenotypes["phecode"].tolist()}
         facts |= {"model": name, "truncated_texts": t.texts.n_truncated}
         facts |= {"lost_tokens": t.texts.n_lost_tokens}
+        if not t.model.reads_tokens:
+            facts |= {"sentence_model": SENTENCE_MODEL}
         if is_first():
             save_weights(out / name / "weights.safetensors", t.model, facts)
-        cut = f"{t.texts.n_truncated} texts were cut at {settings.max_length} tokens"
+        limit = settings.max_length if t.model.reads_tokens else LIMIT
+        what = "texts" if t.model.reads_tokens else "sentences"
+        cut = f"{t.texts.n_truncated} {what} were cut at {limit} tokens"
         sys.stdout.write(f"{name}: {cut}, losing {t.texts.n_lost_tokens} tokens\n")
     return logs
 
@@ -295,7 +313,7 @@ def curves(trained: dict[str, Trained]) -> pd.DataFrame:
     """Every fifth step of each run, losses as the mean of 20 steps, and all validations."""
     logs = [pd.DataFrame(t.log).assign(arm=name) for name, t in trained.items()]
     history = pd.concat(logs, ignore_index=True)
-    losses = ["report_loss", "ehr_loss"]
+    losses = ["report_loss", "sentence_loss", "ehr_loss"]
     by_phase = history.groupby(["arm", "phase"], sort=False)[losses]
     smooth = by_phase.rolling(20, min_periods=1).mean().reset_index(level=[0, 1], drop=True)
     columns = ["arm", "phase", "step", *losses, "val_phecode_auroc", "logit_scale"]

@@ -154,6 +154,9 @@ def train(
     learning_rate: float,
     encoder_learning_rate: float | None = None,
     margin: int = 0,
+    optimizer: str = "adamw",
+    watch: Callable[[], dict] | None = None,
+    watch_every: int = 0,
     seed: int,
     device: str = "cpu",
     desc: str = "segmenting",
@@ -171,15 +174,16 @@ def train(
         Scans.
     class_weights : (n_classes,) tensor
     encoder_learning_rate : float, optional
-        For `model.backbone`, if it starts from pretrained weights.
+        For `model.backbone`, from pretrained weights or not; default: `learning_rate`.
     margin : int
         As in `random_crop`.
+    optimizer, watch, watch_every
+        As in `minimise`; `watch` finds the model in evaluation mode.
 
     Returns
     -------
     list of dict
     """
-    model.train()
     draw = batches(n, batch_size, seed=seed)
     weights = class_weights.to(device)
 
@@ -187,6 +191,7 @@ def train(
         crops = [random_crop(*pairs(int(i)), window, rng, margin=margin) for i in draw(step)]
         image = torch.from_numpy(np.stack([c[0] for c in crops]))[:, None].to(device)
         label = torch.from_numpy(np.stack([c[1] for c in crops]).astype(np.int64)).to(device)
+        model.train()
         outputs = model(image)
         outputs = outputs if isinstance(outputs, list) else [outputs]
         loss, total = torch.zeros((), device=device), 0.0
@@ -210,32 +215,29 @@ def train(
         groups = [(rest, learning_rate), (backbone, encoder_learning_rate)]
     # A short memory of squared gradients: crops of one scan each differ much, runs are short.
     betas = (0.9, 0.95)
-    return minimise(groups, loss_at, n_steps, betas=betas, seed=seed, desc=desc, show=show)
+    how = dict(optimizer=optimizer, watch=watch, watch_every=watch_every)
+    return minimise(groups, loss_at, n_steps, betas=betas, seed=seed, desc=desc, show=show, **how)
 
 
 @torch.inference_mode()
-def predict_native(
-    model: nn.Module, image: np.ndarray, affine: np.ndarray, native_affine: np.ndarray,
-    native_shape: Sequence[int], *, window: Sequence[int], overlap: float, device: str = "cpu",
-) -> np.ndarray:  # fmt: skip
-    """Segment a whole scan and bring the answer to the scan's own grid.
-
-    Windows are blended by MONAI's sliding-window inference; logits, not labels, are interpolated.
+def predict(
+    model: nn.Module, image: np.ndarray, *, window: Sequence[int], overlap: float,
+    device: str = "cpu",
+) -> torch.Tensor:  # fmt: skip
+    """Logits of a whole scan on the model's spacing, from windows blended by MONAI's inference.
 
     Parameters
     ----------
+    model : module
+        As in `train`; the first of its outputs is read.
     image : (R, A, S) float32 in [0, 1]
-        The whole scan on the model's spacing.
-    affine, native_affine : (4, 4)
-        From index to RAS+ mm.
-    native_shape : (3,) int
     window : (3,) int
     overlap : float
         Share of a window that the next one covers again.
 
     Returns
     -------
-    (native_shape) uint8
+    (1, n_classes, R, A, S) tensor
     """
     import_monai()
     from monai.inferers import sliding_window_inference
@@ -247,26 +249,69 @@ def predict_native(
         return y[0] if isinstance(y, list) else y
 
     volume = torch.from_numpy(image)[None, None].to(device)
-    logits = sliding_window_inference(
-        volume, window, sw_batch_size=4, predictor=full, overlap=overlap, mode="gaussian"
-    )
+    how = dict(overlap=overlap, mode="gaussian", sw_batch_size=4)
+    return torch.as_tensor(sliding_window_inference(volume, window, predictor=full, **how))
+
+
+@torch.inference_mode()
+def to_native(
+    logits: torch.Tensor, affine: np.ndarray, native_affine: np.ndarray, native_shape: Sequence[int]
+) -> np.ndarray:
+    """Labels on the scan's own grid; logits, not labels, are interpolated.
+
+    Parameters
+    ----------
+    logits : (1, n_classes, R, A, S) tensor
+    affine, native_affine : (4, 4)
+        From index to RAS+ mm, of the logits and of the scan.
+    native_shape : (3,) int
+
+    Returns
+    -------
+    (native_shape) uint8
+    """
     to_index = np.linalg.solve(affine, native_affine)
-    size = np.array(image.shape, float)
-    grid = [torch.arange(n, dtype=torch.float32, device=device) for n in native_shape]
+    size = np.array(logits.shape[2:], float)
+    grid = [torch.arange(n, dtype=torch.float32, device=logits.device) for n in native_shape]
     at = []
-    for axis in range(3):  # index in `image`, then scaled to [-1, 1] as grid_sample wants
-        row = torch.tensor(to_index[axis], dtype=torch.float32, device=device)
+    for axis in range(3):  # index in the logits, then scaled to [-1, 1] as grid_sample wants
+        row = torch.tensor(to_index[axis], dtype=torch.float32, device=logits.device)
         x = row[0] * grid[0][:, None, None] + row[1] * grid[1][None, :, None]
         x = x + row[2] * grid[2] + row[3]
         at.append(2 * x / max(size[axis] - 1, 1) - 1)
     where = torch.stack(at[::-1], -1)[None]
-    sampled = F.grid_sample(
-        torch.as_tensor(logits).float(), where, align_corners=True, padding_mode="border"
-    )
+    sampled = F.grid_sample(logits.float(), where, align_corners=True, padding_mode="border")
     return sampled[0].argmax(0).to(torch.uint8).cpu().numpy()
 
 
-KINDS = ("merlin", "scratch", "dynunet")
+def mean_dice(
+    model: nn.Module, scans: Sequence[tuple[np.ndarray, np.ndarray]], n_classes: int, *,
+    window: Sequence[int], overlap: float, device: str = "cpu",
+) -> float:  # fmt: skip
+    """Mean Dice over structures and whole scans on the model's spacing: what a curve of training shows.
+
+    Parameters
+    ----------
+    scans : sequence of (image, label)
+        (R, A, S) float32 and uint8, of validation.
+    n_classes : int
+        Background included.
+
+    Returns
+    -------
+    float
+        In [0, 1], over the structures that each scan holds.
+    """
+    found = []
+    for image, label in scans:
+        drawn = predict(model, image, window=window, overlap=overlap, device=device)
+        drawn = drawn[0].argmax(0).cpu().numpy()
+        truth = np.where(label < n_classes, label, 0)
+        both = np.bincount(truth[drawn == truth], minlength=n_classes)
+        size = np.bincount(truth.ravel(), minlength=n_classes)
+        total = size + np.bincount(drawn[label < n_classes], minlength=n_classes)
+        found += (2 * both / np.maximum(total, 1))[1:][size[1:] > 0].tolist()
+    return float(np.mean(found))
 
 
 def network(
@@ -274,6 +319,9 @@ def network(
     decoder_widths: Sequence[int], light_top: bool, dynunet_filters: Sequence[int],
 ) -> Segmenter | ThreeWindowDynUNet:  # fmt: skip
     """A network, untrained but for a pretrained encoder.
+
+    `merlin` and `scratch` of one seed differ in the encoder's weights and in nothing else: the decoder
+    begins from the same numbers, and so does everything that `train` draws.
 
     Parameters
     ----------
@@ -293,7 +341,5 @@ def network(
     if kind == "scratch":
         image = model.config.image
         encoder = ImageEncoder(image, feature_shape=feature_shape(image, model.config.grid_shape))
-    return Segmenter(
-        encoder, n_classes, decoder_widths, norm=norm, light_top=light_top,
-        keep_statistics=kind == "merlin",
-    )  # fmt: skip
+    torch.manual_seed(seed)
+    return Segmenter(encoder, n_classes, decoder_widths, norm=norm, light_top=light_top)

@@ -1,47 +1,105 @@
-"""Losses between a batch's images and its texts: whole findings, sections, or sentences."""
+"""Every text goes one way: `embed_texts`, for prompt, sentence, section, impression and whole report.
+
+And the losses between a batch's images and its texts: reports, their sections, their sentences.
+"""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from merlin.data.extract import report_sentences
-from merlin.model.text import TextEncoder
+from merlin.model.sentences import SIZE, SentenceEncoder
+from merlin.model.text import TextEncoder, clean_report
 from merlin.model.two_towers import TwoTowers
 from merlin.training import parallel
 from merlin.training.data import Studies
 from merlin.training.losses import contrastive_loss, membership_loss
+from merlin.training.sentence_file import read_sentences
 
 
-class TokenCache:
-    """Tokenised texts, each made once; equal texts share a number."""
+class TextCache:
+    """What a text tower reads of each text, made once: tokens, or vectors of its sentences.
 
-    def __init__(self, encoder: TextEncoder):
-        self._encoder = encoder
+    Parameters
+    ----------
+    encoder : SentenceEncoder or TextEncoder
+    folder : path, optional
+        Where vectors of sentences are kept from one process to the next.
+    show : bool
+        Progress bar while new sentences are read.
+    """
+
+    def __init__(
+        self, encoder: SentenceEncoder | TextEncoder, folder: str | Path | None = None, *,
+        show: bool = False,
+    ):  # fmt: skip
+        self._encoder: Any = encoder
+        self._by_sentence = isinstance(encoder, SentenceEncoder)
+        self._folder, self._show = folder, show
         self._number: dict[str, int] = {}
-        self._tokens: list[torch.Tensor] = []
+        self._rows: list[torch.Tensor] = []  # of each text: its tokens, or which sentences
+        self._sentence: dict[str, int] = {}
+        self._vectors = torch.empty(0, SIZE)
         self.n_truncated = self.n_lost_tokens = 0
 
     def numbers(self, texts: Sequence[str]) -> np.ndarray:
         """(n,) int: equal texts get equal numbers."""
         new = list(dict.fromkeys(t for t in texts if t not in self._number))
-        for start in range(0, len(new), 512):
-            part = new[start : start + 512]
-            ids, mask, lost = self._encoder.tokenize(part)
-            for text, row, kept in zip(part, ids, mask.sum(1), strict=True):
-                self._number[text] = len(self._tokens)
-                self._tokens.append(row[: int(kept)].clone())
-            self.n_truncated += int((lost > 0).sum())
-            self.n_lost_tokens += int(lost.sum())
+        rows = self._split(new) if self._by_sentence else self._tokenise(new)
+        for text, row in zip(new, rows, strict=True):
+            self._number[text] = len(self._rows)
+            self._rows.append(row)
         return np.array([self._number[t] for t in texts], dtype=int)
 
+    def _count(self, lost):
+        self.n_truncated += int((lost > 0).sum())
+        self.n_lost_tokens += int(lost.sum())
+
+    def _tokenise(self, texts):
+        rows = []
+        for start in range(0, len(texts), 512):
+            ids, mask, lost = self._encoder.tokenize(texts[start : start + 512])
+            rows += [row[: int(kept)].clone() for row, kept in zip(ids, mask.sum(1), strict=True)]
+            self._count(lost)
+        return rows
+
+    def _split(self, texts):
+        cleaning = self._encoder.config.cleaning
+        # A text without a sentence, as a number alone, is one.
+        split = [[clean_report(s, cleaning) for s in report_sentences(t) or (t,)] for t in texts]
+        new = list(dict.fromkeys(s for row in split for s in row if s not in self._sentence))
+        if new:
+            vectors, lost = read_sentences(new, self._folder, show=self._show)
+            self._sentence |= {s: len(self._vectors) + i for i, s in enumerate(new)}
+            self._vectors = torch.cat([self._vectors, torch.from_numpy(vectors)])
+            self._count(lost)
+        return [torch.tensor([self._sentence[s] for s in row]) for row in split]
+
     def batch(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Padded (n, length) input ids and attention mask of the given texts."""
-        rows = [self._tokens[n] for n in numbers]
+        """What `TwoTowers.embed_read` takes of the given texts."""
+        rows = [self._rows[n] for n in numbers]
+        if self._by_sentence:
+            used = torch.cat(rows).unique()
+            member = torch.zeros(len(rows), len(used))
+            for to, row in zip(member, rows, strict=True):
+                to[torch.searchsorted(used, row)] = 1
+            return self._vectors[used], member
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         lengths = torch.tensor([len(r) for r in rows])
         return ids, (torch.arange(ids.shape[1])[None] < lengths[:, None]).long()
+
+    def centre(self) -> torch.Tensor:
+        """(384,) mean vector of all sentences read so far."""
+        return self._vectors.mean(0)
+
+
+def centre_texts(model: TwoTowers, texts: TextCache) -> None:
+    """Set the centre of a tower over sentences to the mean of those read so far."""
+    if not model.reads_tokens:
+        model.encode_text.centre.copy_(texts.centre())
 
 
 def on(tensor: torch.Tensor, numbers: np.ndarray | list[int]) -> torch.Tensor:
@@ -49,8 +107,36 @@ def on(tensor: torch.Tensor, numbers: np.ndarray | list[int]) -> torch.Tensor:
     return torch.as_tensor(numbers, device=tensor.device)
 
 
+def embed_texts(
+    model: TwoTowers, texts: Sequence[str], read: TextCache | None = None, *, chunk: int = 0
+) -> torch.Tensor:
+    """Texts of any kind as unit vectors; the one way in training and in judging.
+
+    Parameters
+    ----------
+    model : TwoTowers
+    texts : sequence of str
+        None empty.
+    read : TextCache, optional
+        Of this model's text tower, where texts come again.
+    chunk : int
+        Tokenised texts whose activations are held at a time; 0: all.
+
+    Returns
+    -------
+    (n, D) float tensor
+        On the model's device; each distinct text was encoded once.
+    """
+    read = read or TextCache(model.encode_text)
+    unique, where = np.unique(read.numbers(texts), return_inverse=True)
+    first, second = (t.to(model.logit_scale.device) for t in read.batch(unique))
+    found = parallel.embed_texts(model, first, second, chunk)
+    # index_select, not []: the backward of indexing adds up in whatever order threads finish.
+    return found.index_select(0, on(found, where))
+
+
 def report_loss(
-    model: TwoTowers, image: torch.Tensor, studies: Studies, index: np.ndarray, texts: TokenCache,
+    model: TwoTowers, image: torch.Tensor, studies: Studies, index: np.ndarray, texts: TextCache,
     sections: np.ndarray | None, *, chunk: int = 0,
 ) -> torch.Tensor:  # fmt: skip
     """InfoNCE of a batch against its texts: whole findings, or some anatomical sections.
@@ -66,7 +152,7 @@ def report_loss(
 
 
 def text_loss(
-    model: TwoTowers, image: torch.Tensor, groups: list[np.ndarray], texts: TokenCache, *,
+    model: TwoTowers, image: torch.Tensor, groups: list[np.ndarray], texts: TextCache, *,
     chunk: int = 0,
 ) -> torch.Tensor:  # fmt: skip
     """Mean InfoNCE of image embeddings against each group of texts; empty texts sit out.
@@ -76,65 +162,50 @@ def text_loss(
     image : (B, D) float tensor, unit length
     groups : list of (B,) str arrays
         Contrasted apart from one another; every distinct text is encoded once.
-    texts : TokenCache
+    texts : TextCache
     chunk : int
         Texts encoded at a time; 0: all.
     """
     has_text = [np.array([bool(t) for t in group]) for group in groups]
-    numbers = [texts.numbers(g[h].tolist()) for g, h in zip(groups, has_text, strict=True)]
-    unique, where = np.unique(np.concatenate(numbers), return_inverse=True)
-    if len(unique) == 0:
+    kept = [g[h].tolist() for g, h in zip(groups, has_text, strict=True)]
+    if not any(kept):
         return image.sum() * 0
-    ids, mask = (t.to(image.device) for t in texts.batch(unique))
-    # index_select, not []: the backward of indexing adds up in whatever order threads finish.
-    embedded = parallel.embed_texts(model, ids, mask, chunk).index_select(0, on(image, where))
+    embedded = embed_texts(model, [t for k in kept for t in k], texts, chunk=chunk)
     losses = []
-    parts = embedded.split([len(n) for n in numbers])
-    for equal, keep, part in zip(numbers, has_text, parts, strict=True):
-        if len(equal) < 2:
+    parts = embedded.split([len(k) for k in kept])
+    for said, keep, part in zip(kept, has_text, parts, strict=True):
+        if len(said) < 2:
             losses.append(image.sum() * 0)
             continue
         rows = image.index_select(0, on(image, np.flatnonzero(keep)))
-        losses.append(contrastive_loss(rows, part, model.logit_scale, on(image, equal)))
+        equal = on(image, texts.numbers(said))
+        losses.append(contrastive_loss(rows, part, model.text_scale, equal))
     return torch.stack(losses).mean()
 
 
-def sentence_losses(
-    model: TwoTowers, image: torch.Tensor, findings: np.ndarray, texts: TokenCache,
-    report_scale: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """InfoNCE of images against the sentences of their reports, one by one and summed.
+def sentence_loss(
+    model: TwoTowers, image: torch.Tensor, findings: np.ndarray, texts: TextCache
+) -> torch.Tensor:
+    """Membership loss of images and the sentences of their reports, one by one.
+
+    A sentence belongs to every study of the batch whose report holds it.
 
     Parameters
     ----------
     image : (B, D) float tensor, unit length
     findings : (B,) str array
         Findings texts; studies without one sit out.
-    texts : TokenCache
-    report_scale : scalar tensor
-        Logarithm of the inverse temperature of whole reports.
-
-    Returns
-    -------
-    by_sentence : scalar tensor
-        The membership loss: a sentence belongs to every study whose report holds it.
-    by_report : scalar tensor
-        Symmetric InfoNCE of images and reports; a report is the sum of its sentences' vectors.
+    texts : TextCache
     """
     rows = [report_sentences(t) for t in findings]
     keep = [i for i, row in enumerate(rows) if row]
     if len(keep) < 2:
-        return image.sum() * 0, image.sum() * 0
+        return image.sum() * 0
     names = sorted({s for row in rows for s in row})
     column = {s: i for i, s in enumerate(names)}
     member = torch.zeros(len(keep), len(names))
     for row, i in enumerate(keep):
         member[row, [column[s] for s in rows[i]]] = 1
-    member = member.to(image.device)
-    ids, mask = (t.to(image.device) for t in texts.batch(texts.numbers(names)))
-    vectors = model.embed_tokens(ids, mask)
+    vectors = embed_texts(model, names, texts)
     image = image.index_select(0, on(image, keep))
-    equal = np.unique(findings[keep].astype(str), return_inverse=True)[1]
-    reports = F.normalize(member @ vectors, dim=1)
-    by_report = contrastive_loss(image, reports, report_scale, on(image, equal))
-    return membership_loss(image, vectors, model.logit_scale, member), by_report
+    return membership_loss(image, vectors, model.logit_scale, member.to(image.device))

@@ -29,11 +29,9 @@ PARAMETERS = {
         {"threshold": "validation"}, {"scoring": "normalised_mean"}, {"n_resamples": 50},
     ],
     "05_phenotypes": [{"min_positive": 10}, {"n_resamples": 50}],
-    "06_retrieval": [
-        {"representation": "whole"}, {"pools": [8, 16], "headline_pool": 16},
-    ],
-    "07_external": [{"min_positive": 5}, {"representation": "whole"}],
-    "08_five_year": [{"probe_c": 1.0}],
+    "06_retrieval": [{"pools": [8, 16], "headline_pool": 16}],
+    "07_external": [{"min_positive": 5}],
+    "08_five_year": [{"n_resamples": 50}],
     "09_report_generation": [{"n_resamples": 50}],
     "10_segmentation": [{"n_resamples": 50}],
     "13_scaling_laws": [{"n_fits": 10}],
@@ -51,7 +49,7 @@ EDITS = [
 ]  # fmt: skip
 # What trains or writes again, by the profile's section.
 TRAINED_AGAIN = [
-    ("08_five_year", {"fractions": [0.2, 0.3]}), ("08_five_year", {"learning_rate": 0.0}),
+    ("08_five_year", {"fractions": [0.2, 0.3]}), ("08_five_year", {"learning_rates": [0.0]}),
     ("09_report_generation", {"repetition_penalty": 1.2}), ("09_report_generation", {"lora_rank": 16}),
     ("10_segmentation", {"fractions": [0.2, 1.0]}), ("10_segmentation", {"overlap": 0.0}),
 ]  # fmt: skip

@@ -4,11 +4,11 @@ from collections import namedtuple
 
 import pytest
 
-from merlin.phantom import describe, render, reports, synthesis
+from merlin.phantom import describe, readers, render, reports, synthesis
 
 SEED = 7
 
-Drawn = namedtuple("Drawn", "patient study report")
+Drawn = namedtuple("Drawn", "patient study report reader")
 
 
 @pytest.fixture(scope="session")
@@ -38,13 +38,15 @@ def drawn():
             patient = synthesis.draw_patient(SEED, f"{name}{i}", site)
             study = synthesis.draw_study(SEED, f"{name}{i}-1", patient, site)
             rng = synthesis.stream(SEED, study.study_id, "report")
+            split = "train" if i % 2 else "test"
+            dictates = synthesis.reader_of(SEED, study.study_id, patient.patient_id, site, split)
             report = reports.write_report(
                 study.found,
                 sex=patient.sex,
-                style=site.report_style,
+                reader=readers.reader(dictates),
                 rng=rng,
                 remarks=study.remarks,
             )
-            rows.append(Drawn(patient, study, report))
+            rows.append(Drawn(patient, study, report, dictates))
         cohort[name] = rows
     return cohort

@@ -36,7 +36,9 @@ def test_differences_are_paired_by_seed_and_patients(judged):
     ]
     assert row["value"] == pytest.approx(np.mean(gap, axis=0)[0])
     low, high = np.quantile(np.mean(gap, axis=0)[1:], [0.025, 0.975])
-    assert (row["low"], row["high"]) == pytest.approx((low, high))
+    assert row["low"] < low  # the seeds' luck comes on top of the patients'
+    assert row["high"] > high
+    assert row["se_patients"] == pytest.approx(np.std(np.mean(gap, axis=0)[1:], ddof=1))
     assert [float(v) for v in row["by_seed"].split()] == pytest.approx(
         [g[0] for g in gap], abs=1e-6
     )
@@ -56,24 +58,54 @@ def test_arm_without_reports_has_a_reason_and_no_number(judged):
     assert (phenotypes["status"] == "ok").all()
 
 
+def direction(arm="worse", sign=-1, **changes):
+    metric = "recall@1 of 8"
+    row = dict(table="ablations", label="reference", metric=metric, kind="value")
+    plain = dict(table="ablations", label=arm, metric=metric, kind="difference", sign=sign)
+    return plain | dict(reference=row, no_skill=1 / 8, fair={"same": "all but the noise"}) | changes
+
+
+def asked(*directions):
+    return [dict(claim=f"claim {i}", direction=[d]) for i, d in enumerate(directions)]
+
+
 def test_verdicts_follow_the_interval_and_the_expected_sign(judged):
     table = ablations.compare(judged, make(1).patient_id)
-    asked = [
-        dict(arm=arm, metric="recall@1", sign=sign, claim=text)
-        for arm, sign, text in (
-            ("worse", -1, "noise hurts"),
-            ("worse", +1, "noise helps"),
-            ("absent", +1, "never run"),
-        )
-    ]
-    found = ablations.verdicts(table, asked)["verdict"].tolist()
-    assert found == ["holds here", "contradicted here", "not run"]
-    assert claims.verdict(0.1, -0.2, 0.3, 1) == "not decided here"
-    clear = (0.1, 0.05, 0.2, 1)
-    assert claims.verdict(*clear) == "holds here"
-    assert claims.verdict(*clear, by_seed="0.11 0.09") == "holds here"
-    assert claims.verdict(*clear, by_seed="0.3 -0.1") == "not decided here"  # seeds disagree
-    assert claims.verdict(*clear, by_seed="0.1") == "not decided here"  # one seed says nothing
+    entries = asked(direction(), direction(sign=1), direction("absent"))
+    found = ablations.verdicts(table, entries)
+    assert found["verdict"].tolist() == ["holds here", "contradicted here", "not run"]
+    row = table[(table["label"] == "worse") & (table["kind"] == "difference")]
+    row = row[row["metric"] == "recall@1 of 8"].iloc[0]
+    assert found.loc[0, "value"] == pytest.approx(row["value"], abs=1e-6)
+    assert found.loc[0, "n_seeds"] == 2
+
+
+def test_a_claim_is_asked_only_of_a_reference_that_knows_something_and_a_fair_rival(judged):
+    table = ablations.compare(judged, make(1).patient_id)
+    blind = direction(no_skill=0.999)
+    unfair = direction(fair={"unfair": "a fifth of the steps"})
+    no_curve = direction(fair={"curve": "curves"})
+    profile = dict(
+        arms={"reference": {}, "worse": {"n_steps": 5}}, sweep=dict(base={}, arms={}),
+        **{"02_pretraining": dict(n_steps=9, batch_size=2)},
+    )  # fmt: skip
+    unequal = direction(fair={"steps": ["worse", "reference"]})
+    entries = asked(direction(), blind, unfair, no_curve, unequal)
+    found = ablations.verdicts(table, entries, profile=profile)
+    assert found["verdict"].tolist() == ["holds here", *["not askable here"] * 4]
+    for row, said in zip(
+        range(1, 5), ("no skill", "a fifth of the steps", "no table curves", "5 of 2"), strict=True
+    ):
+        assert said in found.loc[row, "reason"]
+    assert np.isnan(found.loc[1, "p_adjusted"])
+
+
+def test_one_seed_decides_nothing(judged):
+    one = {key: found for key, found in judged.items() if key[1] == 1}
+    table = ablations.compare(one, make(1).patient_id)
+    found = ablations.verdicts(table, asked(direction()))
+    assert found["verdict"].tolist() == ["not decided here"]
+    assert found["reason"].tolist() == ["one run decides nothing"]
 
 
 def test_an_arm_may_have_a_reference_of_its_own(judged):
@@ -115,7 +147,6 @@ def test_default_protocol_is_the_evaluations_own_and_alternatives_stand_beside_i
 def test_retrieval_choices_move_recall_the_way_they_must():
     e = make(1, noise=2.0)
     e.text_group[1::2] = e.text_group[::2]  # reports equal by pairs
-    e.findings_sentences[:] = e.findings
     test = np.arange(80)
     table = sensitivity.retrieved(
         e, test, pools=(8, 32, 500), headline=32, n_resamples=50, n_draws=4, seed=1
@@ -190,7 +221,7 @@ def test_a_falling_score_reaches_no_higher_one_with_more_data():
 def entry(**changes):
     plain = dict.fromkeys(claims.KEYS) | dict(
         id="a", family="f", claim="c", value=0.7, source="s", reliability="secondary", tier="full",
-        tolerance=0.02, result=dict(table="t", label="macro", metric="f1"),
+        tolerance=0.02, result=dict(table="t", label="macro", metric="f1"), direction=[],
     )  # fmt: skip
     return plain | changes
 
@@ -218,28 +249,49 @@ TABLES = {
 }
 
 
+GAP = {"table": "gaps", "merlin minus": "scratch", "fraction": 0.1, "sign": 1}
+GAP |= dict(reference=dict(table="t", label="macro"), no_skill=0.0, fair={"same": "all"})
+
+
 def test_phantoms_never_reproduce_a_number():
-    asked = entry(
-        direction={"table": "gaps", "merlin minus": "scratch", "fraction": 0.1, "sign": 1}
-    )
-    table = claims.ledger([entry(), asked], TABLES, tier="phantom")
-    assert table["status"].tolist() == ["not run (needs the full tier)", "holds here"]
+    table = claims.ledger([entry(), entry(direction=[GAP])], TABLES, tier="phantom")
+    assert table["status"].tolist() == ["not run (needs the full tier)", "not decided here"]
+    assert table["reason"].tolist() == ["", "one run decides nothing"]
     assert table["ours"].isna().all()
     assert not table["status"].str.contains("reproduced").any()
 
 
-def test_full_tier_compares_with_the_tolerance():
-    far = entry(id="b", value=0.8)
+def test_a_claim_that_two_comparisons_answer_has_both_with_their_tables():
+    """Of an interval over patients and seeds its width decides; the ledger says which files it read."""
+    seeds = TABLES | {"gaps": TABLES["gaps"].assign(n_seeds=3)}
+    both = entry(direction=[GAP, GAP | dict(sign=-1)])
+    table = claims.ledger([both], seeds, tier="phantom", hashes={"gaps": "f" * 64, "t": "0" * 64})
+    assert table["status"].tolist() == ["holds here", "contradicted here"]
+    assert table["tables"].tolist() == [f"gaps:{'f' * 12} t:{'0' * 12}"] * 2
+    assert "merlin minus scratch, fraction 0.1; expected above 0" in table["direction"][0]
+    lost = claims.ledger([entry(direction=[GAP | {"arm": "x"}])], seeds, tier="phantom")
+    assert lost["status"].tolist() == ["not run"]
+    assert "no column 'arm'" in lost["reason"][0]
+
+
+@pytest.mark.parametrize(
+    ("published", "tolerance", "said"),
+    [(0.7, 0.02, "not decided"), (0.5, 0.5, "reproduced"), (0.95, 0.02, "differs")],
+)
+def test_full_tier_compares_the_interval_with_the_tolerance(published, tolerance, said):
+    """Ours is 0.71 [0.1, 0.9]: its point near the value proves nothing."""
     gone = entry(id="c", result=dict(table="missing", label="macro"))
-    table = claims.ledger([entry(), far, gone], TABLES, tier="full")
-    assert table["status"].tolist() == ["reproduced", "differs", "not run (needs the full tier)"]
+    near = entry(value=published, tolerance=tolerance)
+    table = claims.ledger([near, gone], TABLES, tier="full")
+    assert table["status"].tolist() == [said, "not run (needs the full tier)"]
+    assert table.loc[0, ["ours", "ours_low", "ours_high"]].tolist() == [0.71, 0.1, 0.9]
 
 
 def test_ledger_names_every_bad_entry(tmp_path):
     path = tmp_path / "claims.yaml"
     bad = [
         entry(reliability="memory"),
-        entry(reliability="rumour", source=None, value=1.0),
+        entry(reliability="rumour", source=None, value=1.0, direction={"table": "t", "sign": 1}),
         {"id": "x"},
     ]
     path.write_text(yaml.safe_dump(bad))
@@ -252,6 +304,7 @@ def test_ledger_names_every_bad_entry(tmp_path):
         "needs a source",
         "entry 3",
         "missing keys",
+        "direction has no fair",
     ):
         assert text in str(caught.value)
 
@@ -275,3 +328,14 @@ def test_our_ledger_is_sound_and_covers_every_family_and_figure():
         assert any(f.startswith(number) for f in figures), number
     notebooks = {e["notebook"] for e in entries} - {None}
     assert all((run.NOTEBOOKS / f"{n}.ipynb").is_file() for n in notebooks)
+
+
+def test_arms_of_design_claims_have_equal_steps_in_the_default_profile():
+    """What `fair: steps` promises of the sweep; of other arms the ledger says it."""
+    profile = run.load_profile("default")
+    entries = claims.read_claims()
+    fair = [d["fair"]["steps"] for e in entries for d in e["direction"] if "steps" in d["fair"]]
+    of_sweep = [pair for pair in fair if set(pair) <= set(profile["sweep"]["arms"])]
+    assert len(of_sweep) >= 12
+    for one, other in of_sweep:
+        assert claims.steps_of(profile, one) == claims.steps_of(profile, other), (one, other)

@@ -20,9 +20,10 @@ from merlin.embeddings import ARRAYS as SCHEMA
 from merlin.embeddings import Embeddings, load_embeddings, save_embeddings
 from merlin.phantom import reports
 from merlin.phantom.findings import FINDINGS
+from merlin.phantom.readers import READERS, reader
+from merlin.phantom.remarks import REMARKS
 from merlin.training.encode import (
     encode_images,
-    encode_sentences,
     encode_texts,
     prompt_bank,
     study_labels,
@@ -99,7 +100,6 @@ def test_optional_arrays_may_be_left_out(tmp_path, whole):
     save_embeddings(path, whole)
     optional = ("findings", "impression", "section", "sections", "phecode", "phecode_logits")
     labels = ("phecode_labels", "finding", "finding_labels", "text_group")
-    labels += ("findings_sentences", "impression_sentences")
     rewrite(path, **dict.fromkeys((*optional, *labels)))
     found = load_embeddings(path)
     assert np.isnan(found.findings).all()
@@ -420,14 +420,15 @@ class FakeModel:
         self.seen = []
         self.training = False
         self.config = SimpleNamespace(text=SimpleNamespace(embedding_size=2))
-        self.encode_text = self
+        self.encode_text, self.logit_scale = self, torch.zeros(())
+        self.reads_tokens = True
 
     def tokenize(self, texts):
         self.seen += texts
         ids = torch.tensor([[len(t)] for t in texts])
         return ids, torch.ones_like(ids), torch.tensor([max(len(t) - 5, 0) for t in texts])
 
-    def embed_tokens(self, ids, mask):
+    def embed_read(self, ids, mask):
         return torch.cat([ids, mask], 1).float()
 
     def embed_volumes(self, batch):
@@ -515,24 +516,26 @@ STOP_WORDS = set(
 STOP_WORDS |= set("seen the there to up was were with without within".split())
 
 
-def report_sentences():
-    """All that a phantom report may say, with its slots emptied."""
-    sentences = list(reports.NORMAL) + list(reports.HEDGES)
+def report_sentences(*, known):
+    """All that phantom reports may say of findings, slots emptied; of all readers or of known ones."""
+    sentences = [t for r in REMARKS.values() for t in r.texts + (() if known else r.elsewhere)]
     for fillers in reports.FILLERS.values():
-        sentences += fillers
-    for degrees in reports.DEGREES:
-        sentences += degrees
-    for kinds in reports.phrases().values():
-        sentences += kinds["present"] + kinds["absent"] + kinds["short"]
+        sentences += fillers["say"] + ([] if known else fillers["elsewhere"])
+    for who in (reader(n) for n in READERS if reader(n).is_known or not known):
+        sentences += [*who.normal, *who.nothing, *who.hedges, *who.qualifiers, *who.adverbs]
+        sentences += [w for kinds in (who.degrees, who.amounts) for ws in kinds for w in ws]
+        for words in who.words.values():
+            sentences += [*words.present, *words.absent, words.short]
+            sentences.append(who.deny.format(it=words.noun, It=words.noun))
     return [re.sub(r"\{\w+\}", " ", s).lower() for s in sentences]
 
 
 @pytest.mark.parametrize(
     ("finding", "kind", "text"),
-    [(f, k, text) for f, k, wording, text in prompt_bank()[0] if wording == "novel"],
+    [(f, k, text) for f, k, wording, text in prompt_bank()[0] if wording == "plain"],
 )
-def test_novel_prompt_says_something_no_report_says(finding, kind, text):
-    sentences = report_sentences()
+def test_plain_prompt_says_something_no_report_says(finding, kind, text):
+    sentences = report_sentences(known=False)
     known = {word for s in sentences for word in re.findall(r"[a-z]+", s)}
     new = set(re.findall(r"[a-z]+", text.lower())) - known - STOP_WORDS
     assert new, f"{finding} {kind}: every word of {text!r} is in the report templates"
@@ -546,27 +549,14 @@ def test_save_does_not_touch_the_arrays_it_is_given(tmp_path, whole):
     assert whole.study_id is before.study_id
 
 
-class Counting(torch.nn.Module):
-    """A text tower whose vector of a text is its number of characters, in two directions."""
-
-    config = SimpleNamespace(text=SimpleNamespace(embedding_size=2))
-
-    class encode_text:
-        @staticmethod
-        def tokenize(texts):
-            ids = torch.tensor([[len(t)] for t in texts])
-            return ids, torch.ones_like(ids), torch.zeros(len(texts))
-
-    def embed_tokens(self, ids, mask):
-        return torch.cat([ids, -ids], 1).float()
-
-
-def test_sentences_add_up_and_empty_texts_stay_missing():
-    texts = ["Liver: Abc. De. Spleen: Abc.", "", "F."]
-    found = encode_sentences(Counting(), texts)
-    np.testing.assert_array_equal(found[0], [4 + 3, -7])  # "Abc." once, "De."
-    assert np.isnan(found[1]).all()
-    np.testing.assert_array_equal(found[2], [2, -2])
+def test_arrays_of_other_schemas_are_left_and_named(tmp_path, whole):
+    """As the sums of sentences of older files."""
+    path = tmp_path / "e.npz"
+    save_embeddings(path, whole)
+    rewrite(path, findings_sentences=np.array([{}], dtype=object), mine=np.ones(3))
+    found = load_embeddings(path)
+    assert "not read, no array of the schema: findings_sentences, mine" in found.meta["notes"]
+    np.testing.assert_array_equal(found.findings, whole.findings)
 
 
 def test_judged_studies_are_internal_ones_or_all_where_no_site_is_so_called(whole):

@@ -33,7 +33,7 @@ def test_values_are_scikit_learns_and_a_disease_without_events_is_said():
     assert values.loc[("ost", "auroc"), "reason"].startswith("0 events among 71")
     assert np.isnan(values.loc[("ost", "auroc"), "value"])
     assert values.loc[("mean", "auroc"), "value"] == values.loc[("dm", "auroc"), "value"]
-    assert drawn["mean", "auroc"].shape == (31,)
+    assert drawn["mean", "auroc"].shape == (1, 31)
 
 
 def test_a_disease_without_probabilities_is_said_and_left_out_of_paired_means():
@@ -92,4 +92,37 @@ def test_each_beginning_is_held_against_ours_on_the_same_resamples():
     assert gaps.loc[1, ["value", "low", "high"]].tolist() == [0, 0, 0]
     assert "both frozen +0.000 [0.000, 0.000], which includes zero" in five_year.reading(
         table, gaps
+    )
+
+
+def test_seeds_widen_the_interval_and_stand_in_the_table():
+    rng = np.random.default_rng(6)
+    labels = (rng.random((90, 1)) < 0.4).astype(float)
+    good = np.clip(0.3 * labels + 0.6 * rng.random(labels.shape), 0, 1)
+    poor = np.clip(0.05 * labels + 0.8 * rng.random(labels.shape), 0, 1)
+    people, options = np.arange(90).astype(str), dict(min_events=3, n_resamples=60, seed=1)
+    predicted = {("merlin", 1.0): np.stack([good, good, poor]), ("same", 1.0): np.stack([good] * 3)}
+    table, _ = five_year.by_start(predicted, labels, people, ("dm",), **options)
+    rows = table.query("label == 'mean' and metric == 'auroc'").set_index("start")
+    assert rows.loc["merlin", "n_seeds"] == 3
+    own = [float(v) for v in rows.loc["merlin", "by_seed"].split()]
+    assert rows.loc["merlin", "value"] == pytest.approx(np.mean(own))
+    width = rows["high"] - rows["low"]
+    assert width["merlin"] > 2 * width["same"]
+
+
+def test_a_rival_of_one_seed_is_held_against_each_seed_of_ours():
+    rng = np.random.default_rng(7)
+    labels = (rng.random((60, 2)) < 0.4).astype(float)
+    predicted = {("merlin", 1.0): rng.random((3, 60, 2)), ("age_sex", 1.0): rng.random((1, 60, 2))}
+    predicted["random", 1.0] = rng.random((3, 60, 2))
+    options = dict(min_events=3, n_resamples=20, seed=1)
+    table, drawn = five_year.by_start(
+        predicted, labels, np.arange(60).astype(str), ("a", "b"), **options
+    )
+    gaps = five_year.paired(drawn, ("a", "b")).set_index(["ours", "other"])
+    assert {*gaps.index} == {("merlin", "random"), ("merlin", "age_sex"), ("random", "age_sex")}
+    mean = table.query("label == 'mean' and metric == 'auroc'").set_index("start")["value"]
+    assert gaps.loc[("merlin", "age_sex"), "value"] == pytest.approx(
+        mean["merlin"] - mean["age_sex"]
     )

@@ -2,7 +2,6 @@
 
 import tracemalloc
 from itertools import combinations
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -96,16 +95,6 @@ def test_studies_without_a_text_sit_out(pair):
     table, _ = evaluate(image, np.full_like(text, np.nan))
     assert (table["status"] == "not evaluated").all()
     assert "0 of 60" in table["reason"].iloc[0]
-
-
-def test_report_vectors_prefer_sentences_where_there_are_any():
-    whole, parts = np.ones((3, 2), np.float32), np.full((3, 2), np.nan, np.float32)
-    parts[1] = [3, 4]
-    file = SimpleNamespace(findings=whole, findings_sentences=parts)
-    found = retrieval.report_vectors(file, [0, 1], "best")
-    np.testing.assert_array_equal(found, [[1, 1], [3, 4]])
-    assert np.isnan(retrieval.report_vectors(file, [0], "sentences")).all()
-    np.testing.assert_array_equal(retrieval.report_vectors(file, [1], "whole"), [[1, 1]])
 
 
 def test_memory_is_a_chunk_of_queries():

@@ -37,14 +37,14 @@ def test_distance_is_in_millimetres(masks):
     assert segmentation.surface_distance(one, one, (1, 2, 3)) == 0
 
 
-def test_missed_organ_is_worst_and_absent_one_is_not_evaluated(masks):
+def test_a_missed_organ_has_no_distance_and_an_absent_one_no_score(masks):
     truth = np.zeros((24, 24, 24), np.uint8)
     truth[masks[0]] = 1
     found = segmentation.score_scan(np.zeros_like(truth), truth, (1, 1, 2), ("liver", "spleen"))
     liver, spleen = found
     assert liver["dice"] == 0
     assert liver["is_missed"]
-    assert liver["distance_mm"] == pytest.approx(np.sqrt(24**2 + 24**2 + 48**2))
+    assert np.isnan(liver["distance_mm"])
     assert np.isnan([spleen["dice"], spleen["distance_mm"]]).all()
     assert not spleen["is_missed"]
 
@@ -82,13 +82,17 @@ def test_means_go_over_scans_that_hold_the_organ_with_reasons_for_the_rest():
     )
     dice = table[table["metric"] == "dice"].set_index("label")
     assert dice.loc["liver", "value"] == pytest.approx(0.45)
-    assert dice.loc["liver", "n_missed"] == 1
     assert dice.loc["spleen", "value"] == pytest.approx(0.8)
     assert dice.loc["spleen", "n_studies"] == 1
     assert dice.loc["prostate", "status"] == "not evaluated"
     assert dice.loc["prostate", "reason"] == "in none of 2 scans"
     assert dice.loc["mean", "value"] == pytest.approx((0.45 + 0.8) / 2)
-    assert drawn["mean", "dice"].shape == (21,)
+    missed = table[table["metric"] == "missed"].set_index("label")
+    assert missed.loc["liver", ["value", "n_positive"]].tolist() == [0.5, 2]
+    assert missed.loc["spleen", "value"] == 0
+    distance = table[table["metric"] == "distance_mm"].set_index("label")
+    assert distance.loc["liver", ["value", "n_positive"]].tolist() == [1.0, 1]
+    assert drawn["dice"].shape == (1, 3, 21)
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR"])
@@ -108,16 +112,86 @@ def test_middle_slice_is_the_same_whatever_the_scans_axes(codes):
     assert aspect == 1.5
 
 
-def test_networks_are_compared_on_test_scans_alone():
-    def scores(dice):
-        return pd.DataFrame(
-            dict(study_id=s, patient_id=s, split=split, structure="liver", dice=dice + gain,
-                 distance_mm=9.0, is_missed=False)
-            for s, split, gain in [("a", "test", 0.0), ("b", "test", 0.2), ("r", "real", 0.9)]
-        )  # fmt: skip
+def scores(by_seed, *, splits=("test",) * 40, distance_mm=9.0):
+    """Of two structures in every scan: Dice of the first by seed, the second 0.1 below."""
+    rng = np.random.default_rng(4)
+    own = rng.normal(0, 0.05, len(splits))  # of a scan, the same for every network
+    return pd.DataFrame(
+        dict(study_id=f"s{i}", patient_id=f"p{i}", split=split, structure=organ, seed=seed,
+             dice=dice + own[i] - 0.1 * (organ == "spleen"), distance_mm=distance_mm, is_missed=False)
+        for seed, dice in enumerate(by_seed)
+        for i, split in enumerate(splits)
+        for organ in ("liver", "spleen")
+    )  # fmt: skip
 
-    networks = {("merlin", 1.0): scores(0.5), ("scratch", 1.0): scores(0.25)}
-    table, paired = segmentation.by_network(networks, ("liver",), n_resamples=10, seed=1)
+
+def compared(networks):
+    structures = ("liver", "spleen")
+    table, paired = segmentation.by_network(networks, structures, n_resamples=200, seed=1)
+    return table, paired.set_index(["merlin minus", "fraction", "metric"])
+
+
+def test_networks_are_compared_on_test_scans_alone():
+    splits = ("test",) * 20 + ("real",) * 3
+    networks = {("merlin", 1.0): scores([0.5], splits=splits)}
+    networks["scratch", 1.0] = scores([0.25], splits=splits)
+    table, paired = compared(networks)
     assert set(table["split"]) == {"test", "real"}
-    gap = paired.set_index(["merlin minus", "metric"]).loc[("scratch", "dice")]
+    gap = paired.loc[("scratch", 1.0, "dice")]
     assert gap[["value", "low", "high"]].to_list() == pytest.approx([0.25] * 3)
+    assert gap["n_patients"] == 20
+    assert paired.loc[("scratch", 1.0, "organs_better"), "value"] == 2
+
+
+def test_seeds_that_disagree_widen_the_difference():
+    """Patients alone would call it decided: paired scans differ by the same everywhere."""
+    runs = {("merlin", 1.0): [0.60, 0.50, 0.55], ("scratch", 1.0): [0.50, 0.58, 0.51]}
+    table, paired = compared({k: scores(v) for k, v in runs.items()})
+    gap = paired.loc[("scratch", 1.0, "dice")]
+    assert gap["value"] == pytest.approx(0.02)
+    assert gap["low"] < 0 < gap["high"]
+    assert [float(v) for v in gap["by_seed"].split()] == pytest.approx([0.1, -0.08, 0.04])
+    row = table.query("label == 'mean' and metric == 'dice' and model == 'merlin'").iloc[0]
+    assert (row["n_seeds"], len(row["by_seed"].split())) == (3, 3)
+
+
+def test_distances_are_of_organs_that_all_networks_found():
+    """A network that misses the far ones would win on distance otherwise."""
+    ours, other = scores([0.5], distance_mm=4.0), scores([0.5], distance_mm=4.0)
+    far = ours["study_id"].isin({"s0", "s1"}) & (ours["structure"] == "liver")
+    ours.loc[far, "distance_mm"] = 90.0
+    other.loc[far, ["dice", "distance_mm", "is_missed"]] = [0.0, np.nan, True]
+    table, paired = compared({("merlin", 1.0): ours, ("scratch", 1.0): other})
+    assert paired.loc[("scratch", 1.0, "distance_mm"), "value"] == 0
+    assert paired.loc[("scratch", 1.0, "missed"), "value"] == pytest.approx(-1 / 2 * 2 / 40)
+    rows = table.query("metric == 'distance_mm' and label == 'liver'").set_index("model")
+    assert rows["value"].tolist() == [4.0, 4.0]
+    assert rows["n_positive"].tolist() == [38, 38]
+
+
+def curve(model, dice):
+    steps = np.arange(1, len(dice) + 1) * 10 - 1
+    return pd.DataFrame(
+        dict(model=model, fraction=1.0, seed=0, step=steps, core_seconds=steps / 2, dice=dice)
+    )
+
+
+def test_of_a_rival_that_still_learns_nothing_is_said():
+    networks = {
+        (k, 1.0): scores([v]) for k, v in (("merlin", 0.6), ("scratch", 0.5), ("dynunet", 0.3))
+    }
+    table, paired = segmentation.by_network(networks, ("liver", "spleen"), n_resamples=20, seed=1)
+    flat = curve("merlin", [0.2, 0.4, 0.5, 0.58, 0.58, 0.58])
+    rising = curve("dynunet", [0.05, 0.1, 0.15, 0.2, 0.25, 0.3])
+    trained = segmentation.training(pd.concat([flat, rising]))
+    found = trained.set_index("model")
+    assert found["is_flat"].tolist() == [True, False]
+    assert found.loc["dynunet", "steps"] == 60
+    said = segmentation.reading(table, paired, trained)
+    assert "nothing is said of it" in said
+    done = segmentation.training(
+        pd.concat([flat, curve("dynunet", [0.1, 0.2, 0.3, 0.3, 0.3, 0.3])])
+    )
+    assert "Ours minus DynUNet with 100% of the labels: +0.300" in segmentation.reading(
+        table, paired, done
+    )

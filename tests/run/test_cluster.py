@@ -88,7 +88,13 @@ def test_jobs_on_slurm_ask_for_what_they_need(project, tmp_path):
     done = snakemake(project, "-n", "--profile", "scripts/slurm", "--config", "profile=deep")
     assert done.returncode == 0, done.stderr[-3000:]
     asked = resources(done.stdout + done.stderr)
-    assert {"pretraining", "sweep", "segmentation_merlin", "claims"} <= set(asked)
+    assert {
+        "pretraining",
+        "sweep_reference",
+        "scaling_250",
+        "segmentation_merlin",
+        "claims",
+    } <= set(asked)
     assert not any(v.get("gpu") for v in asked.values())  # phantoms need none
     assert asked["segmentation_merlin"]["mem_mb"] >= 3000
 

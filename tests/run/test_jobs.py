@@ -27,7 +27,7 @@ def settings(tmp_path, monkeypatch):
     (tmp_path / "cohort" / "manifest.csv").write_text("study_id\ns1\n")
     monkeypatch.setattr(run, "folder", lambda _: tmp_path)
     return SimpleNamespace(
-        profile="mine", fractions=[0.5], weights_2d="", n_steps=[3], n_resamples=9
+        profile="mine", main_seeds=[], fractions=[0.5], weights_2d="", n_steps=[3], n_resamples=9
     )
 
 
@@ -61,7 +61,7 @@ def test_a_notebook_refuses_other_tables_and_names_the_command(settings, change,
     else:
         (tmp_path / "segmentation" / "merlin-0.5.parquet").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"merlin-0\.5.*python -m merlin\.jobs\.segmentation"
+        FileNotFoundError, match=r"merlin-(curve-)?0\.5.*python -m merlin\.jobs\.segmentation"
     ):
         jobs.read("segmentation", settings)
 

@@ -88,7 +88,7 @@ def test_settings_are_asked_for_under_the_notebooks_own_name(path):
 
 def test_settings_that_the_notebook_reads_exist(path):
     profile = run.load_profile("default")
-    known = {"profile", "tier", "seed", "arm", "trainings", *profile[path.stem]}
+    known = {*run.COMMON, "arm", "trainings", *profile[path.stem]}
     used = set()
     for _, text in code(path):
         for node in ast.walk(ast.parse(plain(text))):

@@ -34,17 +34,25 @@ def tiny(tmp_path, monkeypatch):
     default = {
         "tier": "phantom",
         "seed": 5,
+        "cohort_seed": 4,
+        "main_seeds": [1, 2],
         "expected": {"minutes": 1, "memory_gb": 1, "disk_gb": 0.0},
         "arms": {"main": {}, "tenth": {"train_fraction": 0.1}},
         "sweep": {
             "base": {"n_steps": 9},
             "seeds": [1, 2],
-            "arms": {"reference": {}},
-            "sizes": [0.5],
+            "arms": {"reference": {}, "staged": {"seeds": [1, 2, 3], "n_steps": 7}},
+            "sizes": [64, 128],
+            "fixed_steps": 8,
         },
         "01_cohort": {"matrix": 76, "n_workers": 2},
         "01_dataset": {"folder": "", "patients": "", "icd": "", "weights": ""},
-        "02_pretraining": {"train_fraction": 1.0, "n_steps": 1200, "text": "small"},
+        "02_pretraining": {
+            "train_fraction": 1.0,
+            "n_steps": 1200,
+            "text": "small",
+            "batch_size": 16,
+        },  # fmt: skip,
     }
     (folder / "default.yaml").write_text(yaml.safe_dump(default))
 
@@ -72,7 +80,9 @@ def test_every_profile_loads_with_every_key_of_the_default(name):
 
 def test_profile_extends_the_default(tiny):
     profile = run.load_profile("smoke")
-    assert profile["02_pretraining"] == {"train_fraction": 1.0, "n_steps": 100, "text": "small"}
+    assert profile["02_pretraining"] == {
+        "train_fraction": 1.0, "n_steps": 100, "text": "small", "batch_size": 16,
+    }  # fmt: skip
     assert profile["01_cohort"] == {"matrix": 76, "n_workers": 2}
     assert run.load_profile("default")["02_pretraining"]["n_steps"] == 1200
 
@@ -136,6 +146,8 @@ def test_profile_gives_what_the_notebook_leaves_at_none(tiny):
         "profile": "default",
         "tier": "phantom",
         "seed": 5,
+        "cohort_seed": 4,
+        "main_seeds": [1, 2],
         "matrix": 76,
         "n_workers": 2,
     }
@@ -166,13 +178,45 @@ def test_arm_changes_only_the_training(tiny):
 def test_an_arm_of_the_sweep_trains_every_seed_and_a_run_of_it_one(tiny):
     scope = {"profile": "default", "arm": "main"}
     assert run.settings("02_pretraining", scope).trainings == {"main": 5}
-    s = run.settings("02_pretraining", scope | {"arm": "size_0.5"})
-    assert s.trainings == {"size_0.5-1": 6, "size_0.5-2": 7}
-    assert (s.train_fraction, s.n_steps, s.seed) == (0.5, 9, 5)
+    s = run.settings("02_pretraining", scope | {"arm": "staged"})  # with seeds of its own
+    assert s.trainings == {"staged-1": 6, "staged-2": 7, "staged-3": 8}
+    assert s.n_steps == 7
+    assert not hasattr(s, "seeds")
     s = run.settings("02_pretraining", scope | {"arm": "reference-2"})
     assert s.trainings == {"reference-2": 7}
     s = run.settings("02_pretraining", scope | {"seed": 40})  # a seed that is given counts
     assert (s.seed, s.trainings) == (40, {"main": 40})
+
+
+def test_the_main_arm_is_trained_with_each_of_its_seeds(tiny):
+    assert run.main_runs(run.load_profile("default")) == {"main": 5, "main-1": 6, "main-2": 7}
+    s = run.settings("02_pretraining", {"profile": "default", "arm": "main-2"})
+    assert (s.trainings, s.arm, s.train_fraction) == ({"main-2": 7}, "main-2", 1.0)
+    with pytest.raises(run.ProfileError, match="No arm 'main-3'"):
+        run.settings("02_pretraining", {"profile": "default", "arm": "main-3"})
+
+
+def test_another_seed_keeps_the_cohort_and_has_a_folder_of_its_own(tiny, tmp_path):
+    """Test patients follow from `cohort_seed`, which a seed in the profile's name leaves alone."""
+    plain, other = run.load_profile("smoke"), run.load_profile("smoke-seed70")
+    changed = {k for k in plain if plain[k] != other[k]}
+    assert changed == {"profile", "seed"}
+    assert (other["seed"], other["cohort_seed"]) == (70, plain["cohort_seed"])
+    assert run.main_runs(other) == {"main": 70, "main-1": 71, "main-2": 72}
+    assert run.folder(other["profile"]) == tmp_path / "runs" / "smoke-seed70"
+    for odd in ("smok-seed7", "smoke-seed", "smoke-seed07", "smoke-seed-1", "smoke-seed7e3"):
+        with pytest.raises(run.ProfileError, match="No profile"):
+            run.load_profile(odd)
+
+
+def test_a_size_is_trained_once_through_its_studies_and_for_the_steps_of_all(tiny):
+    sizes = run.scaling_sizes(run.load_profile("default"))
+    assert sizes["every study once"] == {64: "once_64", 128: "once_128"}
+    assert sizes["equal steps"] == {64: "steps_64", 128: "once_128"}  # the same run
+    for name, steps in (("once_64", 4), ("steps_64", 8), ("once_128", 8)):
+        s = run.settings("02_pretraining", {"profile": "default", "arm": name})
+        assert (s.n_studies, s.n_steps) == (int(name.split("_")[1]), steps)
+        assert s.trainings == {f"{name}-1": 6, f"{name}-2": 7}
 
 
 def test_unknown_arm_names_the_nearest(tiny):
@@ -186,7 +230,8 @@ def test_mistyped_parameter_names_the_nearest_and_lists_all(tiny):
     text = str(caught.value)
     assert "02_pretraining has no parameter 'n_step' (nearest: n_steps)" in text
     assert "'txt' (nearest: text)" in text
-    assert "Its parameters are arm, n_steps, profile, seed, text, tier, train_fraction." in text
+    known = "arm, batch_size, cohort_seed, main_seeds, n_steps, profile, seed, text, tier, train_fraction"
+    assert f"Its parameters are {known}." in text
 
 
 def test_modules_functions_and_ipythons_names_are_not_parameters(tiny):

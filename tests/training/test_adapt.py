@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from merlin import run
-from merlin.evaluation import five_year
+from merlin.evaluation import rivals
 from merlin.model import report_writer
 from merlin.model.i3d import ImageConfig, ImageEncoder
 from merlin.training import adapt, diseases, official, reports
@@ -70,7 +70,7 @@ def test_probes_are_scikit_learns_on_known_labels_and_nan_without_two_classes():
     train, new = 5 + 3 * rng.normal(size=(40, 6)), 5 + 3 * rng.normal(size=(9, 6))
     y = (train[:, 0] > 5).astype(float)
     y[:4] = np.nan
-    p = five_year.probe(train, np.column_stack([y, np.zeros(40)]), new, c=0.1)
+    p = rivals.logistic(train, np.column_stack([y, np.zeros(40)]), new, c=0.1)
     scaler = StandardScaler().fit(train)
     fitted = LogisticRegression(C=0.1).fit(scaler.transform(train)[4:], y[4:])
     np.testing.assert_allclose(

@@ -16,7 +16,7 @@ from merlin.model.two_towers import MAX_LOGIT_SCALE
 from merlin.training import loop
 from merlin.training.align import is_aligned
 from merlin.training.losses import contrastive_loss
-from merlin.training.texts import sentence_losses
+from merlin.training.texts import embed_texts, sentence_loss
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -132,6 +132,19 @@ def test_run_stopped_by_a_failing_read_resumes_bit_identically(tmp_path, uninter
     assert_same_run(tiny_run.train(tmp_path / "c.pt", save_every=1), uninterrupted)
 
 
+@pytest.mark.parametrize("kind", ["small", "sentences"])
+def test_muon_and_sentences_resume_bit_identically(tmp_path, kind):
+    """Momenta of both optimisers, both temperatures and the vectors' centre are state as well."""
+    options = dict(optimizer="muon", sentence_weight=1.0, n_steps=6, save_every=1)
+    whole = tiny_run.train(tmp_path / "whole.pt", tiny_run.model(kind=kind), **options)
+    data = stopping_after(3)
+    with pytest.raises(BrokenRead):
+        tiny_run.train(tmp_path / "c.pt", tiny_run.model(kind=kind), data=data, **options)
+    found = tiny_run.train(tmp_path / "c.pt", tiny_run.model(kind=kind), **options)
+    assert_same_run(found, whole)
+    assert whole[0]["encode_text.centre" if kind == "sentences" else "logit_scale"].any()
+
+
 def test_finished_run_is_returned_without_another_step(tmp_path, uninterrupted):
     tiny_run.train(tmp_path / "c.pt")
     broken = tiny_run.Studies(**(vars(tiny_run.studies()) | dict(volumes=None)))
@@ -231,7 +244,7 @@ def run_report_loss(data, index, step, **changes):
     """A report loss with towers that return a vector per text, and the texts it contrasted."""
     config = tiny_run.config(**changes)
     towers = tiny_run.model().eval()
-    texts = loop.TokenCache(towers.encode_text)
+    texts = loop.TextCache(towers.encode_text)
     generator = torch.Generator().manual_seed(7)
     image = torch.nn.functional.normalize(torch.randn(len(index), 16, generator=generator))
     image.requires_grad_()
@@ -258,6 +271,33 @@ def slow_report_loss(towers, image, groups):
 
 
 INDEX = np.array([3, 0, 7, 5, 2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (dict(), [None, 2, None, 2]),
+        (dict(sections_per_step=0), [None] * 4),
+        (dict(report_splitting=False), [None] * 4),
+    ],
+)
+def test_steps_contrast_what_the_strategy_says(changes, expected):
+    config = tiny_run.config(sentence_weight=1.0, **changes)
+    drawn = [loop.drawn_sections(s, config, 3, np.random.default_rng(s)) for s in range(4)]
+    assert [d if d is None else len(d) for d in drawn] == expected
+    assert config.splits_sentences == config.report_splitting
+
+
+def test_whole_reports_alone_are_contrasted_without_splitting(tmp_path):
+    _, log = tiny_run.train(
+        tmp_path / "c.pt", n_steps=2, sentence_weight=1.0, report_splitting=False
+    )
+    assert [row["sentence_loss"] for row in log] == [0, 0]
+    _, log = tiny_run.train(tmp_path / "c.pt", n_steps=2, sentence_weight=1.0)
+    for row in log:
+        total = row["report_loss"] + row["sentence_loss"] + row["ehr_loss"]
+        assert row["loss"] == pytest.approx(total, rel=1e-5)
+        assert row["sentence_loss"] > 0
 
 
 def test_even_steps_contrast_whole_findings():
@@ -343,7 +383,7 @@ def test_loss_weights_follow_strategy_and_supervision(changes, expected):
 
 def test_learning_rate_warms_up_linearly_and_ends_near_zero():
     config = tiny_run.config(n_steps=1000, warmup_steps=10, learning_rate=2.0)
-    rates = np.array([loop.learning_rate(s, config) for s in range(1000)])
+    rates = np.array([2.0 * loop.schedule(s, config) for s in range(1000)])
     np.testing.assert_allclose(rates[:10], 2.0 * np.arange(1, 11) / 10, rtol=1e-3)
     assert (np.diff(rates[10:]) < 0).all()
     assert rates[500] == pytest.approx(1.0)
@@ -351,10 +391,10 @@ def test_learning_rate_warms_up_linearly_and_ends_near_zero():
 
 
 def test_without_warm_up_the_first_step_has_the_full_rate():
-    assert loop.learning_rate(0, tiny_run.config(warmup_steps=0)) == pytest.approx(3e-3)
+    assert loop.schedule(0, tiny_run.config(warmup_steps=0)) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("name", ["strategy", "supervision", "precision"])
+@pytest.mark.parametrize("name", ["strategy", "supervision", "precision", "optimizer"])
 def test_unknown_choice_is_refused_with_the_choices(name):
     with pytest.raises(ValueError, match=f"{name} must be one of .*; got 'all'"):
         tiny_run.config(**{name: "all"})
@@ -383,7 +423,7 @@ def test_validation_without_any_two_class_code_is_nan_not_an_error():
 
 
 def test_equal_texts_share_a_number_and_are_tokenised_once():
-    texts = loop.TokenCache(tiny_run.model().encode_text)
+    texts = loop.TextCache(tiny_run.model().encode_text)
     long = " ".join(["liver"] * 40)  # 42 tokens with BERT's own two, 32 kept
     assert texts.numbers(["kidney", long, "kidney", "mass"]).tolist() == [0, 1, 0, 2]
     assert texts.numbers(["mass", long]).tolist() == [2, 1]
@@ -428,24 +468,19 @@ def reference_membership(image, text, scale, member):
     return (sum(by_image) / len(image) + sum(by_text) / len(text)) / 2
 
 
-def test_alignment_contrasts_sentences_and_their_sums():
-    """A sentence of two reports belongs to both; a study without a report sits out."""
+def test_a_sentence_of_two_reports_belongs_to_both_and_a_study_without_sits_out():
     towers = tiny_run.model().eval()
-    texts = loop.TokenCache(towers.encode_text)
+    texts = loop.TextCache(towers.encode_text)
     findings = np.array(["Liver: Cyst. Normal.", "", "Liver: Normal. Large mass."], object)
     image = torch.nn.functional.normalize(torch.randn(3, 16), dim=1)
-    scale = torch.tensor(np.log(20.0), dtype=torch.float32)
-    by_sentence, by_report = sentence_losses(towers, image, findings, texts, scale)
-
+    found = sentence_loss(towers, image, findings, texts)
     names = ["Cyst.", "Normal.", "Large mass."]
-    vectors = towers.embed_tokens(*texts.batch(texts.numbers(names)))
+    vectors = embed_texts(towers, names)
     kept = image[[0, 2]]
     member = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
     expected = reference_membership(kept, vectors, towers.logit_scale.exp(), member)
-    torch.testing.assert_close(by_sentence, expected)
-    sums = torch.nn.functional.normalize(member @ vectors, dim=1)
-    expected = contrastive_loss(kept, sums, scale, torch.arange(2))
-    torch.testing.assert_close(by_report, expected)
+    torch.testing.assert_close(found, expected)
+    assert sentence_loss(towers, image, np.array(["", "", "One."], object), texts) == 0
 
 
 def test_alignment_leaves_the_image_features_alone(tmp_path):

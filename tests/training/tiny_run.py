@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -39,9 +40,10 @@ def config(**changes):
     return TrainingConfig(**(base | changes))
 
 
-def model(seed=7):
+def model(seed=7, *, kind="small"):
     torch.manual_seed(seed)
-    return TwoTowers(TowersConfig(image=IMAGE, text=TEXT, grid_shape=(16, 16, 16)))
+    text = replace(TEXT, kind=kind)
+    return TwoTowers(TowersConfig(image=IMAGE, text=text, grid_shape=(16, 16, 16)))
 
 
 def studies(n=12, *, seed=7, seconds=0.0, bad=()):
