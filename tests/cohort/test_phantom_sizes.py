@@ -112,7 +112,9 @@ def test_renal_hypodensities_are_as_many_as_dictated_and_none_reaches_a_centimet
     assert n == pytest.approx(details["count"], abs=1)
 
 
-@pytest.mark.parametrize(("severity", "grade"), [(0.12, "mild"), (0.4, "moderate"), (1.0, "severe")])
+@pytest.mark.parametrize(
+    ("severity", "grade"), [(0.12, "mild"), (0.4, "moderate"), (1.0, "severe")]
+)
 def test_fractured_vertebra_loses_in_front_what_is_dictated(severity, grade, plain_man):
     study = describe.add_finding(SEED, plain_man, "fracture", severity)
     details = study.found["fracture"].details
