@@ -1,49 +1,93 @@
-"""What a report says of its findings beyond their presence: side, degree, count and size."""
+"""Report text → side, degree, count and size of each finding that it states.
+
+A report that names the wrong kidney is wrong, and labels alone don't see it. What is read stands in
+the same sentence as the finding, up to the next finding's words. Words of degree are brought to
+mild, moderate and severe (`details.yaml`), sizes to millimetres.
+"""
 
 import re
+from pathlib import Path
 
-from merlin.data.extract import _FULL_STOP, _by_heading, _sentence_labels
+import yaml
 
-_SIDES = {"left": r"left|lt\.?", "right": r"right|rt\.?", "both": r"bilateral(?:ly)?|both"}
-_DEGREES = {
-    "mild": "mild(?:ly)?|minimal(?:ly)?|small|trace|slight(?:ly)?",
-    "moderate": "moderate(?:ly)?",
-    "severe": "severe(?:ly)?|marked(?:ly)?|large|massive",
-}
-_COUNTS = {w: n for n, w in enumerate(("two", "three", "four", "five", "six"), 2)}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(cm|mm)\b", re.IGNORECASE)
+from merlin.data.extract import mentions
+
+_SAID = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_SIDES = {name: re.compile(p, re.IGNORECASE) for name, p in _SAID["sides"].items()}
+_DEGREES = {name: re.compile(p, re.IGNORECASE) for name, p in _SAID["degrees"].items()}
+_NUMBERS = {word: n for n, word in enumerate(_SAID["numbers"])}
+_SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*-?\s*(cm|mm)\b", re.IGNORECASE)
+_PERCENT = re.compile(r"(\d+)\s*(?:percent\b|%)", re.IGNORECASE)
+_ANY = rf"\d{{1,2}}|{'|'.join(_NUMBERS)}"
+_N = rf"\b({'|'.join(_NUMBERS)}|\d{{1,2}})\b(?!\s*(?:cm|mm|percent|%)|\.\d)"
+_COUNT = re.compile(  # "4 renal lesions"; "lesions x 4", "lesions (n=4)"; ", 4 in number"
+    rf"(?<![\d.])(?:{_N}(?:,?\s+[\w-]+){{0,5}}?\s+{_SAID['counted']}|"
+    rf"{_SAID['counted']}[\w ]*?(?:x |\(|\(n\s?=\s?|[,-] (?:\w+,? (?:x )?)?(?:n = )?|number ){_N}|"
+    rf"[,(] ?{_N}(?= in number| lesions|[,.)]|$))",
+    re.IGNORECASE,
+)
 
 
-def details_of(text: str) -> dict[str, dict]:
-    """Details of each finding that a text states as present, from the sentence that states it first.
+def details_of(text: str) -> dict[str, dict[str, str | float]]:
+    """What a report says of each finding that it states.
+
+    Parameters
+    ----------
+    text : str
+        Findings or an impression, of any reader.
 
     Returns
     -------
-    dict of finding to dict
-        `side` (left, right or both), `degree` (mild, moderate or severe), `count` and `size_mm`, where said.
+    dict of str to dict
+        Finding → those of `side` (right, left, bilateral), `degree` (mild, moderate, severe),
+        `count`, `size_mm` (the largest) and `percent` that its sentence gives. A finding that is
+        stated without any has an empty dict; one that is denied or not named is left out.
+
+    Examples
+    --------
+    >>> details_of("Kidneys: Moderate left hydronephrosis. Right renal cyst, 3.2 cm.")
+    {'hydronephrosis': {'side': 'left', 'degree': 'moderate'}, 'renal_cyst': {'side': 'right', 'size_mm': 32.0}}
     """
-    found: dict[str, dict] = {}
-    for heading, body in _by_heading(text):
-        for sentence in _FULL_STOP.split(body):
-            names = [n for n, value in _sentence_labels(sentence, heading) if value == 1]
-            said = _details(sentence) if names else {}
-            found |= {n: said for n in names if n not in found}
+    found: dict[str, dict[str, str | float]] = {}
+    for sentence, names in mentions(text):
+        for name, (start, end) in names.items():
+            others = [
+                span for n, span in names.items() if n != name and not _meet(span, (start, end))
+            ]
+            low = max((_cut(sentence, e, start) for b, e in others if e <= start), default=0)
+            high = min((_cut(sentence, end, b) for b, _ in others if b >= end), default=None)
+            said = _read(sentence[low:high], start - low)
+            if name in _SAID["sized"]:
+                said.pop("degree", None)
+            found[name] = said | found.get(name, {})
     return found
 
 
-def _details(sentence: str) -> dict:
-    said: dict = {}
-    sides = [s for s, words in _SIDES.items() if _has(words, sentence)]
-    if sides:
-        said["side"] = sides[0] if len(sides) == 1 else "both"
-    if degrees := [d for d, words in _DEGREES.items() if _has(words, sentence)]:
-        said["degree"] = degrees[0]
-    if counts := [n for w, n in _COUNTS.items() if _has(w, sentence)]:
-        said["count"] = counts[0]
-    if size := _SIZE.search(sentence):
-        said["size_mm"] = float(size[1]) * (10 if size[2].lower() == "cm" else 1)
+def _cut(sentence: str, end: int, start: int) -> int:
+    """Where one finding's words end and the next one's begin: the last comma or *and* between."""
+    joints = list(re.finditer(r",|\band\b|\bwith\b", sentence[end:start]))
+    return end + joints[-1].start() if joints else (end + start) // 2
+
+
+def _meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
+
+
+def _read(part: str, at: int) -> dict[str, str | float]:
+    """Details in a part of a sentence; of several words of degree or side the nearest to `at`."""
+    said: dict[str, str | float] = {}
+    for key, patterns in (("side", _SIDES), ("degree", _DEGREES)):
+        hits = [
+            (abs(m.start() - at), name) for name, p in patterns.items() for m in p.finditer(part)
+        ]
+        if hits:
+            said[key] = min(hits)[1]
+    if count := _COUNT.search(part):
+        word = next(g for g in count.groups() if g).lower()
+        said["count"] = float(_NUMBERS.get(word) if word in _NUMBERS else word)
+    sizes = [float(v) * (10 if unit.lower() == "cm" else 1) for v, unit in _SIZE.findall(part)]
+    if sizes:
+        said["size_mm"] = round(max(sizes), 1)
+    if percent := _PERCENT.search(part):
+        said["percent"] = float(percent[1])
     return said
-
-
-def _has(words: str, sentence: str) -> bool:
-    return bool(re.search(rf"\b(?:{words})(?!\w)", sentence, re.IGNORECASE))
