@@ -61,3 +61,32 @@ def training_studies(pretraining: Path, arms: Iterable[str], seeds: Iterable[int
         for a in arms
     }
     return pd.Series({a: float(np.mean(n)) for a, n in found.items()}, name="training studies")
+
+
+def budgets(pretraining: Path, trained: Mapping[str, dict]) -> pd.DataFrame:
+    """What each arm may learn from, and what it took: for who compares arms that had unequal steps.
+
+    Parameters
+    ----------
+    pretraining : path
+        Folder of the runs.
+    trained : mapping of str to dict
+        Settings of `02_pretraining`, by run.
+
+    Returns
+    -------
+    DataFrame
+        `steps, alignment steps, studies drawn` (with repeats), `training studies, minutes` (of all
+        steps, reading and validation within them), by arm; the last two are blank before it has run.
+    """
+    rows = {}
+    for name, how in trained.items():
+        steps, folder = how["n_steps"], pretraining / name
+        rows[name] = {"steps": steps, "alignment steps": how["align_steps"]}
+        rows[name] |= {"studies drawn": steps * how["batch_size"]}
+        rows[name] |= {"training studies": np.nan, "minutes": np.nan}
+        if (folder / "weights.safetensors").exists():
+            n = read_facts(folder / "weights.safetensors")["n"]["studies"]
+            minutes = read_csv(folder / "log.csv")["seconds"].sum() / 60
+            rows[name] |= {"training studies": n, "minutes": minutes}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
