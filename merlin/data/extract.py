@@ -110,7 +110,7 @@ def _by_words(text: str) -> dict[str, str]:
     """Section → sentences about it: by their findings, else by an organ, else as the one before."""
     found: dict[str, list[str]] = {}
     section = ""
-    for sentence in (s.strip() for s in _FULL_STOP.split(text)):
+    for sentence in (s.strip() for s in _END.split(text)):
         section = _spoken_of(sentence) or section
         if sentence and section:
             found.setdefault(section, []).append(sentence)

@@ -13,7 +13,7 @@ import tiny_run
 import torch
 
 from merlin.model.two_towers import MAX_LOGIT_SCALE
-from merlin.training import loop
+from merlin.training import loop, optimizers
 from merlin.training.align import is_aligned
 from merlin.training.losses import contrastive_loss
 from merlin.training.texts import embed_texts, report_losses
@@ -133,8 +133,9 @@ def test_run_stopped_by_a_failing_read_resumes_bit_identically(tmp_path, uninter
 
 
 @pytest.mark.parametrize("kind", ["small", "sentences"])
-def test_muon_and_sentences_resume_bit_identically(tmp_path, kind):
-    """Momenta of both optimisers, both temperatures and the vectors' centre are state as well."""
+def test_muon_and_sentences_resume_bit_identically(tmp_path, monkeypatch, kind):
+    """Momenta, turns that are kept, both temperatures and the vectors' centre are state as well."""
+    monkeypatch.setattr(optimizers, "LARGE", 8)
     options = dict(optimizer="muon", sentence_weight=1.0, n_steps=6, save_every=1)
     whole = tiny_run.train(tmp_path / "whole.pt", tiny_run.model(kind=kind), **options)
     data = stopping_after(3)
