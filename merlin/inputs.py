@@ -10,9 +10,11 @@ import pandas as pd
 from merlin import run
 from merlin.data.cohort_codes import read_coding
 from merlin.data.manifest import load_manifest
-from merlin.data.phecodes import phecode_labels
+from merlin.data.phecodes import phecode_labels, read_phenotypes
 from merlin.embeddings import Embeddings, load_embeddings
+from merlin.evaluation.five_year import labels_from_codes
 from merlin.evaluation.rivals import Known
+from merlin.vocabulary import DISEASES, NAMES
 
 
 def arms(
@@ -148,6 +150,21 @@ def codes_of(settings: SimpleNamespace, studies: Known, phecodes: list[str]) -> 
     return phecode_labels(
         coding.codes, ids, coding.code_map, phecodes, uncoded=uncoded, rollup=rollup
     )
+
+
+def taught(settings: SimpleNamespace, studies: Known) -> dict[str, np.ndarray]:
+    """Labels of all known studies by task, NaN where unknown: findings, phecodes, five-year diseases."""
+    if studies.studies.empty:
+        return {}
+    table = studies.studies
+    stated = table.reindex(columns=[f"label_{n}" for n in NAMES]).to_numpy(float)
+    later = table.reindex(columns=[f"five_year_{d}" for d in DISEASES])
+    phecodes = read_phenotypes()["phecode"].tolist()
+    return {
+        "findings": stated,
+        "phecodes": codes_of(settings, studies, phecodes),
+        "5-year diseases": labels_from_codes(later),
+    }
 
 
 def steps(settings: SimpleNamespace) -> dict[str, int]:

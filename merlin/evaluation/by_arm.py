@@ -63,7 +63,7 @@ def findings(
     if not np.isfinite(labels[rows]).any():
         raise ValueError("no test study has a finding label: nothing to judge (docs/embeddings.md)")
     for name, e in arms.items():
-        for wording in [w for w in ("reported", "novel") if w in e.prompt_wording]:
+        for wording in [w for w in zero_shot.WORDINGS if w in e.prompt_wording]:
             how = dict(wording=wording, scoring=scoring)
             runs, limit = _runs(name, e, again), np.zeros((1, 1))
             if threshold == "validation":

@@ -22,6 +22,8 @@ from merlin.statistics import bootstrap, metrics
 from merlin.streams import Stream, stream_of
 
 SCORING = ("mean_similarity", "normalised_mean", "raw_mean")
+# Of prompts: as training reports put it, in radiologists' other words, in a layman's.
+WORDINGS = ("reported", "paraphrased", "plain")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def score(
 def score_file(
     embeddings, rows: np.ndarray, *, wording: str, scoring: str = "mean_similarity"
 ) -> Scores:
-    """Score studies of an embeddings file with its prompts of one wording (`reported` or `novel`)."""
+    """Score studies of an embeddings file with its prompts of one wording (one of `WORDINGS`)."""
     e, use = embeddings, embeddings.prompt_wording == wording
     prompts = (a[use] for a in (e.prompt_embedding, e.prompt_finding, e.prompt_kind))
     return score(e.image[rows], *prompts, scoring=scoring)
