@@ -59,7 +59,9 @@ def bring(root, *words):
 def resources(said):
     """Rule → what its first listed job asks for."""
     found = {}
-    for rule, text in re.findall(r"^rule ([\w-]+):\n(.*?)(?=^\[|\Z)", said, re.DOTALL | re.MULTILINE):
+    for rule, text in re.findall(
+        r"^rule ([\w-]+):\n(.*?)(?=^\[|\Z)", said, re.DOTALL | re.MULTILINE
+    ):
         asked = re.findall(r"\b(mem_mb|gpu|runtime)=(\d+)", text)
         found.setdefault(rule, {k: int(v) for k, v in asked})
     return found
