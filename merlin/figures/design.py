@@ -28,6 +28,10 @@ KINDS = {
     True: Look("as in the tables", COLOUR["merlin"]),
     False: Look("percentiles", COLOUR["present"], "^"),
 }
+NAMED = {
+    "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "brier": "Brier", "dice": "Dice", "bleu": "BLEU",
+    "rouge2": "ROUGE-2", "clinical_f1": "clinical F1", "distance_mm": "distance",
+}  # fmt: skip
 VERDICTS = {
     "holds here": COLOUR["absent"],
     "contradicted here": COLOUR["present"],
@@ -196,7 +200,7 @@ def draw_intervals(tables: Tables, facts: Facts) -> Figure:
         legend=False, ax=width,
     )  # fmt: skip
     width.set_yticks(range(len(metrics)), names)
-    width.set(xlabel="mean width, 1 to 6 studies a patient", ylabel="")
+    width.set(xlabel="mean width, 1 to 6 studies", ylabel="")
     width.set_ylim(alone.get_ylim())
     if shape:
         _draw_kinds(axes[3], every)
@@ -214,7 +218,8 @@ def _draw_kinds(ax: Axes, every: pd.DataFrame) -> None:
     marks.forest(ax, table, unique(said), KINDS, column="row", by="is_used", fontsize=5)
     ax.set_yticks(range(said.nunique()), unique(said))
     ax.set(
-        xlim=(0.5, 1.0), xlabel="coverage of 95 % intervals; number of patients in the row's name"
+        xlim=(every["low"].min() - 0.02, 1.005),
+        xlabel="coverage of 95 % intervals; number of patients in the row's name",
     )
     ax.legend(loc="upper left", fontsize=5)
 

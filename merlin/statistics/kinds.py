@@ -141,14 +141,15 @@ def _labelled(case, weights, patient, n_sets, rng):
 
     few = bootstrap.fewest(labels, patient)
     by_rank = case.metric in ("auroc", "auprc")
-    real = truth(case.metric, p, d + case.gap)
+    prevalence, separation = np.array(case.prevalence), np.array(case.separation)
+    real = truth(case.metric, prevalence, separation + case.gap)
     found = [measured(first, case.gap, plainly) for plainly in (False, True)]
     if case.gap:
-        real = real - truth(case.metric, p, d)
+        real = real - truth(case.metric, prevalence, separation)
         found = [
             f - measured(second, 0.0, plain) for f, plain in zip(found, (False, True), strict=True)
         ]
-    real = np.where(few > 0, real, np.nan).reshape(n_sets, n_labels)
+    real = np.where(few > 0, np.tile(real, n_sets), np.nan).reshape(n_sets, n_labels)
     used, plain = (
         np.where(few[:, None] > 0, f, np.nan).reshape(n_sets, n_labels, -1) for f in found
     )

@@ -10,7 +10,7 @@ FINDINGS = kinds.spaced(0.05, 0.4, 12)
 JUDGED = [
     kinds.Case("one label", "auroc", 120, (0.2,), (1.2,)),
     kinds.Case("few positives", "auroc", 150, (0.1,), (1.2,)),
-    kinds.Case("few positives", "auprc", 150, (0.1,), (1.2,)),
+    kinds.Case("one label", "auprc", 120, (0.2,), (1.2,)),
     kinds.Case("mean", "auprc", 150, kinds.spaced(0.08, 0.2, 4), (0.9,) * 4),
     kinds.Case("chance", "auprc", 400, FINDINGS, (0.0,) * 12),
     kinds.Case("macro", "f1", 120, FINDINGS, (1.0,) * 12),
@@ -32,7 +32,7 @@ def test_intervals_in_use_cover_93_to_97_percent(case):
 
 def test_percentiles_of_average_precision_miss_chance():
     """Why they are not used: the truth is the mean prevalence."""
-    case = JUDGED[4]
+    case = next(c for c in JUDGED if c.kind == "chance")
     used, plain = kinds.coverage(case, n_sets=60, n_resamples=150, seed=3)
     assert used["truth"] == pytest.approx(np.mean(FINDINGS), rel=0.01)
     assert plain["covered"] < 0.6
