@@ -441,7 +441,7 @@ rule given_to_rivals:
         name=lambda w: f"rivals-{w.kind}",
         task="rivals",
         job=lambda w: w.kind,
-    priority: 1
+    priority: 4
     resources:
         **HEAVY,
     shell:

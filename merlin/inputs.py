@@ -46,6 +46,26 @@ def arms(
     return files, encoded
 
 
+def again(settings: SimpleNamespace, main: Embeddings) -> tuple[list[Path], list[Embeddings]]:
+    """The main arm trained with the profile's other seeds (`main_seeds`): files, and what they hold.
+
+    Raises
+    ------
+    ValueError
+        If a file is not of the main arm's studies.
+    """
+    base = run.folder(settings.profile) / "embeddings"
+    names = [n for n in run.main_runs(run.load_profile(settings.profile)) if n != "main"]
+    files = [run.upstream(base / f"{n}.npz", "03_embeddings") for n in names]
+    encoded = [load_embeddings(f) for f in files]
+    odd = [
+        n for n, e in zip(names, encoded, strict=True) if list(e.study_id) != list(main.study_id)
+    ]
+    if odd:
+        raise ValueError(f"{', '.join(odd)}: other studies than arm main. Encode them again.")
+    return files, encoded
+
+
 def main_arm(settings: SimpleNamespace) -> tuple[Path, Embeddings]:
     """The main arm's embeddings file, and what it holds."""
     file = run.upstream(run.folder(settings.profile) / "embeddings" / "main.npz", "03_embeddings")
@@ -158,10 +178,20 @@ def steps(settings: SimpleNamespace) -> dict[str, int]:
     return {a: (changes or {}).get("n_steps", of_all) for a, changes in profile["arms"].items()}
 
 
-def footer(settings: SimpleNamespace, encoded: Embeddings, rows: np.ndarray) -> dict[str, object]:
-    """What a figure's footer says of the judged studies: how many, of which kind, what is resampled."""
+def footer(
+    settings: SimpleNamespace, encoded: Embeddings, rows: np.ndarray, n_again: int = 0
+) -> dict[str, object]:
+    """What a figure's footer says of the judged studies: how many, of which kind, what intervals hold.
+
+    Parameters
+    ----------
+    n_again : int
+        Runs of the main arm beside the first.
+    """
+    unit = encoded.unit
+    seeds = f"{unit}, main arm also {1 + n_again} seeds; others {unit} only"
     return {
         "n": encoded.counts(rows),
         "tier_note": run.tier_note(settings, encoded.is_synthetic),
-        "resampled": encoded.unit,
+        "resampled": seeds if n_again else f"{unit} only, one run",
     }

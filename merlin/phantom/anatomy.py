@@ -196,7 +196,9 @@ def _hernia(shapes: ShapeList, body: Body) -> None:
     kind: dict[str, Any] = dict(label=LABEL["stomach"], regions=torso.INSIDE_THORAX)
     neck = [centre - (0, 0, 0.6 * radius), body.place((-40, 4, 92))]
     either = torso.INSIDE_THORAX | torso.INSIDE_ABDOMEN
-    shapes.tube(neck, 11, body.hu("bowel_wall"), label=kind["label"], regions=either)
+    shapes.tube(
+        neck, min(9.0, 0.6 * radius), body.hu("bowel_wall"), label=kind["label"], regions=either
+    )
     shapes.sphere(centre, radius, body.hu("bowel_wall"), **kind)
     shapes.sphere(centre, radius - 4, 24, texture=15, **kind)
     if body.hernia_gas > -1:

@@ -112,8 +112,8 @@ class Body:
     def _diameters(self, centre: Coordinates, half_axes: Coordinates) -> np.ndarray:
         angle = np.linspace(0, np.pi, 8, endpoint=False)
         ray = np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1) * np.asarray(half_axes)
-        ends = [where_seen(np.asarray(centre, float) + way * ray, self.warp) for way in (1, -1)]
-        return np.linalg.norm(ends[0] - ends[1], axis=1)
+        ends = where_seen(np.asarray(centre, float) + np.concatenate([ray, -ray]), self.warp)
+        return np.linalg.norm(ends[: len(ray)] - ends[len(ray) :], axis=1)
 
     def hu(self, tissue: str) -> float:
         """HU of a tissue in this study's contrast phase."""

@@ -129,6 +129,27 @@ def change_by_finding(
     return with_, without, label
 
 
+def middles(label: np.ndarray) -> tuple[list[int], list[int]]:
+    """Voxels to cut through: near the liver's centre at mid-height of a vertebra, and in the spine.
+
+    A cut through an endplate would show dense bone whatever the marrow.
+    """
+    liver = np.argwhere(label == LABEL["liver"]).mean(0)
+    bone = label == LABEL["vertebrae"]
+    spine = np.argwhere(
+        bone[:, :, int(liver[2])] if bone[:, :, int(liver[2])].any() else bone.any(2)
+    )
+    i, j = int(np.median(spine[:, 0])), int(np.quantile(spine[:, 1], 0.75))
+    depth = ndimage.distance_transform_edt(np.pad(bone[i, j], 1))[
+        1:-1
+    ]  # into bone, along the spine
+    heights = np.flatnonzero(
+        (depth >= np.roll(depth, 1)) & (depth >= np.roll(depth, -1)) & (depth > 1)
+    )
+    k = int(heights[np.abs(heights - liver[2]).argmin()]) if len(heights) else int(liver[2])
+    return [int(liver[0]), int(liver[1]), k], [i, j, k]
+
+
 def viewing_grid(
     *,
     pixel_mm: float = 2.2,

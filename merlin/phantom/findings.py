@@ -64,7 +64,7 @@ def submucosal_edema(body: Body, severity: float, rng: Generator) -> Details:
 
 def renal_hypodensities(body: Body, severity: float, rng: Generator) -> Details:
     """Many dark spots below 1 cm in both kidneys: a scanner blurs them, they can't be characterised."""
-    largest, count = 0.0, 0
+    widest, count = (0.0, body.kidney_centre(1)), 0
     for side in (1, -1):
         draw = partial(in_kidney, body, side, rng)
         spots = apart(draw, int(_between(5, 17, severity)), gap_mm=10.0)
@@ -73,8 +73,9 @@ def renal_hypodensities(body: Body, severity: float, rng: Generator) -> Details:
             radius = rng.uniform(3.2, 4.4)
             name = LABEL[f"kidney_{_side_word(side)}"]
             body.over.sphere(centre, radius, 10, only=name)
-            largest = max(largest, body.size_mm(centre, (radius,) * 3))
-    return {"side": "bilateral", "count": count, "size_mm": largest}
+            widest = max(widest, (radius, centre), key=lambda spot: spot[0])
+    size = body.size_mm(widest[1], (widest[0],) * 3)
+    return {"side": "bilateral", "count": count, "size_mm": size}
 
 
 def aortic_valve_calcification(body: Body, severity: float, rng: Generator) -> Details:
@@ -321,7 +322,7 @@ def gallstones(body: Body, severity: float, rng: Generator) -> Details:
     """Dense stones that lie on the floor of the gallbladder."""
     size = _between(4, 9, severity)
     draw = partial(on_gallbladder_floor, body, size, rng)
-    spots = apart(draw, int(_between(1, 7, rng.random())), gap_mm=2.1 * size)
+    spots = apart(draw, int(_between(1, 7, rng.random())), gap_mm=2.3 * size)
     for stone in spots:
         body.over.sphere(stone, size, rng.uniform(260, 700), only=LABEL["gallbladder"])
     largest = max(body.size_mm(stone, (size,) * 3) for stone in spots)

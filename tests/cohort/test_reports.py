@@ -11,6 +11,7 @@ from merlin.data import extract
 from merlin.phantom import reports, synthesis
 from merlin.phantom.body import Body
 from merlin.phantom.findings import FINDINGS, Found
+from merlin.phantom.measure import LIMITS
 from merlin.phantom.readers import READERS, reader
 from merlin.vocabulary import FINDINGS_OF, NAMES, ONLY_SEX, SECTIONS
 
@@ -80,6 +81,7 @@ def test_no_two_readers_share_a_sentence_about_a_finding():
 def test_every_reader_can_say_every_finding_with_its_own_details(name):
     body = Body(sex="M", phase="portal venous")
     details = FINDINGS[name].apply(body, 0.6, np.random.default_rng(7))
+    details |= dict.fromkeys({"size_mm"} if name in LIMITS else (), 1.0)  # measured later
     known = {"degree", "amount", "adverb"} | {"size" if k == "size_mm" else k for k in details}
     for r in READERS:
         words = reader(r).words[name]
