@@ -68,7 +68,7 @@ def draw_phenotypes(tables: Tables, facts: Facts) -> Figure:
     count = where(by_chapter, model="main").set_index("label")["n_positive"]
     marks.forest(
         chapters_ax, by_chapter, [f"chapter: {c}" for c in chapters],
-        arms([m for m in models if m != "chance"]),
+        {m: look for m, look in looks.items() if m == "organs" or (m in ARMS and m != "chance")},
         names=[f"{c} ({count[f'chapter: {c}']})" for c in chapters],
     )  # fmt: skip
     marks.legend_above(chapters_ax, 2)
