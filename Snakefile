@@ -410,7 +410,7 @@ READS = {
         *(GIVEN.format(k) for k in ("measured", "traits", *(f"features-{a}" for a in ("ehr", *MAIN)))),
     ],
     "09_report_generation": [MANIFEST, *jobs_of("report_generation").values()],
-    "10_segmentation": [MANIFEST, *jobs_of("segmentation").values()],
+    "10_segmentation": [MANIFEST, *jobs_of("segmentation").values(), GIVEN.format("measured")],
     "11_summary": [RESULT.format(r) for r in RESULTS],
     "12_ablations": ["data_manifests/claims.yaml", *runs_of(SWEEP)],
     "13_scaling_laws": runs_of(run.scaling_arms(SETTINGS)),
@@ -441,7 +441,7 @@ rule given_to_rivals:
         name=lambda w: f"rivals-{w.kind}",
         task="rivals",
         job=lambda w: w.kind,
-    priority: 1
+    priority: 4
     resources:
         **HEAVY,
     shell:

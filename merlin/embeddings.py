@@ -71,7 +71,9 @@ class Embeddings:
     prompt: Annotated[np.ndarray, Array("m", str, "texts")] = _BLANK
     prompt_finding: Annotated[np.ndarray, Array("m", str, "what each is about")] = _BLANK
     prompt_kind: Annotated[np.ndarray, Array("m", str, "present or absent")] = _BLANK
-    prompt_wording: Annotated[np.ndarray, Array("m", str, "reported or novel")] = _BLANK
+    prompt_wording: Annotated[np.ndarray, Array("m", str, "reported, paraphrased or plain")] = (
+        _BLANK
+    )
     prompt_embedding: Annotated[np.ndarray, Array("mD", np.float32, "of texts", is_unit=True)] = (
         _BLANK
     )

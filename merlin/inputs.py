@@ -10,9 +10,11 @@ import pandas as pd
 from merlin import run
 from merlin.data.cohort_codes import read_coding
 from merlin.data.manifest import load_manifest
-from merlin.data.phecodes import phecode_labels
+from merlin.data.phecodes import phecode_labels, read_phenotypes
 from merlin.embeddings import Embeddings, load_embeddings
+from merlin.evaluation.five_year import labels_from_codes
 from merlin.evaluation.rivals import Known
+from merlin.vocabulary import DISEASES, NAMES
 
 
 def arms(
@@ -39,6 +41,26 @@ def arms(
     encoded = {a: load_embeddings(f) for a, f in files.items()}
     studies = encoded["main"].study_id
     odd = [a for a, e in encoded.items() if not np.array_equal(e.study_id, studies)]
+    if odd:
+        raise ValueError(f"{', '.join(odd)}: other studies than arm main. Encode them again.")
+    return files, encoded
+
+
+def again(settings: SimpleNamespace, main: Embeddings) -> tuple[list[Path], list[Embeddings]]:
+    """The main arm trained with the profile's other seeds (`main_seeds`): files, and what they hold.
+
+    Raises
+    ------
+    ValueError
+        If a file is not of the main arm's studies.
+    """
+    base = run.folder(settings.profile) / "embeddings"
+    names = [n for n in run.main_runs(run.load_profile(settings.profile)) if n != "main"]
+    files = [run.upstream(base / f"{n}.npz", "03_embeddings") for n in names]
+    encoded = [load_embeddings(f) for f in files]
+    odd = [
+        n for n, e in zip(names, encoded, strict=True) if list(e.study_id) != list(main.study_id)
+    ]
     if odd:
         raise ValueError(f"{', '.join(odd)}: other studies than arm main. Encode them again.")
     return files, encoded
@@ -130,6 +152,21 @@ def codes_of(settings: SimpleNamespace, studies: Known, phecodes: list[str]) -> 
     )
 
 
+def taught(settings: SimpleNamespace, studies: Known) -> dict[str, np.ndarray]:
+    """Labels of all known studies by task, NaN where unknown: findings, phecodes, five-year diseases."""
+    if studies.studies.empty:
+        return {}
+    table = studies.studies
+    stated = table.reindex(columns=[f"label_{n}" for n in NAMES]).to_numpy(float)
+    later = table.reindex(columns=[f"five_year_{d}" for d in DISEASES])
+    phecodes = read_phenotypes()["phecode"].tolist()
+    return {
+        "findings": stated,
+        "phecodes": codes_of(settings, studies, phecodes),
+        "5-year diseases": labels_from_codes(later),
+    }
+
+
 def steps(settings: SimpleNamespace) -> dict[str, int]:
     """Optimiser steps of each arm's pretraining, alignment's left out; none where weights are given."""
     profile = run.load_profile(settings.profile)
@@ -141,10 +178,20 @@ def steps(settings: SimpleNamespace) -> dict[str, int]:
     return {a: (changes or {}).get("n_steps", of_all) for a, changes in profile["arms"].items()}
 
 
-def footer(settings: SimpleNamespace, encoded: Embeddings, rows: np.ndarray) -> dict[str, object]:
-    """What a figure's footer says of the judged studies: how many, of which kind, what is resampled."""
+def footer(
+    settings: SimpleNamespace, encoded: Embeddings, rows: np.ndarray, n_again: int = 0
+) -> dict[str, object]:
+    """What a figure's footer says of the judged studies: how many, of which kind, what intervals hold.
+
+    Parameters
+    ----------
+    n_again : int
+        Runs of the main arm beside the first.
+    """
+    unit = encoded.unit
+    seeds = f"{unit}, main arm also {1 + n_again} seeds; others {unit} only"
     return {
         "n": encoded.counts(rows),
         "tier_note": run.tier_note(settings, encoded.is_synthetic),
-        "resampled": encoded.unit,
+        "resampled": seeds if n_again else f"{unit} only, one run",
     }

@@ -105,7 +105,7 @@ def zero_shot_findings(base, profile):
         if arm == "ehr":
             continue
         e = opened(base, arm)
-        for wording in ("reported", "novel"):
+        for wording in ("reported", "paraphrased", "plain"):
             parts.append(findings(e, at(e), wording).assign(model=arm, wording=wording))
         for site in SITES[1:] if arm == "main" else ():
             found = findings(e, at(e, site))
@@ -282,7 +282,8 @@ def protocol_sensitivity(base, profile):
                  "averaging: mean similarity", "missing labels: masked", "threshold: zero",
                  "negatives: natural")  # fmt: skip
     names = dict.fromkeys(as_stated, f1(e)) | {
-        "prompt wording: unused phrases": f1(e, "novel"),
+        "prompt wording: radiologists' paraphrases": f1(e, "paraphrased"),
+        "prompt wording: a layman's words": f1(e, "plain"),
         "missing labels: negative": f1(negative),
     }
     out = [("zero-shot findings", k, "macro f1", v["value"].item()) for k, v in names.items()]

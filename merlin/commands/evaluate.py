@@ -77,7 +77,7 @@ def evaluate(
     facts = {
         "tier_note": f"tier: {', '.join(tiers)}",
         "n": {units: n},
-        "interval": f"95% percentile interval, {resamples:,} resamples of {units}",
+        "interval": f"95% interval, {resamples:,} resamples of {units}",
         "profile": "none",
         "seed": seed,
         "pool": 64 if 64 in pools else pools[0],

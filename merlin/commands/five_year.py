@@ -71,7 +71,7 @@ def judge(
         {
             "tier_note": _tier_note(manifest, facts["tier"]),
             "n": counts(who, ids, "studies") | ({"unreadable": len(bad)} if len(bad) else {}),
-            "interval": f"95% percentile interval, {resamples:,} resamples of {unit(who, ids)}",
+            "interval": f"95% interval, {resamples:,} resamples of {unit(who, ids)}",
             "profile": facts["profile"],
             "seed": seed,
             "split": split,

@@ -32,6 +32,9 @@ _SIZED: dict[str, str] = _SAID["normal_size_denies"]  # ... and "normal in size"
 _SECTION_OF_HEADING = {h: s for s, names in HEADINGS.items() for h in names}
 _ORGANS = "|".join(re.escape(h) for h in sorted(_SECTION_OF_HEADING, key=len, reverse=True))
 _HEADING = re.compile(rf"(?:^|(?<=[.\n;:!?])|(?<=\s))({_ORGANS})\s*:", re.IGNORECASE)
+_SECTION_WORDS = {
+    s: re.compile(rf"\b(?:{p})", re.IGNORECASE) for s, p in _SAID["section_words"].items()
+}
 _TECHNICAL = re.compile(rf"\b(?:{'|'.join(_SAID['technical'])})\s*:", re.IGNORECASE)
 _RESULTS = re.compile(rf"\b(?:{'|'.join(_SAID['results'])})\s*:", re.IGNORECASE)
 
@@ -82,9 +85,16 @@ def split_sections(text: str) -> dict[str, str]:
     -------
     dict of str to str
         Section → its text, for the sections that have one, in `SECTIONS` order. Headings of one
-        section are joined. Empty where the text has no known heading.
+        section are joined. A text without a known heading is split by what its sentences speak
+        of; empty where that is of fewer than three sections.
     """
     text, _ = split_impression(text)
+    found = _headed(text) or _by_words(text)
+    return {s: found[s] for s in SECTIONS if s in found}
+
+
+def _headed(text: str) -> dict[str, str]:
+    """Section → text below its headings, in order."""
     found: dict[str, str] = {}
     marks = list(_HEADING.finditer(text))
     ends = [*(m.start() for m in marks[1:]), len(text)]
@@ -93,7 +103,28 @@ def split_sections(text: str) -> dict[str, str]:
         body = _TECHNICAL.split(text[mark.end() : end])[0].strip()
         if body:
             found[section] = f"{found[section]} {body}" if section in found else body
-    return {s: found[s] for s in SECTIONS if s in found}
+    return found
+
+
+def _by_words(text: str) -> dict[str, str]:
+    """Section → sentences about it: by their findings, else by an organ, else as the one before."""
+    found: dict[str, list[str]] = {}
+    section = ""
+    for sentence in (s.strip() for s in _END.split(text)):
+        section = _spoken_of(sentence) or section
+        if sentence and section:
+            found.setdefault(section, []).append(sentence)
+    return {s: " ".join(said) for s, said in found.items()} if len(found) > 2 else {}
+
+
+@lru_cache(maxsize=50_000)
+def _spoken_of(sentence: str) -> str:
+    """The section of the finding that a sentence names, else of the organ; empty without either."""
+    organs = [(m.start(), s) for s, p in _SECTION_WORDS.items() if (m := p.search(sentence))]
+    parts = [p for s in _SENTENCE.split(sentence) for p in _PART.findall(s)]
+    names = [n for part in parts for n, _ in _sentence_labels(part, "")]
+    sections = [s for s in SECTIONS if any(n in FINDINGS_OF[s] for n in names)]
+    return (sections or [s for _, s in sorted(organs)[:1]] or [""])[0]
 
 
 def section_table(texts: Sequence[str]) -> np.ndarray:
@@ -109,14 +140,18 @@ def section_table(texts: Sequence[str]) -> np.ndarray:
 def report_sentences(text: str) -> tuple[str, ...]:
     """A findings text's distinct sentences, headings apart: each about one thing, like a prompt.
 
-    A text without known headings, as an impression, is split as it stands; item numbers go.
+    Full stops, semicolons and ends of lines end one. A text without known headings, as an impression,
+    is split as it stands; item numbers go.
     """
-    parts = list(split_sections(text).values()) or [re.sub(r"(?:^|(?<=\s))\d+\.\s+", "", text)]
-    found = (s.strip() for part in parts for s in _FULL_STOP.split(part))
+    headed = _headed(split_impression(text)[0])
+    parts = [headed[s] for s in SECTIONS if s in headed] or [
+        re.sub(r"(?:^|(?<=\s))\d+\.\s+", "", text)
+    ]
+    found = (s.strip() for part in parts for s in _END.split(part))
     return tuple(dict.fromkeys(s for s in found if s))
 
 
-_FULL_STOP = re.compile(r"(?<=[a-z)]\.)\s+")
+_END = re.compile(r"(?<=[a-z)]\.)\s+|(?<=\d\.)\s+(?=[A-Z])|;\s+|\n+")
 _PART = re.compile(  # nobody's sentence is longer; one that is ends at a comma, or at a blank
     r"\A.{1,4000}\Z|.{1,4000}(?<=[,;])|.{1,4000}(?!\S)|.{1,4000}", re.DOTALL
 )
@@ -211,6 +246,27 @@ def label_report(text: str, *, sex: str | None = None) -> dict[str, float]:
     for name, values in stated.items():
         labels[name] = 1.0 if 1.0 in values else 0.0 if 0.0 in values else np.nan
     return labels
+
+
+def mentions(text: str) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
+    """Each sentence of a report, and where in it the words of each finding stand that it states."""
+    text = _without_technical(text.replace("\\n", "\n"))
+    for heading, body in _by_heading(text):
+        for sentence in (p for s in _SENTENCE.split(body) for p in _PART.findall(s)):
+            said = [name for name, value in _sentence_labels(sentence, heading) if value == 1.0]
+            where = {name: _first(cues()[name], sentence, heading) for name in said}
+            yield sentence, {name: span for name, span in where.items() if span}
+
+
+def _first(rule: Cues, sentence: str, heading: str) -> tuple[int, int] | None:
+    """Where a cue of a finding that the sentence states stands first."""
+    sentence = rule.other.sub(lambda m: "¤" * len(m[0]), sentence)
+    patterns = [
+        rule.present,
+        *(p for title, p in rule.under if heading and title.fullmatch(heading)),
+    ]
+    found = [m.span() for p in patterns for m in p.finditer(sentence)]
+    return min(found, default=None)
 
 
 def _by_heading(text: str) -> Iterable[tuple[str, str]]:

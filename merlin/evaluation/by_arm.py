@@ -16,11 +16,20 @@ from merlin.evaluation.results import difference
 from merlin.statistics import metrics
 from merlin.streams import Stream, stream_of
 
+UNTRAINED = ("chance", "always present")  # rows that no training made
+
+Again = Sequence[Embeddings]  # of the main arm trained with other seeds, studies as in the first
+
+
+def _runs(name: str, e: Embeddings, again: Again) -> list[Embeddings]:
+    return [e, *again] if name == "main" else [e]
+
 
 def findings(
     arms: Mapping[str, Embeddings],
     rows: np.ndarray,
     *,
+    again: Again = (),
     scoring: str,
     threshold: str,
     n_resamples: int,
@@ -35,6 +44,8 @@ def findings(
         The main arm among them: its labels judge all.
     rows : (n,) int
         Studies that are judged.
+    again : sequence of Embeddings
+        The main arm trained with other seeds: its rows are means over seeds.
     scoring, threshold : str
         Of `zero_shot.SCORING`; `zero`, or `validation` for each finding's best F1 there.
     n_resamples, n_draws, seed : int
@@ -44,6 +55,7 @@ def findings(
     table : DataFrame
         The common result schema, and `wording`.
     drawn : dict of (arm, wording) to dict of str to (1 + n_resamples,) float
+        Of the main arm (n_seeds, 1 + n_resamples) where it has several.
     """
     main, tables, drawn = arms["main"], [], {}
     names = zero_shot.score_file(main, rows, wording="reported", scoring=scoring).findings
@@ -51,16 +63,16 @@ def findings(
     if not np.isfinite(labels[rows]).any():
         raise ValueError("no test study has a finding label: nothing to judge (docs/embeddings.md)")
     for name, e in arms.items():
-        for wording in [w for w in ("reported", "novel") if w in e.prompt_wording]:
+        for wording in [w for w in zero_shot.WORDINGS if w in e.prompt_wording]:
             how = dict(wording=wording, scoring=scoring)
-            limit: float | np.ndarray = 0.0
+            runs, limit = _runs(name, e, again), np.zeros((1, 1))
             if threshold == "validation":
                 val = e.rows(site="internal", split="val")
-                found = zero_shot.score_file(e, val, **how).value
-                limit = metrics.best_f1_threshold(found, labels[val])
+                found = [zero_shot.score_file(run, val, **how).value for run in runs]
+                limit = np.stack([metrics.best_f1_threshold(f, labels[val]) for f in found])
             made, drawn[name, wording] = zero_shot.evaluate(
-                zero_shot.score_file(e, rows, **how), labels[rows], main.patient_id[rows],
-                model=name, split="test", thresholds=limit,
+                [zero_shot.score_file(run, rows, **how) for run in runs], labels[rows],
+                main.patient_id[rows], model=name, split="test", thresholds=limit,
                 n_resamples=n_resamples, n_draws=n_draws, seed=seed,
             )  # fmt: skip
             tables.append(made.assign(wording=wording))
@@ -68,7 +80,7 @@ def findings(
 
 
 def findings_elsewhere(
-    main: Embeddings, sites: Iterable[str], *, scoring: str, **options: int
+    main: Embeddings, sites: Iterable[str], *, again: Again = (), scoring: str, **options: int
 ) -> list[pd.DataFrame]:
     """The same at other sites, threshold zero: a table a site; sites without studies are left out."""
     tables = []
@@ -76,9 +88,10 @@ def findings_elsewhere(
         rows = main.rows(site=site)
         if not len(rows):
             continue
-        s = zero_shot.score_file(main, rows, wording="reported", scoring=scoring)
+        how = dict(wording="reported", scoring=scoring)
+        s = [zero_shot.score_file(run, rows, **how) for run in (main, *again)]
         made, _ = zero_shot.evaluate(
-            s, main.labels_of(s.findings)[rows], main.patient_id[rows],
+            s, main.labels_of(s[0].findings)[rows], main.patient_id[rows],
             model=f"main, {site}", split="external", **options,
         )  # fmt: skip
         tables.append(made.assign(wording="reported"))
@@ -118,8 +131,9 @@ def findings_baselines(
 
 
 def differences(
-    drawn: Mapping, first: object, others: Mapping, measures: Iterable[str]
-) -> pd.DataFrame:
+    drawn: Mapping, first: object, others: Mapping, measures: Iterable[str], *,
+    untrained: Iterable[str] = (),
+) -> pd.DataFrame:  # fmt: skip
     """Paired differences of one model from others, on the same resamples.
 
     Parameters
@@ -130,20 +144,27 @@ def differences(
     others : dict of str to key
         What a difference is called → the other model; those that were not judged are left out.
     measures : sequence of str
+    untrained : iterable of str
+        Models without luck of training, beside `UNTRAINED`. Any other model of one run is taken to have
+        as much of it as the first shows.
 
     Returns
     -------
     DataFrame
-        `difference, metric, value, low, high`.
+        `difference, metric, value, low, high, n_seeds`, the last of the first model and of the other.
     """
-    measures = tuple(measures)
-    rows = [
-        (label, m, *difference(drawn[first][m], drawn[other][m]))
-        for label, other in others.items()
-        if other in drawn
-        for m in measures
-    ]
-    return pd.DataFrame(rows, columns=["difference", "metric", "value", "low", "high"])
+    measures, rows = tuple(measures), []
+    for label, other in others.items():
+        if other not in drawn:
+            continue
+        for m in measures:
+            one, two = drawn[first][m], drawn[other][m]
+            n = " and ".join(str(len(np.atleast_2d(d))) for d in (one, two))
+            name = other[0] if isinstance(other, tuple) else other
+            is_trained = name not in {*UNTRAINED, *untrained}
+            rows.append((label, m, *difference(one, two, m, is_trained=is_trained), n))
+    columns = ["difference", "metric", "value", "low", "high", "n_seeds"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def order_of_findings(table: pd.DataFrame) -> pd.DataFrame:
@@ -198,22 +219,26 @@ def codes(
     arms: Mapping[str, Embeddings],
     rows: np.ndarray,
     *,
+    again: Again = (),
     min_positive: int,
     n_resamples: int,
     seed: int,
 ) -> tuple[pd.DataFrame, dict]:
-    """Phecodes of every arm, and of scores at random.
+    """Phecodes of every arm, and of scores at random; `again` as of `findings`.
 
     Returns
     -------
     table : DataFrame
         The common result schema.
     drawn : dict of str to dict of str to (1 + n_resamples,) float
-        By model.
+        By model; of the main arm (n_seeds, 1 + n_resamples) where it has several seeds.
     """
     main = arms["main"]
     labels = main.phecode_labels[rows].astype(float)
-    scores = {arm: e.phecode_logits[rows] for arm, e in arms.items()}
+    scores = {
+        arm: np.stack([run.phecode_logits[rows] for run in _runs(arm, e, again)])
+        for arm, e in arms.items()
+    }
     scores["chance"] = stream_of(seed, Stream.CHANCE_CODES).normal(size=labels.shape)
     tables, drawn = [], {}
     for model, value in scores.items():
@@ -246,12 +271,13 @@ def reports(
     arms: Mapping[str, Embeddings],
     rows: np.ndarray,
     *,
+    again: Again = (),
     pools: Sequence[int],
     n_draws: int,
     n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Retrieval of every arm, from findings and from impressions; then chance.
+    """Retrieval of every arm, from findings and from impressions; then chance. `again` as of `findings`.
 
     Parameters
     ----------
@@ -278,12 +304,19 @@ def reports(
         return made
 
     for model, e in arms.items():
-        group = e.text_group[rows]
-        tables.append(judged(e, e.image[rows], e.findings[rows], group, "findings", model))
+        image, text = (
+            np.stack([getattr(run, part)[rows] for run in _runs(model, e, again)])
+            for part in ("image", "findings")
+        )
+        tables.append(judged(e, image, text, e.text_group[rows], "findings", model))
     for model, e in arms.items():  # impressions: which are equal follows from their vectors
         plain = np.nan_to_num(e.impression[rows]).round(6)
         _, equal = np.unique(plain, axis=0, return_inverse=True)
-        tables.append(judged(e, e.image[rows], e.impression[rows], equal, "impression", model))
+        image, text = (
+            np.stack([getattr(run, part)[rows] for run in _runs(model, e, again)])
+            for part in ("image", "impression")
+        )
+        tables.append(judged(e, image, text, equal, "impression", model))
     rng = stream_of(seed, Stream.CHANCE_VECTORS)
     image, text = (rng.normal(size=main.image[rows].shape) for _ in range(2))
     tables.append(judged(main, image, text, main.text_group[rows], "findings", "chance"))

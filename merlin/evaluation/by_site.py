@@ -1,6 +1,6 @@
 """The main arm at several sites, nothing adapted to them: what `07_external` counts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ def judge(
     main: Embeddings,
     sites: Mapping[str, np.ndarray],
     *,
+    again: Sequence[Embeddings] = (),
     min_positive: int,
     pools: list[int],
     n_resamples: int,
@@ -26,6 +27,8 @@ def judge(
     main : Embeddings
     sites : dict of str to (n,) int
         Rows of each site's studies.
+    again : sequence of Embeddings
+        The main arm trained with other seeds: rows are means over seeds.
     min_positive : int
         Studies; phecodes with fewer at a site are not evaluated there.
     pools : list of int
@@ -36,23 +39,27 @@ def judge(
     DataFrame
         The common result schema, and `site, part`.
     """
-    tables = []
+    runs, tables = (main, *again), []
     for site, rows in sites.items():
         who = main.patient_id[rows]
-        s = zero_shot.score_file(main, rows, wording="reported")
+        s = [zero_shot.score_file(run, rows, wording="reported") for run in runs]
         made, _ = zero_shot.evaluate(
-            s, main.labels_of(s.findings)[rows], who, model="main", split=site,
+            s, main.labels_of(s[0].findings)[rows], who, model="main", split=site,
             n_resamples=n_resamples, seed=seed,
         )  # fmt: skip
         coded = main.phecode_labels[rows].astype(float)
+        logits = np.stack([run.phecode_logits[rows] for run in runs])
         codes, _ = phenotypes.evaluate(
-            main.phecode_logits[rows], coded, who, main.phecode.tolist(), model="main", split=site,
+            logits, coded, who, main.phecode.tolist(), model="main", split=site,
             min_positive=min_positive, n_resamples=n_resamples, seed=seed,
         )  # fmt: skip
         tables += [t.assign(site=site, part="all") for t in (made, codes)]
     for site, rows in sites.items():
+        image, text = (
+            np.stack([getattr(run, part)[rows] for run in runs]) for part in ("image", "findings")
+        )
         made, _ = retrieval.evaluate(
-            main.image[rows], main.findings[rows], main.text_group[rows], main.patient_id[rows],
+            image, text, main.text_group[rows], main.patient_id[rows],
             text_name="findings", model="main", split=site, pools=pools,
             n_resamples=n_resamples, seed=seed,
         )  # fmt: skip
@@ -61,25 +68,31 @@ def judge(
 
 
 def drop(
-    main: Embeddings, sites: Mapping[str, np.ndarray], *, n_resamples: int, seed: int
-) -> pd.DataFrame:
+    main: Embeddings, sites: Mapping[str, np.ndarray], *, again: Sequence[Embeddings] = (),
+    n_resamples: int, seed: int,
+) -> pd.DataFrame:  # fmt: skip
     """Each other site minus the first, by finding; columns of `external.drops`, and `site`."""
     measured = {}
     for site, rows in sites.items():
-        s = zero_shot.score_file(main, rows, wording="reported")
-        measured[site] = (s.value, main.labels_of(s.findings)[rows], main.patient_id[rows])
+        s = [zero_shot.score_file(run, rows, wording="reported") for run in (main, *again)]
+        labels = main.labels_of(s[0].findings)[rows]
+        measured[site] = (np.stack([run.value for run in s]), labels, main.patient_id[rows])
     home, *others = measured
     how = dict(n_resamples=n_resamples, seed=seed)
     return pd.concat(
-        drops(measured[home], measured[site], s.findings, **how).assign(site=site)
+        drops(measured[home], measured[site], s[0].findings, **how).assign(site=site)
         for site in others
     )
 
 
-def spine(main: Embeddings, rows: np.ndarray, *, n_resamples: int, seed: int) -> pd.DataFrame:
+def spine(
+    main: Embeddings, rows: np.ndarray, *, again: Sequence[Embeddings] = (), n_resamples: int,
+    seed: int,
+) -> pd.DataFrame:  # fmt: skip
     """The fracture prompts on a series of spines: the one finding that counts there."""
-    s = zero_shot.score_file(main, rows, wording="reported")
-    only = zero_shot.Scores(("fracture",), s.value[:, [s.findings.index("fracture")]])
+    s = [zero_shot.score_file(run, rows, wording="reported") for run in (main, *again)]
+    column = [s[0].findings.index("fracture")]
+    only = [zero_shot.Scores(("fracture",), run.value[:, column]) for run in s]
     found, _ = zero_shot.evaluate(
         only, main.labels_of(["fracture"])[rows], main.patient_id[rows], model="main",
         split="spine", n_resamples=n_resamples, seed=seed,

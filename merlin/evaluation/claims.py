@@ -24,14 +24,10 @@ KEYS = (
 RELIABILITY = ("primary", "secondary", "derived", "memory")
 NEEDS = {"full": "the full tier", "public": "public data", "own data": "data of your own"}
 # Of a direction, what is no column of its table.
-ABOUT = ("table", "sign", "beside", "spread", "reference", "no_skill", "fair")
+ABOUT = ("table", "sign", "beside", "spread", "reference", "no_skill", "fair", "seeds")
 NEEDED = ("table", "sign", "reference", "no_skill", "fair")
-FAIR = (
-    "steps",
-    "curve",
-    "same",
-    "unfair",
-)  # how a direction says whether its rival is fairly trained
+# How a direction says whether its rival is fairly trained.
+FAIR = ("steps", "flat", "same", "unfair")
 
 
 class LedgerError(ValueError):
@@ -249,13 +245,13 @@ def question(
 ) -> Question:
     """A direction as the rule takes it: gaps by seed, the patients' standard error, and whether it can be asked.
 
-    A table that gives no gaps by seed but an interval of patients and seeds is taken by that interval's
-    width; one that gives neither has one run, which decides nothing.
+    A table that gives no gaps by seed but an interval of patients and seeds (`seeds: inside`, or their
+    number) is taken by that interval's width; one that gives neither has one run, which decides nothing.
     """
     runs = [float(v) for v in str(row.get("by_seed", "")).split() if v != "nan"]
     width = float(row["high"] - row["low"]) / 3.92
     why = unaskable(direction, tables, profile=profile)
-    if not runs and row.get("n_seeds", 1) > 1:
+    if not runs and (row.get("n_seeds", 1) > 1 or direction.get("seeds") == "inside"):
         pair, none = (float(row["value"]),) * 2, Spread(0.0, 10**6)
         return Question(pair, width, direction["sign"], none, why)
     se = row.get("se_patients", np.nan)
@@ -283,8 +279,8 @@ def unaskable(
     """Why a claim can't be asked here; empty where it can.
 
     Its reference must clearly beat what knows nothing (`no_skill` below the interval of `reference`),
-    and its rival must be fairly trained (`fair`): the same `steps` in both arms by the profile, a
-    learning `curve` in a table of this run, the `same` in all that the entry names, or `unfair`.
+    and its rival must be fairly trained (`fair`): the same `steps` in both arms by the profile, a `flat`
+    learning curve by a row of this run, the `same` in all that the entry names, or `unfair`.
     """
     try:
         row = select(tables, direction["reference"])
@@ -298,14 +294,25 @@ def unaskable(
     (how, evidence) = next(iter(direction["fair"].items()))
     if how == "unfair":
         return f"the rival is not fairly trained: {evidence}"
-    if how == "curve" and evidence not in tables:
-        return f"the rival's learning curve is not drawn (no table {evidence})"
+    if how == "flat":
+        return _still_rising(evidence, tables)
     if how == "steps" and profile is not None:
         steps = {a: steps_of(profile, a) for a in evidence}
         if len(set(steps.values())) > 1:
             told_ = ", ".join(f"{a} {n} of {b}" for a, (n, b) in steps.items())
             return f"unequal steps of studies: {told_}"
     return ""
+
+
+def _still_rising(where, tables):
+    """Why a rival has not finished learning, by the row of its curve; empty where it has."""
+    try:
+        row = select(tables, where)
+    except LedgerError as error:
+        return str(error)
+    if row is None:
+        return "the rival's learning curve was not drawn"
+    return "" if str(row["is_flat"]) == "True" else "the rival's learning curve still rises"
 
 
 def steps_of(profile: Mapping, arm: str) -> tuple[int, int]:

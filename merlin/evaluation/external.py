@@ -22,7 +22,8 @@ def drops(
 
     Parameters
     ----------
-    internal, external : tuple of (scores (n, f), labels (n, f), patient_ids (n,))
+    internal, external : tuple of (scores (n_seeds, n, f), labels (n, f), patient_ids (n,))
+        A single run may come as (n, f).
     findings : sequence of str
     threshold : float
         Above it a finding is called present.
@@ -32,20 +33,24 @@ def drops(
     DataFrame
         `label, metric, value, low, high, reason`; `label` is a finding or `macro`.
     """
-    measured = []
+    measured, few = [], []
     for i, (scores, labels, patient_ids) in enumerate((internal, external)):
         weights = results.resampling(patient_ids, n_resamples, seed=seed + i)
         both = np.array([results.has_both(column) for column in labels.T])[:, None]
+        runs = scores[None] if scores.ndim == 2 else scores
         values = {
-            "AUROC": metrics.auroc(scores, labels, weights),
-            "F1": metrics.f1(scores > threshold, labels, weights),
+            "AUROC": np.stack([metrics.auroc(s, labels, weights) for s in runs]),
+            "F1": np.stack([metrics.f1(s > threshold, labels, weights) for s in runs]),
         }
+        few.append(bootstrap.fewest(labels, patient_ids))
         measured.append({m: np.where(both, v, np.nan) for m, v in values.items()})
     rows = []
     for metric in measured[0]:
         gap = measured[1][metric] - measured[0][metric]
-        for name, found in [*zip(findings, gap, strict=True), ("macro", bootstrap.macro(gap))]:
-            e = bootstrap.interval(found[0], found[1:])
-            reason = "" if np.isfinite(e.value) else "one class only at one of the sites"
-            rows.append((name, metric, e.value, e.low, e.high, reason))
+        n_few = np.minimum(*few) if metric == "AUROC" else None
+        mean = np.stack([bootstrap.macro(g, n_few=n_few) for g in gap])
+        for name, found in [*zip(findings, gap.swapaxes(0, 1), strict=True), ("macro", mean)]:
+            value, low, high = results.difference(found, np.zeros_like(found), metric)
+            reason = "" if np.isfinite(value) else "one class only at one of the sites"
+            rows.append((name, metric, value, low, high, reason))
     return pd.DataFrame(rows, columns=["label", "metric", "value", "low", "high", "reason"])

@@ -6,7 +6,6 @@ diagnosed within five years, 2 diagnosed before the scan, 3 lost to follow-up (p
 """
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,10 +99,11 @@ def evaluate(
     reasons = np.where(is_predicted, few, "no probability: the training labels are of one class")
     reasons = np.where(enough, "", reasons)
     lost = "" if enough.all() else f"{int((~enough).sum())} diseases not evaluated"
+    rarer = bootstrap.fewest(labels, patient_ids)
     rows: list[dict] = []
     resampled: Drawn = {}
     measures: dict[str, Callable[..., np.ndarray]] = {
-        "auroc": metrics.auroc, "auprc": metrics.average_precision, "brier": brier,
+        "auroc": metrics.auroc, "auprc": results.auprc, "brier": brier,
     }  # fmt: skip
     for metric, measure in measures.items():
         found = np.full((len(probability), len(diseases), weights.shape[1]), np.nan)
@@ -113,14 +113,17 @@ def evaluate(
         for j, name in enumerate(diseases):
             resampled[name, metric] = found[:, j]
             rows.append(
-                over_seeds_row(
+                results.row(
                     name, metric, found[:, j], known=known[:, j], patient_ids=patient_ids,
                     n_positive=n_positive[j], is_ok=bool(enough[j]), reason=str(reasons[j]),
+                    n_few=None if metric == "brier" else int(rarer[j]),
                 )
             )  # fmt: skip
-        resampled["mean", metric] = np.stack([bootstrap.macro(f) for f in found])
+        n_few = None if metric == "brier" else rarer
+        means = [bootstrap.macro(f, n_few=n_few) for f in found]
+        resampled["mean", metric] = np.stack(means)
         rows.append(
-            over_seeds_row(
+            results.row(
                 "mean", metric, resampled["mean", metric], known=known.any(1),
                 patient_ids=patient_ids, n_positive=n_positive[enough].sum(),
                 is_ok=bool(enough.any()), reason=lost,
@@ -129,23 +132,6 @@ def evaluate(
     table = pd.DataFrame(rows)
     table.insert(0, "task", "5-year disease")
     return table.assign(model=model, split=split), resampled
-
-
-def over_seeds_row(label: str, metric: str, drawn: np.ndarray, **more: Any) -> dict:
-    """`results.row` of the mean over seeds, its interval widened by their spread.
-
-    Parameters
-    ----------
-    drawn : (n_seeds, 1 + n_resamples) float
-    **more
-        As `results.row` takes it.
-    """
-    row = results.row(label, metric, drawn.mean(0), **more)
-    e = seeds.over_seeds(drawn, patients=(row["low"], row["high"]))
-    is_ok = row["status"] == "ok"
-    own = " ".join(f"{v:.6g}" for v in e.by_seed) if is_ok else ""
-    ends = dict(low=e.low, high=e.high) if is_ok else {}
-    return row | ends | dict(n_seeds=len(drawn), by_seed=own)
 
 
 def by_study(
@@ -269,7 +255,9 @@ def mean_difference(
     pooled = None
     if n_trained and spread and spread[1]:
         pooled = (spread[0] * float(np.sqrt(n_trained)), spread[1])
-    e = seeds.over_seeds(one - two, spread=pooled)
+    gaps = one - two
+    ends, _ = bootstrap.of_metric(f"difference of {metric}", gaps.mean(0), n=np.inf)
+    e = seeds.over_seeds(gaps, spread=pooled, patients=(ends.low, ends.high))
     return e.value, e.low, e.high
 
 

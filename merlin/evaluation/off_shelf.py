@@ -92,7 +92,13 @@ def _paired(files, drawn, rows, options):
             alike = {n: _restricted(e, *shared) for n, e in pair.items()}
             _, both = judge(alike, rows, **options)
         gaps += [
-            (task, metric, first, other, *results.difference(value, both[other, task, metric]))
+            (
+                task,
+                metric,
+                first,
+                other,
+                *results.difference(value, both[other, task, metric], metric),
+            )
             for (name, task, metric), value in both.items()
             if name == first and (other, task, metric) in both
         ]

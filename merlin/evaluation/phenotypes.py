@@ -39,8 +39,9 @@ def evaluate(
 
     Parameters
     ----------
-    scores : (n_studies, n_phecodes) float
-        Logits or probabilities. Where one is not finite, its label is left out and counted.
+    scores : (n_studies, n_phecodes) or (n_seeds, n_studies, n_phecodes) float
+        Logits or probabilities, of one run or of several that differ in their seed. Where one is not
+        finite, its label is left out and counted.
     labels : (n_studies, n_phecodes) float
         1, 0 or NaN.
     patient_ids : (n_studies,) str
@@ -54,15 +55,16 @@ def evaluate(
     -------
     table : DataFrame
         Common schema plus `chapter`; labels are phecodes, `macro`, `chapter: NAME`.
-    resampled : dict of str to (1 + n_resamples,) float
+    resampled : dict of str to (1 + n_resamples,) or (n_seeds, 1 + n_resamples) float
         Macro `auroc` and `auprc`, for paired differences.
     """
     weights = results.resampling(patient_ids, n_resamples, seed=seed)
-    bad = ~np.isfinite(scores)
-    scores, labels = np.where(bad, 0.0, scores), np.where(bad, np.nan, labels)
+    runs = scores[None] if scores.ndim == 2 else scores
+    bad = ~np.isfinite(runs).all(0)
+    runs, labels = np.where(bad, 0.0, runs), np.where(bad, np.nan, labels)
     n_positive, n_negative = (labels == 1).sum(0), (labels == 0).sum(0)
     enough = np.minimum(n_positive, n_negative) >= min_positive
-    ranked = list(zip(enough, scores.T, labels.T, strict=True))
+    ranked = list(zip(enough, runs[0].T, labels.T, strict=True))
     constant = [bool(ok) and np.ptp(s[~np.isnan(y)]) == 0 for ok, s, y in ranked]
     chapters = np.array([chapter(p) for p in phecodes])
     reasons = []
@@ -72,6 +74,7 @@ def evaluate(
         reasons.append(results.joined("" if ok else few, masked, SAME if constant[j] else ""))
     left_out = "" if enough.all() else f"{(~enough).sum()} of {len(enough)} phecodes not evaluated"
     same = f"{sum(constant)} of {len(enough)} phecodes: {SAME}" if any(constant) else ""
+    n_few = bootstrap.fewest(labels, patient_ids)
     rows, resampled = [], {}
 
     def add(label, metric, found, n, **more):
@@ -82,23 +85,24 @@ def evaluate(
             )
         )  # fmt: skip
 
-    for metric, measure in (("auroc", metrics.auroc), ("auprc", metrics.average_precision)):
-        found = np.full((len(phecodes), weights.shape[1]), np.nan)
+    for metric, measure in (("auroc", metrics.auroc), ("auprc", results.auprc)):
+        found = np.full((len(runs), len(phecodes), weights.shape[1]), np.nan)
         if enough.any():
-            found[enough] = measure(scores[:, enough], labels[:, enough], weights)
+            found[:, enough] = [measure(s[:, enough], labels[:, enough], weights) for s in runs]
         rows += results.label_rows(
             phecodes, metric, found, labels=labels, patient_ids=patient_ids, is_ok=enough,
             reasons=reasons, chapter=chapters.tolist(),
         )  # fmt: skip
-        resampled[metric] = bootstrap.macro(found)
+        resampled[metric] = results.over_runs(bootstrap.macro(f, n_few=n_few) for f in found)
         said = results.joined(left_out, same)
         add("macro", metric, resampled[metric], enough.sum(), reason=said)
         for name in dict.fromkeys(chapters[enough]):
             inside = enough & (chapters == name)
-            mean = bootstrap.macro(found[inside])
+            part = (bootstrap.macro(f[inside], n_few=n_few[inside]) for f in found)
+            mean = results.over_runs(part)
             add(f"chapter: {name}", metric, mean, inside.sum(), chapter=name)
         if metric == "auroc":
             for limit in ABOVE:
-                count = (found > limit).sum(0).astype(float)
+                count = (found > limit).sum(1).astype(float)
                 add("macro", f"n above {limit}", count, enough.sum())
     return results.table("phenotypes", rows, model=model, split=split), resampled

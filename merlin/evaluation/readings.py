@@ -10,6 +10,8 @@ import pandas as pd
 
 from merlin.words import as_text
 
+OTHER_WORDS = {"paraphrased": "radiologists' other words", "plain": "a layman's words"}
+
 
 def _with_interval(row: pd.Series, form: str = ".3f") -> str:
     """`0.867 [0.858, 0.875]`."""
@@ -40,7 +42,6 @@ def findings(
     main = results.query("model == 'main'")
     macro = main.query("label == 'macro' and wording == 'reported'").set_index("metric")
     single = main.query("metric == 'auroc' and wording == 'reported' and label != 'macro'")
-    new = main.query("label == 'macro' and wording == 'novel'").set_index("metric")
     ends = [
         f"{_named(r['label'])} ({_with_interval(r, '.2f')})"
         for _, r in order.iloc[[0, -1] if len(order) else []].iterrows()
@@ -52,13 +53,15 @@ def findings(
         f"({(single['status'] != 'ok').sum()} not evaluated). Hardest and easiest: {', '.join(ends)}. "
         f"{(order['low'] <= 0.5).sum()} of {len(order)} intervals do not lie above chance. "
     )
-    if len(new):
-        words = paired[paired["difference"].str.contains("novel") & (paired["metric"] == "auroc")]
-        is_known = len(words) and (words["low"] > 0).all()
-        verdict = "it knows its reports' words" if is_known else "the difference includes zero"
-        said += (
-            f"With phrases that no report uses: AUROC {new.loc['auroc', 'value']:.2f}; {verdict}. "
-        )
+    other = main.query("label == 'macro' and metric == 'auroc'").set_index("wording")
+    for wording, words in OTHER_WORDS.items():
+        if wording in other.index:
+            gaps = paired[
+                paired["difference"].str.contains(wording) & (paired["metric"] == "auroc")
+            ]
+            is_worse = len(gaps) and (gaps["low"] > 0).all()
+            verdict = "below its reports' words" if is_worse else "the difference includes zero"
+            said += f"In {words}: AUROC {_with_interval(other.loc[wording], '.2f')}; {verdict}. "
     gap = paired[paired["difference"].str.contains("tenth") & (paired["metric"] == "auroc")]
     for _, row in gap.iterrows():
         said += f"Main minus tenth arm: {row['value']:+.3f} [{row['low']:.3f}, {row['high']:.3f}] AUROC. "

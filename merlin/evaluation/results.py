@@ -1,12 +1,12 @@
 """Rows of the common result schema, and weights whose first column is the data as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from merlin.statistics import bootstrap, seeds
+from merlin.statistics import bootstrap, metrics, seeds
 
 
 def resampling(patient_ids: np.ndarray, n_resamples: int, *, seed: int) -> np.ndarray:
@@ -21,15 +21,16 @@ def resampling(patient_ids: np.ndarray, n_resamples: int, *, seed: int) -> np.nd
 
 def row(
     label: str, metric: str, found: np.ndarray, *, known: np.ndarray, patient_ids: np.ndarray,
-    n_positive: int, reason: str = "", is_ok: bool = True, **more: object,
+    n_positive: int, reason: str = "", is_ok: bool = True, n_few: int | None = None, **more: object,
 ) -> dict:  # fmt: skip
     """One row of the common schema.
 
     Parameters
     ----------
     label, metric : str
-    found : (1 + n_resamples,) float
-        The value on the data as they are, then on each resample.
+    found : (1 + n_resamples,) or (n_seeds, 1 + n_resamples) float
+        The value on the data as they are, then on each resample; a row a run, where there are several
+        that differ in their seed.
     known : (n_studies,) bool
         Studies that count.
     patient_ids : (n_studies,) str
@@ -37,15 +38,29 @@ def row(
     reason : str
         Why there is no value, or what was left out of it.
     is_ok : bool
+    n_few : int, optional
+        Patients of the rarer class, where their number decides (AUROC and AUPRC of one label);
+        default: all patients that count.
     **more
         Further columns.
+
+    Returns
+    -------
+    dict
+        The mean over runs; its interval is of patients, and of seeds where `n_seeds` is more than one.
+        `method` says how the patients' part was made (`bootstrap.method_of`).
     """
-    e = bootstrap.interval(found[0] if is_ok else np.nan, found[1:])
+    runs = np.atleast_2d(found)
     n_patients = len(set(np.asarray(patient_ids)[known]))
-    found_here = dict(
-        value=e.value, low=e.low, high=e.high, n_studies=int(np.sum(known)), n_patients=n_patients,
-        n_positive=int(n_positive), status="ok" if is_ok else "not evaluated",
-    )  # fmt: skip
+    found_here: dict = dict(
+        n_studies=int(np.sum(known)), n_patients=n_patients, n_positive=int(n_positive)
+    )
+    if is_ok:
+        e, method = bootstrap.of_metric(metric, runs.mean(0), n=n_few or n_patients)
+        whole = seeds.over_seeds(runs, patients=(e.low, e.high))
+        own = " ".join(f"{v:.6g}" for v in whole.by_seed)
+        found_here |= dict(value=e.value, low=whole.low, high=whole.high, status="ok")
+        found_here |= dict(method=method, n_seeds=len(runs), by_seed=own)
     return missing(label, metric, reason) | found_here | more
 
 
@@ -109,8 +124,9 @@ def missing(
     """A row for what could not be evaluated, with its reason and counts."""
     return dict(
         label=label, metric=metric, value=np.nan, low=np.nan, high=np.nan, n_studies=n_studies,
-        n_patients=n_patients, n_positive=n_positive, status="not evaluated", reason=reason, **more,
-    )  # fmt: skip
+        n_patients=n_patients, n_positive=n_positive, status="not evaluated", reason=reason, method="",
+        n_seeds=0, by_seed="",
+    ) | more  # fmt: skip
 
 
 def label_rows(
@@ -122,7 +138,7 @@ def label_rows(
     Parameters
     ----------
     names : sequence of str
-    found : (n_labels, 1 + n_resamples) float
+    found : (n_labels, 1 + n_resamples) or (n_seeds, n_labels, 1 + n_resamples) float
     labels : (n_studies, n_labels) float
         1, 0 or NaN; studies whose label is known count.
     patient_ids : (n_studies,) str
@@ -132,10 +148,13 @@ def label_rows(
     **columns
         Further columns, a value a label.
     """
+    by_rank = metric in ("auroc", "auprc")
+    few = bootstrap.fewest(labels, patient_ids) if by_rank else np.zeros(len(names), int)
     return [
         row(
-            name, metric, found[j], known=~np.isnan(labels[:, j]), patient_ids=patient_ids,
+            name, metric, found[..., j, :], known=~np.isnan(labels[:, j]), patient_ids=patient_ids,
             n_positive=(labels[:, j] == 1).sum(), is_ok=bool(is_ok[j]), reason=reasons[j],
+            n_few=int(few[j]) or None,
             **{column: values[j] for column, values in columns.items()},
         )
         for j, name in enumerate(names)
@@ -154,16 +173,53 @@ def joined(*texts: str) -> str:
     return "; ".join(t for t in texts if t)
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+def difference(
+    one: np.ndarray,
+    other: np.ndarray,
+    metric: str = "",
+    *,
+    n: float = np.inf,
+    is_trained: bool = True,
+) -> tuple[float, float, float]:
     """Paired difference of two metrics on the same resamples: value, low, high.
 
     Parameters
     ----------
-    one, other : (1 + n_resamples,) float
+    one, other : (1 + n_resamples,) or (n_seeds, 1 + n_resamples) float
+        As many runs on both sides are paired by their seed. Where one side has a single run, its luck is
+        taken to be as large as the spread of the other's runs.
+    metric : str
+        What is compared; of AUPRCs the interval is free of their lean, as that of each is.
+    n : float
+        Patients, where they are few.
+    is_trained : bool
+        Whether `other` has any luck of training.
     """
-    gap = np.asarray(one) - np.asarray(other)
-    estimate = bootstrap.interval(gap[0], gap[1:])
-    return estimate.value, estimate.low, estimate.high
+    one, other = np.atleast_2d(one), np.atleast_2d(other)
+    gaps = one - other
+    e, _ = bootstrap.of_metric(f"difference of {metric}", gaps.mean(0), n=n)
+    spread = None
+    if len(one) != len(other) and is_trained:
+        sd, df = seeds.pooled_spread([one[:, 0], other[:, 0]])
+        spread = (sd * np.sqrt(1 + len(gaps)), df)
+    whole = seeds.over_seeds(gaps, patients=(e.low, e.high), spread=spread)
+    return e.value, whole.low, whole.high
+
+
+def over_runs(found: Iterable[np.ndarray]) -> np.ndarray:
+    """(n_seeds, 1 + n_resamples): a row a run; of one run, that row alone."""
+    runs = np.stack(list(found))
+    return runs if len(runs) > 1 else runs[0]
+
+
+def auprc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(n_labels, 1 + n_resamples): average precision on the data, `metrics.auprc` on the resamples.
+
+    Parameters as `metrics.auprc`; the first column of the weights is of ones.
+    """
+    found = metrics.auprc(scores, labels, weights)
+    found[:, 0] = metrics.average_precision(scores, labels)[:, 0]
+    return found
 
 
 def has_both(labels: np.ndarray) -> bool:

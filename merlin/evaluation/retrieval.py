@@ -130,8 +130,9 @@ def evaluate(
 
     Parameters
     ----------
-    image, text : (n, D) float
-        Nearer means a larger dot product. Rows of `text` that are NaN have no text and sit out.
+    image, text : (n, D) or (n_seeds, n, D) float
+        Of one run, or of several that differ in their seed. Nearer means a larger dot product. Rows of
+        `text` that are NaN have no text and sit out.
     texts_group : (n,) int
         Equal numbers mean equal texts.
     patient_ids : (n,) str
@@ -146,12 +147,14 @@ def evaluate(
     table : DataFrame
         Common schema plus `pool, k, chance, pool_low, pool_high, duplicate_rate`. Intervals resample
         the patients that ask; the candidates stay.
-    resampled : dict of (label, pool, k) to (1 + n_resamples,) float
+    resampled : dict of (label, pool, k) to (1 + n_resamples,) or (n_seeds, 1 + n_resamples) float
     """
     if min(pools, default=2) < 2:
         raise ValueError(f"pools must hold two candidates or more; got {min(pools)}")
-    has_text = np.isfinite(text).all(1)
-    image, text, group = image[has_text], text[has_text], np.asarray(texts_group)[has_text]
+    image, text = (x[None] if x.ndim == 2 else x for x in (image, text))
+    has_text = np.isfinite(text).all((0, 2))
+    image, text = image[:, has_text], text[:, has_text]
+    group = np.asarray(texts_group)[has_text]
     patients, n = np.asarray(patient_ids)[has_text], int(has_text.sum())
     rows, about = [], dict(model=model, split=split)
     resampled: dict[tuple[str, int | str, int], np.ndarray] = {}
@@ -168,12 +171,13 @@ def evaluate(
     counted = dict(known=np.ones(n, bool), patient_ids=patients, n_positive=n)
     duplicate_rate = float((count[where] > 1).mean())
     for label, (query, candidate) in directions.items():
-        better, ties = rank_counts(query, candidate, group)
+        runs = zip(query, candidate, strict=True)
+        counts = [rank_counts(q, c, group) for q, c in runs]
         for pool, size in [*((p, str(p)) for p in pools), (n, "all")]:
             drawn = {}
             if pool < n:
                 drawing = dict(n_draws=n_draws, seed=seed)
-                recalls = drawn_recall(query, candidate, group, pool, ranks, **drawing)
+                recalls = drawn_recall(query[0], candidate[0], group, pool, ranks, **drawing)
                 drawn = dict(zip(ranks, recalls, strict=True))
             for k in ranks:
                 name = f"recall@{k} of {size}"
@@ -182,9 +186,12 @@ def evaluate(
                     reason = f"a pool of {pool} is larger than the {n} studies with a text"
                     rows.append(results.missing(label, name, reason, n_studies=n, **more))
                     continue
-                found = expected_recall(better, n, pool, k, ties=ties) @ weights / weights.sum(0)
+                each = (expected_recall(b, n, pool, k, ties=t) for b, t in counts)
+                found = results.over_runs(e @ weights / weights.sum(0) for e in each)
                 resampled[label, "all" if size == "all" else pool, k] = found
-                low, high = (float(np.quantile(drawn.get(k, found[0]), q)) for q in (0.025, 0.975))
+                low, high = (
+                    float(np.quantile(drawn.get(k, found.flat[0]), q)) for q in (0.025, 0.975)
+                )
                 more = dict(pool_low=low, pool_high=high, duplicate_rate=duplicate_rate) | more
                 rows.append(results.row(label, name, found, **counted, **more))
     return results.table("retrieval", rows, **about), resampled

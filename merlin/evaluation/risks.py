@@ -12,7 +12,6 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from merlin.evaluation import results
-from merlin.evaluation.five_year import over_seeds_row
 from merlin.statistics import bootstrap, seeds
 
 FEW = 100  # events, or studies without: fewer do not tell (Collins et al., Stat. Med. 35:214, 2016)
@@ -109,7 +108,7 @@ def recalibration(
         nothing = np.full((2, weights.shape[1]), np.nan)
         found = [recalibrated(s.ravel(), flat, repeated) if is_ok else nothing for s in p]
         for metric, drawn in zip(("slope", "intercept"), np.stack(found, 1), strict=True):
-            rows.append(over_seeds_row(name, metric, drawn, **counted))
+            rows.append(results.row(name, metric, drawn, **counted))
     return pd.DataFrame(rows)
 
 

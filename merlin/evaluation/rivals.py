@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from merlin.evaluation import phenotypes, results, zero_shot
-from merlin.statistics import metrics
+from merlin.statistics import bootstrap, metrics
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's `C`: smaller is stricter
 WIDE = 300  # inputs; where there are more, the mildest penalty is not tried, and Newton's steps would be slow
@@ -392,6 +392,52 @@ def diseases(
         known_risk = known.traits.reindex(known.studies.index)[risks].to_numpy(float)
         predicted["true_risk", max(shares)] = known_risk[None]
     return predicted, pd.DataFrame(chosen, columns=["start", "fraction", "c", "val_auroc"])
+
+
+def by_own_maps(
+    known: Known, own: pd.DataFrame, taught: Mapping[str, np.ndarray], *, min_positive: int = 5,
+    n_resamples: int, seed: int,
+) -> pd.DataFrame:  # fmt: skip
+    """What organ measurements lose where a network drew the organs: `organs`, fitted once on true maps.
+
+    Parameters
+    ----------
+    known : Known
+    own : DataFrame
+        Measurements of the network's label maps, by study id: of test studies.
+    taught : dict of str to (n_known, n_labels) float
+        Labels by task. A label needs `min_positive` of either class among the studies of `own`.
+
+    Returns
+    -------
+    DataFrame
+        `task, n_labels, n_studies, true_maps, own_maps, value, low, high`: macro AUROCs, and own minus
+        true maps on the same resamples. A task without labels has no row.
+    """
+    at = known.at(own.index.to_numpy(str))
+    names = ["task", "n_labels", "n_studies", "true_maps", "own_maps", "value", "low", "high"]
+    if known.measured.empty or not len(own):
+        return pd.DataFrame(columns=names)
+    true = known.measured.reindex(known.studies.index)
+    x = np.concatenate([true.to_numpy(float), own[[*true]].to_numpy(float)])
+    patients = known.studies["patient_id"].iloc[at].to_numpy(str)
+    weights = results.resampling(patients, n_resamples, seed=seed)
+    rows = []
+    for task, labels in taught.items():
+        y = labels[at]
+        few = np.minimum((y == 1).sum(0), (y == 0).sum(0)) < min_positive
+        if few.all():
+            continue
+        every = np.concatenate([labels, y])
+        p = fit(x, every, train=known.rows("train"), val=known.rows("val")).probability
+        keep = ~few & np.isfinite(p).all(0)
+        drawn = [
+            bootstrap.macro(metrics.auroc(part[:, keep], y[:, keep], weights))
+            for part in (p[at], p[len(true) :])
+        ]
+        gap = results.difference(drawn[1], drawn[0])
+        rows.append((task, int(keep.sum()), len(at), drawn[0][0], drawn[1][0], *gap))
+    return pd.DataFrame(rows, columns=names)
 
 
 def _labels(known: Known, columns: Sequence[str]) -> np.ndarray:

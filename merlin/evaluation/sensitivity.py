@@ -28,7 +28,8 @@ def _f1_row(factor, option, called, labels, weights, *, is_default=False, reason
 def _row(task, factor, option, found, n_studies, n_labels, is_default=False, reason=""):
     """One choice; `found` is its value and its resamples, None where it can't be evaluated."""
     drawn = np.full(3, np.nan) if found is None else found
-    e = bootstrap.interval(drawn[0], drawn[1:])
+    metric = "recall" if task == "retrieval" else "f1"
+    e, _ = bootstrap.of_metric(metric, drawn, n=n_studies)
     return dict(
         task=task, factor=factor, option=option, is_default=is_default, value=e.value, low=e.low,
         high=e.high, n_studies=n_studies, n_labels=int(n_labels), reason=reason,
@@ -90,11 +91,14 @@ def findings(
         scores = zero_shot.score(e.image[test], *(a[use] for a in prompts))
         return scores.value[:, [scores.findings.index(f) for f in names]] > 0
 
-    reported, novel = (e.prompt_wording == w for w in ("reported", "novel"))
+    reported = e.prompt_wording == "reported"
     add("prompt wording", "as reports put it", is_default=True)
-    if set(names) <= set(e.prompt_finding[novel]):
-        add("prompt wording", "unused phrases", called_with(novel))
-        add("prompt wording", "both", called_with(reported | novel))
+    others = {"paraphrased": "radiologists' paraphrases", "plain": "a layman's words"}
+    for wording, option in others.items():
+        if set(names) <= set(e.prompt_finding[e.prompt_wording == wording]):
+            add("prompt wording", option, called_with(e.prompt_wording == wording))
+    if set(zero_shot.WORDINGS) <= set(e.prompt_wording):
+        add("prompt wording", "all", called_with(np.isin(e.prompt_wording, zero_shot.WORDINGS)))
     add("prompts per side", "all", is_default=True)
     for k in (1, 2):
         rngs = (stream_of(seed, Stream.PROMPTS, k, d) for d in range(n_draws))

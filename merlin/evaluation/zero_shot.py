@@ -10,17 +10,20 @@ finding with one class only is reported as not evaluated. Every F1 here is of th
 its macro average the plain mean over findings; the weighted one of other papers is another number.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from merlin.evaluation import results
-from merlin.evaluation.results import has_both, label_rows, resampling, row
+from merlin.evaluation.results import has_both, label_rows, over_runs, resampling, row
 from merlin.statistics import bootstrap, metrics
 from merlin.streams import Stream, stream_of
 
 SCORING = ("mean_similarity", "normalised_mean", "raw_mean")
+# Of prompts: as training reports put it, in radiologists' other words, in a layman's.
+WORDINGS = ("reported", "paraphrased", "plain")
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def score(
 def score_file(
     embeddings, rows: np.ndarray, *, wording: str, scoring: str = "mean_similarity"
 ) -> Scores:
-    """Score studies of an embeddings file with its prompts of one wording (`reported` or `novel`)."""
+    """Score studies of an embeddings file with its prompts of one wording (one of `WORDINGS`)."""
     e, use = embeddings, embeddings.prompt_wording == wording
     prompts = (a[use] for a in (e.prompt_embedding, e.prompt_finding, e.prompt_kind))
     return score(e.image[rows], *prompts, scoring=scoring)
@@ -120,20 +123,21 @@ def balanced_draw(labels: np.ndarray, *, seed: int) -> np.ndarray:
 
 
 def evaluate(
-    scores: Scores, labels: np.ndarray, patient_ids: np.ndarray, *, model: str, split: str,
-    thresholds: float | np.ndarray = 0.0, n_resamples: int = 1000, n_draws: int = 10, seed: int,
+    scores: Scores | Sequence[Scores], labels: np.ndarray, patient_ids: np.ndarray, *, model: str,
+    split: str, thresholds: float | np.ndarray = 0.0, n_resamples: int = 1000, n_draws: int = 10, seed: int,
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:  # fmt: skip
     """AUROC, F1 (of the positive class) and class-balanced F1 per finding, and macro, with intervals.
 
     Parameters
     ----------
-    scores : Scores
+    scores : Scores or sequence of Scores
+        Of one run, or of several that differ in their seed.
     labels : (n_studies, n_findings) float
         Columns as `scores.findings`.
     patient_ids : (n_studies,) str
     model, split : str
         For the table.
-    thresholds : float or (n_findings,) float
+    thresholds : float or (n_findings,) or (n_seeds, n_findings) float
         A study is called positive above it: 0 is the paper's rule, or thresholds from validation.
         NaN where there is none: that finding has no F1.
     n_resamples : int
@@ -148,35 +152,39 @@ def evaluate(
     -------
     table : DataFrame
         The common result schema.
-    resampled : dict of str to (1 + n_resamples,) float
+    resampled : dict of str to (1 + n_resamples,) or (n_seeds, 1 + n_resamples) float
         Macro value of each metric, then in each resample, for paired differences.
     """
+    runs = [scores] if isinstance(scores, Scores) else list(scores)
+    names = runs[0].findings
     weights = resampling(patient_ids, n_resamples, seed=seed)
-    thresholds = np.broadcast_to(thresholds, (len(scores.findings),))
-    called = scores.value > thresholds
+    thresholds = np.broadcast_to(thresholds, (len(runs), len(names)))
     both = np.array([has_both(column) for column in labels.T], bool)
-    balanced = [
-        metrics.f1(called, balanced_draw(labels, seed=seed + d), weights) for d in range(n_draws)
-    ]
+    balanced = [balanced_draw(labels, seed=seed + d) for d in range(n_draws)]
+    called = [run.value > limit for run, limit in zip(runs, thresholds, strict=True)]
     values = {
-        "auroc": metrics.auroc(scores.value, labels, weights),
-        "f1": metrics.f1(called, labels, weights),
-        "f1_balanced": np.mean(balanced, axis=0),
+        "auroc": np.stack([metrics.auroc(run.value, labels, weights) for run in runs]),
+        "f1": np.stack([metrics.f1(c, labels, weights) for c in called]),
+        "f1_balanced": np.stack(
+            [np.mean([metrics.f1(c, part, weights) for part in balanced], axis=0) for c in called]
+        ),
     }
     one_class = [
         f"one class only: {(y == 1).sum()} positive of {(~np.isnan(y)).sum()} labelled"
         for y in labels.T
     ]
+    few = bootstrap.fewest(labels, patient_ids)
     rows, resampled = [], {}
     for metric, found in values.items():
-        ok = both if metric == "auroc" else both & ~np.isnan(thresholds)
+        ok = both if metric == "auroc" else both & ~np.isnan(thresholds).any(0)
         found = np.where(ok[:, None], found, np.nan)
         why = np.where(ok, "", np.where(both, "no threshold to call it by", one_class))
         rows += label_rows(
-            scores.findings, metric, found, labels=labels, patient_ids=patient_ids, is_ok=ok,
+            names, metric, found, labels=labels, patient_ids=patient_ids, is_ok=ok,
             reasons=why.tolist(),
         )  # fmt: skip
-        resampled[metric] = bootstrap.macro(found)
+        n_few = few if metric == "auroc" else None
+        resampled[metric] = over_runs(bootstrap.macro(f, n_few=n_few) for f in found)
         left_out = f"{int((~ok).sum())} of {len(ok)} findings not evaluated"
         rows.append(
             row(

@@ -4,6 +4,7 @@ Tables → figures; no files, no statistics.
 """
 
 import textwrap
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -42,13 +43,17 @@ DISEASE_NAMES = {
 CODE_COLOURS = (COLOUR["less data"], COLOUR["present"], COLOUR["novel"], "#DDDDDD")
 WRITERS = {
     "writer": Look("generated", COLOUR["merlin"]),
+    "planned": Look("template, own plan", COLOUR["present"], "D"),
+    "template": Look("template, zero-shot", COLOUR["present"]),
     "nearest": Look("nearest report", COLOUR["external"]),
+    "everything": Look("everything", COLOUR["absent"]),
     "frequent": Look("most frequent text", COLOUR["novel"]),
     "normal": Look("always normal", COLOUR["baseline"]),
 }
 REPORT_METRICS = {
     "clinical_f1": "clinical F1 (micro)",
     "clinical_f1_macro": "clinical F1 (macro)",
+    "clinical_f1_details": "clinical F1 with details",
     "bleu": "BLEU (13a)",
     "bleu4_coco": "BLEU-4 (COCO)",
     "rouge2": "ROUGE-2",
@@ -204,10 +209,12 @@ def _draw_calibration(ax: Axes, bins: pd.DataFrame, starts: dict[str, Look]) -> 
 
 
 def draw_report_generation(tables: Tables, facts: Facts) -> Figure:
-    """Metrics of whole reports, clinical F1 by section and finding, and one case side by side."""
-    table = tables[""]
+    """Metrics of whole reports, clinical F1 by section and finding, and two cases side by side, whole."""
+    table, texts = tables[""], _case_texts(tables["cases"])
+    lines = max(text.count("\n") for text, _ in texts) + 2
+    height = 112 + 2.15 * lines
     figure, (full, section, finding, case) = lettered_figure(
-        168, "ac;bc;dd", height_ratios=[0.8, 1.1, 1.15]
+        height, "ac;bc;dd", height_ratios=[46, 60, 2.15 * lines]
     )
     writers = {m: look for m, look in WRITERS.items() if m in set(table["model"])}
     whole = where(table, label="full report")
@@ -218,7 +225,7 @@ def draw_report_generation(tables: Tables, facts: Facts) -> Figure:
     full.set_xlabel("whole findings text")
     f1 = where(table, metric="clinical_f1", status="ok")
     sections = [s for s in unique(f1["label"]) if not s.startswith(("finding", "full"))]
-    shown = {m: look for m, look in writers.items() if m != "normal"}
+    shown = {m: look for m, look in writers.items() if m in ("writer", "template", "nearest")}
     marks.forest(section, f1, sections, shown)
     section.set_xlabel("clinical F1 (micro) by section")
     each = f1[f1["label"].str.startswith("finding: ")]
@@ -229,23 +236,27 @@ def draw_report_generation(tables: Tables, facts: Facts) -> Figure:
     finding.set_xlabel("clinical F1 by finding")
     for ax in (full, section, finding):
         ax.set_xlim(0, 1)
-    _draw_cases(case, tables["cases"])
+    _draw_cases(case, texts)
     return figure
 
 
-def _draw_cases(ax: Axes, cases: pd.DataFrame) -> None:
-    """A good and a bad case, reference above what was generated."""
-    ax.axis("off")
+def _case_texts(cases: pd.DataFrame) -> list[tuple[str, str]]:
+    """Reference and generated text of a good and a bad case, whole, folded to a quarter of the page."""
     bad = where(cases, case="bad").iloc[-1]
-    for x, case, title in ((-0.16, cases.iloc[0], "good"), (0.44, bad, "bad")):
-        text = f"{title} case by rule, F1 {case['f1']:.2f}, study {case['study_id']}\n"
-        for kind in ("reference", "generated"):
-            text += f"\n{kind}:\n" + textwrap.fill(_clip(str(case[kind]), 560), 84) + "\n"
-        ax.text(x, 0.96, text, va="top", fontsize=5, linespacing=1.15, transform=ax.transAxes)
+    return [
+        (textwrap.fill(str(case[kind]), 44), f"{title}, F1 {case['f1']:.2f}: {kind}")
+        for title, case in (("good", cases.iloc[0]), ("bad", bad))
+        for kind in ("reference", "generated")
+    ]
 
 
-def _clip(text: str, n: int) -> str:
-    return text if len(text) <= n else text[: n - 1].rsplit(" ", 1)[0] + " …"
+def _draw_cases(ax: Axes, texts: list[tuple[str, str]]) -> None:
+    """Four columns: what was dictated and what was generated, of a good case and a bad one."""
+    ax.axis("off")
+    for x, (text, title) in zip((-0.19, 0.115, 0.42, 0.725), texts, strict=True):
+        said: dict[str, Any] = dict(va="top", fontsize=5, transform=ax.transAxes)
+        ax.text(x, 0.99, title, fontweight="bold", **said)
+        ax.text(x, 0.94, text, linespacing=1.15, **said)
 
 
 def draw_segmentation(tables: Tables, facts: Facts) -> Figure:
@@ -277,8 +288,10 @@ def draw_segmentation(tables: Tables, facts: Facts) -> Figure:
     labels = {"truth": "reference", "ours": "our pretraining", "other": "DynUNet"}
     low, high = style.SOFT_TISSUE
     for ax, (name, title) in zip(rest, labels.items(), strict=True):
-        said = dict(text=f"coronal, {low:.0f} to {high:.0f} HU", sides=("R", "L"))
-        style.show_slice(ax, images["ct"], aspect=facts["overlay_aspect"], **said)
+        style.show_slice(
+            ax, images["ct"], aspect=facts["overlay_aspect"], sides=("R", "L"),
+            text=f"coronal, {low:.0f} to {high:.0f} HU",
+        )  # fmt: skip
         colours = _structure_colours(len(facts["structures"]))[images[name].astype(int)]
         ax.imshow(colours, aspect=facts["overlay_aspect"], interpolation="nearest")
         ax.set_xlabel(title)
@@ -294,7 +307,7 @@ def _draw_organs(ax: Axes, dice: pd.DataFrame, looks: dict[str, Look], facts: Fa
     colours = _structure_colours(len(facts["structures"]))
     shown = [colours[facts["structures"].index(name) + 1] for name in organs.index]
     at = ax.get_yaxis_transform()
-    key = dict(c=shown, marker="s", s=14, transform=at, clip_on=False, linewidths=0)
+    key: dict[str, Any] = dict(c=shown, marker="s", s=14, transform=at, clip_on=False, linewidths=0)
     ax.scatter([-0.015] * len(organs), range(len(organs)), **key)
     ax.tick_params(axis="y", pad=8)
     ax.set_xlabel("Dice with all labels, native grid (scans that hold the structure)")

@@ -24,11 +24,15 @@ WAYS = {
     "study percentile": Look("studies, percentile", COLOUR["present"], "^"),
     "study bca": Look("studies, BCa", COLOUR["external"], "D"),
 }
+KINDS = {
+    True: Look("as in the tables", COLOUR["merlin"]),
+    False: Look("percentiles", COLOUR["present"], "^"),
+}
 VERDICTS = {
     "holds here": COLOUR["absent"],
     "contradicted here": COLOUR["present"],
     "not decided here": COLOUR["external"],
-    "not askable here": "#999999",
+    "not askable here": "#B8A9C9",
     "not run": "#555555",
 }
 PUBLISHED = (COLOUR["present"], COLOUR["novel"])  # laws
@@ -164,9 +168,15 @@ def _draw_exponents(ax: Axes, table: pd.DataFrame, looks: dict[str, Look], facts
 
 
 def draw_intervals(tables: Tables, facts: Facts) -> Figure:
-    """Coverage of 95 % intervals by metric, method and resampled unit; and their widths."""
+    """Coverage of 95 % intervals by metric, method and resampled unit; widths; and every kind's coverage."""
     table = tables[""].assign(way=tables[""]["unit"] + " " + tables[""]["method"])
-    figure, (alone, clustered, width) = lettered_figure(62, "abc")
+    every = tables.get("kinds", pd.DataFrame())
+    rows = every[["kind", "metric", "n_patients"]].drop_duplicates() if len(every) else every
+    shape = dict(height_ratios=[58, 8 + 4 * len(rows)]) if len(rows) else {}
+    figure, axes = lettered_figure(
+        62 + 4.2 * len(rows) + 8 * bool(shape), "abc;ddd" if shape else "abc", **shape
+    )
+    alone, clustered, width = axes[:3]
     metrics = unique(table["metric"])
     names = ["AUROC", "F1", "recall"][: len(metrics)]
     for ax, population, text in (
@@ -188,7 +198,25 @@ def draw_intervals(tables: Tables, facts: Facts) -> Figure:
     width.set_yticks(range(len(metrics)), names)
     width.set(xlabel="mean width, 1 to 6 studies a patient", ylabel="")
     width.set_ylim(alone.get_ylim())
+    if shape:
+        _draw_kinds(axes[3], every)
     return figure
+
+
+def _draw_kinds(ax: Axes, every: pd.DataFrame) -> None:
+    """Coverage of each kind of interval: what the tables use, and percentiles beside it."""
+    said = (
+        every["kind"] + ", " + every["metric"].map(pretty) + ", " + every["n_patients"].astype(str)
+    )
+    table = every.assign(row=said, value=every["covered"])
+    ax.axvspan(0.93, 0.97, color="#EEEEEE", lw=0)
+    ax.axvline(0.95, **LINE)
+    marks.forest(ax, table, unique(said), KINDS, column="row", by="is_used", fontsize=5)
+    ax.set_yticks(range(said.nunique()), unique(said))
+    ax.set(
+        xlim=(0.5, 1.0), xlabel="coverage of 95 % intervals; number of patients in the row's name"
+    )
+    ax.legend(loc="upper left", fontsize=5)
 
 
 def draw_sensitivity(tables: Tables, facts: Facts) -> Figure:
@@ -242,7 +270,11 @@ def draw_claims(tables: Tables, facts: Facts) -> Figure:
     flip = part["sign"].to_numpy(float)
     ends = np.sort(np.c_[part["phantom_low"] * flip, part["phantom_high"] * flip], axis=1)
     part = part.assign(value=part["phantom"] * flip, low=ends[:, 0], high=ends[:, 1])
-    short = [textwrap.fill(c if len(c) < 100 else c[:98] + "…", 52) for c in part["claim"]]
+    said = part["claim"]
+    if "direction" in part:  # of a claim that two comparisons answer, which
+        arm = part["direction"].astype(str).str.extract(r"label ([^,;]+)", expand=False)
+        said = said.where(~said.duplicated(keep=False), said + " (" + arm.fillna("") + ")")
+    short = [textwrap.fill(c if len(c) < 100 else c[:98] + "…", 52) for c in said]
     colours = part["verdict"].map(VERDICTS)
     part["value"] = part["value"].where(colours.notna())  # judged ones alone
     shown = colours.fillna("none").to_dict()

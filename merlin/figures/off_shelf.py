@@ -160,12 +160,10 @@ def _draw_lengths(ax: Axes, lengths: pd.DataFrame, most: int | None) -> None:
         lengths, x="low", weights="n", bins=[*lengths["low"], lengths["high"].iloc[-1]], ax=ax,
         color=COLOUR["merlin"], alpha=1, edgecolor="white", linewidth=0.3,
     )  # fmt: skip
-    text = "tokens of a findings text" + (
-        ": not known" if lengths.empty or not lengths["n"].sum() else ""
-    )
+    text = "tokens of a findings text" + ("" if lengths["n"].any() else ": not known")
     if most:
         ax.axvline(most, **LINE)
-        text = f"tokens of a findings text (cut at {most})"
+        text += f" (cut at {most})"
     ax.set(xlabel=text, ylabel="test studies")
 
 

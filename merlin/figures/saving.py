@@ -37,12 +37,12 @@ def save_figure(
     inputs : files
         What the tables were computed from; the sidecar holds their hashes.
     resampled : str
-        What a 95 % percentile interval resamples, as `patients`; empty where there is none of that kind.
+        What a 95 % interval resamples, as `patients`; empty where there is none of that kind.
     **facts
         `n`, `caption`, and whatever else the drawing or a reader of the sidecar needs.
     """
     if resampled:
-        kind = f"95% percentile interval, {settings.n_resamples:,} resamples of {resampled}"
+        kind = f"95% interval, {settings.n_resamples:,} resamples of {resampled}"
         facts["interval"] = kind
     arm = getattr(settings, "arm", "main")
     name = name if arm == "main" else f"arms/{name}-{arm}"

@@ -113,20 +113,24 @@ def _draw_radar(ax: Axes, f1: pd.DataFrame, order: list[str]) -> None:
 
 
 def _draw_wording(ax: Axes, auroc: pd.DataFrame, names: list[str]) -> None:
-    """AUROC with prompts worded as reports are, against prompts in words that no report uses."""
-    wide = auroc.pivot(index="label", columns="wording", values="value")
-    pair = wide.reindex(index=names, columns=["reported", "novel"])
+    """AUROC with prompts worded as reports are, against paraphrases and a layman's words."""
+    wide = auroc.replace({"wording": {"novel": "plain"}})  # its name in older tables
+    wide = wide.pivot(index="label", columns="wording", values="value").reindex(index=names)
     ax.plot([0.3, 1], [0.3, 1], **LINE)
     ax.axhline(0.5, **LINE | dict(linewidth=0.4))
-    sns.scatterplot(
-        pair, x="reported", y="novel", marker=MARKER["novel"], color=COLOUR["novel"], s=16,
-        linewidth=0, ax=ax,
-    )  # fmt: skip
-    ax.set(xlabel="AUROC, prompts as reports put it", ylabel="AUROC, unused phrases")
+    marks = {"paraphrased": ("less data", "paraphrases"), "plain": ("novel", "layman's words")}
+    for wording in [w for w in marks if w in wide]:
+        look, label = marks[wording]
+        sns.scatterplot(
+            wide, x="reported", y=wording, marker=MARKER[look], color=COLOUR[look], s=16,
+            linewidth=0, label=label, ax=ax,
+        )  # fmt: skip
+    ax.legend(fontsize=5, frameon=False, loc="lower right", handletextpad=0.2)
+    ax.set(xlabel="AUROC, prompts as reports put it", ylabel="AUROC, other words")
     ax.set(xlim=(0.3, 1.02), ylim=(0.1, 1.02))
-    farthest = (pair["reported"] - pair["novel"]).sort_values(ascending=False).index[:2]
+    farthest = (wide["reported"] - wide["plain"]).sort_values(ascending=False).index[:2]
     said = [pretty(n) if n in farthest else "" for n in names]
-    style.label_points(ax, pair["reported"], pair["novel"], said)
+    style.label_points(ax, wide["reported"], wide["plain"], said)
 
 
 def _draw_f1(ax: Axes, f1: pd.DataFrame, order: list[str]) -> None:

@@ -54,7 +54,10 @@ TASKS = {
         ("min_events", "n_resamples"),
     ),
     "report_generation": Task(
-        "09_report_generation", ("main",), ("merlin.training.reports",), ("n_resamples",)
+        "09_report_generation",
+        ("main",),
+        ("merlin.training.reports", "merlin.evaluation.report_rivals"),
+        ("n_resamples",),
     ),
     "segmentation": Task(
         "10_segmentation",

@@ -12,9 +12,11 @@ import torch
 
 from merlin import jobs, run
 from merlin.data.labels import label_on_grid, whole_scan
+from merlin.data.measurements import measure
 from merlin.data.preprocess import Grid, load_input
 from merlin.data.volume import load_volume
 from merlin.evaluation.segmentation import score_scan
+from merlin.files import write_parquet
 from merlin.model.cpu import prepare_cpu
 from merlin.streams import Stream, stream_of
 from merlin.training import segmentation
@@ -66,7 +68,7 @@ def job(settings: SimpleNamespace, name: str) -> None:
         return trained(fraction)[1].assign(model=jobs.seed_of(name)[0], fraction=fraction)
 
     def scored(fraction: float) -> pd.DataFrame:
-        found, net = [], trained(fraction)[0]
+        found, organs, net = [], [], trained(fraction)[0]
         for number, scan in enumerate(scans):
             volume = load_volume(scan.volume)
             seen = whole_scan(volume, grid, settings.window)
@@ -74,10 +76,15 @@ def job(settings: SimpleNamespace, name: str) -> None:
             drawn = segmentation.to_native(logits, seen.affine, volume.affine, volume.hu.shape)
             if number == 0:
                 np.save(base / TASK / f"example-{name}-{fraction:g}.npy", drawn)
+            if scan.split == "test":
+                organs.append(
+                    {"study_id": scan.study_id} | measure(volume.hu, drawn, volume.affine)
+                )
             truth, annotated = scan.truth(volume)
             who = {k: getattr(scan, k) for k in ("study_id", "patient_id", "split")}
             scores = score_scan(drawn, truth, volume.spacing_mm, STRUCTURES, annotated=annotated)
             found += [row | who for row in scores]
+        write_parquet(base / TASK / f"measured-{name}-{fraction:g}.parquet", pd.DataFrame(organs))
         return pd.DataFrame(found)
 
     for fraction in settings.fractions:

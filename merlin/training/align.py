@@ -12,7 +12,7 @@ from merlin.streams import Stream, stream_of
 from merlin.training.config import TrainingConfig, warm_cosine
 from merlin.training.data import Studies, encoded
 from merlin.training.losses import TrainingDiverged
-from merlin.training.texts import TextCache, centre_texts, sentence_loss, text_loss
+from merlin.training.texts import TextCache, centre_texts, report_losses
 
 
 def align(
@@ -51,9 +51,9 @@ def align(
             group["lr"] = warm_cosine(rate, step, config.align_steps, config.align_warmup_steps)
         image = F.normalize(model.encode_image.contrastive(features[index]).float(), dim=1)
         findings = studies.findings[index]
-        loss = by_report = text_loss(model, image, [findings], texts)
-        if config.report_splitting:
-            loss = by_report + sentence_loss(model, image, findings, texts)
+        split = findings if config.report_splitting else ()
+        by_report, by_sentence = report_losses(model, image, [findings], texts, findings=split)
+        loss = by_report + by_sentence
         if not torch.isfinite(loss):
             raise TrainingDiverged(
                 f"loss {loss.item()} at alignment step {step}; lower align_learning_rate."
@@ -66,8 +66,8 @@ def align(
         log.append(
             dict(
                 step=config.n_steps + step, phase="align", loss=loss.item(),
-                report_loss=by_report.item(), logit_scale=float(model.logit_scale.detach().exp()),
-                seconds=time.perf_counter() - began,
+                report_loss=by_report.item(), sentence_loss=by_sentence.item(),
+                logit_scale=float(model.logit_scale.detach().exp()), seconds=time.perf_counter() - began,
             )
         )  # fmt: skip
     return log

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from merlin.run import read_csv
-from merlin.training.checkpoint import load_weights
+from merlin.training.checkpoint import load_weights, read_facts
 from merlin.training.cost import saved_for_backward
 
 # Settings that change the image tower; others leave its cost as it is.
@@ -75,3 +75,32 @@ def effort(
             rows.append((regime, size, steps, steps * batch_size / size, minutes))
     columns = ["regime", "size", "steps", "times each study was seen", "minutes"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def budgets(pretraining: Path, trained: Mapping[str, dict]) -> pd.DataFrame:
+    """What each arm may learn from, and what it took: for who compares arms that had unequal steps.
+
+    Parameters
+    ----------
+    pretraining : path
+        Folder of the runs.
+    trained : mapping of str to dict
+        Settings of `02_pretraining`, by run.
+
+    Returns
+    -------
+    DataFrame
+        `steps, alignment steps, studies drawn` (with repeats), `training studies, minutes` (of all
+        steps, reading and validation within them), by arm; the last two are blank before it has run.
+    """
+    rows = {}
+    for name, how in trained.items():
+        steps, folder = how["n_steps"], pretraining / name
+        rows[name] = {"steps": steps, "alignment steps": how["align_steps"]}
+        rows[name] |= {"studies drawn": steps * how["batch_size"]}
+        rows[name] |= {"training studies": np.nan, "minutes": np.nan}
+        if (folder / "weights.safetensors").exists():
+            n = read_facts(folder / "weights.safetensors")["n"]["studies"]
+            minutes = read_csv(folder / "log.csv")["seconds"].sum() / 60
+            rows[name] |= {"training studies": n, "minutes": minutes}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")

@@ -30,8 +30,8 @@ class TrainingConfig:
     learning_rate: float
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
-    optimizer: str = "adamw"  # or muon: kernels as matrices (`optimizers`), AdamW for the rest
-    muon_learning_rate: float = 0.02
+    optimizer: str = "adamw"  # or muon (`optimizers`): matrices and kernels; AdamW for the rest
+    muon_learning_rate: float = 0.05
     muon_weight_decay: float = 0.0
     warmup_steps: int = 40
     clip_norm: float = 1.0

@@ -37,7 +37,7 @@ from merlin.training.data import (
 )
 from merlin.training.losses import TrainingDiverged, phecode_loss
 from merlin.training.optimizers import make_optimizer
-from merlin.training.texts import TextCache, centre_texts, report_loss, sentence_loss
+from merlin.training.texts import TextCache, centre_texts, paired_texts, report_losses
 
 
 def fit(
@@ -186,11 +186,11 @@ def _losses(model, train, index, sections, texts, volume, step, config):
         image, logits = parallel.gather(image), parallel.gather(logits)
         report = sentence = image.sum() * 0
         if w_report > 0:
-            report = report_loss(
-                model, image, train, index, texts, sections, chunk=config.text_chunk
+            groups = paired_texts(train, index, sections)
+            split = train.findings[index] if config.splits_sentences else ()
+            report, sentence = report_losses(
+                model, image, groups, texts, findings=split, chunk=config.text_chunk
             )
-        if w_report > 0 and config.splits_sentences:
-            sentence = sentence_loss(model, image, train.findings[index], texts)
     labels = torch.as_tensor(train.phecodes[index], dtype=torch.float32, device=volume.device)
     ehr = phecode_loss(logits, labels)
 

@@ -99,7 +99,7 @@ def write_reports(
 def encode_features(
     encoder: ImageEncoder, volumes: Callable[[int], np.ndarray], n: int, *, adapter: str,
     path: str | Path, mark: str, batch_size: int | None = None, device: str = "cpu",
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Encode volumes once with a frozen image encoder, and keep the features in a file.
 
     Memory stays flat: features go to the file as they are made, and are read from it as they are
@@ -122,25 +122,28 @@ def encode_features(
     -------
     features : (n, F) or (n, tokens, F) float16 array, on disk
     image : (n, D) float32 array
-        Unit contrastive embeddings, for the nearest-report baseline.
+        Unit contrastive embeddings.
+    logits : (n, n_phecodes) float32 array
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     whole, said = path / "features.npy", path / "mark.txt"
+    small: dict[str, list[np.ndarray]] = {"image": [], "logits": []}
     if said.exists() and said.read_text() == mark:
-        return np.load(whole, mmap_mode="r"), np.load(path / "image.npy")
+        return np.load(whole, mmap_mode="r"), *(np.load(path / f"{k}.npy") for k in small)
     said.unlink(missing_ok=True)
     part = path / "unfinished-features.npy"
     part.unlink(missing_ok=True)  # also where it is a link
     size = batch_size or volumes_at_once(volumes(0).size)
-    features, image = None, []
+    features = None
     with torch.inference_mode():
         for some in tqdm(
             np.array_split(np.arange(n), -(-n // size)), desc="encoding", mininterval=5
         ):
             batch = torch.from_numpy(np.stack([volumes(int(i)) for i in some]))[:, None].to(device)
             maps = encoder.i3_resnet.features(batch)
-            unit = F.normalize(encoder.contrastive(encoder.pooled(maps)).float(), dim=1)
+            pooled = encoder.pooled(maps)
+            unit = F.normalize(encoder.contrastive(pooled).float(), dim=1)
             found = unit * unit.shape[1] ** 0.5
             if adapter == "tokens":
                 found = maps.flatten(2).transpose(1, 2)
@@ -148,14 +151,16 @@ def encode_features(
                 shape = (n, *found.shape[1:])
                 features = open_memmap(part, mode="w+", dtype=np.float16, shape=shape)
             features[some] = found.half().cpu().numpy()
-            image.append(unit.cpu().numpy())
+            small["image"].append(unit.cpu().numpy())
+            small["logits"].append(encoder.phecodes(pooled).float().cpu().numpy())
     assert features is not None  # there are studies
     features.flush()
     part.replace(whole)
-    np.save(path / "image.npy", np.concatenate(image))
+    for name, parts in small.items():
+        np.save(path / f"{name}.npy", np.concatenate(parts))
     with atomic(said) as stream:
         stream.write(mark)
-    return np.load(whole, mmap_mode="r"), np.concatenate(image)
+    return np.load(whole, mmap_mode="r"), *(np.concatenate(parts) for parts in small.values())
 
 
 def _read(features: Features, rows: np.ndarray, device: str) -> torch.Tensor:

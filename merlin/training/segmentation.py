@@ -215,8 +215,10 @@ def train(
         groups = [(rest, learning_rate), (backbone, encoder_learning_rate)]
     # A short memory of squared gradients: crops of one scan each differ much, runs are short.
     betas = (0.9, 0.95)
-    how = dict(optimizer=optimizer, watch=watch, watch_every=watch_every)
-    return minimise(groups, loss_at, n_steps, betas=betas, seed=seed, desc=desc, show=show, **how)
+    return minimise(
+        groups, loss_at, n_steps, betas=betas, seed=seed, desc=desc, show=show, optimizer=optimizer,
+        watch=watch, watch_every=watch_every,
+    )  # fmt: skip
 
 
 @torch.inference_mode()
@@ -249,8 +251,10 @@ def predict(
         return y[0] if isinstance(y, list) else y
 
     volume = torch.from_numpy(image)[None, None].to(device)
-    how = dict(overlap=overlap, mode="gaussian", sw_batch_size=4)
-    return torch.as_tensor(sliding_window_inference(volume, window, predictor=full, **how))
+    logits = sliding_window_inference(
+        volume, window, sw_batch_size=4, predictor=full, overlap=overlap, mode="gaussian"
+    )
+    return torch.as_tensor(logits)
 
 
 @torch.inference_mode()
@@ -302,10 +306,10 @@ def mean_dice(
     float
         In [0, 1], over the structures that each scan holds.
     """
-    found = []
+    found: list[float] = []
     for image, label in scans:
-        drawn = predict(model, image, window=window, overlap=overlap, device=device)
-        drawn = drawn[0].argmax(0).cpu().numpy()
+        logits = predict(model, image, window=window, overlap=overlap, device=device)
+        drawn = logits[0].argmax(0).cpu().numpy()
         truth = np.where(label < n_classes, label, 0)
         both = np.bincount(truth[drawn == truth], minlength=n_classes)
         size = np.bincount(truth.ravel(), minlength=n_classes)

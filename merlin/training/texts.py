@@ -76,16 +76,17 @@ class TextCache:
             self._sentence |= {s: len(self._vectors) + i for i, s in enumerate(new)}
             self._vectors = torch.cat([self._vectors, torch.from_numpy(vectors)])
             self._count(lost)
-        return [torch.tensor([self._sentence[s] for s in row]) for row in split]
+        # A set: a sentence that cleaning made equal to another counts once.
+        return [torch.tensor(sorted({self._sentence[s] for s in row})) for row in split]
 
     def batch(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """What `TwoTowers.embed_read` takes of the given texts."""
         rows = [self._rows[n] for n in numbers]
         if self._by_sentence:
-            used = torch.cat(rows).unique()
+            used, column = torch.cat(rows).unique(return_inverse=True)
             member = torch.zeros(len(rows), len(used))
-            for to, row in zip(member, rows, strict=True):
-                to[torch.searchsorted(used, row)] = 1
+            lengths = torch.tensor([len(r) for r in rows])
+            member[torch.arange(len(rows)).repeat_interleave(lengths), column] = 1
             return self._vectors[used], member
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         lengths = torch.tensor([len(r) for r in rows])
@@ -102,7 +103,7 @@ def centre_texts(model: TwoTowers, texts: TextCache) -> None:
         model.encode_text.centre.copy_(texts.centre())
 
 
-def on(tensor: torch.Tensor, numbers: np.ndarray | list[int]) -> torch.Tensor:
+def on(tensor: torch.Tensor, numbers: np.ndarray | torch.Tensor) -> torch.Tensor:
     """Numbers as a tensor on another one's device."""
     return torch.as_tensor(numbers, device=tensor.device)
 
@@ -135,77 +136,69 @@ def embed_texts(
     return found.index_select(0, on(found, where))
 
 
-def report_loss(
-    model: TwoTowers, image: torch.Tensor, studies: Studies, index: np.ndarray, texts: TextCache,
-    sections: np.ndarray | None, *, chunk: int = 0,
-) -> torch.Tensor:  # fmt: skip
-    """InfoNCE of a batch against its texts: whole findings, or some anatomical sections.
-
-    Each section is contrasted within itself, so that it never competes with another organ's text.
-    Studies whose report lacks a section sit out.
-    """
+def paired_texts(studies: Studies, index: np.ndarray, sections: np.ndarray | None) -> list:
+    """Texts of a batch, in groups that are contrasted apart: whole findings, or some sections."""
     if sections is None:
-        groups = [studies.findings[index]]
-    else:
-        groups = [studies.sections[index, s] for s in sections]
-    return text_loss(model, image, groups, texts, chunk=chunk)
+        return [studies.findings[index]]
+    return [studies.sections[index, s] for s in sections]
 
 
-def text_loss(
+def report_losses(
     model: TwoTowers, image: torch.Tensor, groups: list[np.ndarray], texts: TextCache, *,
-    chunk: int = 0,
-) -> torch.Tensor:  # fmt: skip
-    """Mean InfoNCE of image embeddings against each group of texts; empty texts sit out.
+    findings: Sequence[str] | np.ndarray = (), chunk: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Losses of images against their texts, and against the sentences of their reports.
+
+    Every distinct text is encoded once for both. Empty texts sit out, and studies without a sentence.
 
     Parameters
     ----------
     image : (B, D) float tensor, unit length
     groups : list of (B,) str arrays
-        Contrasted apart from one another; every distinct text is encoded once.
+        From `paired_texts`; each is contrasted within itself, so that a section never competes with
+        another organ's text.
     texts : TextCache
+    findings : (B,) str
+        Findings texts that are split into sentences; empty: none is.
     chunk : int
         Texts encoded at a time; 0: all.
+
+    Returns
+    -------
+    by_text : scalar tensor
+        Mean of the groups' InfoNCE.
+    by_sentence : scalar tensor
+        The membership loss: a sentence belongs to every study of the batch whose report holds it.
     """
     has_text = [np.array([bool(t) for t in group]) for group in groups]
-    kept = [g[h].tolist() for g, h in zip(groups, has_text, strict=True)]
-    if not any(kept):
-        return image.sum() * 0
-    embedded = embed_texts(model, [t for k in kept for t in k], texts, chunk=chunk)
+    said = [g[h].tolist() for g, h in zip(groups, has_text, strict=True)]
+    names, member = sentence_membership(findings)
+    flat = [*names, *(t for group in said for t in group)]
+    by_sentence, losses = image.sum() * 0, [image.sum() * 0]
+    if not flat:
+        return losses[0], by_sentence
+    embedded = embed_texts(model, flat, texts, chunk=chunk)
+    of_names, *parts = embedded.split([len(names), *map(len, said)])
+    rows = member.sum(1).nonzero().flatten()
+    if len(rows) > 1:
+        own, member = image.index_select(0, on(image, rows)), member[rows].to(image.device)
+        by_sentence = membership_loss(own, of_names, model.logit_scale, member)
     losses = []
-    parts = embedded.split([len(k) for k in kept])
-    for said, keep, part in zip(kept, has_text, parts, strict=True):
-        if len(said) < 2:
-            losses.append(image.sum() * 0)
-            continue
-        rows = image.index_select(0, on(image, np.flatnonzero(keep)))
-        equal = on(image, texts.numbers(said))
-        losses.append(contrastive_loss(rows, part, model.text_scale, equal))
-    return torch.stack(losses).mean()
+    for group, keep, part in zip(said, has_text, parts, strict=True):
+        own = image.index_select(0, on(image, np.flatnonzero(keep)))
+        equal = on(image, texts.numbers(group))
+        enough = len(group) > 1
+        loss = contrastive_loss(own, part, model.text_scale, equal) if enough else own.sum() * 0
+        losses.append(loss)
+    return torch.stack(losses).mean(), by_sentence
 
 
-def sentence_loss(
-    model: TwoTowers, image: torch.Tensor, findings: np.ndarray, texts: TextCache
-) -> torch.Tensor:
-    """Membership loss of images and the sentences of their reports, one by one.
-
-    A sentence belongs to every study of the batch whose report holds it.
-
-    Parameters
-    ----------
-    image : (B, D) float tensor, unit length
-    findings : (B,) str array
-        Findings texts; studies without one sit out.
-    texts : TextCache
-    """
+def sentence_membership(findings: Sequence[str] | np.ndarray) -> tuple[list[str], torch.Tensor]:
+    """Distinct sentences of some reports, in order, and which report holds which: (B, s), 1 or 0."""
     rows = [report_sentences(t) for t in findings]
-    keep = [i for i, row in enumerate(rows) if row]
-    if len(keep) < 2:
-        return image.sum() * 0
     names = sorted({s for row in rows for s in row})
     column = {s: i for i, s in enumerate(names)}
-    member = torch.zeros(len(keep), len(names))
-    for row, i in enumerate(keep):
-        member[row, [column[s] for s in rows[i]]] = 1
-    vectors = embed_texts(model, names, texts)
-    image = image.index_select(0, on(image, keep))
-    return membership_loss(image, vectors, model.logit_scale, member.to(image.device))
+    member = torch.zeros(len(rows), len(names))
+    for to, row in zip(member, rows, strict=True):
+        to[[column[s] for s in row]] = 1
+    return names, member

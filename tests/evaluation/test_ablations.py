@@ -7,7 +7,7 @@ import yaml
 from test_off_shelf import make
 
 from merlin import run
-from merlin.evaluation import ablations, claims, scaling, sensitivity
+from merlin.evaluation import ablations, claims, sensitivity
 
 OPTIONS = dict(split="test", pool=8, min_positive=5, n_resamples=60, seed=1)
 
@@ -84,7 +84,7 @@ def test_a_claim_is_asked_only_of_a_reference_that_knows_something_and_a_fair_ri
     table = ablations.compare(judged, make(1).patient_id)
     blind = direction(no_skill=0.999)
     unfair = direction(fair={"unfair": "a fifth of the steps"})
-    no_curve = direction(fair={"curve": "curves"})
+    no_curve = direction(fair={"flat": dict(table="curves", model="worse")})
     profile = dict(
         arms={"reference": {}, "worse": {"n_steps": 5}}, sweep=dict(base={}, arms={}),
         **{"02_pretraining": dict(n_steps=9, batch_size=2)},
@@ -94,7 +94,9 @@ def test_a_claim_is_asked_only_of_a_reference_that_knows_something_and_a_fair_ri
     found = ablations.verdicts(table, entries, profile=profile)
     assert found["verdict"].tolist() == ["holds here", *["not askable here"] * 4]
     for row, said in zip(
-        range(1, 5), ("no skill", "a fifth of the steps", "no table curves", "5 of 2"), strict=True
+        range(1, 5),
+        ("no skill", "a fifth of the steps", "curve was not drawn", "5 of 2"),
+        strict=True,
     ):
         assert said in found.loc[row, "reason"]
     assert np.isnan(found.loc[1, "p_adjusted"])
@@ -163,56 +165,6 @@ def test_retrieval_choices_move_recall_the_way_they_must():
     assert "larger than the 80 studies" in small["reason"][0]
     own = sensitivity.retrieved(e, test, pools=(8,), headline=16, n_resamples=9, n_draws=2, seed=1)
     assert "16" in own.loc[own["factor"] == "pool size", "option"].tolist()
-
-
-# Scaling
-
-
-def test_scaling_table_tells_exponents_and_says_why_there_is_none():
-    sizes = np.array([100, 200, 400, 800.0])
-    rng = np.random.default_rng(1)
-    runs = [0.3 * s**0.12 + rng.normal(scale=0.004, size=(2, 1)) + np.zeros((2, 81)) for s in sizes]
-    found = {
-        "zero-shot F1": scaling.evaluate(sizes, runs, metric="F1", n_fits=30, seed=1),
-        "other": scaling.evaluate(sizes[:2], runs[:2], metric="other", n_fits=60, seed=1),
-    }
-    table = scaling.table(found, n_studies=50, n_patients=40, max_size=800)
-    far = table[table["metric"] == "studies for 0.9"].iloc[0]
-    assert "beyond twice the data" in far["reason"]
-    row = table[(table["label"] == "zero-shot F1") & (table["metric"] == "exponent")].iloc[0]
-    assert row["low"] <= 0.12 <= row["high"]
-    assert row["status"] == "ok"
-    none = table[table["label"] == "other"].iloc[0]
-    assert none["status"] == "not evaluated"
-    assert "2 sizes" in none["reason"]
-    curve = scaling.curves(found, sizes)
-    assert set(curve["series"]) == {"zero-shot F1"}
-    assert curve["size"].max() == pytest.approx(8000)
-    assert (curve["low"] <= curve["high"]).all()
-
-
-def test_an_exponent_at_a_bound_is_not_reported_as_one():
-    sizes = np.array([100, 200, 400, 800.0, 1600])
-    rng = np.random.default_rng(1)
-    step = np.array([0.2, 0.6, 0.6, 0.6, 0.6])
-    runs = [v + rng.normal(scale=1e-4, size=(2, 1)) + np.zeros((2, 31)) for v in step]
-    found = {"F1": scaling.evaluate(sizes, runs, metric="F1", n_fits=10, seed=1)}
-    table = scaling.table(found, n_studies=50, n_patients=40, max_size=1600)
-    row = table[table["metric"] == "exponent of the offset law"].iloc[0]
-    assert (row["status"], row["reason"]) == (
-        "not evaluated",
-        "at bound: exponent 3 ends the fit's range",
-    )
-    assert row[["value", "low", "high"]].isna().all()
-
-
-def test_a_falling_score_reaches_no_higher_one_with_more_data():
-    sizes = np.array([100, 200, 400, 800.0])
-    runs = [0.9 * s**-0.05 + np.zeros((2, 21)) for s in sizes]
-    found = {"F1": scaling.evaluate(sizes, runs, metric="F1", n_fits=10, seed=1)}
-    table = scaling.table(found, n_studies=50, n_patients=40, max_size=800)
-    row = table[table["metric"] == "studies for 0.8"].iloc[0]
-    assert (row["status"], row["reason"]) == ("not evaluated", "the law never reaches it")
 
 
 # Ledger

@@ -16,6 +16,7 @@ import pandas
 import pytest
 import torch
 
+from merlin.data.extract import label_report
 from merlin.embeddings import ARRAYS as SCHEMA
 from merlin.embeddings import Embeddings, load_embeddings, save_embeddings
 from merlin.phantom import reports
@@ -498,7 +499,10 @@ def test_every_finding_has_prompts_of_each_kind_and_wording():
     rows, version = prompt_bank()
     found = {(finding, kind, wording) for finding, kind, wording, _ in rows}
     expected = {
-        (f, k, w) for f in FINDINGS for k in ("present", "absent") for w in ("reported", "novel")
+        (f, k, w)
+        for f in FINDINGS
+        for k in ("present", "absent")
+        for w in ("reported", "paraphrased", "plain")
     }
     assert len(FINDINGS) == 30
     assert found == expected
@@ -518,7 +522,8 @@ STOP_WORDS |= set("seen the there to up was were with without within".split())
 
 def report_sentences(*, known):
     """All that phantom reports may say of findings, slots emptied; of all readers or of known ones."""
-    sentences = [t for r in REMARKS.values() for t in r.texts + (() if known else r.elsewhere)]
+    sentences = ["right left bilateral"]
+    sentences += [t for r in REMARKS.values() for t in r.texts + (() if known else r.elsewhere)]
     for fillers in reports.FILLERS.values():
         sentences += fillers["say"] + ([] if known else fillers["elsewhere"])
     for who in (reader(n) for n in READERS if reader(n).is_known or not known):
@@ -530,16 +535,29 @@ def report_sentences(*, known):
     return [re.sub(r"\{\w+\}", " ", s).lower() for s in sentences]
 
 
-@pytest.mark.parametrize(
-    ("finding", "kind", "text"),
-    [(f, k, text) for f, k, wording, text in prompt_bank()[0] if wording == "plain"],
-)
-def test_plain_prompt_says_something_no_report_says(finding, kind, text):
-    sentences = report_sentences(known=False)
-    known = {word for s in sentences for word in re.findall(r"[a-z]+", s)}
-    new = set(re.findall(r"[a-z]+", text.lower())) - known - STOP_WORDS
-    assert new, f"{finding} {kind}: every word of {text!r} is in the report templates"
-    assert not [s for s in sentences if text.lower() in s]
+def words_of(sentences):
+    return {word for s in sentences for word in re.findall(r"[a-z]+", s.lower())}
+
+
+@pytest.mark.parametrize(("wording", "known"), [("paraphrased", True), ("plain", False)])
+def test_paraphrased_and_plain_prompts_say_something_in_other_words(wording, known):
+    sentences = report_sentences(known=known)
+    old = words_of(sentences) | STOP_WORDS
+    texts = [t for *_, w, t in prompt_bank()[0] if w == wording]
+    assert [t for t in texts if not words_of([t]) - old] == []
+    assert [t for t in texts if any(t.lower() in s for s in sentences)] == []
+
+
+def test_reported_prompts_are_in_the_words_of_training_reports():
+    old = words_of(report_sentences(known=True)) | STOP_WORDS
+    texts = [t for *_, w, t in prompt_bank()[0] if w == "reported"]
+    assert {t: words_of([t]) - old for t in texts if words_of([t]) - old} == {}
+
+
+def test_prompts_state_what_they_are_for():
+    for finding, kind, wording, text in prompt_bank()[0]:
+        if wording == "reported":
+            assert label_report(text, sex="M")[finding] == (kind == "present"), text
 
 
 def test_save_does_not_touch_the_arrays_it_is_given(tmp_path, whole):

@@ -4,9 +4,10 @@ import math
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from merlin.evaluation import generation
+from merlin.evaluation import generation, report_rivals
 from merlin.model import text_scores
 from merlin.statistics import bootstrap
 from merlin.vocabulary import NAMES
@@ -148,7 +149,7 @@ def test_micro_f1_equals_scikit_learn():
 
 def evaluate(texts, reference=REFERENCE):
     return generation.evaluate(
-        texts, reference, np.array(list("abcd")), SECTIONS, NAMES, model="m", split="test",
+        texts, reference, np.array(list("abcd")), SECTIONS, model="m", split="test",
         n_resamples=20, seed=1,
     )  # fmt: skip
 
@@ -186,9 +187,95 @@ def test_finding_that_no_reference_states_is_not_evaluated():
 
 def test_baselines_copy_what_they_say():
     library = np.array([["A.", ""], ["A.", "B."], ["C.", "B."]], object)
-    assert generation.most_frequent(library).tolist() == ["A.", "B."]
-    near = generation.nearest_report(np.eye(2), np.array([[0, 1.0], [0.8, 0.6], [1, 0]]))
+    assert report_rivals.most_frequent(library).tolist() == ["A.", "B."]
+    near = report_rivals.nearest_report(np.eye(2), np.array([[0, 1.0], [0.8, 0.6], [1, 0]]))
     assert near.tolist() == [2, 0]
+
+
+KIDNEYS = ("kidneys and ureters",)
+
+
+def kidneys(text):
+    return np.array([[text]], object)
+
+
+@pytest.mark.parametrize(
+    ("written", "is_right"),
+    [
+        ("Moderate right hydronephrosis.", 1),
+        ("Right moderate hydronephrosis is seen.", 1),
+        ("Moderate left hydronephrosis.", 0),
+        ("Severe right hydronephrosis.", 0),
+        ("Moderate hydronephrosis.", 0),  # of which kidney?
+    ],
+)
+def test_a_report_that_names_the_wrong_kidney_is_wrong(written, is_right):
+    table, _ = generation.evaluate(
+        kidneys(written), kidneys("Moderate right hydronephrosis."), np.array(["p"]), KIDNEYS,
+        model="m", split="test", n_resamples=5, seed=1,
+    )  # fmt: skip
+    row = table[table["label"] == "full report"].set_index("metric")["value"]
+    assert row["clinical_f1"] == 1
+    assert row["clinical_f1_details"] == is_right
+
+
+TRAINING = np.array(
+    [
+        ["Splenomegaly, 14 cm.", "Small ascites."],
+        ["Splenomegaly, 14 cm.", "Ascites and free air."],
+        ["Marked splenomegaly.", "No ascites."],
+        ["Normal size.", "No ascites."],
+        ["Normal size.", "Free air and ascites."],
+    ],
+    object,
+)
+PARTS = ("spleen", "peritoneal cavity")
+
+
+def test_a_template_takes_the_commonest_sentence_that_states_one_finding_alone():
+    phrases, normal = report_rivals.phrase_book(TRAINING, PARTS)
+    assert phrases["splenomegaly"] == "Splenomegaly, 14 cm."
+    assert phrases["ascites"] == "Small ascites."
+    assert "free air" in phrases["free_air"].lower()  # never alone: the best there is
+    assert normal.tolist() == ["Normal size.", "No ascites."]
+    present = np.zeros((2, len(NAMES)), bool)
+    present[1, [NAMES.index("splenomegaly"), NAMES.index("ascites")]] = True
+    made = report_rivals.filled(present, phrases, normal, PARTS)
+    assert made.tolist() == [normal.tolist(), ["Splenomegaly, 14 cm.", "Small ascites."]]
+    np.testing.assert_array_equal(generation.stated(generation.join_sections(made, PARTS)), present)
+
+
+def test_thresholds_of_the_template_look_at_validation_alone():
+    rng = np.random.default_rng(3)
+    n, split = 60, np.repeat(["train", "val", "test"], 20)
+    rows = {s: np.flatnonzero(split == s) for s in ("train", "val", "test")}
+    sections, truth = TRAINING[rng.integers(0, 5, n)], rng.random((n, len(NAMES))) < 0.3
+    image, scores = rng.normal(size=(n, 4)), rng.normal(size=(n, len(NAMES)))
+    made = report_rivals.rivals(sections, image, scores, truth, rows, PARTS)
+    blind = truth.copy()
+    blind[rows["test"]] = ~blind[rows["test"]]
+    again = report_rivals.rivals(sections, image, scores, blind, rows, PARTS)
+    assert all((again[k] == made[k]).all() for k in made)
+    stated = generation.stated(generation.join_sections(made["everything"], PARTS))
+    assert stated[:, NAMES.index("splenomegaly")].all()
+
+
+def test_template_words_come_from_the_reader_with_most_reports():
+    rows = {"train": np.arange(5), "val": np.array([0]), "test": np.array([1])}
+    truth, scores = np.ones((5, len(NAMES)), bool), np.ones((5, len(NAMES)))
+    readers = np.array(["other", "other", "terse", "terse", "terse"])
+    made = report_rivals.rivals(TRAINING, np.eye(5), scores, truth, rows, PARTS, readers=readers)
+    assert made["everything"][0, 0] == "Marked splenomegaly."
+
+
+def test_a_probe_ranks_what_it_was_taught_and_never_calls_the_unseen():
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(200, 5))
+    truth = np.stack([features[:, 0] > 0, np.zeros(200, bool)], 1)
+    found = report_rivals.probe_scores(features[:100], truth[:100], features, c=1.0)
+    called = report_rivals.called_above(found[100:], found[:100], truth[:100])
+    assert (called[:, 0] == truth[100:, 0]).mean() > 0.9
+    assert not called[:, 1].any()
 
 
 def test_cases_are_the_best_and_worst_of_reports_that_state_enough():
@@ -224,7 +311,7 @@ def test_blank_references_are_no_reports_and_nothing_stated_has_no_macro(blank):
     texts = np.array([["Ascites."], ["Normal."], ["Ascites."]], object)
     reference = np.array([["Normal study."], ["Unremarkable."], [blank]], object)
     table, _ = generation.evaluate(
-        texts, reference, np.array(["p1", "p2", "p3"]), ["abdomen"], NAMES,
+        texts, reference, np.array(["p1", "p2", "p3"]), ["abdomen"],
         model="m", split="test", n_resamples=5, seed=0,
     )  # fmt: skip
     rows = table.set_index(["label", "metric"])
@@ -235,22 +322,46 @@ def test_blank_references_are_no_reports_and_nothing_stated_has_no_macro(blank):
     assert not (rows["status"].eq("ok") & rows["value"].isna()).any()
 
 
-def test_scores_of_a_language_model_are_means_over_the_studies_that_have_them():
-    import pandas as pd
-
-    sections = ("spleen", "peritoneal cavity")
+def written(seeds=(0,), wrong=()):
+    """Reports of three studies by every writer; the writer of a seed in `wrong` states nothing."""
     rows = [
-        dict(model=m, study_id=f"s{i}", patient_id=f"p{i}", spleen="Splenomegaly.",
+        dict(model=m, study_id=f"s{i}", patient_id=f"p{i}", seed=seed,
+             spleen="Normal." if m == "writer" and seed in wrong else "Splenomegaly.",
              bertscore=[0.2, np.nan, 0.6][i], radgraph_f1=np.nan, radgraph_reason="no package")
         | {"peritoneal cavity": "Ascites."}
+        for seed in seeds
         for m in ("reference", *generation.WRITERS)
         for i in range(3)
     ]  # fmt: skip
-    table, paired = generation.by_writer(pd.DataFrame(rows), sections, n_resamples=9, seed=1)
+    return pd.DataFrame(rows)
+
+
+def test_scores_of_a_language_model_are_means_over_the_studies_that_have_them():
+    table, paired = generation.by_writer(written(), PARTS, n_resamples=9, seed=1)
     found = table[table["model"] == "writer"].set_index(["label", "metric"])
     bert, graph = (found.loc[("full report", m)] for m in ("bertscore", "radgraph_f1"))
     assert (bert["value"], bert["n_studies"]) == (pytest.approx(0.4), 2)
     assert (graph["status"], graph["reason"]) == ("not evaluated", "no package")
     assert found.loc[("full report", "clinical_f1"), "value"] == 1
     assert (paired["value"] == 0).all()
-    assert "written 1.000" in generation.reading(table, paired)
+    assert set(paired["writer minus"]) == set(generation.WRITERS) - {"writer"}
+    said = generation.reading(table, paired)
+    assert "writer 1.000" in said
+    assert "does not beat the template of thresholded zero-shot scores" in said
+
+
+def test_seeds_of_the_writer_are_averaged_and_in_the_interval():
+    table, paired = generation.by_writer(
+        written((0, 1, 2), wrong=(2,)), PARTS, n_resamples=9, seed=1
+    )
+    row = table.query(
+        "model == 'writer' and label == 'full report' and metric == 'clinical_f1'"
+    ).iloc[0]
+    assert (row["n_seeds"], row["by_seed"]) == (3, "1 1 0.666667")
+    assert row["low"] < row["value"] < row["high"]
+    keys = paired.set_index(["writer minus", "label", "metric"])
+    gap = keys.loc[("normal", "full report", "clinical_f1")]
+    assert gap["value"] == pytest.approx(-1 / 9)
+    assert gap["low"] < 0 < gap["high"]
+    one = keys.loc[("template", "finding: splenomegaly", "clinical_f1")]
+    assert one["value"] == pytest.approx(-1 / 3)

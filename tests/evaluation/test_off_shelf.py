@@ -379,7 +379,7 @@ def worded(wordings):
     ("wordings", "said"),
     [
         (["reported"] * 4, ""),
-        (["reported", "reported", "novel", "novel"], "1 findings without .*: effusion \\(novel\\)"),
+        (["reported", "reported", "plain", "plain"], "1 findings without .*: effusion \\(plain\\)"),
         (["a", "a", "b", "b"], "2 findings without .*: ascites \\(a\\), effusion \\(b\\)"),
         ([""] * 4, "2 findings without"),
         (["x", "x", "reported", "reported"], "1 findings without .*: ascites \\(x\\)"),

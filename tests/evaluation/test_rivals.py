@@ -127,3 +127,24 @@ def test_five_year_rivals_by_share_with_seeds_and_the_ceiling(known):
     )
     assert person > image + 0.1
     assert set(chosen["start"]) == {s for s, _ in predicted} - {"true_risk"}
+
+
+def test_a_network_that_draws_organs_badly_loses_what_measuring_tells(known):
+    liver = known.studies["label_ascites"] * 300 + np.random.default_rng(6).normal(1500, 80, 600)
+    measured = pd.DataFrame({"liver volume_ml": liver, "liver mean_hu": 100.0})
+    test = known.studies.index[known.rows("test")][:150]
+    taught = {
+        "findings": known.studies[["label_ascites"]].to_numpy(float),
+        "none": np.full((600, 1), np.nan),
+    }
+    given = Known(known.studies, measured=measured)
+    exact = measured.loc[test]
+    noisy = exact.assign(**{"liver volume_ml": 1500 + np.random.default_rng(7).normal(0, 200, 150)})
+    same, worse = (
+        rivals.by_own_maps(given, own, taught, n_resamples=50, seed=1) for own in (exact, noisy)
+    )
+    assert same["task"].tolist() == ["findings"]
+    assert same.loc[0, ["value", "low", "high"]].tolist() == [0, 0, 0]
+    assert same.loc[0, "true_maps"] > 0.9
+    assert worse.loc[0, "high"] < 0
+    assert rivals.by_own_maps(known, exact, taught, n_resamples=5, seed=1).empty

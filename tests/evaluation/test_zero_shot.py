@@ -169,7 +169,7 @@ def test_two_models_are_resampled_alike_so_equal_models_differ_by_exactly_zero(c
 
 def test_table_has_the_common_schema(case):
     table, _ = evaluate(*case)
-    assert set(table.reset_index().columns) == set(RESULT_COLUMNS)
+    assert set(table.reset_index().columns) == {*RESULT_COLUMNS, "method", "n_seeds", "by_seed"}
 
 
 def test_balanced_draw_equalises_classes_and_only_masks(case):

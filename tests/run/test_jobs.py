@@ -9,6 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from merlin import jobs, run
+from merlin.jobs import rivals
+from merlin.phantom import cohort as phantoms
 
 
 def write_weights(path, value, *, seconds):
@@ -81,3 +83,43 @@ def test_an_unknown_job_is_refused_with_the_names_there_are(monkeypatch, capsys)
     monkeypatch.setattr("sys.argv", ["five_year", "smoke", "ehr"])
     jobs.main("five_year", lambda settings, name: job.append((settings.profile, name)))
     assert job == [("smoke", "ehr")]
+
+
+def test_a_job_of_a_further_seed_reads_that_seeds_weights(settings, tmp_path):
+    settings.main_seeds = [2]
+    other = tmp_path / "pretraining" / "main-2" / "weights.safetensors"
+    other.parent.mkdir()
+    write_weights(other, 7.0, seconds=1)
+    made = jobs.tables("five_year", settings)
+    assert list(made) == ["merlin", "ehr", "random", "merlin-2", "ehr-2", "random-2"]
+    assert made["merlin-2"] == ["merlin-2-0.5"]
+    assert made["random-2"] == ["random-2-0.5", "random-2-features"]
+    assert jobs.inputs("five_year", settings, "merlin-2")[1] == other
+    before = [jobs.mark("five_year", settings, job) for job in ("merlin", "merlin-2")]
+    write_weights(other, 8.0, seconds=1)
+    after = [jobs.mark("five_year", settings, job) for job in ("merlin", "merlin-2")]
+    assert before[0] == after[0]
+    assert before[1] != after[1]
+
+
+def test_rivals_are_given_organs_and_traits_once(tmp_path, monkeypatch):
+    """Of a cohort of phantoms: organs are measured, and risks rise with the hazards behind them."""
+    made = phantoms.make(tmp_path / "cohort", {"internal": 3}, seed=4, matrix=32, n_workers=0)
+    phantoms.write(tmp_path / "cohort", made)
+    monkeypatch.setattr(run, "folder", lambda _: tmp_path)
+    profile = {"tier": "phantom", "cohort_seed": 4}
+    monkeypatch.setattr(run, "load_profile", lambda _: profile)
+    organs, traits = (
+        pd.read_parquet(rivals.make("mine", kind)).set_index("study_id")
+        for kind in ("measured", "traits")
+    )
+    studies = made.table.set_index("study_id")
+    assert set(organs.index) == set(traits.index) == set(studies.index)
+    assert organs["liver volume_ml"].between(500, 4000).all()
+    assert organs["liver up_mm"].between(80, 400).all()
+    risks = traits.filter(like="risk ")
+    assert ((risks > 0) & (risks < 1)).all(axis=None)
+    monkeypatch.setattr(rivals, "measured", lambda _: pytest.fail("measured again"))
+    rivals.make("mine", "measured")
+    profile["tier"] = "full"
+    assert pd.read_parquet(rivals.make("mine", "traits")).empty

@@ -310,7 +310,7 @@ def results(**changes):
 
 
 def test_results_are_written_with_the_common_columns_first(tiny, tmp_path):
-    table = results().assign(wording="novel")
+    table = results().assign(wording="plain")
     table = table[["wording", *table.columns[:-1]]]
     predictions = pd.DataFrame({"study_id": ["a"], "score": [0.5]})
     path = run.write_results(SimpleNamespace(profile="smoke"), "x", table, predictions)

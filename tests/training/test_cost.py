@@ -1,8 +1,10 @@
 """Memory of a step, counted."""
 
+import pandas as pd
 import torch
 
 from merlin.model.i3d import ImageConfig, ImageEncoder
+from merlin.training import arm_costs
 from merlin.training.cost import PeakBytes, saved_for_backward
 
 
@@ -43,3 +45,15 @@ def test_peak_counts_what_is_alive_once_and_what_was_there_before_not_at_all():
     with PeakBytes() as count:
         before.mul_(2)
     assert count.peak == 0
+
+
+def test_a_budget_says_what_an_arm_may_draw_and_what_it_took(tmp_path, monkeypatch):
+    (tmp_path / "main").mkdir()
+    (tmp_path / "main" / "weights.safetensors").touch()
+    pd.DataFrame({"step": [0, 1], "seconds": [30.0, 60.0]}).to_csv(tmp_path / "main" / "log.csv")
+    monkeypatch.setattr(arm_costs, "read_facts", lambda path: {"n": {"studies": 77}})
+    how = dict(n_steps=20, batch_size=16, align_steps=0)
+    found = arm_costs.budgets(tmp_path, {"main": how, "later": how | {"n_steps": 5}})
+    assert found.loc["main"].tolist() == [20, 0, 320, 77, 1.5]
+    assert found.loc["later"].tolist()[:3] == [5, 0, 80]
+    assert found.loc["later", ["training studies", "minutes"]].isna().all()

@@ -13,10 +13,10 @@ import tiny_run
 import torch
 
 from merlin.model.two_towers import MAX_LOGIT_SCALE
-from merlin.training import loop
+from merlin.training import loop, optimizers
 from merlin.training.align import is_aligned
 from merlin.training.losses import contrastive_loss
-from merlin.training.texts import embed_texts, sentence_loss
+from merlin.training.texts import embed_texts, report_losses
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -133,8 +133,9 @@ def test_run_stopped_by_a_failing_read_resumes_bit_identically(tmp_path, uninter
 
 
 @pytest.mark.parametrize("kind", ["small", "sentences"])
-def test_muon_and_sentences_resume_bit_identically(tmp_path, kind):
-    """Momenta of both optimisers, both temperatures and the vectors' centre are state as well."""
+def test_muon_and_sentences_resume_bit_identically(tmp_path, monkeypatch, kind):
+    """Momenta, turns that are kept, both temperatures and the vectors' centre are state as well."""
+    monkeypatch.setattr(optimizers, "LARGE", 8)
     options = dict(optimizer="muon", sentence_weight=1.0, n_steps=6, save_every=1)
     whole = tiny_run.train(tmp_path / "whole.pt", tiny_run.model(kind=kind), **options)
     data = stopping_after(3)
@@ -250,7 +251,8 @@ def run_report_loss(data, index, step, **changes):
     image.requires_grad_()
     rng = np.random.default_rng(step)
     sections = loop.drawn_sections(step, config, data.sections.shape[1], rng)
-    loss = loop.report_loss(towers, image, data, index, texts, sections)
+    groups = loop.paired_texts(data, index, sections)
+    loss, _ = loop.report_losses(towers, image, groups, texts)
     return loss, image, towers
 
 
@@ -360,7 +362,7 @@ def test_report_without_findings_sits_out():
 
 
 def test_reports_are_not_read_while_their_weight_is_zero(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "report_loss", None)
+    monkeypatch.setattr(loop, "report_losses", None)
     _, log = tiny_run.train(tmp_path / "c.pt", n_steps=2, supervision="ehr")
     assert [entry["report_loss"] for entry in log] == [0, 0]
 
@@ -473,14 +475,18 @@ def test_a_sentence_of_two_reports_belongs_to_both_and_a_study_without_sits_out(
     texts = loop.TextCache(towers.encode_text)
     findings = np.array(["Liver: Cyst. Normal.", "", "Liver: Normal. Large mass."], object)
     image = torch.nn.functional.normalize(torch.randn(3, 16), dim=1)
-    found = sentence_loss(towers, image, findings, texts)
+    by_text, found = report_losses(towers, image, [findings], texts, findings=findings)
+    alone, none = report_losses(towers, image, [findings], texts)
+    torch.testing.assert_close(by_text, alone)
+    assert none == 0
     names = ["Cyst.", "Normal.", "Large mass."]
     vectors = embed_texts(towers, names)
     kept = image[[0, 2]]
     member = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
     expected = reference_membership(kept, vectors, towers.logit_scale.exp(), member)
     torch.testing.assert_close(found, expected)
-    assert sentence_loss(towers, image, np.array(["", "", "One."], object), texts) == 0
+    one = np.array(["", "", "One."], object)
+    assert report_losses(towers, image, [one], texts, findings=one) == (0, 0)
 
 
 def test_alignment_leaves_the_image_features_alone(tmp_path):

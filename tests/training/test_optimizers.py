@@ -1,9 +1,10 @@
-"""Muon for kernels, AdamW for the rest: each as torch's own, and nothing decays that should not."""
+"""Muon for matrices, AdamW for the rest: each as torch's own, and nothing decays that should not."""
 
 import pytest
 import tiny_run
 import torch
 
+from merlin.training import optimizers
 from merlin.training.optimizers import Muon, make_optimizer, orthogonal
 
 
@@ -13,7 +14,7 @@ def test_muon_is_torchs_on_a_linear_layer():
     ours, theirs = torch.nn.Linear(12, 40, bias=False), torch.nn.Linear(12, 40, bias=False)
     theirs.load_state_dict(ours.state_dict())
     start = ours.weight.detach().clone()
-    group = dict(params=[ours.weight], kernels=True, momentum=0.95, weight_decay=0.1)
+    group = dict(params=[ours.weight], matrices=True, momentum=0.95, weight_decay=0.1)
     first = Muon([group], lr=0.02)
     second = torch.optim.Muon([theirs.weight], lr=0.02, weight_decay=0.1, momentum=0.95)
     for step in range(5):
@@ -24,6 +25,24 @@ def test_muon_is_torchs_on_a_linear_layer():
             optimizer.step()
     moved, expected = ours.weight - start, theirs.weight - start
     assert (moved - expected).norm() < 0.05 * expected.norm()
+
+
+def test_the_turn_of_a_large_matrix_is_kept_for_some_steps(monkeypatch):
+    monkeypatch.setattr(optimizers, "LARGE", 4)
+    layer = torch.nn.Linear(6, 5, bias=False)
+    optimizer = Muon([dict(params=[layer.weight], matrices=True, momentum=0.95, weight_decay=0.0)])
+    moves = []
+    for step in range(2 * optimizers.KEPT):
+        before = layer.weight.detach().clone()
+        optimizer.zero_grad()
+        x = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
+        layer(x).square().mean().backward()
+        optimizer.step()
+        moves.append(layer.weight.detach() - before)
+    for step, move in enumerate(moves):
+        first = moves[step // optimizers.KEPT * optimizers.KEPT]
+        torch.testing.assert_close(move, first, atol=1e-6, rtol=1e-3)
+    assert not torch.allclose(moves[0], moves[-1], atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(6, 40), (40, 6), (7, 7)])
@@ -40,7 +59,7 @@ def test_groups_of_other_parameters_move_as_with_adamw():
     torch.manual_seed(0)
     ours, theirs = torch.nn.Linear(5, 3), torch.nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())
-    first = Muon([dict(params=ours.parameters(), kernels=False)], lr=0.01, weight_decay=0.1)
+    first = Muon([dict(params=ours.parameters(), matrices=False)], lr=0.01, weight_decay=0.1)
     second = torch.optim.AdamW(theirs.parameters(), lr=0.01, weight_decay=0.1)
     for layer, optimizer in ((ours, first), (theirs, second)):
         for step in range(4):
@@ -60,8 +79,11 @@ def test_every_trained_parameter_has_one_group_and_only_matrices_decay(name):
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             assert (group["weight_decay"] > 0) == (parameter.ndim > 1), names[id(parameter)]
-    kernels = [
-        names[id(p)] for g in optimizer.param_groups if g.get("kernels") for p in g["params"]
+    turned = [
+        names[id(p)] for g in optimizer.param_groups if g.get("matrices") for p in g["params"]
     ]
-    assert all(("i3_resnet" in n and "conv" in n) or "downsample" in n for n in kernels)
-    assert bool(kernels) == (name == "muon")
+    wanted = ("conv", "downsample.0", "squeeze", "grid_head", "encode_text.head")
+    assert all(any(w in n for w in wanted) for n in turned)
+    assert {w for w in wanted if any(w in n for n in turned)} == set(
+        wanted if name == "muon" else ()
+    )
