@@ -67,10 +67,10 @@ def renal_hypodensities(body: Body, severity: float, rng: Generator) -> Details:
     widest, count = (0.0, body.kidney_centre(1)), 0
     for side in (1, -1):
         draw = partial(in_kidney, body, side, rng)
-        spots = apart(draw, int(_between(5, 17, severity)), gap_mm=10.0)
+        spots = apart(draw, int(_between(7, 20, severity)), gap_mm=10.0)
         count += len(spots)
         for centre in spots:
-            radius = rng.uniform(3.2, 4.4)
+            radius = rng.uniform(3.6, 4.4)
             name = LABEL[f"kidney_{_side_word(side)}"]
             body.over.sphere(centre, radius, 10, only=name)
             widest = max(widest, (radius, centre), key=lambda spot: spot[0])

@@ -1,7 +1,7 @@
 """Looks at phantoms, and at a real scan beside them: slices and organs' HU as tables for a figure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -67,14 +67,14 @@ class Look:
     spacing_mm : (3,) float
     hu : (R, A, S) float or int
     organs : DataFrame
-        From `describe.organ_hu`; empty where no label map is at hand.
+        From `describe.organ_hu`, of a real scan with a label map; else empty.
     """
 
     key: str
     title: str
     spacing_mm: tuple[float, ...]
     hu: np.ndarray
-    organs: pd.DataFrame
+    organs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def phantoms(seed: int, n: int) -> list[Look]:
@@ -83,11 +83,9 @@ def phantoms(seed: int, n: int) -> list[Look]:
     for number in range(n):
         patient = synthesis.draw_patient(seed, f"P{number:05d}", site)
         scan = synthesis.draw_study(seed, f"P{number:05d}-1", patient, site)
-        hu, label, _ = synthesis.acquire(seed, scan, matrix=0, grid=grid)
-        source = "phantom" if scan.phase == "portal venous" else f"phantom, {scan.phase}"
-        organs = describe.organ_hu(hu, label, describe.LABEL_NAMES, source=source)
+        hu, _, _ = synthesis.acquire(seed, scan, matrix=0, grid=grid)
         title = f"phantom, {patient.sex}, {scan.age} y"
-        found.append(Look(f"p{number}", title, grid.spacing_mm, hu, organs))
+        found.append(Look(f"p{number}", title, grid.spacing_mm, hu))
     return found
 
 
@@ -129,18 +127,20 @@ def tables(looks: Iterable[Look]) -> dict[str, pd.DataFrame]:
     return {"slices": images_to_table(views), "rows": about}
 
 
-def organs(looks: Iterable[Look]) -> pd.DataFrame:
-    """HU by organ of phantoms in the portal venous phase (their mean), beside real scans, each alone.
+def organs(seed: int, looks: Iterable[Look], *, n: int = 3) -> pd.DataFrame:
+    """HU by organ: the mean of `n` phantoms, beside real scans, each alone.
 
-    The real ones are the reader's own, or two that are kept as numbers, with contrast and without.
+    Phantoms are without findings and in the portal venous phase. The real scans are the reader's
+    own, or two that are kept as numbers, one with contrast agent and one without.
     """
-    parts = [look.organs for look in looks if len(look.organs)]
-    if not any((p["source"] == "real").any() for p in parts):
-        parts.append(describe.real_organ_hu())
-    table = pd.concat(parts)
-    table = table[~table["source"].str.startswith("phantom,")]  # other phases
-    whole = table.groupby(["source", "organ"], sort=False, as_index=False)
-    return whole.mean(numeric_only=True)
+    grid, parts = describe.viewing_grid(pixel_mm=3.0, slice_mm=4.0), []
+    for i in range(n):
+        plain = describe.plain_study(seed, f"P-organs{i}-", sex="M")
+        hu, label, _ = synthesis.acquire(seed, plain, matrix=0, grid=grid)
+        parts.append(describe.organ_hu(hu, label, describe.LABEL_NAMES, source="phantom"))
+    own = [look.organs for look in looks if len(look.organs)]
+    table = pd.concat(parts + (own or [describe.real_organ_hu()]))
+    return table.groupby(["source", "organ"], sort=False, as_index=False).mean(numeric_only=True)
 
 
 def gallery(seed: int, *, severity: float = 0.6) -> dict[str, pd.DataFrame]:

@@ -50,8 +50,8 @@ ORGANS = {
     "fracture": ("vertebrae",),
 }
 # Share of the change that must be near: ribs and pelvis lose density with the spine, the ureters
-# and the iliac arteries have no label.
-SHARE = {"osteopenia": 0.4, "hydronephrosis": 0.75, "atherosclerosis": 0.75}
+# and the iliac arteries have no label, a large liver reaches far below a plain one.
+SHARE = {"osteopenia": 0.4, "hydronephrosis": 0.75, "atherosclerosis": 0.75, "hepatomegaly": 0.75}
 CENTRE_MM = {"submucosal_edema": 60.0}  # the middle of a frame is not on it
 
 
