@@ -12,6 +12,7 @@ import pandas as pd
 from merlin import run
 from merlin.data.phecodes import TABLES, map_codes, read_code_map
 from merlin.phantom import build
+from merlin.phantom.reports import WRONG
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,13 @@ class Made:
 
 
 def make(
-    folder: Path, n_patients: Mapping[str, int], *, seed: int, matrix: int, n_workers: int
+    folder: Path,
+    n_patients: Mapping[str, int],
+    *,
+    seed: int,
+    matrix: int,
+    n_workers: int,
+    wrong_statements: float = WRONG,
 ) -> Made:
     """Make a cohort, or what is missing of it; volumes of other settings or code are removed first.
 
@@ -46,8 +53,10 @@ def make(
         Pixels along x and y of a scan.
     n_workers : int
         Processes; the cohort is the same for any number.
+    wrong_statements : float
+        Share of statements in reports that are wrong, in [0, 1].
     """
-    mark = run.fingerprint(seed, matrix, run.code_hash("merlin.phantom.build"))
+    mark = run.fingerprint(seed, matrix, wrong_statements, run.code_hash("merlin.phantom.build"))
     stamp = folder / "made_by.txt"
     if folder.exists() and (not stamp.exists() or stamp.read_text() != mark):
         sys.stdout.write("volumes of other settings or code are removed and made anew\n")
@@ -56,7 +65,9 @@ def make(
         stream.write(mark)
     began, jobs = time.time(), []
     for site, n in n_patients.items():
-        jobs += build.plan(site, n, seed=seed, matrix=matrix, folder=folder)
+        jobs += build.plan(
+            site, n, seed=seed, matrix=matrix, folder=folder, wrong_statements=wrong_statements
+        )
     table, truth, codes = build.build_cohort(jobs, n_workers=n_workers)
     return Made(table, truth, codes, time.time() - began)
 
