@@ -51,32 +51,61 @@ def _rows(n: int) -> str:
 
 
 def draw_ablations(tables: Tables, facts: Facts) -> Figure:
-    """Differences of each arm from the reference by metric, and what the arms cost."""
+    """Differences of each arm from the reference by metric, what the arms cost, and how they learn."""
     table = tables[""]
     gaps = where(table, kind="difference")
     metrics, arms = unique(gaps["metric"]), unique(gaps["label"])
-    figure, axes = lettered_figure(150, _rows(len(metrics)), height_ratios=[1.75, 1])
+    rows = _rows(len(metrics))
+    if "curves" in tables:  # a third panel below
+        above = "".join(3 * c for c in rows.split(";")[0])
+        below = (
+            "efghijk"[len(metrics) - 4 :][:3]
+            if len(metrics) >= 4
+            else "cdefg"[len(metrics) - 2 :][:3]
+        )
+        rows = above + ";" + "".join(len(above) // 3 * c for c in below)
+    figure, axes = lettered_figure(150, rows, height_ratios=[1.75, 1])
     for ax, metric in zip(axes, metrics, strict=False):
         _draw_gaps(ax, where(gaps, metric=metric), arms)
         ax.set_xlabel(f"Δ {metric}")
-    for ax in axes[1:-2]:
+    for ax in axes[1 : len(metrics)]:
         ax.set_yticks([])
+    _draw_costs(axes[len(metrics) : len(metrics) + 2], table, tables["cost"])
+    if "curves" in tables:
+        _draw_learning(axes[-1], tables["curves"], tables["cost"])
+    return figure
+
+
+def _draw_costs(axes: list[Axes], table: pd.DataFrame, cost: pd.DataFrame) -> None:
+    """Phenotype AUROC against memory and time of the arms that change the network."""
     value = where(table, kind="value", metric="phenotype AUROC")[["label", "value"]]
-    both = tables["cost"].merge(value, left_on="arm", right_on="label")
+    both = cost.merge(value, left_on="arm", right_on="label")
     shapes = both[both["changes_network"]]
     columns = ("saved_mb", "seconds_per_step")
-    for ax, column in zip(axes[-2:], columns, strict=True):
+    for ax, column in zip(axes, columns, strict=True):
         sns.scatterplot(shapes, x=column, y="value", color=COLOUR["merlin"], ax=ax, **DOT)
         _log_ticks(ax)
         ax.set_xlim(shapes[column].min() * 0.8, shapes[column].max() * 2.2)
         ax.set_ylim(shapes["value"].min() - 0.01, shapes["value"].max() + 0.01)
         ax.set_ylabel("phenotype AUROC")
-    axes[-2].set_xlabel("memory kept for the backward pass (MB a study)")
-    axes[-1].set_xlabel("seconds a step of 16 studies, one core")
+    axes[0].set_xlabel("memory kept for the backward pass (MB a study)")
+    axes[1].set_xlabel("seconds a step of 16 studies, one core")
     said = [f"{pretty(r.arm)} ({r.parameters / 1e6:.1f} M)" for r in shapes.itertuples()]
-    for ax, column in zip(axes[-2:], columns, strict=True):  # when every panel has its place
+    for ax, column in zip(axes, columns, strict=True):  # when every panel has its place
         label_points(ax, shapes[column], shapes["value"], said)
-    return figure
+
+
+def _draw_learning(ax: Axes, curves: pd.DataFrame, cost: pd.DataFrame) -> None:
+    """Validation AUROC against steps of the arms that change the network."""
+    names = cost.loc[cost["changes_network"], "arm"]
+    shown = [n for n in names if n in set(curves["arm"])]
+    palette = dict(zip(shown, sns.color_palette("colorblind", len(shown)), strict=True))
+    part = curves[curves["arm"].isin(shown)]
+    marks.curves(ax, part, "step", "value", "arm", palette, dots=2, linewidth=0.8)
+    ax.set(xlabel="steps", ylabel="phenotype AUROC, validation")
+    ax.legend(
+        fontsize=5, title=None, labels=[pretty(n) for n in shown], handles=ax.lines[: len(shown)]
+    )
 
 
 def _draw_gaps(ax: Axes, gaps: pd.DataFrame, arms: list[str]) -> None:
