@@ -141,7 +141,7 @@ def fitted(points: laws.Measured, *, n_fits: int, seed: int, n_simulated: int = 
     given = points.sizes, points.values
     both = len(np.unique(points.sizes)) > laws.N_PARAMETERS["offset"]
     for law in laws.LAWS if both else laws.LAWS[:1]:
-        ends = laws.exponent_interval(*given, law, variance=points.covariance, df=points.df)
+        ends = laws.exponent_interval(points, law)
         plain = laws.fit(*given, law, variance=points.covariance)
         again = laws.refits(points, law, n_fits=n_fits, seed=seed)
         fits[law] = plain, ends, laws.fit(*given, law, huber=True), again

@@ -59,32 +59,61 @@ def _rows(n: int) -> str:
 
 
 def draw_ablations(tables: Tables, facts: Facts) -> Figure:
-    """Differences of each arm from the reference by metric, and what the arms cost."""
+    """Differences of each arm from the reference by metric, what the arms cost, and how they learn."""
     table = tables[""]
     gaps = where(table, kind="difference")
     metrics, arms = unique(gaps["metric"]), unique(gaps["label"])
-    figure, axes = lettered_figure(150, _rows(len(metrics)), height_ratios=[1.75, 1])
+    rows = _rows(len(metrics))
+    if "curves" in tables:  # a third panel below
+        above = "".join(3 * c for c in rows.split(";")[0])
+        below = (
+            "efghijk"[len(metrics) - 4 :][:3]
+            if len(metrics) >= 4
+            else "cdefg"[len(metrics) - 2 :][:3]
+        )
+        rows = above + ";" + "".join(len(above) // 3 * c for c in below)
+    figure, axes = lettered_figure(150, rows, height_ratios=[1.75, 1])
     for ax, metric in zip(axes, metrics, strict=False):
         _draw_gaps(ax, where(gaps, metric=metric), arms)
         ax.set_xlabel(f"Δ {metric}")
-    for ax in axes[1:-2]:
+    for ax in axes[1 : len(metrics)]:
         ax.set_yticks([])
+    _draw_costs(axes[len(metrics) : len(metrics) + 2], table, tables["cost"])
+    if "curves" in tables:
+        _draw_learning(axes[-1], tables["curves"], tables["cost"])
+    return figure
+
+
+def _draw_costs(axes: list[Axes], table: pd.DataFrame, cost: pd.DataFrame) -> None:
+    """Phenotype AUROC against memory and time of the arms that change the network."""
     value = where(table, kind="value", metric="phenotype AUROC")[["label", "value"]]
-    both = tables["cost"].merge(value, left_on="arm", right_on="label")
+    both = cost.merge(value, left_on="arm", right_on="label")
     shapes = both[both["changes_network"]]
     columns = ("saved_mb", "seconds_per_step")
-    for ax, column in zip(axes[-2:], columns, strict=True):
+    for ax, column in zip(axes, columns, strict=True):
         sns.scatterplot(shapes, x=column, y="value", color=COLOUR["merlin"], ax=ax, **DOT)
         _log_ticks(ax)
         ax.set_xlim(shapes[column].min() * 0.8, shapes[column].max() * 2.2)
         ax.set_ylim(shapes["value"].min() - 0.01, shapes["value"].max() + 0.01)
-        ax.set_ylabel("phenotype AUROC")
-    axes[-2].set_xlabel("memory kept for the backward pass (MB a study)")
-    axes[-1].set_xlabel("seconds a step of 16 studies, one core")
+        ax.set_ylabel("phenotype AUROC" if ax is axes[0] else "")
+    axes[0].set_xlabel("kept for the backward pass\n(MB a study)")
+    axes[1].set_xlabel("seconds a step\n(16 studies, one core)")
     said = [f"{pretty(r.arm)} ({r.parameters / 1e6:.1f} M)" for r in shapes.itertuples()]
-    for ax, column in zip(axes[-2:], columns, strict=True):  # when every panel has its place
+    for ax, column in zip(axes, columns, strict=True):  # when every panel has its place
         label_points(ax, shapes[column], shapes["value"], said)
-    return figure
+
+
+def _draw_learning(ax: Axes, curves: pd.DataFrame, cost: pd.DataFrame) -> None:
+    """Validation AUROC against steps of the arms that change the network."""
+    names = cost.loc[cost["changes_network"], "arm"]
+    shown = [n for n in names if n in set(curves["arm"])]
+    palette = dict(zip(shown, sns.color_palette("colorblind", len(shown)), strict=True))
+    part = curves[curves["arm"].isin(shown)]
+    marks.curves(ax, part, "step", "value", "arm", palette, dots=2, linewidth=0.8)
+    ax.set(xlabel="steps", ylabel="validation AUROC")
+    ax.legend(
+        fontsize=5, title=None, labels=[pretty(n) for n in shown], handles=ax.lines[: len(shown)]
+    )
 
 
 def _draw_gaps(ax: Axes, gaps: pd.DataFrame, arms: list[str]) -> None:
@@ -119,8 +148,10 @@ def draw_scaling(tables: Tables, facts: Facts) -> Figure:
         ax.axvline(part["size"].max(), **LINE)
         _log_ticks(ax, subs=(1.0,))
         ax.set(xlabel="training studies", ylabel=metric)
-    if len(regimes) > 1:
-        marks.legend_above(axes[0], 2)
+        ax.set_ylim(top=min(ax.get_ylim()[1], 1.02))
+    for look in looks.values() if len(regimes) > 1 else ():
+        axes[0].plot([], [], look.marker, color=look.colour, markersize=3, label=look.label)
+        axes[0].legend(loc="lower right", fontsize=5)
     published = curves[curves["series"].str.startswith("published")]
     published = published.assign(series=published["series"].str.removeprefix("published "))
     ax = axes[-2]
@@ -145,7 +176,7 @@ def _series(metric: str, regime: str, regimes: list[str]) -> str:
 def _draw_growth(ax: Axes, points: pd.DataFrame, law: pd.DataFrame, look: Look) -> None:
     """One metric of one regime against training size: runs, and the law with its band if there is one."""
     kind = dict(color=look.colour, marker=look.marker)
-    sns.scatterplot(points, x="size", y="value", label=look.label or None, ax=ax, **kind, **DOT)
+    sns.scatterplot(points, x="size", y="value", ax=ax, **kind, **DOT)
     if len(law):
         sns.lineplot(
             law, x="size", y="value", color=look.colour, linewidth=0.9, errorbar=None, ax=ax
@@ -156,7 +187,8 @@ def _draw_growth(ax: Axes, points: pd.DataFrame, law: pd.DataFrame, look: Look) 
 def _draw_exponents(ax: Axes, table: pd.DataFrame, looks: dict[str, Look], facts: Facts) -> None:
     """Exponents of the phantom's laws, beside those that were published; what is at a bound is left out."""
     names = unique(table["label"])
-    looks = {r: look._replace(label=look.label or "phantom", size=2.6) for r, look in looks.items()}
+    said = "phantom" if len(looks) == 1 else ""  # regimes are named in the first panel
+    looks = {r: look._replace(label=said, size=2.6) for r, look in looks.items()}
     marks.forest(ax, table, names, looks, by="regime", names=names)
     cross: dict[str, Any] = dict(
         marker="x", color=COLOUR["present"], markersize=4, linestyle="none"
@@ -168,7 +200,7 @@ def _draw_exponents(ax: Axes, table: pd.DataFrame, looks: dict[str, Look], facts
     marks.vertical_line(ax, 0, "no growth")
     ax.set_ylim(len(names) - 0.4, -0.8)
     ax.set_xlabel("exponent b of a·Dᵇ")
-    marks.legend_above(ax, 3)
+    marks.legend_above(ax, 2)
 
 
 def draw_intervals(tables: Tables, facts: Facts) -> Figure:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from merlin import run
-from merlin.data.extract import section_table
+from merlin.data.extract import report_sentences, section_table
 from merlin.data.impression import split_impression
 from merlin.data.phecodes import phecode_labels
 from merlin.data.preprocess import Grid
@@ -23,15 +23,22 @@ from merlin.phantom.build import Job
 from merlin.streams import Stream, stream_of
 from merlin.training import encode_arm, pretraining_run
 from merlin.training.data import Studies
+from merlin.training.sentence_file import read_sentences
 
 
 def make_pool(profile: dict, *, n_workers: int) -> None:
     """The phantoms of a profile's largest size, on the grid of its sweep."""
     base = profile["02_pretraining"] | profile["sweep"]["base"]
     grid = Grid(tuple(base["spacing_mm"]), tuple(base["grid_shape"]))
-    like = Job(profile["seed"], "internal", "", 1, "train", profile["01_cohort"]["matrix"], "")
+    like = Job(
+        profile["cohort_seed"], "internal", "", 1, "train", profile["01_cohort"]["matrix"], ""
+    )
     folder, n = run.folder(profile["profile"]) / "pool", int(max(profile["sweep"]["sizes"]))
     pool.make(folder, n, like=like, grid=grid, n_workers=n_workers)
+    if base["text"] == "sentences":  # read once, not by every size
+        texts = pool.read(folder).studies["findings"].fillna("")
+        said = {s for t in texts for s in report_sentences(split_impression(t)[0])}
+        read_sentences(sorted(said), run.folder(profile["profile"]) / "cache", show=True)
 
 
 def studies_of(made: pool.Pool, rows: np.ndarray, cohort: pretraining_run.Cohort) -> Studies:

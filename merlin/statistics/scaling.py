@@ -10,7 +10,7 @@ Least squares is the estimate, with an interval from its profile; `huber` says w
 outlying points move less would be.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -265,63 +265,6 @@ def _polished(law, points, start, huber):
     )  # fmt: skip
 
 
-def exponent_interval(
-    sizes: np.ndarray, values: np.ndarray, law: str = "power", *,
-    variance: np.ndarray | None = None, df: float = np.inf, confidence: float = 0.95,
-) -> tuple[float, float]:  # fmt: skip
-    """Exponents that the points do not contradict, by profile likelihood.
-
-    Those b for which the best law with exponent b costs at most t² more than the best law of all. An
-    offset law's exponent has no symmetrical error, and its profile shows where it has no end.
-
-    Parameters
-    ----------
-    sizes, values, law, variance
-        As of `fit`. Without a variance it is taken from the scatter about the law.
-    df : float
-        Degrees of freedom behind the variance.
-    confidence : float
-
-    Returns
-    -------
-    low, high : float
-        NaN for an end beyond `B_BOUNDS`.
-    """
-    points, best = (
-        _checked(sizes, values, law, variance),
-        fit(sizes, values, law, variance=variance),
-    )
-    scale = 1.0
-    if variance is None:
-        df = len(points.x) - N_PARAMETERS[law]
-        if df < 1:
-            return np.nan, np.nan
-        scale = best.cost / df
-    if law == "power" and points.in_logs:
-        half = stats.t.ppf((1 + confidence) / 2, df) * np.sqrt(scale * _line(points)[2][1, 1])
-        return float(best.b - half), float(best.b + half)
-    limit = best.cost + scale * stats.t.ppf((1 + confidence) / 2, df) ** 2
-    low, high = B_BOUNDS[law]
-    grid = np.geomspace(low, high, 600) if law == "offset" else np.linspace(low, high, 4801)
-    grid = np.unique(np.concatenate([grid, best.b + np.linspace(-0.05, 0.05, 401)]))
-    grid = grid[(grid >= low) & (grid <= high)]
-    costs, _ = _at(law, points, grid)
-    inside = costs <= limit
-    if not inside.any():
-        return np.nan, np.nan
-    first, last = np.flatnonzero(inside)[[0, -1]]
-    return (
-        np.nan if first == 0 else _crossing(grid, costs, limit, first - 1),
-        np.nan if last == len(grid) - 1 else _crossing(grid, costs, limit, last),
-    )
-
-
-def _crossing(grid, costs, limit, k):
-    """Where costs pass a limit between positions k and k + 1."""
-    share = (limit - costs[k]) / (costs[k + 1] - costs[k])
-    return float(grid[k] + np.clip(share, 0, 1) * (grid[k + 1] - grid[k]))
-
-
 @dataclass(frozen=True)
 class Measured:
     """What the runs of each size say together.
@@ -330,16 +273,31 @@ class Measured:
     ----------
     sizes, values : (n,) float
         Means over seeds.
-    covariance : (n, n) float
-        Of `values`: patients move sizes together, seeds each alone.
-    df : float
-        Degrees of freedom of the seeds' variance.
+    patients : (n, n) float
+        Covariance of `values` by the luck of the test patients, which move sizes together.
+    seeds : (n,) float
+        Variance of each mean by the luck of its seeds, one share of the value for all sizes.
+    own : (n,) float or None
+        The same from the seeds of that size alone, where it has several.
+    n_seeds : (n,) int
     """
 
     sizes: np.ndarray
     values: np.ndarray
-    covariance: np.ndarray
-    df: float
+    patients: np.ndarray
+    seeds: np.ndarray
+    own: np.ndarray | None
+    n_seeds: np.ndarray
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """(n, n) float: of `values`, which weighs the points."""
+        return self.patients + np.diag(self.seeds)
+
+    @property
+    def df(self) -> int:
+        """Degrees of freedom of the seeds' pooled variance."""
+        return max(round((self.n_seeds - 1).sum()), 1)
 
     def drawn(
         self, rng: np.random.Generator, n: int, around: np.ndarray | None = None
@@ -348,6 +306,64 @@ class Measured:
         half = np.linalg.cholesky(self.covariance + 1e-18 * np.eye(len(self.values)))
         centre = self.values if around is None else around
         return centre + rng.standard_normal((n, len(centre))) @ half.T
+
+
+def exponent_interval(
+    points: Measured, law: str = "power", *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Exponents that the points do not contradict, by profile likelihood.
+
+    Those b for which the best law with exponent b costs at most t² more than the best law of all. An
+    offset law's exponent has no symmetrical error, and its profile shows where it has no end. t² is
+    stretched by how much more each size's own seeds scatter than the pooled variance says, with
+    Satterthwaite's degrees of freedom: seeds of small trainings may well scatter more.
+
+    Returns
+    -------
+    low, high : float
+        NaN for an end beyond `B_BOUNDS`.
+    """
+    inner = _checked(points.sizes, points.values, law, points.covariance)
+    best = fit(points.sizes, points.values, law, variance=points.covariance)
+    stretch, df = _stretch(points, inner, best)
+    reach = stretch * stats.t.ppf((1 + confidence) / 2, df) ** 2
+    if law == "power" and inner.in_logs:
+        half = np.sqrt(reach * _line(inner)[2][1, 1])
+        return float(best.b - half), float(best.b + half)
+    low, high = B_BOUNDS[law]
+    grid = np.geomspace(low, high, 600) if law == "offset" else np.linspace(low, high, 4801)
+    grid = np.unique(np.concatenate([grid, best.b + np.linspace(-0.05, 0.05, 401)]))
+    grid = grid[(grid >= low) & (grid <= high)]
+    costs, _ = _at(law, inner, grid)
+    inside = costs <= best.cost + reach
+    if not inside.any():
+        return np.nan, np.nan
+    first, last = np.flatnonzero(inside)[[0, -1]]
+    return (
+        np.nan if first == 0 else _crossing(grid, costs, best.cost + reach, first - 1),
+        np.nan if last == len(grid) - 1 else _crossing(grid, costs, best.cost + reach, last),
+    )
+
+
+def _stretch(points, inner, best):
+    """Variance of an exponent by each size's own seeds, over that by the pooled one; its freedom."""
+    if points.own is None:
+        return 1.0, points.df
+    power = best.b if best.law == "power" else -best.b
+    p = np.array([best.a * inner.middle**power, best.b, best.c][: N_PARAMETERS[best.law]])
+    weights = np.linalg.pinv(inner.jacobian(best.law, p))[1] @ inner.white
+    weights = weights / points.values if inner.in_logs else weights
+    own = weights**2 * points.own
+    total = weights @ points.patients @ weights + own.sum()
+    pooled = weights @ points.covariance @ weights
+    freedom = total**2 / max((own**2 / np.maximum(points.n_seeds - 1, 1)).sum(), 1e-300)
+    return total / max(pooled, 1e-300), freedom
+
+
+def _crossing(grid, costs, limit, k):
+    """Where costs pass a limit between positions k and k + 1."""
+    share = (limit - costs[k]) / (costs[k + 1] - costs[k])
+    return float(grid[k] + np.clip(share, 0, 1) * (grid[k + 1] - grid[k]))
 
 
 def measured(sizes: np.ndarray, runs: list[np.ndarray]) -> Measured:
@@ -372,13 +388,12 @@ def measured(sizes: np.ndarray, runs: list[np.ndarray]) -> Measured:
     if (df := int((n - 1).sum())) < 1:
         raise ValueError("no size has two seeds: their luck cannot be told from the data's")
     scale = np.abs(values) if (values > 0).all() else np.ones(len(values))
-    squares = [
-        ((r[:, 0] - r[:, 0].mean()) ** 2).sum() / s**2 for r, s in zip(runs, scale, strict=True)
-    ]
-    share = np.sum(squares) / df
+    squares = np.array([((r[:, 0] - r[:, 0].mean()) ** 2).sum() for r in runs])
+    seeds = (squares / scale**2).sum() / df * scale**2 / n
+    own = np.where(n > 1, squares / np.maximum(n - 1, 1) / n, seeds)
     resampled = np.array([r[:, 1:].mean(0) for r in runs])
-    patients = np.cov(resampled) if resampled.shape[1] > 1 else 0.0
-    return Measured(np.asarray(sizes, float), values, patients + np.diag(share * scale**2 / n), df)
+    patients = np.cov(resampled) if resampled.shape[1] > 1 else np.zeros((len(n), len(n)))
+    return Measured(np.asarray(sizes, float), values, patients, seeds, own, n)
 
 
 def scattered(sizes: np.ndarray, values: np.ndarray) -> Measured:
@@ -386,13 +401,12 @@ def scattered(sizes: np.ndarray, values: np.ndarray) -> Measured:
 
     Of three sizes about the power law, which alone has fewer parameters.
     """
+    sizes, values = np.asarray(sizes, float), np.asarray(values, float)
     law = "offset" if len(np.unique(sizes)) > N_PARAMETERS["offset"] else "power"
-    df = len(sizes) - N_PARAMETERS[law]
-    share = fit(sizes, values, law).cost / df
-    scale = np.asarray(values, float) if (np.asarray(values) > 0).all() else np.ones(len(sizes))
-    return Measured(
-        np.asarray(sizes, float), np.asarray(values, float), np.diag(share * scale**2), df
-    )
+    df, n = len(sizes) - N_PARAMETERS[law], len(sizes)
+    scale = values if (values > 0).all() else np.ones(n)
+    noise = fit(sizes, values, law).cost / df * scale**2
+    return Measured(sizes, values, np.zeros((n, n)), noise, None, np.full(n, 1 + df / n))
 
 
 def refits(points: Measured, law: str = "power", *, n_fits: int = 300, seed: int) -> list[Fit]:
@@ -444,8 +458,8 @@ def choice_errors(points: Measured, *, n: int = 200, seed: int) -> dict[str, flo
         truth = fit(points.sizes, points.values, law, variance=points.covariance)(points.sizes)
         taken = []
         for values in points.drawn(rng, n, truth):
-            noise = points.covariance * rng.chisquare(points.df) / points.df
-            taken.append(choose(Measured(points.sizes, values, noise, points.df))[0])
+            seeds = points.seeds * rng.chisquare(points.df) / points.df
+            taken.append(choose(replace(points, values=values, seeds=seeds))[0])
         wrong[law] = float(np.mean([t != law for t in taken]))
     return wrong
 

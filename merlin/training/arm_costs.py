@@ -50,6 +50,26 @@ def costs(pretraining: Path, arms: Mapping[str, dict | None], seed: int) -> pd.D
     return pd.DataFrame(rows)
 
 
+def learning_curves(pretraining: Path, seeds: Mapping[str, Iterable[int]]) -> pd.DataFrame:
+    """Validation AUROC of the phecode head while arms learn: `arm, step, value`, means over seeds.
+
+    Parameters
+    ----------
+    pretraining : path
+        Folder of the runs, `<arm>-<seed>/log.csv`.
+    seeds : mapping of str to iterable of int
+        By arm.
+    """
+    logs = [
+        read_csv(pretraining / f"{arm}-{s}" / "log.csv").assign(arm=arm)
+        for arm, own in seeds.items()
+        for s in own
+    ]
+    seen = pd.concat(logs).dropna(subset="val_phecode_auroc")
+    means = seen.groupby(["arm", "step"], sort=False)["val_phecode_auroc"].mean()
+    return means.rename("value").reset_index()
+
+
 def effort(
     pretraining: Path, regimes: Mapping[str, Mapping[int, str]], seeds: Iterable[int],
     batch_size: int,

@@ -1,5 +1,7 @@
 """Power-law fits recover a known law, at the stated coverage."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -26,28 +28,33 @@ def test_offset_law_is_recovered_and_saturates():
 DESIGN = np.array([250, 500, 1000, 2000, 4000, 8000, 16000.0])
 
 
-def simulated(rng, truth, *, n_seeds=3, n_resamples=60):
+def simulated(rng, truth, *, n_seeds=3, n_resamples=60, spread=0.012):
     """Runs at the design of 13: seeds move each alone, the test patients all together."""
     patients = rng.normal(0, 0.006) + np.r_[0, rng.normal(0, 0.006, n_resamples)]
-    seeds = rng.normal(0, 0.012, (len(DESIGN), n_seeds, 1))
+    seeds = rng.normal(0, 1, (len(DESIGN), n_seeds, 1)) * np.reshape(spread, (-1, 1, 1))
     return list(truth[:, None, None] * (1 + seeds + patients))
 
 
 @pytest.mark.parametrize(
-    ("law", "b", "truth", "n"),
+    ("law", "spread", "n"),
     [
-        ("power", 0.0524, 0.458 * DESIGN**0.0524, 600),
-        ("offset", 0.35, 0.9 - 2 * DESIGN**-0.35, 150),
+        ("power", 0.012, 800),
+        ("power", np.geomspace(0.025, 0.006, 7), 800),  # small trainings scatter more
+        ("power", np.array([2, 1, 1, 1, 1, 1, 2]) / 100, 800),
+        ("offset", 0.012, 50),
     ],
 )
-def test_exponents_are_covered_at_the_design_of_the_notebook(law, b, truth, n):
-    """Larger simulations: profile 0.955 (power, n = 400); percentiles of refits lie near it."""
+def test_exponents_are_covered_at_the_design_of_the_notebook(law, spread, n):
+    """6,000 simulations without patients: 0.947 to 0.962; with the pooled variance alone 0.875."""
     rng, held = np.random.default_rng(6), 0
+    b, truth = (
+        (0.0524, 0.458 * DESIGN**0.0524) if law == "power" else (0.35, 0.9 - 2 * DESIGN**-0.35)
+    )
     for _ in range(n):
-        m = scaling.measured(DESIGN, simulated(rng, truth))
-        low, high = scaling.exponent_interval(DESIGN, m.values, law, variance=m.covariance, df=m.df)
+        m = scaling.measured(DESIGN, simulated(rng, truth, spread=spread))
+        low, high = scaling.exponent_interval(m, law)
         held += low <= b <= high
-    assert 0.95 - 3 * np.sqrt(0.05 * 0.95 / n) <= held / n <= 0.95 + 3 * np.sqrt(0.05 * 0.95 / n)
+    assert abs(held / n - 0.95) <= 0.02 + 3 * np.sqrt(0.05 * 0.95 / n) * (n < 800)
 
 
 def test_the_power_law_is_left_only_where_points_contradict_it():
@@ -68,21 +75,26 @@ def test_wrong_choices_are_few_where_laws_differ_and_many_where_they_do_not():
 
 
 def test_the_shift_of_all_sizes_by_one_test_set_does_not_widen_an_exponent():
-    seeds = np.diag(np.full(7, 0.01**2))
     values = 0.458 * DESIGN**0.0524
-    alone = scaling.exponent_interval(DESIGN, values, variance=seeds, df=14)
-    shared = seeds + 0.05**2 * np.outer(
-        values, values
-    )  # a share of the value: a shift of logarithms
-    together = scaling.exponent_interval(DESIGN, values, variance=shared, df=14)
-    assert np.diff(together) == pytest.approx(np.diff(alone), rel=0.01)
+    seeds = (0.01 * values) ** 2
+    shared = 0.05**2 * np.outer(values, values)  # a share of the value: a shift of logarithms
+    widths = [
+        np.diff(
+            scaling.exponent_interval(
+                scaling.Measured(DESIGN, values, p, seeds, seeds, np.full(7, 3))
+            )
+        )
+        for p in (0 * shared, shared)
+    ]
+    assert widths[0] == pytest.approx(widths[1], rel=0.02)
 
 
 def test_a_profile_without_an_end_says_so():
     """Almost flat: no large exponent of the offset law is excluded."""
     rng = np.random.default_rng(2)
     values = 0.8 + rng.normal(0, 0.004, 7)
-    low, high = scaling.exponent_interval(DESIGN, values, "offset", variance=np.full(7, 1e-4))
+    points = scaling.scattered(DESIGN, values)
+    low, high = scaling.exponent_interval(points, "offset")
     assert np.isnan(low)
     assert np.isnan(high)
 
@@ -104,7 +116,7 @@ def test_one_odd_point_moves_the_law_of_hubers_loss_less():
 def test_refits_spread_as_the_interval_does():
     rng = np.random.default_rng(5)
     m = scaling.measured(DESIGN, simulated(rng, 0.458 * DESIGN**0.0524))
-    ends = scaling.exponent_interval(DESIGN, m.values, variance=m.covariance, df=m.df)
+    ends = scaling.exponent_interval(replace(m, own=None))  # both by the pooled variance
     again = [f.b for f in scaling.refits(m, n_fits=2000, seed=1)]
     assert np.quantile(again, [0.025, 0.975]) == pytest.approx(ends, rel=0.05)
 
