@@ -1,6 +1,6 @@
 """What a notebook reads of the ones before it, in one line: embeddings by arm, runs of the sweep, results."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -176,6 +176,22 @@ def steps(settings: SimpleNamespace) -> dict[str, int]:
         return {}
     of_all = profile["02_pretraining"]["n_steps"]
     return {a: (changes or {}).get("n_steps", of_all) for a, changes in profile["arms"].items()}
+
+
+def with_steps(
+    settings: SimpleNamespace, paired: pd.DataFrame, others: Mapping[str, object]
+) -> pd.DataFrame:
+    """A table of `by_arm.differences` with the optimiser steps of both sides, where these were trained.
+
+    Parameters
+    ----------
+    others : dict of str to key
+        As `by_arm.differences` takes it: an arm, or an arm and a wording.
+    """
+    taken = steps(settings)
+    arm = {d: k[0] if isinstance(k, tuple) else k for d, k in others.items()}
+    other = [taken.get(str(arm[d])) for d in paired["difference"]]
+    return paired.assign(steps_main=taken.get("main"), steps_other=other)
 
 
 def footer(
