@@ -4,7 +4,7 @@ import re
 
 from merlin.data.extract import _FULL_STOP, _by_heading, _sentence_labels
 
-_SIDES = {"left": r"left|lt\.?", "right": r"right|rt\.?", "both": r"bilateral(?:ly)?|both"}
+_SIDES = {"left": r"left|lt\.?", "right": r"right|rt\.?", "bilateral": r"bilateral(?:ly)?|both"}
 _DEGREES = {
     "mild": "mild(?:ly)?|minimal(?:ly)?|small|trace|slight(?:ly)?",
     "moderate": "moderate(?:ly)?",
@@ -20,7 +20,7 @@ def details_of(text: str) -> dict[str, dict]:
     Returns
     -------
     dict of finding to dict
-        `side` (left, right or both), `degree` (mild, moderate or severe), `count` and `size_mm`, where said.
+        `side` (left, right or bilateral), `degree` (mild, moderate or severe), `count` and `size_mm`, where said.
     """
     found: dict[str, dict] = {}
     for heading, body in _by_heading(text):
@@ -35,7 +35,7 @@ def _details(sentence: str) -> dict:
     said: dict = {}
     sides = [s for s, words in _SIDES.items() if _has(words, sentence)]
     if sides:
-        said["side"] = sides[0] if len(sides) == 1 else "both"
+        said["side"] = sides[0] if len(sides) == 1 else "bilateral"
     if degrees := [d for d, words in _DEGREES.items() if _has(words, sentence)]:
         said["degree"] = degrees[0]
     if counts := [n for w, n in _COUNTS.items() if _has(w, sentence)]:
