@@ -282,7 +282,7 @@ def test_the_writers_plan_is_the_report_in_training_and_the_image_afterwards(pla
     seen = SimpleNamespace(image=scores, logits=np.zeros((180, 1)), scores=scores)
     found = report_generation.planned(plan, seen, truth, rows)
     np.testing.assert_array_equal(found[:60], truth[:60])
-    assert (found[120:] == truth[120:]).mean() > 0.95
+    assert (found[120:] == truth[120:]).mean() > 0.9
     blind = truth.copy()
     blind[120:] = False
     np.testing.assert_array_equal(report_generation.planned(plan, seen, blind, rows), found)
