@@ -287,9 +287,10 @@ def differences(drawn: dict[tuple[str, float], dict], n_patients: int) -> pd.Dat
             gaps = np.broadcast_to(ours["dice"] - here[other]["dice"], (n, *ours["dice"].shape[1:]))
             for metric, over in (("dice_median", _median), ("organs_better", _n_better)):
                 each = np.stack([over(g) for g in gaps])
-                rows.append(
-                    (other, f, metric, results.difference_of_runs(each, np.zeros_like(each)))
-                )
+                gap = results.difference_of_runs(each, np.zeros_like(each))
+                if metric == "organs_better":  # a count ends at none and at all
+                    gap |= {k: float(np.clip(gap[k], 0, gaps.shape[1])) for k in ("low", "high")}
+                rows.append((other, f, metric, gap))
     columns = ("merlin minus", "fraction", "metric")
     made = [dict(zip(columns, row, strict=False)) | row[3] for row in rows]
     return pd.DataFrame(made).assign(n_patients=n_patients)

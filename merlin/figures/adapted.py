@@ -271,6 +271,9 @@ def draw_segmentation(tables: Tables, facts: Facts) -> Figure:
     )
     fractions = sorted(set(table["fraction"]))
     looks = {k: look for k, look in SEGMENTERS.items() if k in set(table["model"])}
+    if has_curves:
+        for model in set(where(tables["training"], is_flat=False)["model"]) & set(looks):
+            looks[model] = looks[model]._replace(label=f"{looks[model].label}, still learning")
     for ax, metric, text in (
         (mean, "dice", "mean Dice over structures"),
         (distance, "distance_mm", "mean surface distance (mm)"),
@@ -280,7 +283,7 @@ def draw_segmentation(tables: Tables, facts: Facts) -> Figure:
         marks.forest(ax, rows, fractions, looks, column="fraction", names=names)
         ax.set(xlabel=text, ylabel="of labels")
         ax.locator_params(axis="x", nbins=5)
-    marks.legend_above(mean, 2, fontsize=5)
+    marks.legend_above(mean, 1 if has_curves else 2, fontsize=5)
     _draw_organs(organ, where(table, metric="dice", fraction=max(fractions)), looks, facts)
     if has_curves:
         _draw_curves(rest.pop(0), tables["curves"], looks)

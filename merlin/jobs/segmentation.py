@@ -160,7 +160,7 @@ def _pairs(studies: pd.DataFrame, grid: Grid, cache_dir: Path) -> Callable:
 
 
 def _test_scans(studies: pd.DataFrame, settings: SimpleNamespace) -> list[Scan]:
-    """All scans of some test patients, drawn by the seed."""
+    """The first scan of some test patients, drawn by the seed."""
     tested = studies[studies["split"] == "test"]
     people = tested["patient_id"].drop_duplicates().to_numpy(str)
     chosen = stream_of(settings.cohort_seed, Stream.SEGMENTED).permutation(people)[
@@ -170,7 +170,7 @@ def _test_scans(studies: pd.DataFrame, settings: SimpleNamespace) -> list[Scan]:
     def truth_of(path: str) -> Callable:  # by affine: the map's axes may differ from the scan's
         return lambda scan: (label_on_grid(path, scan.affine, scan.hu.shape), None)
 
-    tested = tested[tested["patient_id"].isin(chosen)]
+    tested = tested[tested["patient_id"].isin(chosen)].drop_duplicates("patient_id")
     return [
         Scan(r.study_id, r.patient_id, "test", r.volume, truth_of(r.label_map))
         for r in tested.itertuples()

@@ -268,6 +268,29 @@ def test_template_words_come_from_the_reader_with_most_reports():
     assert made["everything"][0, 0] == "Marked splenomegaly."
 
 
+@pytest.mark.parametrize("plan", ["scores", "probe"])
+def test_the_writers_plan_is_the_report_in_training_and_the_image_afterwards(plan):
+    pytest.importorskip("torch")
+    from types import SimpleNamespace
+
+    from merlin.jobs import report_generation
+
+    rng = np.random.default_rng(5)
+    rows = {s: np.arange(60) + 60 * i for i, s in enumerate(("train", "val", "test"))}
+    truth = rng.random((180, len(NAMES))) < 0.4
+    scores = truth + rng.normal(0, 0.1, truth.shape)
+    seen = SimpleNamespace(image=scores, logits=np.zeros((180, 1)), scores=scores)
+    found = report_generation.planned(plan, seen, truth, rows)
+    np.testing.assert_array_equal(found[:60], truth[:60])
+    assert (found[120:] == truth[120:]).mean() > 0.9
+    blind = truth.copy()
+    blind[120:] = False
+    np.testing.assert_array_equal(report_generation.planned(plan, seen, blind, rows), found)
+    assert report_generation.planned("none", seen, truth, rows) is None
+    with pytest.raises(ValueError, match="plan needs adapter: flat"):
+        report_generation.with_plan(np.zeros((180, 2, 4)), found)
+
+
 def test_a_probe_ranks_what_it_was_taught_and_never_calls_the_unseen():
     rng = np.random.default_rng(2)
     features = rng.normal(size=(200, 5))
