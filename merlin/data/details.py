@@ -15,7 +15,7 @@ from merlin.data.extract import mentions
 _SAID = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 _SIDES = {name: re.compile(p, re.IGNORECASE) for name, p in _SAID["sides"].items()}
 _DEGREES = {name: re.compile(p, re.IGNORECASE) for name, p in _SAID["degrees"].items()}
-_NUMBERS = {word: n for n, word in enumerate(_SAID["numbers"])}
+_NUMBERS: dict[str, int | str] = {word: n for n, word in enumerate(_SAID["numbers"])}
 _SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*-?\s*(cm|mm)\b", re.IGNORECASE)
 _PERCENT = re.compile(r"(\d+)\s*(?:percent\b|%)", re.IGNORECASE)
 _ANY = rf"\d{{1,2}}|{'|'.join(_NUMBERS)}"
@@ -84,7 +84,7 @@ def _read(part: str, at: int) -> dict[str, str | float]:
             said[key] = min(hits)[1]
     if count := _COUNT.search(part):
         word = next(g for g in count.groups() if g).lower()
-        said["count"] = float(_NUMBERS.get(word) if word in _NUMBERS else word)
+        said["count"] = float(_NUMBERS.get(word, word))
     sizes = [float(v) * (10 if unit.lower() == "cm" else 1) for v, unit in _SIZE.findall(part)]
     if sizes:
         said["size_mm"] = round(max(sizes), 1)
