@@ -99,14 +99,9 @@ def _draw_learning(ax: Axes, curves: pd.DataFrame, cost: pd.DataFrame) -> None:
     part = curves[curves["arm"].isin(shown)]
     marks.curves(ax, part, "step", "value", "arm", palette, dots=2, linewidth=0.8)
     ax.set(xlabel="steps", ylabel="validation AUROC")
-    ax.legend(
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-        fontsize=5,
-        title=None,
-        labels=[pretty(n) for n in shown],
-        handles=ax.lines[: len(shown)],
-    )
+    said = [pretty(n) for n in shown]
+    beside = dict(loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(ax.lines[: len(shown)], said, fontsize=5, **beside)
 
 
 def _draw_gaps(ax: Axes, gaps: pd.DataFrame, arms: list[str]) -> None:
