@@ -15,6 +15,7 @@ import pandas as pd
 
 from merlin.evaluation import results
 from merlin.run import read_csv
+from merlin.statistics import law_choice
 from merlin.statistics import scaling as laws
 
 REACH = 10.0  # times the largest size: beyond, a law's size for a target is blank
@@ -33,7 +34,7 @@ class Scaling:
     Attributes
     ----------
     law : str
-        Chosen by `laws.choose`; empty where there is no fit.
+        Chosen by `law_choice.choose`; empty where there is no fit.
     p : float
         Of that choice: how often the offset law beats a true power law by as much.
     points : Measured or None
@@ -145,9 +146,11 @@ def fitted(points: laws.Measured, *, n_fits: int, seed: int, n_simulated: int = 
         plain = laws.fit(*given, law, variance=points.covariance)
         again = laws.refits(points, law, n_fits=n_fits, seed=seed)
         fits[law] = plain, ends, laws.fit(*given, law, huber=True), again
-    law, p = laws.choose(points)
-    wrong = laws.choice_errors(points, n=n_simulated, seed=seed) if both and n_simulated else {}
-    return Scaling(law, p, points, fits, laws.held_out_errors(points), wrong)
+    law, p = law_choice.choose(points)
+    wrong = (
+        law_choice.choice_errors(points, n=n_simulated, seed=seed) if both and n_simulated else {}
+    )
+    return Scaling(law, p, points, fits, law_choice.held_out_errors(points), wrong)
 
 
 def table(

@@ -64,15 +64,11 @@ def draw_ablations(tables: Tables, facts: Facts) -> Figure:
     gaps = where(table, kind="difference")
     metrics, arms = unique(gaps["metric"]), unique(gaps["label"])
     rows = _rows(len(metrics))
-    if "curves" in tables:  # a third panel below
-        above = "".join(3 * c for c in rows.split(";")[0])
-        below = (
-            "efghijk"[len(metrics) - 4 :][:3]
-            if len(metrics) >= 4
-            else "cdefg"[len(metrics) - 2 :][:3]
-        )
-        rows = above + ";" + "".join(len(above) // 3 * c for c in below)
-    figure, axes = lettered_figure(150, rows, height_ratios=[1.75, 1])
+    ratios, height = [1.75, 1], 150
+    if "curves" in tables:  # a panel as wide as the page, below
+        rows += ";" + len(metrics) * chr(ord("a") + len(metrics) + 2)
+        ratios, height = [1.75, 1, 0.8], 170
+    figure, axes = lettered_figure(height, rows, height_ratios=ratios)
     for ax, metric in zip(axes, metrics, strict=False):
         _draw_gaps(ax, where(gaps, metric=metric), arms)
         ax.set_xlabel(f"Δ {metric}")
@@ -111,9 +107,9 @@ def _draw_learning(ax: Axes, curves: pd.DataFrame, cost: pd.DataFrame) -> None:
     part = curves[curves["arm"].isin(shown)]
     marks.curves(ax, part, "step", "value", "arm", palette, dots=2, linewidth=0.8)
     ax.set(xlabel="steps", ylabel="validation AUROC")
-    ax.legend(
-        fontsize=5, title=None, labels=[pretty(n) for n in shown], handles=ax.lines[: len(shown)]
-    )
+    said = [pretty(n) for n in shown]
+    beside = dict(loc="center left", bbox_to_anchor=(1, 0.5))
+    ax.legend(ax.lines[: len(shown)], said, fontsize=5, **beside)
 
 
 def _draw_gaps(ax: Axes, gaps: pd.DataFrame, arms: list[str]) -> None:

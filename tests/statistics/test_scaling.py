@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from merlin.statistics import scaling
+from merlin.statistics import law_choice, scaling
 
 SIZES = np.array([100, 200, 400, 800, 1600.0])
 
@@ -60,18 +60,20 @@ def test_exponents_are_covered_at_the_design_of_the_notebook(law, spread, n):
 def test_the_power_law_is_left_only_where_points_contradict_it():
     rng = np.random.default_rng(3)
     power, offset = 0.458 * DESIGN**0.0524, 0.9 - 2 * DESIGN**-0.35
-    taken = [scaling.choose(scaling.measured(DESIGN, simulated(rng, power)))[0] for _ in range(100)]
+    taken = [
+        law_choice.choose(scaling.measured(DESIGN, simulated(rng, power)))[0] for _ in range(100)
+    ]
     assert taken.count("offset") <= 11  # 5 % and three standard errors
-    assert scaling.choose(scaling.measured(DESIGN, simulated(rng, offset)))[0] == "offset"
+    assert law_choice.choose(scaling.measured(DESIGN, simulated(rng, offset)))[0] == "offset"
 
 
 def test_wrong_choices_are_few_where_laws_differ_and_many_where_they_do_not():
     rng = np.random.default_rng(4)
     clear = scaling.measured(DESIGN, simulated(rng, 0.9 - 2 * DESIGN**-0.35))
     alike = scaling.measured(DESIGN, simulated(rng, 0.6 * DESIGN**0.005))
-    assert scaling.choice_errors(clear, n=20, seed=1)["offset"] == 0
-    assert scaling.choice_errors(alike, n=20, seed=1)["offset"] >= 0.5
-    assert scaling.choice_errors(clear, n=20, seed=1)["power"] <= 0.25
+    assert law_choice.choice_errors(clear, n=20, seed=1)["offset"] == 0
+    assert law_choice.choice_errors(alike, n=20, seed=1)["offset"] >= 0.5
+    assert law_choice.choice_errors(clear, n=20, seed=1)["power"] <= 0.25
 
 
 def test_the_shift_of_all_sizes_by_one_test_set_does_not_widen_an_exponent():
