@@ -309,10 +309,7 @@ def codes(
     labels : (n, n_phecodes) float
         Of the judged studies.
 
-    Returns
-    -------
-    table, drawn, chosen
-        As of `findings`.
+    Returns what `findings` does.
     """
     given = inputs(known)
     if not np.isfinite(taught[known.rows("train")]).any():
