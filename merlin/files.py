@@ -78,7 +78,7 @@ def write_csv(path: str | Path, table: "pd.DataFrame") -> None:
         changed_texts(table, text).to_csv(stream, index=False, lineterminator="\n")
 
 
-def read_csv(path: str | Path, **options) -> "pd.DataFrame":
+def read_csv(path: str | Path | IO[bytes], **options) -> "pd.DataFrame":
     """A table that `write_csv` wrote; options as of `pandas.read_csv`."""
     import pandas as pd
 

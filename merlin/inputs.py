@@ -168,7 +168,7 @@ def taught(settings: SimpleNamespace, studies: Known) -> dict[str, np.ndarray]:
 
 
 def steps(settings: SimpleNamespace) -> dict[str, int]:
-    """Optimiser steps of each arm's pretraining, alignment's left out; none where weights are given."""
+    """Optimiser steps of each arm's pretraining; none where weights are given."""
     profile = run.load_profile(settings.profile)
     if settings.tier == "embeddings" or {"weights", "embeddings"} & set(
         run.brought(settings.profile)

@@ -15,7 +15,6 @@ class Stream(IntEnum):
     RESAMPLES = 1  # patients of each bootstrap resample
     EPOCH = 2  # order of the studies in an epoch of pretraining
     STEP = 3  # sections, crops and turns of a step of pretraining
-    ALIGNMENT = 4  # studies of a step of the texts' alignment
     BALANCED = 5  # negatives of a class-balanced test set, by finding
     POOLS = 6  # test studies of a retrieval pool, by draw
     ADAPTED_STEP = 7  # what a step of an adapted network draws

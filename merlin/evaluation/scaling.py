@@ -252,7 +252,7 @@ def curves(found: Mapping[str, Scaling]) -> pd.DataFrame:
     """
     rows = []
     for name, s in found.items():
-        if not s.fits or s.fits[s.law][0].at_bound:
+        if s.points is None or not s.fits or s.fits[s.law][0].at_bound:
             continue
         plain, _, _, again = s.fits[s.law]
         grid = np.geomspace(s.points.sizes.min(), REACH * s.points.sizes.max(), 40)

@@ -108,8 +108,8 @@ def _draw_learning(ax: Axes, curves: pd.DataFrame, cost: pd.DataFrame) -> None:
     marks.curves(ax, part, "step", "value", "arm", palette, dots=2, linewidth=0.8)
     ax.set(xlabel="steps", ylabel="validation AUROC")
     said = [pretty(n) for n in shown]
-    beside = dict(loc="center left", bbox_to_anchor=(1, 0.5))
-    ax.legend(ax.lines[: len(shown)], said, fontsize=5, **beside)
+    lines = ax.lines[: len(shown)]
+    ax.legend(lines, said, fontsize=5, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _draw_gaps(ax: Axes, gaps: pd.DataFrame, arms: list[str]) -> None:

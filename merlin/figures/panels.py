@@ -208,11 +208,13 @@ def draw_pretraining(tables: Tables, facts: Facts) -> Figure:
     """Losses, temperature and validation AUROC by step, one line an arm."""
     figure, axes = lettered_figure(58, "abc")
     table = tables[""]
+    if "phase" in table:  # of runs that went on with their texts alone
+        table = where(table, phase="pretrain")
     arms = unique(table["arm"])
     palette = {arm: ARM_COLOURS[i % len(ARM_COLOURS)] for i, arm in enumerate(arms)}
     report, codes, auroc = axes
-    marks.curves(report, table, "step", "report_loss", "arm", palette, units="phase", legend=False)
-    marks.curves(codes, table, "step", "ehr_loss", "arm", palette, units="phase", legend=False)
+    marks.curves(report, table, "step", "report_loss", "arm", palette, legend=False)
+    marks.curves(codes, table, "step", "ehr_loss", "arm", palette, legend=False)
     judged = table.dropna(subset=["val_phecode_auroc"])
     marks.curves(auroc, judged, "step", "val_phecode_auroc", "arm", palette, dots=4)
     report.set_ylabel("report loss, InfoNCE (nats)")
@@ -221,13 +223,6 @@ def draw_pretraining(tables: Tables, facts: Facts) -> Figure:
     for ax in axes:
         ax.set_xlabel("optimiser step")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    aligned = where(table, phase="align")["step"]
-    if len(aligned):
-        report.axvspan(aligned.min(), aligned.max(), color="#EEEEEE", zorder=0)
-        report.text(
-            aligned.max(), 1.02, "alignment,\nlarger batch", fontsize=5, ha="right",
-            transform=report.get_xaxis_transform(),
-        )  # fmt: skip
     auroc.axhline(0.5, **LINE)
     if auroc.get_legend():  # a short run may never have been judged
         sns.move_legend(auroc, "lower right")

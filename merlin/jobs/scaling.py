@@ -30,9 +30,11 @@ def make_pool(profile: dict, *, n_workers: int) -> None:
     """The phantoms of a profile's largest size, on the grid of its sweep."""
     base = profile["02_pretraining"] | profile["sweep"]["base"]
     grid = Grid(tuple(base["spacing_mm"]), tuple(base["grid_shape"]))
+    drawn = profile["01_cohort"]
     like = Job(
-        profile["cohort_seed"], "internal", "", 1, "train", profile["01_cohort"]["matrix"], ""
-    )
+        profile["cohort_seed"], "internal", "", 1, "train", drawn["matrix"], "",
+        wrong_statements=drawn["wrong_statements"],
+    )  # fmt: skip
     folder, n = run.folder(profile["profile"]) / "pool", int(max(profile["sweep"]["sizes"]))
     pool.make(folder, n, like=like, grid=grid, n_workers=n_workers)
     if base["text"] == "sentences":  # read once, not by every size
@@ -46,8 +48,9 @@ def studies_of(made: pool.Pool, rows: np.ndarray, cohort: pretraining_run.Cohort
     table, coding = made.studies.iloc[rows], cohort.coding
     ids = table["study_id"].to_numpy(str)
     codes = made.codes[made.codes["study_id"].isin(set(ids))]
+    phecodes, uncoded = cohort.phenotypes["phecode"], coding.rules["uncoded"]
     labels = phecode_labels(
-        codes, ids, coding.code_map, cohort.phenotypes["phecode"], **coding.rules
+        codes, ids, coding.code_map, phecodes, uncoded=uncoded, rollup=coding.rules["rollup"]
     )
     texts = table["findings"].fillna("")
     findings = texts.map(lambda t: split_impression(t)[0]).to_numpy(object)

@@ -42,7 +42,7 @@ def costs(pretraining: Path, arms: Mapping[str, dict | None], seed: int) -> pd.D
                 arm=name,
                 parameters=sum(p.numel() for p in model.encode_image.parameters()),
                 saved_mb=saved_for_backward(model.encode_image, shape) / 1e6,
-                seconds_per_step=log.loc[log["phase"] == "pretrain", "seconds"].median(),
+                seconds_per_step=log["seconds"].median(),
                 seconds=log["seconds"].sum(),
                 changes_network=name == "reference" or bool(NETWORK & set(changes or {})),
             )
@@ -90,7 +90,7 @@ def effort(
     for regime, sizes in regimes.items():
         for size, name in sizes.items():
             logs = [read_csv(pretraining / f"{name}-{s}" / "log.csv") for s in seeds]
-            steps = int((logs[0]["phase"] == "pretrain").sum())
+            steps = len(logs[0])
             minutes = float(np.mean([log["seconds"].sum() for log in logs])) / 60
             rows.append((regime, size, steps, steps * batch_size / size, minutes))
     columns = ["regime", "size", "steps", "times each study was seen", "minutes"]
@@ -110,14 +110,13 @@ def budgets(pretraining: Path, trained: Mapping[str, dict]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `steps, alignment steps, studies drawn` (with repeats), `training studies, minutes` (of all
-        steps, reading and validation within them), by arm; the last two are blank before it has run.
+        `steps, studies drawn` (with repeats), `training studies, minutes` (of all steps, reading and
+        validation within them), by arm; the last two are blank before it has run.
     """
     rows = {}
     for name, how in trained.items():
         steps, folder = how["n_steps"], pretraining / name
-        rows[name] = {"steps": steps, "alignment steps": how["align_steps"]}
-        rows[name] |= {"studies drawn": steps * how["batch_size"]}
+        rows[name] = {"steps": steps, "studies drawn": steps * how["batch_size"]}
         rows[name] |= {"training studies": np.nan, "minutes": np.nan}
         if (folder / "weights.safetensors").exists():
             n = read_facts(folder / "weights.safetensors")["n"]["studies"]

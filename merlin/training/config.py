@@ -54,14 +54,6 @@ class TrainingConfig:
     text_chunk: int = 0  # texts likewise; dropout is drawn in another order
     save_every: int = 200
     evaluate_every: int = 200
-    align_steps: int = 0  # steps of `align` after the last; the paper has none
-    align_batch_size: int = 64
-    align_learning_rate: float = 2e-3
-    align_warmup_steps: int = 40
-    # Strong: the features know the training studies, and unrestrained heads grow too sure of them
-    # and call findings too seldom elsewhere.
-    align_weight_decay: float = 0.7
-    align_fresh: bool = True  # text tower and contrastive head start again, from random weights
 
     def __post_init__(self):
         for name, allowed in (

@@ -6,7 +6,7 @@ reports with the codes' loss turned down). With `report_splitting` every other s
 anatomical sections, each within itself (`sections_per_step`; 0: none), the others the whole findings;
 and every step contrasts the sentences of its reports besides (`sentence_weight`; the paper: 0).
 Without, all steps contrast whole findings and nothing else. `normal_share` draws the batch of a
-section anew. Both towers learn from the first step; `align_steps` adds a phase for the texts alone.
+section anew. Both towers learn from the first step.
 """
 
 import time
@@ -24,7 +24,6 @@ from merlin.model.two_towers import TwoTowers
 from merlin.statistics import metrics
 from merlin.streams import Stream, stream_of
 from merlin.training import parallel
-from merlin.training.align import align
 from merlin.training.checkpoint import resume_checkpoint, save_checkpoint
 from merlin.training.config import TrainingConfig, drawn_sections, loss_weights, schedule
 from merlin.training.data import (
@@ -54,7 +53,7 @@ def fit(
     train, val : Studies
     config : TrainingConfig
     checkpoint : path
-        Written every `save_every` steps and after the last; alignment is not in it.
+        Written every `save_every` steps and after the last.
     fingerprint : str
         Of data and code; the configuration is added here.
     seed : int
@@ -105,9 +104,8 @@ def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
     abnormal = None if config.normal_share is None else abnormal_sections(train.sections)
-    # How often to save changes no step, and alignment comes after the last one: neither is part of
-    # what makes a checkpoint, so that another alignment does not train again.
-    made_by = {k: v for k, v in asdict(config).items() if not k.startswith(("save_", "align_"))}
+    # How often to save changes no step, so it is not part of what makes a checkpoint.
+    made_by = {k: v for k, v in asdict(config).items() if not k.startswith("save_")}
     state = dict(model=model, optimizer=optimizer, scaler=scaler)
     state |= dict(fingerprint=str([fingerprint, seed, made_by]))
     start, log, note = resume_checkpoint(path, **state)
@@ -140,7 +138,7 @@ def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show
         scaler.update()
         model.clamp_logit_scale_()
         scale = float(model.logit_scale.detach().exp())
-        log.append(dict(step=step, phase="pretrain", loss=loss.item(), **parts))
+        log.append(dict(step=step, loss=loss.item(), **parts))
         log[-1] |= dict(learning_rate=config.learning_rate * share, logit_scale=scale)
         log[-1] |= dict(seconds=time.perf_counter() - began)
         progress.update()
@@ -154,8 +152,6 @@ def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show
         if parallel.world()[0] == 0 and (is_last or (step + 1) % config.save_every == 0):
             save_checkpoint(path, step=step + 1, log=log, **state)
     progress.close()
-    if config.align_steps:
-        log += align(model, train, texts, config, seed=seed, device=device, show=show)
     return log, texts
 
 

@@ -314,9 +314,9 @@ def curves(trained: dict[str, Trained]) -> pd.DataFrame:
     logs = [pd.DataFrame(t.log).assign(arm=name) for name, t in trained.items()]
     history = pd.concat(logs, ignore_index=True)
     losses = ["report_loss", "sentence_loss", "ehr_loss"]
-    by_phase = history.groupby(["arm", "phase"], sort=False)[losses]
-    smooth = by_phase.rolling(20, min_periods=1).mean().reset_index(level=[0, 1], drop=True)
-    columns = ["arm", "phase", "step", *losses, "val_phecode_auroc", "logit_scale"]
+    by_arm = history.groupby("arm", sort=False)[losses]
+    smooth = by_arm.rolling(20, min_periods=1).mean().reset_index(level=0, drop=True)
+    columns = ["arm", "step", *losses, "val_phecode_auroc", "logit_scale"]
     shown = history.assign(**smooth)[columns]
     return shown[(shown["step"] % 5 == 0) | shown["val_phecode_auroc"].notna()].round(5)
 
@@ -325,8 +325,7 @@ def reading(settings: SimpleNamespace, trained: dict[str, Trained]) -> str:
     """What the first run's log says, in a sentence."""
     name, first = next(iter(trained.items()))
     log = pd.DataFrame(first.log)
-    steps = log[log["phase"] == "pretrain"]
-    before, after = steps["report_loss"][:20].mean(), steps["report_loss"][-50:].mean()
+    before, after = log["report_loss"][:20].mean(), log["report_loss"][-50:].mean()
     fell = f"the report loss went from {before:.2f} to {after:.2f} nats"
     if settings.supervision == "ehr":
         fell = "no report was read"
@@ -335,7 +334,7 @@ def reading(settings: SimpleNamespace, trained: dict[str, Trained]) -> str:
         f"ends at a mean validation AUROC of {auroc.iloc[-1]:.3f}" if len(auroc) else "had no codes"
     )
     return (
-        f"{name}: over {len(steps):,} steps {fell} (ln {settings.batch_size} = "
+        f"{name}: over {len(log):,} steps {fell} (ln {settings.batch_size} = "
         f"{np.log(settings.batch_size):.2f}); the phecode head {ranks}. A step took "
-        f"{steps['seconds'].median():.2f} s; {len(log) - len(steps)} alignment steps followed."
+        f"{log['seconds'].median():.2f} s."
     )

@@ -282,12 +282,40 @@ def test_our_ledger_is_sound_and_covers_every_family_and_figure():
     assert all((run.NOTEBOOKS / f"{n}.ipynb").is_file() for n in notebooks)
 
 
-def test_arms_of_design_claims_have_equal_steps_in_the_default_profile():
-    """What `fair: steps` promises of the sweep; of other arms the ledger says it."""
-    profile = run.load_profile("default")
+@pytest.mark.parametrize(("name", "n_pairs"), [("default", 7), ("deep", 8)])
+def test_arms_of_design_claims_have_equal_steps(name, n_pairs):
+    """What `fair: steps` promises of a profile's sweep; of other arms the ledger says it."""
+    profile = run.load_profile(name)
     entries = claims.read_claims()
     fair = [d["fair"]["steps"] for e in entries for d in e["direction"] if "steps" in d["fair"]]
     of_sweep = [pair for pair in fair if set(pair) <= set(profile["sweep"]["arms"])]
-    assert len(of_sweep) >= 12
+    assert len(of_sweep) >= n_pairs
     for one, other in of_sweep:
         assert claims.steps_of(profile, one) == claims.steps_of(profile, other), (one, other)
+
+
+def test_another_network_is_a_fair_rival_only_at_a_rate_chosen_for_it():
+    """The residual network's rates were chosen on validation; who only borrows them is not judged by them."""
+    base = run.load_profile("default")["02_pretraining"]
+    arms = {
+        a: c or {}
+        for p in ("default", "deep")
+        for a, c in run.load_profile(p)["sweep"]["arms"].items()
+    }
+    borrow = {a for a, c in arms.items() if c.get("network", base["network"]) != base["network"]}
+    borrow -= {a for a in borrow if {"learning_rate", "muon_learning_rate"} & set(arms[a])}
+    assert borrow == {"convnext", "swin"}
+    directions = [
+        d for e in claims.read_claims() for d in e["direction"] if d.get("label") in borrow
+    ]
+    assert {d["label"] for d in directions} == borrow
+    known = dict(
+        label="reference", metric="phenotype AUROC", kind="value", value=0.9, low=0.88, high=0.92
+    )
+    gaps = [
+        dict(d, value=-0.1, low=-0.11, high=-0.09, by_seed="-0.1 -0.1 -0.11") for d in directions
+    ]
+    table = pd.DataFrame([known, *gaps])[[*known, "by_seed"]]
+    found = claims.judged(directions, {"ablations": table}, profile=run.load_profile("default"))
+    assert {f["status"] for f in found} == {"not askable here"}
+    assert all("none was chosen for it on validation" in f["reason"] for f in found)

@@ -52,8 +52,8 @@ def test_a_budget_says_what_an_arm_may_draw_and_what_it_took(tmp_path, monkeypat
     (tmp_path / "main" / "weights.safetensors").touch()
     pd.DataFrame({"step": [0, 1], "seconds": [30.0, 60.0]}).to_csv(tmp_path / "main" / "log.csv")
     monkeypatch.setattr(arm_costs, "read_facts", lambda path: {"n": {"studies": 77}})
-    how = dict(n_steps=20, batch_size=16, align_steps=0)
+    how = dict(n_steps=20, batch_size=16)
     found = arm_costs.budgets(tmp_path, {"main": how, "later": how | {"n_steps": 5}})
-    assert found.loc["main"].tolist() == [20, 0, 320, 77, 1.5]
-    assert found.loc["later"].tolist()[:3] == [5, 0, 80]
+    assert found.loc["main"].tolist() == [20, 320, 77, 1.5]
+    assert found.loc["later"].tolist()[:2] == [5, 80]
     assert found.loc["later", ["training studies", "minutes"]].isna().all()

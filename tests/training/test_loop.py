@@ -14,7 +14,6 @@ import torch
 
 from merlin.model.two_towers import MAX_LOGIT_SCALE
 from merlin.training import loop, optimizers
-from merlin.training.align import is_aligned
 from merlin.training.losses import contrastive_loss
 from merlin.training.texts import embed_texts, report_losses
 
@@ -487,31 +486,3 @@ def test_a_sentence_of_two_reports_belongs_to_both_and_a_study_without_sits_out(
     torch.testing.assert_close(found, expected)
     one = np.array(["", "", "One."], object)
     assert report_losses(towers, image, [one], texts, findings=one) == (0, 0)
-
-
-def test_alignment_leaves_the_image_features_alone(tmp_path):
-    before, _ = tiny_run.train(tmp_path / "c.pt")
-    after, log = tiny_run.train(tmp_path / "c.pt", align_steps=6, align_batch_size=8)
-    changed = {k for k in before if not torch.equal(before[k], after[k])}
-    assert all(is_aligned(k) for k in changed)
-    assert any(k.startswith("encode_text.") for k in changed)
-    assert [row["phase"] for row in log].count("align") == 6
-
-
-def test_another_alignment_does_not_train_again(tmp_path):
-    tiny_run.train(tmp_path / "c.pt", align_steps=3)
-    data = tiny_run.studies()
-    _, log = tiny_run.train(tmp_path / "c.pt", data=data, align_steps=5)
-    assert len(log) == 12 + 5
-    assert torch.load(tmp_path / "c.pt", weights_only=True)["step"] == 12
-
-
-def test_alignment_starts_the_texts_afresh_or_goes_on(tmp_path):
-    tiny_run.train(tmp_path / "c.pt")
-    one = dict(align_steps=1, align_learning_rate=0.0)
-    kept, _ = tiny_run.train(tmp_path / "c.pt", align_fresh=False, **one)
-    pretrained, _ = tiny_run.train(tmp_path / "c.pt")
-    fresh, _ = tiny_run.train(tmp_path / "c.pt", **one)
-    name = "encode_text.linear_layer.weight"
-    assert torch.equal(kept[name], pretrained[name])
-    assert not torch.equal(fresh[name], pretrained[name])
