@@ -110,7 +110,7 @@ def _by_words(text: str) -> dict[str, str]:
     """Section → sentences about it: by their findings, else by an organ, else as the one before."""
     found: dict[str, list[str]] = {}
     section = ""
-    for sentence in (s.strip() for s in _END.split(text)):
+    for sentence in (s.strip() for s in _sentences(text)):
         section = _spoken_of(sentence) or section
         if sentence and section:
             found.setdefault(section, []).append(sentence)
@@ -140,18 +140,26 @@ def section_table(texts: Sequence[str]) -> np.ndarray:
 def report_sentences(text: str) -> tuple[str, ...]:
     """A findings text's distinct sentences, headings apart: each about one thing, like a prompt.
 
-    Full stops, semicolons and ends of lines end one. A text without known headings, as an impression,
-    is split as it stands; item numbers go.
+    Full stops, semicolons and ends of lines end one; numbers, abbreviations and wrapped lines stay
+    whole. A text without known headings, as an impression, is split as it stands; item numbers go.
     """
     headed = _headed(split_impression(text)[0])
-    parts = [headed[s] for s in SECTIONS if s in headed] or [
-        re.sub(r"(?:^|(?<=\s))\d+\.\s+", "", text)
-    ]
-    found = (s.strip() for part in parts for s in _END.split(part))
+    parts = [headed[s] for s in SECTIONS if s in headed] or [text]
+    found = (" ".join(s.split()).rstrip(";") for part in parts for s in _sentences(part))
     return tuple(dict.fromkeys(s for s in found if s))
 
 
-_END = re.compile(r"(?<=[a-z)]\.)\s+|(?<=\d\.)\s+(?=[A-Z])|;\s+|\n+")
+def _sentences(text: str) -> list[str]:
+    """A text at its full stops, semicolons and ends of lines; numbers of items go."""
+    return _END.split(_ITEM.sub("\n\n", text))
+
+
+_ITEM = re.compile(r"(?:\A|(?<=[.;:\n]))\s*\d{1,2}[.)]\s+(?=\D)")
+_END = re.compile(  # not after an abbreviation, nor where a line is only wrapped
+    r"(?<=[a-z)]\.)(?<!\b[Nn]o\.(?=\s\d))(?<!\b(?:vs|ca|cf|[Dd]r)\.)(?<!\b(?:[Ff]ig|e\.g|i\.e)\.)"
+    r"(?<!\b[Ii]ncl\.)(?<!\b[Aa]pprox\.)\s+|(?<=\d\.)\s+(?=[A-Z])|(?<=;)\s+"
+    r"|(?<=[.:!?])\n+|\n\s*\n|\n(?![a-z\d\s])"
+)
 _PART = re.compile(  # nobody's sentence is longer; one that is ends at a comma, or at a blank
     r"\A.{1,4000}\Z|.{1,4000}(?<=[,;])|.{1,4000}(?!\S)|.{1,4000}", re.DOTALL
 )

@@ -23,7 +23,7 @@ LABELS = tuple(f"label_{name}" for name in NAMES)
 FIVE_YEAR = tuple(f"five_year_{name}" for name in DISEASES)
 REQUIRED = ("study_id", "patient_id", "split", "volume")
 OPTIONAL = (
-    "site", "sex", "age", "date", "phase", "manufacturer", "reader", "slice_mm", "label_map", "reader",
+    "site", "sex", "age", "date", "phase", "manufacturer", "reader", "slice_mm", "label_map",
     "findings", "impression",
 )  # fmt: skip
 # What a cell may hold where it is not empty: values or a pattern, and what to say of others.

@@ -408,6 +408,29 @@ def test_report_sentences_leave_headings_and_numbers_out():
     assert report_sentences("1. Mild ascites. 2. Renal cyst.") == ("Mild ascites.", "Renal cyst.")
     assert report_sentences("Liver normal. Two cysts.") == ("Liver normal.", "Two cysts.")
     assert report_sentences("") == report_sentences("  ") == ()
+    numbered = "Liver: 1. Two cysts. 2. Steatosis. Spleen: Normal."
+    assert report_sentences(numbered) == ("Two cysts.", "Steatosis.", "Normal.")
+    assert report_sentences("1) ascites\n2) renal cyst") == ("ascites", "renal cyst")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Cyst of 3.2 cm. No stone.", ["Cyst of 3.2 cm.", "No stone."]),
+        ("Cyst of approx. 3 cm, see Fig. 2 too. Fine.", ["Cyst of approx. 3 cm, see Fig. 2 too.", "Fine."]),
+        ("Image No. 3 shows a cyst. Effusion: No. Ascites.",
+         ["Image No. 3 shows a cyst.", "Effusion: No.", "Ascites."]),
+        ("Cyst vs. abscess, e.g. after surgery. Fine.", ["Cyst vs. abscess, e.g. after surgery.", "Fine."]),
+        ("Fracture of T12. Gallstones x 3. Mild ascites.",
+         ["Fracture of T12.", "Gallstones x 3.", "Mild ascites."]),
+        ("Effusion, left; no ascites; liver 16.5 cm", ["Effusion, left", "no ascites", "liver 16.5 cm"]),
+        ("A renal cyst of\n3 cm on\nthe left.\nSpleen normal", ["A renal cyst of 3 cm on the left.", "Spleen normal"]),
+        ("mild ascites.\nleft effusion", ["mild ascites.", "left effusion"]),
+        ("Mild ascites\nLeft effusion", ["Mild ascites", "Left effusion"]),
+    ],
+)  # fmt: skip
+def test_sentences_end_at_no_number_abbreviation_or_wrapped_line(text, sentences):
+    assert list(report_sentences(text)) == sentences
 
 
 def test_section_is_abnormal_if_its_text_states_a_finding():
