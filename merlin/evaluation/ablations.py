@@ -141,11 +141,13 @@ def _compared(judged, arm, metric, against, patient_ids, spread):
     if against:
         runs = runs - np.array([judged[against, s][metric] for s in use])
     is_ok = bool(np.isfinite(runs[:, 0]).all())
+    named = f"difference of {metric}" if against else metric  # by which the interval is chosen
     found = results.row(
-        arm, metric, runs.mean(0), known=np.ones(n, bool), patient_ids=patient_ids, n_positive=n,
+        arm, named, runs.mean(0), known=np.ones(n, bool), patient_ids=patient_ids, n_positive=n,
         is_ok=is_ok, reason="" if is_ok else "the metric does not exist", **about,
         n_seeds=len(use), by_seed=" ".join(f"{v:.6f}" for v in runs[:, 0]), se_patients=np.nan,
     )  # fmt: skip
+    found["metric"] = metric
     if not is_ok:
         return found
     pooled = (

@@ -12,7 +12,7 @@ import pandas as pd
 from merlin.data.phecodes import read_phenotypes
 from merlin.embeddings import Embeddings
 from merlin.evaluation import phenotypes, retrieval, zero_shot
-from merlin.evaluation.results import difference
+from merlin.evaluation.results import difference, ends
 from merlin.statistics import metrics
 from merlin.streams import Stream, stream_of
 
@@ -162,7 +162,8 @@ def differences(
             n = " and ".join(str(len(np.atleast_2d(d))) for d in (one, two))
             name = other[0] if isinstance(other, tuple) else other
             is_trained = name not in {*UNTRAINED, *untrained}
-            rows.append((label, m, *difference(one, two, m, is_trained=is_trained), n))
+            gap = difference(one, two, m, is_trained=is_trained)
+            rows.append((label, m, *ends(gap), n))
     columns = ["difference", "metric", "value", "low", "high", "n_seeds"]
     return pd.DataFrame(rows, columns=columns)
 

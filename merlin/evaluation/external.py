@@ -50,7 +50,7 @@ def drops(
         n_few = np.minimum(*few) if metric == "AUROC" else None
         mean = np.stack([bootstrap.macro(g, n_few=n_few) for g in gap])
         for name, found in [*zip(findings, gap.swapaxes(0, 1), strict=True), ("macro", mean)]:
-            value, low, high = results.difference(found, np.zeros_like(found), metric)
+            value, low, high = results.ends(results.difference(found, np.zeros_like(found), metric))
             reason = "" if np.isfinite(value) else "one class only at one of the sites"
             rows.append((name, metric, value, low, high, reason))
     return pd.DataFrame(rows, columns=["label", "metric", "value", "low", "high", "reason"])

@@ -211,7 +211,7 @@ def paired(drawn: dict[tuple[str, float], dict], diseases: Collection[str]) -> p
     Returns
     -------
     DataFrame
-        `ours, other, fraction, value, low, high, n_seeds`. The spread between seeds is pooled over all
+        `ours, other, fraction`, and what `results.difference` gives. The spread between seeds is pooled over all
         that were trained on the same share of the labels: three runs alone would say little of it.
     """
     pairs = [("merlin", other) for other in OTHERS]
@@ -224,16 +224,15 @@ def paired(drawn: dict[tuple[str, float], dict], diseases: Collection[str]) -> p
             if (ours, f) in drawn and (other, f) in drawn:
                 one, two = drawn[ours, f], drawn[other, f]
                 found = mean_difference(one, two, diseases, spread=spread)
-                n = max(len(d["mean", "auroc"]) for d in (one, two))
-                rows.append((ours, other, f, *found, n))
-    names = ["ours", "other", "fraction", "value", "low", "high", "n_seeds"]
-    return pd.DataFrame(rows, columns=names)
+                rows.append(dict(ours=ours, other=other, fraction=f) | found)
+    columns = ["ours", "other", "fraction", *results.GAP]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def mean_difference(
     ours: Drawn, other: Drawn, diseases: Collection[str], metric: str = "auroc", *,
     spread: tuple[float, float] | None = None,
-) -> tuple[float, float, float]:  # fmt: skip
+) -> dict:  # fmt: skip
     """Paired difference of two models' means over the diseases that both were evaluated on.
 
     Parameters
@@ -246,19 +245,13 @@ def mean_difference(
 
     Returns
     -------
-    value, low, high : float
+    dict
+        As of `results.difference`; a model of a single run is one that nobody trained.
     """
     found = [np.stack([m[d, metric] for d in diseases], 1) for m in (ours, other)]
     both = ~np.isnan(np.concatenate([f[:, :, 0] for f in found])).any(0)
     one, two = (np.stack([bootstrap.macro(run[both]) for run in f]) for f in found)
-    n_trained = (len(one) > 1) + (len(two) > 1)
-    pooled = None
-    if n_trained and spread and spread[1]:
-        pooled = (spread[0] * float(np.sqrt(n_trained)), spread[1])
-    gaps = one - two
-    ends, _ = bootstrap.of_metric(f"difference of {metric}", gaps.mean(0), n=np.inf)
-    e = seeds.over_seeds(gaps, spread=pooled, patients=(ends.low, ends.high))
-    return e.value, e.low, e.high
+    return results.difference(one, two, metric, spread=spread, is_trained=False)
 
 
 def brier(probability: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:

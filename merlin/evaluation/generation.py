@@ -283,7 +283,7 @@ def evaluate(
     for (label, metric), (_, about) in measured[0].items():
         drawn = np.stack([run[label, metric][0] for run in measured])
         about = {**about, "patient_ids": np.asarray(patient_ids)}
-        rows.append(results.over_seeds_row(label, metric, drawn, **about))
+        rows.append(results.row(label, metric, drawn, **about))
         if rows[-1]["status"] == "ok":
             resampled[label, metric] = drawn
     return results.table("report generation", rows, model=model, split=split), resampled
@@ -307,7 +307,7 @@ def by_writer(
     results : DataFrame
         Common schema.
     paired : DataFrame
-        `writer minus, label, metric, value, low, high, n_seeds, by_seed, n_patients`, of whole reports and
+        `writer minus, label, metric, n_patients` and what `results.difference` gives, of whole reports and
         of every finding, on the same resamples; the spread between seeds is pooled over writers.
     """
     written = written if "seed" in written else written.assign(seed=0)
@@ -329,11 +329,11 @@ def by_writer(
         extra, found = _mean_rows(runs, **how)
         drawn[name] |= found
         tables += [made, extra.assign(model=name, split="test")]
-    paired = _ahead(drawn).assign(n_patients=len(set(patients)))
+    paired = _ahead(drawn, len(set(patients)))
     return pd.concat(tables, ignore_index=True), paired
 
 
-def _ahead(drawn: dict[str, dict]) -> pd.DataFrame:
+def _ahead(drawn: dict[str, dict], n_patients: int) -> pd.DataFrame:
     """The writer minus each other, of whole reports and findings that both were evaluated on."""
     rows = []
     for other in (w for w in drawn if w != "writer"):
@@ -342,9 +342,12 @@ def _ahead(drawn: dict[str, dict]) -> pd.DataFrame:
                 continue
             spread = seeds.pooled_spread([d[key][:, 0] for d in drawn.values() if key in d])
             about = {"writer minus": other, "label": key[0], "metric": key[1]}
-            gap = results.difference_of_runs(drawn["writer"][key], drawn[other][key], spread=spread)
+            gap = results.difference(
+                drawn["writer"][key], drawn[other][key], key[1], n=n_patients, spread=spread,
+                is_trained=other not in ALIKE,
+            )  # fmt: skip
             rows.append(about | gap)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(n_patients=n_patients)
 
 
 def _mean_rows(runs: Sequence[pd.DataFrame], *, n_resamples: int, seed: int) -> tuple:
@@ -362,7 +365,7 @@ def _mean_rows(runs: Sequence[pd.DataFrame], *, n_resamples: int, seed: int) -> 
         who = dict(
             known=np.ones(len(patients), bool), patient_ids=patients, n_positive=len(patients)
         )
-        rows.append(results.over_seeds_row("full report", score, found, **who, **own))
+        rows.append(results.row("full report", score, found, **who, **own))
         drawn["full report", score] = found
     return results.table("report generation", rows), drawn
 

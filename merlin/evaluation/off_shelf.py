@@ -97,7 +97,7 @@ def _paired(files, drawn, rows, options):
                 metric,
                 first,
                 other,
-                *results.difference(value, both[other, task, metric], metric),
+                *results.ends(results.difference(value, both[other, task, metric], metric)),
             )
             for (name, task, metric), value in both.items()
             if name == first and (other, task, metric) in both

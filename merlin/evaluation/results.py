@@ -1,12 +1,13 @@
 """Rows of the common result schema, and weights whose first column is the data as they are."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from merlin.statistics import bootstrap, metrics, seeds
+
+GAP = ("value", "low", "high", "se_patients", "n_seeds", "by_seed")  # columns of a `difference`
 
 
 def resampling(patient_ids: np.ndarray, n_resamples: int, *, seed: int) -> np.ndarray:
@@ -58,63 +59,15 @@ def row(
     if is_ok:
         e, method = bootstrap.of_metric(metric, runs.mean(0), n=n_few or n_patients)
         whole = seeds.over_seeds(runs, patients=(e.low, e.high))
-        own = " ".join(f"{v:.6g}" for v in whole.by_seed)
+        own = spaced(whole.by_seed)
         found_here |= dict(value=e.value, low=whole.low, high=whole.high, status="ok")
         found_here |= dict(method=method, n_seeds=len(runs), by_seed=own)
     return missing(label, metric, reason) | found_here | more
 
 
-def over_seeds_row(
-    label: str, metric: str, drawn: np.ndarray, *, spread: tuple[float, float] | None = None,
-    **more: Any,
-) -> dict:  # fmt: skip
-    """`row` of the mean over seeds, its interval widened by their spread; with `n_seeds` and `by_seed`.
-
-    Parameters
-    ----------
-    drawn : (n_seeds, 1 + n_resamples) float
-    spread : (float, float), optional
-        As in `seeds.over_seeds`.
-    **more
-        As `row` takes it.
-    """
-    made = row(label, metric, drawn.mean(0), **more)
-    if made["status"] != "ok":
-        return made | dict(n_seeds=len(drawn), by_seed="")
-    e = seeds.over_seeds(drawn, spread=spread, patients=(made["low"], made["high"]))
-    return made | dict(low=e.low, high=e.high, n_seeds=len(drawn), by_seed=spaced(e.by_seed))
-
-
 def spaced(values: Sequence[float]) -> str:
     """Numbers of runs side by side, as tables have them."""
     return " ".join(f"{v:.6g}" for v in values)
-
-
-def difference_of_runs(
-    one: np.ndarray, other: np.ndarray, *, spread: tuple[float, float] | None = None
-) -> dict:
-    """Paired difference of two models' means over seeds: `value, low, high, n_seeds, by_seed`.
-
-    Runs of equal number are paired seed by seed, and one run is held against each of the other model's.
-
-    Parameters
-    ----------
-    one, other : (n_seeds, 1 + n_resamples) float
-        On the same resamples.
-    spread : (float, float), optional
-        Standard deviation of one model between seeds and its degrees of freedom, pooled over models:
-        three differences alone say little of it. Default: of the differences.
-    """
-    one, other = np.atleast_2d(one), np.atleast_2d(other)
-    if len(other) > len(one) == 1:
-        one = np.repeat(one, len(other), 0)
-    if spread and spread[1]:
-        spread = (spread[0] * float(np.sqrt(1 + len(one) / len(other))), spread[1])
-    else:
-        spread = None
-    e = seeds.over_seeds(one - other, spread=spread)
-    said = dict(value=e.value, low=e.low, high=e.high)
-    return said | dict(n_seeds=e.n_seeds, by_seed=spaced(e.by_seed))
 
 
 def missing(
@@ -174,36 +127,49 @@ def joined(*texts: str) -> str:
 
 
 def difference(
-    one: np.ndarray,
-    other: np.ndarray,
-    metric: str = "",
-    *,
-    n: float = np.inf,
-    is_trained: bool = True,
-) -> tuple[float, float, float]:
-    """Paired difference of two metrics on the same resamples: value, low, high.
+    one: np.ndarray, other: np.ndarray, metric: str = "", *, n: float = np.inf,
+    is_trained: bool = True, spread: tuple[float, float] | None = None,
+) -> dict:  # fmt: skip
+    """Paired difference of two metrics on the same resamples, with an interval of patients and seeds.
 
     Parameters
     ----------
     one, other : (1 + n_resamples,) or (n_seeds, 1 + n_resamples) float
-        As many runs on both sides are paired by their seed. Where one side has a single run, its luck is
-        taken to be as large as the spread of the other's runs.
+        As many runs on both sides are paired by their seed. A single run is held against each of the
+        other side's, and its luck is taken to be as large as their spread.
     metric : str
         What is compared; of AUPRCs the interval is free of their lean, as that of each is.
     n : float
         Patients, where they are few.
     is_trained : bool
-        Whether `other` has any luck of training.
+        Whether a single run on one side has any luck of training.
+    spread : (float, float), optional
+        Standard deviation of one model between seeds and its degrees of freedom, pooled over models:
+        three differences alone say little of it. Default: of the differences, or of the side with several
+        runs.
+
+    Returns
+    -------
+    dict
+        By `GAP`.
     """
     one, other = np.atleast_2d(one), np.atleast_2d(other)
     gaps = one - other
     e, _ = bootstrap.of_metric(f"difference of {metric}", gaps.mean(0), n=n)
-    spread = None
-    if len(one) != len(other) and is_trained:
-        sd, df = seeds.pooled_spread([one[:, 0], other[:, 0]])
-        spread = (sd * np.sqrt(1 + len(gaps)), df)
-    whole = seeds.over_seeds(gaps, patients=(e.low, e.high), spread=spread)
-    return e.value, whole.low, whole.high
+    if spread is None and len(one) != len(other):
+        spread = seeds.pooled_spread([one[:, 0], other[:, 0]])
+    sd, df = spread or (np.nan, 0.0)
+    # Of the mean gap: a side's variance over its runs. `over_seeds` divides by the runs of the gap.
+    lucky = sum(1 / len(side) for side in (one, other) if len(side) > 1 or is_trained)
+    of_gaps = (sd * float(np.sqrt(lucky * len(gaps))), df) if df and lucky else None
+    whole = seeds.over_seeds(gaps, spread=of_gaps, patients=(e.low, e.high))
+    said = (e.value, whole.low, whole.high, whole.se_patients, whole.n_seeds)
+    return dict(zip(GAP, (*said, spaced(whole.by_seed)), strict=True))
+
+
+def ends(gap: dict) -> tuple[float, float, float]:
+    """Value, low and high of a `difference`."""
+    return gap["value"], gap["low"], gap["high"]
 
 
 def over_runs(found: Iterable[np.ndarray]) -> np.ndarray:

@@ -432,7 +432,7 @@ def by_own_maps(
             bootstrap.macro(metrics.auroc(part[:, keep], y[:, keep], weights))
             for part in (p[at], p[len(true) :])
         ]
-        gap = results.difference(drawn[1], drawn[0])
+        gap = results.ends(results.difference(drawn[1], drawn[0], n=len(set(patients))))
         rows.append((task, int(keep.sum()), len(at), drawn[0][0], drawn[1][0], *gap))
     return pd.DataFrame(rows, columns=names)
 

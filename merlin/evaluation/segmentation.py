@@ -155,13 +155,13 @@ def evaluate(
             )
             about = dict(n_positive=n[j], is_ok=bool(n[j]), reason="" if n[j] else why)
             about |= dict(known=known[:, j], patient_ids=patients)
-            rows.append(results.over_seeds_row(name, metric, found[:, j], **about))
+            rows.append(results.row(name, metric, found[:, j], **about))
         about = dict(known=known.any(1), patient_ids=patients, n_positive=(n > 0).sum())
         about |= dict(is_ok=bool(n.any()))
         about |= dict(reason="" if n.all() else f"{int((n == 0).sum())} structures not evaluated")
         for label, over in (("mean", bootstrap.macro), ("median", _median)):
             drawn = np.stack([over(f) for f in found])
-            rows.append(results.over_seeds_row(label, metric, drawn, **about))
+            rows.append(results.row(label, metric, drawn, **about))
         resampled[metric] = found
     return results.table("segmentation", rows, model=model, split=split), resampled
 
@@ -267,7 +267,7 @@ def differences(drawn: dict[tuple[str, float], dict], n_patients: int) -> pd.Dat
     Returns
     -------
     DataFrame
-        `merlin minus, fraction, metric, value, low, high, n_seeds, by_seed, n_patients`. Each metric is the
+        `merlin minus, fraction, metric, n_patients` and what `results.difference` gives. Each metric is the
         mean over structures of the differences; `dice_median` their median; `organs_better` in how many
         structures our Dice is higher. The spread between seeds is pooled over the networks of a share.
     """
@@ -281,13 +281,18 @@ def differences(drawn: dict[tuple[str, float], dict], n_patients: int) -> pd.Dat
                     k: np.stack([bootstrap.macro(x) for x in v[metric]]) for k, v in here.items()
                 }
                 pooled = seeds.pooled_spread([m[:, 0] for m in means.values()])
-                gap = results.difference_of_runs(means["merlin"], means[other], spread=pooled)
+                gap = results.difference(
+                    means["merlin"], means[other], metric, n=n_patients, spread=pooled
+                )
                 rows.append((other, f, metric, gap))
             n = max(len(ours["dice"]), len(here[other]["dice"]))
             gaps = np.broadcast_to(ours["dice"] - here[other]["dice"], (n, *ours["dice"].shape[1:]))
-            for metric, over in (("dice_median", _median), ("organs_better", _n_better)):
+            for metric, over, named in (
+                ("dice_median", _median, "dice"),
+                ("organs_better", _n_better, "n above zero"),
+            ):
                 each = np.stack([over(g) for g in gaps])
-                gap = results.difference_of_runs(each, np.zeros_like(each))
+                gap = results.difference(each, np.zeros_like(each), named, n=n_patients)
                 if metric == "organs_better":  # a count ends at none and at all
                     gap |= {k: float(np.clip(gap[k], 0, gaps.shape[1])) for k in ("low", "high")}
                 rows.append((other, f, metric, gap))

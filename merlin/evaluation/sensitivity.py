@@ -10,29 +10,33 @@ import numpy as np
 import pandas as pd
 
 from merlin.evaluation import retrieval, zero_shot
-from merlin.evaluation.results import difference, has_both, resampling
+from merlin.evaluation.results import difference, ends, has_both, resampling
 from merlin.statistics import bootstrap, metrics
 from merlin.streams import Stream, stream_of
 
 
-def _f1_row(factor, option, called, labels, weights, *, is_default=False, reason=""):
-    """Macro F1 with its interval; `called` and `labels` are (n_studies, n_findings)."""
+def _f1_row(factor, option, called, labels, weights, unit, *, is_default=False, reason=""):
+    """Macro F1 with its interval; `called` and `labels` are (n_studies, n_findings), `unit` what is resampled."""
     both = [has_both(column) for column in labels.T]
     found = None
     if any(both):
         found = bootstrap.macro(metrics.f1(called[:, both], labels[:, both], weights))
-    n = int((~np.isnan(labels)).any(1).sum())
-    return _row("zero-shot findings", factor, option, found, n, sum(both), is_default, reason)
+    unit = unit[(~np.isnan(labels)).any(1)]
+    return _row("zero-shot findings", factor, option, found, unit, sum(both), is_default, reason)
 
 
-def _row(task, factor, option, found, n_studies, n_labels, is_default=False, reason=""):
-    """One choice; `found` is its value and its resamples, None where it can't be evaluated."""
+def _row(task, factor, option, found, unit, n_labels, is_default=False, reason=""):
+    """One choice; `found` is its value and its resamples, None where it can't be evaluated.
+
+    `unit` names what was resampled, a patient or a study, for each study that counts.
+    """
     drawn = np.full(3, np.nan) if found is None else found
     metric = "recall" if task == "retrieval" else "f1"
-    e, _ = bootstrap.of_metric(metric, drawn, n=n_studies)
+    n = len(set(unit))
+    e, _ = bootstrap.of_metric(metric, drawn, n=n)
     return dict(
         task=task, factor=factor, option=option, is_default=is_default, value=e.value, low=e.low,
-        high=e.high, n_studies=n_studies, n_labels=int(n_labels), reason=reason,
+        high=e.high, n_studies=len(unit), n_labels=int(n_labels), reason=reason, n=n,
         status="not evaluated" if found is None else "ok", found=found,
     )  # fmt: skip
 
@@ -41,11 +45,11 @@ def _table(rows):
     """Rows with paired differences from the default, which comes first."""
     default = rows[0]["found"] if rows else None
     for row in rows:
-        found = row.pop("found")
+        found, n = row.pop("found"), row.pop("n")
         row |= dict(gap=np.nan, gap_low=np.nan, gap_high=np.nan)
         # Resamples of studies pair with nothing, and a drawn pool has none.
         if found is not None and default is not None and row["factor"] != "resampled unit":
-            gap = difference(found, default)
+            gap = ends(difference(found, default, n=n))
             row |= dict(zip(("gap", "gap_low", "gap_high"), gap, strict=True))
     return pd.DataFrame(rows)
 
@@ -73,17 +77,20 @@ def findings(
     names = list(default.findings)
     order = [list(e.finding).index(n) for n in names]
     labels, val_labels = (e.finding_labels[r].astype(float)[:, order] for r in (test, val))
-    weights = resampling(e.patient_id[test], n_resamples, seed=seed)
+    patient = e.patient_id[test]
+    weights = resampling(patient, n_resamples, seed=seed)
     called, n = default.value > 0, len(test)
-    rows = [_f1_row("protocol", "ours, as stated", called, labels, weights, is_default=True)]
+    rows = [
+        _f1_row("protocol", "ours, as stated", called, labels, weights, patient, is_default=True)
+    ]
 
-    def add(factor, option, called=called, labels=labels, weights=weights, **more):
-        rows.append(_f1_row(factor, option, called, labels, weights, **more))
+    def add(factor, option, called=called, labels=labels, weights=weights, unit=patient, **more):
+        rows.append(_f1_row(factor, option, called, labels, weights, unit, **more))
 
     def add_mean(factor, option, drawn):
         """The mean of several draws, resample by resample."""
         found = np.mean(drawn, axis=0)
-        rows.append(_row("zero-shot findings", factor, option, found, n, rows[0]["n_labels"]))
+        rows.append(_row("zero-shot findings", factor, option, found, patient, rows[0]["n_labels"]))
 
     prompts = (e.prompt_embedding, e.prompt_finding, e.prompt_kind)
 
@@ -130,7 +137,8 @@ def findings(
     drawn = [bootstrap.macro(metrics.f1(called, part, weights)) for part in balanced]
     add_mean("negatives", f"balanced, mean of {n_draws} draws", drawn)
     add("resampled unit", "patient", is_default=True)
-    add("resampled unit", "study", weights=resampling(np.arange(n), n_resamples, seed=seed))
+    unit = np.arange(n)
+    add("resampled unit", "study", weights=resampling(unit, n_resamples, seed=seed), unit=unit)
     return _table(rows)
 
 
@@ -147,15 +155,16 @@ def retrieved(
     n, image, group = len(test), e.image[test], e.text_group[test]
     if headline > n:
         reason = f"a pool of {headline} is larger than the {n} studies"
-        row = _row("retrieval", "protocol", "ours, as stated", None, n, 0, True, reason)
+        row = _row("retrieval", "protocol", "ours, as stated", None, test, 0, True, reason)
         return _table([row])
-    weights = resampling(e.patient_id[test], n_resamples, seed=seed).astype(float)
-    by_study = resampling(np.arange(n), n_resamples, seed=seed).astype(float)
+    patient, study = e.patient_id[test], np.arange(n)
+    weights = resampling(patient, n_resamples, seed=seed).astype(float)
+    by_study = resampling(study, n_resamples, seed=seed).astype(float)
     rows = []
 
-    def add(factor, option, each, w=weights, is_default=False, reason=""):
+    def add(factor, option, each, w=weights, unit=patient, is_default=False, reason=""):
         found = each @ w / w.sum(0)
-        rows.append(_row("retrieval", factor, option, found, len(each), 1, is_default, reason))
+        rows.append(_row("retrieval", factor, option, found, unit, 1, is_default, reason))
 
     better, ties = retrieval.rank_counts(image, text, group)
     sizes = sorted(p for p in {*pools, headline} if p <= n)
@@ -176,7 +185,8 @@ def retrieved(
             b, t = retrieval.rank_counts(image[known], vectors[known], groups[known])
             each = retrieval.expected_recall(b, int(known.sum()), headline, 1, ties=t)
             w = weights[known]
-            add("query text", name, each, w, is_default=name == "whole findings")
+            unit, is_default = patient[known], name == "whole findings"
+            add("query text", name, each, w, unit, is_default=is_default)
     add("last, partial pool", "left out", default, is_default=True)
     rest = n % headline
     if rest > 1:
@@ -190,11 +200,11 @@ def retrieved(
     add("pools", "all (exact)", default, is_default=True)
     options = dict(n_draws=n_draws, seed=seed)
     drawn = retrieval.drawn_recall(image, text, group, headline, (1,), **options)[0]
-    row = _row("retrieval", "pools", f"one draw; range of {n_draws}", None, n, 1)
+    row = _row("retrieval", "pools", f"one draw; range of {n_draws}", None, study, 1)
     about = dict(value=drawn[0], low=drawn.min(), high=drawn.max(), status="ok")
     rows.append(row | about | dict(reason="the range is of draws, not of patients"))
     add("resampled unit", "patient", default, is_default=True)
-    add("resampled unit", "study", default, by_study)
+    add("resampled unit", "study", default, by_study, study)
     return _table(rows)
 
 

@@ -98,7 +98,8 @@ def draw_five_year(tables: Tables, facts: Facts) -> Figure:
     for start, look in starts.items():
         if start in set(tables["reliability"]["start"]):
             calibration.plot([], [], color=look.colour, label=look.label)
-    calibration.legend(loc="upper left", fontsize=5)
+    if calibration.get_legend_handles_labels()[0]:
+        calibration.legend(loc="upper left", fontsize=5)
     if decision:
         _draw_benefit(decision[0], tables["benefit"], starts)
     return figure

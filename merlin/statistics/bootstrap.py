@@ -82,7 +82,7 @@ def method_of(metric: str) -> str:
     logarithm; counts of labels above a limit have no smooth law and keep percentiles; all else,
     differences among them, on the scale as it is. `14_intervals` shows what each covers.
     """
-    if metric.startswith("n above"):
+    if metric.removeprefix("difference of ").startswith("n above"):
         return "percentile"
     if metric.startswith("distance"):
         return "t of logarithm"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from merlin.evaluation import five_year
+from merlin.evaluation import claims, five_year
 
 
 def test_codes_two_and_three_are_masked_not_negative():
@@ -47,11 +47,8 @@ def test_a_disease_without_probabilities_is_said_and_left_out_of_paired_means():
     table, part = five_year.evaluate(half, labels, people, names, **options)
     lost = table.set_index(["label", "metric"]).loc[("ost", "auroc")]
     assert (lost["status"], lost["reason"][:14]) == ("not evaluated", "no probability")
-    assert five_year.mean_difference(part, full, names) == (
-        0.0,
-        0.0,
-        0.0,
-    )  # dm alone, the same twice
+    gap = five_year.mean_difference(part, full, names)
+    assert (gap["value"], gap["low"], gap["high"]) == (0.0, 0.0, 0.0)  # dm alone, the same twice
 
 
 def test_last_bin_of_the_reliability_diagram_is_closed():
@@ -126,3 +123,21 @@ def test_a_rival_of_one_seed_is_held_against_each_seed_of_ours():
     assert gaps.loc[("merlin", "age_sex"), "value"] == pytest.approx(
         mean["merlin"] - mean["age_sex"]
     )
+
+
+def test_claims_are_asked_of_the_gaps_seed_by_seed():
+    """With the patients' part apart from the seeds', which must not count twice."""
+    rng = np.random.default_rng(8)
+    labels = (rng.random((90, 1)) < 0.4).astype(float)
+    noise = 0.7 * rng.random((2, 3, 90, 1))
+    predicted = {("merlin", 1.0): 0.3 * labels + noise[0], ("random", 1.0): 0.1 * labels + noise[1]}
+    options = dict(min_events=3, n_resamples=60, seed=1)
+    table, drawn = five_year.by_start(predicted, labels, np.arange(90), ("dm",), **options)
+    tables = dict(five_year=table, five_year_paired=five_year.paired(drawn, ("dm",)))
+    entry = next(e for e in claims.read_claims() if e["id"] == "five-year-pretraining-helps-100")
+    direction, row = entry["direction"][0], tables["five_year_paired"].iloc[0]
+    asked = claims.question(direction, row, tables, profile=None)
+    assert np.mean(asked.by_seed) == pytest.approx(row["value"], abs=1e-5)
+    assert len(asked.by_seed) == 3
+    assert asked.se_patients < (row["high"] - row["low"]) / 3.92
+    assert asked.spread.df == 2  # two models of three runs, less their means and the seeds'

@@ -52,8 +52,8 @@ def test_a_rival_of_one_run_has_luck_too_unless_nobody_trained_it():
     noise = np.random.default_rng(2).normal(0, 0.01, (4, 300))
     ours, other = 0.8 + noise[:3], 0.7 + noise[3]
     ours[:, 0], other[0] = [0.78, 0.80, 0.82], 0.7
-    value, low, high = results.difference(ours, other, "auroc")
-    _, least, most = results.difference(ours, other, "auroc", is_trained=False)
+    value, low, high = results.ends(results.difference(ours, other, "auroc"))
+    _, least, most = results.ends(results.difference(ours, other, "auroc", is_trained=False))
     assert value == pytest.approx(0.1)
     assert high - low == pytest.approx(
         2 * (most - least), rel=0.1
