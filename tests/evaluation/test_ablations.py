@@ -282,7 +282,6 @@ def test_our_ledger_is_sound_and_covers_every_family_and_figure():
     assert all((run.NOTEBOOKS / f"{n}.ipynb").is_file() for n in notebooks)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize(("name", "n_pairs"), [("default", 7), ("deep", 8)])
 def test_arms_of_design_claims_have_equal_steps(name, n_pairs):
     """What `fair: steps` promises of a profile's sweep; of other arms the ledger says it."""
@@ -291,21 +290,10 @@ def test_arms_of_design_claims_have_equal_steps(name, n_pairs):
     fair = [d["fair"]["steps"] for e in entries for d in e["direction"] if "steps" in d["fair"]]
     of_sweep = [pair for pair in fair if set(pair) <= set(profile["sweep"]["arms"])]
     assert len(of_sweep) >= n_pairs
-=======
-@pytest.mark.parametrize(("name", "n_elsewhere"), [("default", 1), ("deep", 0)])
-def test_arms_of_design_claims_have_equal_steps(name, n_elsewhere):
-    """What `fair: steps` promises of the sweep; of other arms the ledger says it."""
-    profile = run.load_profile(name)
-    directions = [d for e in claims.read_claims() for d in e["direction"]]
-    pairs = [d["fair"]["steps"] for d in directions if d["table"] == "ablations"]
-    of_sweep = [pair for pair in pairs if set(pair) <= set(profile["sweep"]["arms"])]
-    assert len(pairs) - len(of_sweep) == n_elsewhere  # arms that only the deep profile trains
->>>>>>> h-fix3
     for one, other in of_sweep:
         assert claims.steps_of(profile, one) == claims.steps_of(profile, other), (one, other)
 
 
-<<<<<<< HEAD
 def test_another_network_is_a_fair_rival_only_at_a_rate_chosen_for_it():
     """The residual network's rates were chosen on validation; who only borrows them is not judged by them."""
     base = run.load_profile("default")["02_pretraining"]
@@ -331,7 +319,8 @@ def test_another_network_is_a_fair_rival_only_at_a_rate_chosen_for_it():
     found = claims.judged(directions, {"ablations": table}, profile=run.load_profile("default"))
     assert {f["status"] for f in found} == {"not askable here"}
     assert all("none was chosen for it on validation" in f["reason"] for f in found)
-=======
+
+
 def test_differences_that_are_all_above_zero_are_no_shares():
     """Log odds of a gap would bend its interval towards zero."""
     noise = np.random.default_rng(0).normal(0, 0.01, (2, 2, 300))
@@ -342,4 +331,3 @@ def test_differences_that_are_all_above_zero_are_no_shares():
     assert (gap["method"], value["method"]) == ("t", "t of log odds")
     assert gap["metric"] == "recall@1 of 64"
     assert gap["high"] - gap["value"] == pytest.approx(gap["value"] - gap["low"])
->>>>>>> h-fix3
