@@ -272,7 +272,7 @@ def _draw_qc(path: Path, number: int, seen: ModelInput, facts: dict) -> None:
     sidecar = {
         "tier_note": "your scan as the model sees it; not for clinical use",
         "profile": facts["profile"],
-        "seed": facts["seed"],
+        "seed": facts.get("seed"),
         "grid_spacing_mm": facts["grid"]["spacing_mm"],
     }
     save_picture(path, panels.draw_qc, qc_tables(seen, number), sidecar)

@@ -156,7 +156,7 @@ def gather(
     studies = encoder.studies
     origin = run.provenance(settings, [encoder.source, encoder.weights, encode.PROMPTS])
     origin |= {"model": settings.arm, "checkpoint": run.file_hash(encoder.weights)}
-    origin |= {"seed": encoder.facts["seed"], "prompts": version, "grid": encoder.facts["grid"]}
+    origin |= {"seed": encoder.facts.get("seed"), "prompts": version, "grid": encoder.facts["grid"]}
     origin |= {"findings_tokens": encoder.tokens(), "coding": coding.notes(studies["study_id"])}
     left_out = encoder.source.parent / "left_out.csv"  # of a data set: without a readable volume
     if left_out.exists():
