@@ -283,7 +283,7 @@ def evaluate(
     for (label, metric), (_, about) in measured[0].items():
         drawn = np.stack([run[label, metric][0] for run in measured])
         about = {**about, "patient_ids": np.asarray(patient_ids)}
-        rows.append(results.over_seeds_row(label, metric, drawn, **about))
+        rows.append(results.row(label, metric, drawn, **about))
         if rows[-1]["status"] == "ok":
             resampled[label, metric] = drawn
     return results.table("report generation", rows, model=model, split=split), resampled
@@ -362,7 +362,7 @@ def _mean_rows(runs: Sequence[pd.DataFrame], *, n_resamples: int, seed: int) -> 
         who = dict(
             known=np.ones(len(patients), bool), patient_ids=patients, n_positive=len(patients)
         )
-        rows.append(results.over_seeds_row("full report", score, found, **who, **own))
+        rows.append(results.row("full report", score, found, **who, **own))
         drawn["full report", score] = found
     return results.table("report generation", rows), drawn
 

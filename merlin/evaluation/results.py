@@ -1,7 +1,6 @@
 """Rows of the common result schema, and weights whose first column is the data as they are."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,27 +61,6 @@ def row(
         found_here |= dict(value=e.value, low=whole.low, high=whole.high, status="ok")
         found_here |= dict(method=method, n_seeds=len(runs), by_seed=own)
     return missing(label, metric, reason) | found_here | more
-
-
-def over_seeds_row(
-    label: str, metric: str, drawn: np.ndarray, *, spread: tuple[float, float] | None = None,
-    **more: Any,
-) -> dict:  # fmt: skip
-    """`row` of the mean over seeds, its interval widened by their spread; with `n_seeds` and `by_seed`.
-
-    Parameters
-    ----------
-    drawn : (n_seeds, 1 + n_resamples) float
-    spread : (float, float), optional
-        As in `seeds.over_seeds`.
-    **more
-        As `row` takes it.
-    """
-    made = row(label, metric, drawn.mean(0), **more)
-    if made["status"] != "ok":
-        return made | dict(n_seeds=len(drawn), by_seed="")
-    e = seeds.over_seeds(drawn, spread=spread, patients=(made["low"], made["high"]))
-    return made | dict(low=e.low, high=e.high, n_seeds=len(drawn), by_seed=spaced(e.by_seed))
 
 
 def spaced(values: Sequence[float]) -> str:

@@ -155,13 +155,13 @@ def evaluate(
             )
             about = dict(n_positive=n[j], is_ok=bool(n[j]), reason="" if n[j] else why)
             about |= dict(known=known[:, j], patient_ids=patients)
-            rows.append(results.over_seeds_row(name, metric, found[:, j], **about))
+            rows.append(results.row(name, metric, found[:, j], **about))
         about = dict(known=known.any(1), patient_ids=patients, n_positive=(n > 0).sum())
         about |= dict(is_ok=bool(n.any()))
         about |= dict(reason="" if n.all() else f"{int((n == 0).sum())} structures not evaluated")
         for label, over in (("mean", bootstrap.macro), ("median", _median)):
             drawn = np.stack([over(f) for f in found])
-            rows.append(results.over_seeds_row(label, metric, drawn, **about))
+            rows.append(results.row(label, metric, drawn, **about))
         resampled[metric] = found
     return results.table("segmentation", rows, model=model, split=split), resampled
 

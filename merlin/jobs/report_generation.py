@@ -14,7 +14,7 @@ import torch
 from merlin import jobs, run
 from merlin.data.extract import section_table
 from merlin.data.preprocess import load_input
-from merlin.evaluation import generation, report_rivals, zero_shot
+from merlin.evaluation import generation, report_rivals, rivals, zero_shot
 from merlin.model import report_writer, text_scores
 from merlin.model.cpu import prepare_cpu
 from merlin.model.text import load_model, minilm_folder
@@ -155,7 +155,8 @@ def planned(
     if plan == "probe":
         known = np.concatenate([seen.image, seen.logits], 1)
         tried = [
-            report_rivals.probe_scores(known[train], truth[train], known, c=c) for c in PROBE_C
+            np.nan_to_num(rivals.logistic(known[train], truth[train].astype(float), known, c=c))
+            for c in PROBE_C
         ]
         called = [report_rivals.called_above(t[val], t[val], truth[val]) for t in tried]
         ones = np.ones((len(val), 1))
