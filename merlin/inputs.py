@@ -39,11 +39,14 @@ def arms(
     names = [a for a in run.load_profile(settings.profile)["arms"] if a != but]
     files = {a: run.upstream(base / f"{a}.npz", "03_embeddings") for a in names}
     encoded = {a: load_embeddings(f) for a, f in files.items()}
-    studies = encoded["main"].study_id
-    odd = [a for a, e in encoded.items() if not np.array_equal(e.study_id, studies)]
+    _same_studies(encoded, encoded["main"])
+    return files, encoded
+
+
+def _same_studies(encoded: Mapping[str, Embeddings], main: Embeddings) -> None:
+    odd = [n for n, e in encoded.items() if not np.array_equal(e.study_id, main.study_id)]
     if odd:
         raise ValueError(f"{', '.join(odd)}: other studies than arm main. Encode them again.")
-    return files, encoded
 
 
 def again(settings: SimpleNamespace, main: Embeddings) -> tuple[list[Path], list[Embeddings]]:
@@ -58,11 +61,7 @@ def again(settings: SimpleNamespace, main: Embeddings) -> tuple[list[Path], list
     names = [n for n in run.main_runs(run.load_profile(settings.profile)) if n != "main"]
     files = [run.upstream(base / f"{n}.npz", "03_embeddings") for n in names]
     encoded = [load_embeddings(f) for f in files]
-    odd = [
-        n for n, e in zip(names, encoded, strict=True) if list(e.study_id) != list(main.study_id)
-    ]
-    if odd:
-        raise ValueError(f"{', '.join(odd)}: other studies than arm main. Encode them again.")
+    _same_studies(dict(zip(names, encoded, strict=True)), main)
     return files, encoded
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 from scipy import ndimage
 
 from merlin.data.labels import label_on_grid
@@ -74,10 +73,3 @@ def measure_study(volume: str | Path, label_map: str | Path) -> dict[str, float]
     scan = load_volume(volume)
     label = label_on_grid(label_map, scan.affine, scan.hu.shape)
     return measure(scan.hu, label, scan.affine)
-
-
-def measurable(studies: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a manifest that name a label map."""
-    if "label_map" not in studies:
-        return studies.iloc[:0]
-    return studies[studies["label_map"].notna()]

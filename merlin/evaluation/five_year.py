@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from merlin.evaluation import results
+from merlin.evaluation.readings import excludes_zero, with_interval
 from merlin.statistics import bootstrap, metrics, seeds
 
 Drawn = dict[tuple[str, str], np.ndarray]  # (label, metric) → (n_seeds, 1 + n_resamples)
@@ -318,11 +319,10 @@ def reading(table: pd.DataFrame, gaps: pd.DataFrame) -> str:
     gap = gaps[gaps["fraction"] == few].set_index(["ours", "other"])
 
     def told(ours: str, other: str) -> str:
-        value, low, high = gap.loc[(ours, other), ["value", "low", "high"]]
-        if np.isnan(value):
+        found = gap.loc[(ours, other)]
+        if np.isnan(found["value"]):
             return "not evaluated"
-        verdict = "excludes zero" if low > 0 or high < 0 else "includes zero"
-        return f"{value:+.3f} [{low:.3f}, {high:.3f}], which {verdict}"
+        return f"{with_interval(found, '+.3f')}, which {excludes_zero(found)}"
 
     judged = table.loc[(table["label"] != "mean") & (table["status"] == "ok"), "label"].nunique()
     return (

@@ -13,7 +13,12 @@ from merlin.words import as_text
 OTHER_WORDS = {"paraphrased": "radiologists' other words", "plain": "a layman's words"}
 
 
-def _with_interval(row: pd.Series, form: str = ".3f") -> str:
+def excludes_zero(row: pd.Series) -> str:
+    """Whether the interval of a difference does, as a verb."""
+    return "excludes zero" if row["low"] > 0 or row["high"] < 0 else "includes zero"
+
+
+def with_interval(row: pd.Series, form: str = ".3f") -> str:
     """`0.867 [0.858, 0.875]`."""
     value, low, high = (format(row[c], form) for c in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
@@ -43,13 +48,13 @@ def findings(
     macro = main.query("label == 'macro' and wording == 'reported'").set_index("metric")
     single = main.query("metric == 'auroc' and wording == 'reported' and label != 'macro'")
     ends = [
-        f"{_named(r['label'])} ({_with_interval(r, '.2f')})"
+        f"{_named(r['label'])} ({with_interval(r, '.2f')})"
         for _, r in order.iloc[[0, -1] if len(order) else []].iterrows()
     ]
     said = (
-        f"Macro AUROC {_with_interval(macro.loc['auroc'])}, macro F1 of the positive class "
-        f"{_with_interval(macro.loc['f1'])} at natural prevalence and "
-        f"{_with_interval(macro.loc['f1_balanced'])} on class-balanced draws, over {len(order)} findings "
+        f"Macro AUROC {with_interval(macro.loc['auroc'])}, macro F1 of the positive class "
+        f"{with_interval(macro.loc['f1'])} at natural prevalence and "
+        f"{with_interval(macro.loc['f1_balanced'])} on class-balanced draws, over {len(order)} findings "
         f"({(single['status'] != 'ok').sum()} not evaluated). Hardest and easiest: {', '.join(ends)}. "
         f"{(order['low'] <= 0.5).sum()} of {len(order)} intervals do not lie above chance. "
     )
@@ -61,7 +66,7 @@ def findings(
             ]
             is_worse = len(gaps) and (gaps["low"] > 0).all()
             verdict = "below its reports' words" if is_worse else "the difference includes zero"
-            said += f"In {words}: AUROC {_with_interval(other.loc[wording], '.2f')}; {verdict}. "
+            said += f"In {words}: AUROC {with_interval(other.loc[wording], '.2f')}; {verdict}. "
     gap = paired[paired["difference"].str.contains("tenth") & (paired["metric"] == "auroc")]
     for _, row in gap.iterrows():
         said += f"Main minus tenth arm: {row['value']:+.3f} [{row['low']:.3f}, {row['high']:.3f}] AUROC. "
@@ -95,7 +100,7 @@ def codes(results: pd.DataFrame, phecodes: Sequence[str], names: Mapping[str, st
     skipped = int(len(phecodes) - macro.loc["auroc", "n_positive"])
     hard, easy = (as_text(names.get(r["label"], r["label"])) for r in (low, high))
     return (
-        f"Macro AUROC {_with_interval(macro.loc['auroc'])} and AUPRC {macro.loc['auprc', 'value']:.3f} "
+        f"Macro AUROC {with_interval(macro.loc['auroc'])} and AUPRC {macro.loc['auprc', 'value']:.3f} "
         f"over {len(each)} phecodes ({skipped} not evaluated); "
         f"{macro.loc['n above 0.85', 'value']:.0f} lie above 0.85 and "
         f"{macro.loc['n above 0.9', 'value']:.0f} above 0.9. Hardest: {hard} ({low['value']:.2f}); "
@@ -113,8 +118,8 @@ def reports(results: pd.DataFrame, *, pool: int) -> str:
     way = "image to impression"
     impression = f"{pick.loc[way, 'value']:.1%}" if way in pick.index else "not evaluated"
     return (
-        f"Among {pool} reports a volume's own is the nearest in {_with_interval(there, '.1%')} of cases, "
-        f"and a report finds its volume in {_with_interval(back, '.1%')}; chance is {1 / pool:.1%}. "
+        f"Among {pool} reports a volume's own is the nearest in {with_interval(there, '.1%')} of cases, "
+        f"and a report finds its volume in {with_interval(back, '.1%')}; chance is {1 / pool:.1%}. "
         f"From the impression alone: {impression}. A single partition into pools of {pool} would have "
         f"given {there['pool_low']:.1%} to {there['pool_high']:.1%}. {there['duplicate_rate']:.1%} of "
         "the findings texts occur more than once."
@@ -132,9 +137,9 @@ def elsewhere(drop: pd.DataFrame, spine: pd.DataFrame) -> str:
     n, n_ill = f1["n_studies"], f1["n_positive"]
     return (
         f"AUROC over findings, external minus internal: {said}. On the spine series the fracture prompts "
-        f"reach F1 {_with_interval(f1, '.2f')} with {n_ill:.0f} fractured of {n:.0f} studies (calling all "
+        f"reach F1 {with_interval(f1, '.2f')} with {n_ill:.0f} fractured of {n:.0f} studies (calling all "
         f"of them fractured gives {2 * n_ill / (n + n_ill):.2f}); their AUROC there is "
-        f"{_with_interval(ranked, '.2f')} (chance 0.5)."
+        f"{with_interval(ranked, '.2f')} (chance 0.5)."
     )
 
 
@@ -169,7 +174,7 @@ def laws(results: pd.DataFrame) -> str:
             continue
         sign = "excludes zero" if e["low"] > 0 or e["high"] < 0 else "does not exclude zero"
         chosen = part.loc[part["is_chosen"] == True, "model"].iloc[0]  # noqa: E712 (empty where there is none)
-        said.append(f"{name}: b = {_with_interval(e)}, which {sign}; {chosen} law chosen")
+        said.append(f"{name}: b = {with_interval(e)}, which {sign}; {chosen} law chosen")
     return "; ".join(said) + "."
 
 
@@ -231,6 +236,6 @@ def cohort(
         f"{_named(rare['finding'])} ({rare['prevalence']:.0%}), the commonest "
         f"{_named(common['finding'])} ({common['prevalence']:.0%}). {twice:.1%} of reports are identical "
         f"to another. The label extractor agrees with what was dictated in "
-        f"{_with_interval(extraction.iloc[-1], '.2%')} of test labels, silence included; these are "
+        f"{with_interval(extraction.iloc[-1], '.2%')} of test labels, silence included; these are "
         "sentences from our own phrase book, which says nothing about other people's reports."
     )

@@ -94,37 +94,6 @@ def called_above(scores: np.ndarray, val: np.ndarray, truth: np.ndarray) -> np.n
         return scores > metrics.best_f1_threshold(val, truth.astype(float))
 
 
-def probe_scores(
-    features: np.ndarray, truth: np.ndarray, new: np.ndarray, *, c: float
-) -> np.ndarray:
-    """Log odds of each finding from frozen features, one logistic regression a finding.
-
-    Parameters
-    ----------
-    features, new : (n, F), (m, F) float
-    truth : (n, n_findings) bool
-        What the training reports state.
-    c : float
-        Inverse L2 penalty.
-
-    Returns
-    -------
-    (m, n_findings) float
-        -1e6 for a finding that no training report states, or every one.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    scale = StandardScaler().fit(features)
-    seen, unseen = scale.transform(features), scale.transform(new)
-    out = np.full((len(new), truth.shape[1]), -1e6)
-    for j in np.flatnonzero(truth.any(0) & ~truth.all(0)):
-        out[:, j] = (
-            LogisticRegression(C=c, max_iter=500).fit(seen, truth[:, j]).decision_function(unseen)
-        )
-    return out
-
-
 def rivals(
     sections: np.ndarray, image: np.ndarray, scores: np.ndarray, truth: np.ndarray,
     rows: dict[str, np.ndarray], names: Sequence[str], *, readers: np.ndarray | None = None,

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from merlin.data.scan import Volume
 from merlin.evaluation import results
+from merlin.evaluation.readings import excludes_zero, with_interval
 from merlin.statistics import bootstrap, seeds
 
 METRICS = ("dice", "distance_mm", "missed")
@@ -369,17 +370,17 @@ def reading(table: pd.DataFrame, paired: pd.DataFrame, trained: pd.DataFrame) ->
     few, most = min(table["fraction"]), max(table["fraction"])
     ours, missed = (means["merlin", most, m] for m in ("dice", "missed"))
     said = [
-        f"Mean Dice over structures with all labels: {_within(ours)} from our pretraining, "
-        f"{_within(means['scratch', most, 'dice'])} from random weights (means of "
+        f"Mean Dice over structures with all labels: {with_interval(ours)} from our pretraining, "
+        f"{with_interval(means['scratch', most, 'dice'])} from random weights (means of "
         f"{ours['n_seeds']} seeds, {ours['n_patients']} patients)."
     ]
     for share in dict.fromkeys((few, most)):
         gap, median = (gaps["scratch", share, m] for m in ("dice", "dice_median"))
         better, far = (gaps["scratch", share, m] for m in ("organs_better", "distance_mm"))
         said.append(
-            f"With {share:.0%} of the labels, pretraining minus random weights: {_within(gap, '+')}, "
-            f"which {_verdict(gap)}; median over structures {_within(median, '+')}, better on "
-            f"{better['value']:.1f} of {ours['n_positive']} a seed, surface distance {_within(far, '+', 1)} mm."
+            f"With {share:.0%} of the labels, pretraining minus random weights: {with_interval(gap, '+.3f')}, "
+            f"which {excludes_zero(gap)}; median over structures {with_interval(median, '+.3f')}, better on "
+            f"{better['value']:.1f} of {ours['n_positive']} a seed, surface distance {with_interval(far, '+.1f')} mm."
         )
     said.append(
         f"Ours missed {missed['value']:.1%} of the structures that there were, random weights "
@@ -389,23 +390,15 @@ def reading(table: pd.DataFrame, paired: pd.DataFrame, trained: pd.DataFrame) ->
         name = f"DynUNet with {row.fraction:.0%} of the labels"
         if row.is_flat:
             gap = gaps["dynunet", row.fraction, "dice"]
-            said.append(f"Ours minus {name}: {_within(gap, '+')}, which {_verdict(gap)}.")
+            said.append(
+                f"Ours minus {name}: {with_interval(gap, '+.3f')}, which {excludes_zero(gap)}."
+            )
         else:
             said.append(
                 f"{name} had not finished learning after {row.core_seconds:,.0f} core-seconds (its last "
                 f"third added {row.gain:+.3f} Dice on validation): nothing is said of it."
             )
     return " ".join(said)
-
-
-def _within(row: pd.Series, sign: str = "", digits: int = 3) -> str:
-    """A value and its interval."""
-    value, low, high = (f"{row[k]:{sign}.{digits}f}" for k in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
-
-
-def _verdict(gap: pd.Series) -> str:
-    return "excludes zero" if gap["low"] > 0 or gap["high"] < 0 else "includes zero"
 
 
 def reading_of_real(table: pd.DataFrame, tier: str) -> str:

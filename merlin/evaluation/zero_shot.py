@@ -194,12 +194,3 @@ def evaluate(
             )
         )  # fmt: skip
     return results.table("zero-shot findings", rows, model=model, split=split), resampled
-
-
-def prevalence_baseline(labels: np.ndarray) -> np.ndarray:
-    """F1 of calling every study positive: 2p / (1 + p) per finding.
-
-    What F1 rewards without any image; AUROC of a constant score is 0.5.
-    """
-    positive, known = (labels == 1).sum(0), (~np.isnan(labels)).sum(0)
-    return np.where(positive > 0, 2 * positive / np.maximum(known + positive, 1), np.nan)

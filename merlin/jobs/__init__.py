@@ -56,7 +56,11 @@ TASKS = {
     "report_generation": Task(
         "09_report_generation",
         ("main",),
-        ("merlin.training.reports", "merlin.evaluation.report_rivals"),
+        (
+            "merlin.training.reports",
+            "merlin.evaluation.report_rivals",
+            "merlin.evaluation.regression",
+        ),
         ("n_resamples",),
     ),
     "segmentation": Task(

@@ -15,6 +15,7 @@ from merlin import jobs, run
 from merlin.data.extract import section_table
 from merlin.data.preprocess import load_input
 from merlin.evaluation import generation, report_rivals, zero_shot
+from merlin.evaluation.regression import logistic
 from merlin.model import report_writer, text_scores
 from merlin.model.cpu import prepare_cpu
 from merlin.model.text import load_model, minilm_folder
@@ -155,7 +156,8 @@ def planned(
     if plan == "probe":
         known = np.concatenate([seen.image, seen.logits], 1)
         tried = [
-            report_rivals.probe_scores(known[train], truth[train], known, c=c) for c in PROBE_C
+            np.nan_to_num(logistic(known[train], truth[train].astype(float), known, c=c))
+            for c in PROBE_C
         ]
         called = [report_rivals.called_above(t[val], t[val], truth[val]) for t in tried]
         ones = np.ones((len(val), 1))
@@ -232,7 +234,7 @@ def _trained(
     made_by = {k: v for k, v in vars(settings).items() if k not in left_out}
     if settings.lm_folder:
         made_by["language model"] = reports.frozen_mark(writer)
-    code = run.code_hash("merlin.training.reports", "merlin.evaluation.report_rivals")
+    code = run.code_hash(*jobs.TASKS[TASK].code)
     mark = run.fingerprint(*_same(settings, name), code, made_by, seed)
     path, logged = base / f"weights{behind}.safetensors", base / f"log{behind}.parquet"
     if path.exists() and run.is_kept(logged, mark):

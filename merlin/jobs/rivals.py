@@ -23,11 +23,10 @@ HORIZON_YEARS = 5
 
 def measured(studies: pd.DataFrame) -> pd.DataFrame:
     """`study_id`, and the columns of `measurements.measure`; of studies that name a label map."""
+    drawn = studies.reindex(columns=["study_id", "volume", "label_map"]).dropna(subset="label_map")
     found = [
         {"study_id": r.study_id} | measurements.measure_study(r.volume, r.label_map)
-        for r in tqdm(
-            list(measurements.measurable(studies).itertuples()), desc="organs", mininterval=5
-        )
+        for r in tqdm(list(drawn.itertuples()), desc="organs", mininterval=5)
     ]
     return pd.DataFrame(found, columns=None if found else ["study_id"])
 

@@ -112,23 +112,6 @@ def add_finding(seed: int, study: Study, name: str, severity: float = 0.6) -> St
     return synthesis.measured(seed, replace(study, found=found))
 
 
-def change_by_finding(
-    seed: int, study: Study, name: str, grid: render.Grid, *, severity: float = 0.6
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A study with and without one finding, on one grid.
-
-    Returns
-    -------
-    with_, without : (R, A, S) int16
-    label : (R, A, S) uint8
-        Of the study without it.
-    """
-    study = add_finding(seed, study, name, severity)
-    with_, _, _ = synthesis.acquire(seed, study, matrix=0, grid=grid)
-    without, label, _ = synthesis.acquire(seed, study, matrix=0, grid=grid, without=(name,))
-    return with_, without, label
-
-
 def middles(label: np.ndarray) -> tuple[list[int], list[int]]:
     """Voxels to cut through: near the liver's centre at mid-height of a vertebra, and in the spine.
 

@@ -1,4 +1,4 @@
-"""Tests and intervals beside the bootstrap: DeLong, permutation, Wilson, and many p values at once.
+"""Tests and intervals beside the bootstrap: DeLong and Wilson.
 
 Small and without the rest of the package, so that they can be lifted. Shapes are those of `metrics`.
 """
@@ -7,11 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
-
-from merlin.statistics import metrics
-from merlin.streams import Stream, stream_of
 
 
 @dataclass(frozen=True)
@@ -144,49 +140,6 @@ def delong(scores: np.ndarray, labels: np.ndarray, patient_ids: np.ndarray | Non
     return DeLong(auroc, covariance)
 
 
-def permutation_test(
-    one: np.ndarray, other: np.ndarray, labels: np.ndarray, patient_ids: np.ndarray, *,
-    n_permutations: int = 2000, seed: int,
-) -> tuple[float, float]:  # fmt: skip
-    """Is the AUROC of `one` that of `other`? Models are exchanged patient by patient.
-
-    Scores become ranks first, so that models on different scales can be exchanged.
-
-    Parameters
-    ----------
-    one, other : (n_studies,) float
-    labels : (n_studies,) float
-        1, 0 or NaN (left out).
-    patient_ids : (n_studies,)
-    n_permutations, seed : int
-
-    Returns
-    -------
-    difference, p : float
-        p is two-sided and counts the observed order, so it is never zero.
-
-    Raises
-    ------
-    ValueError
-        If the labels hold one class only.
-    """
-    labels = np.asarray(labels, float)
-    known = ~np.isnan(labels)
-    if len(np.unique(labels[known])) < 2:
-        raise ValueError("a permutation test of AUROC needs both classes")
-    one, other = (stats.rankdata(np.asarray(s, float)[known]) for s in (one, other))
-    _, patient = np.unique(np.asarray(patient_ids)[known], return_inverse=True)
-    rng = stream_of(seed, Stream.PERMUTATIONS)
-    swapped = rng.random((patient.max() + 1, n_permutations)) < 0.5
-    swapped = np.concatenate([np.zeros((len(swapped), 1), bool), swapped], axis=1)[patient]
-    y = np.repeat(labels[known][:, None], swapped.shape[1], axis=1)
-    first = metrics.auroc(np.where(swapped, other[:, None], one[:, None]), y)[:, 0]
-    second = metrics.auroc(np.where(swapped, one[:, None], other[:, None]), y)[:, 0]
-    gap = first - second
-    as_far = np.abs(gap[1:]) >= np.abs(gap[0]) - 1e-12
-    return float(gap[0]), float((1 + as_far.sum()) / (1 + n_permutations))
-
-
 def wilson(n_hits: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's interval of a proportion, for counts of independent things.
 
@@ -199,28 +152,3 @@ def wilson(n_hits: int, n: int, *, confidence: float = 0.95) -> tuple[float, flo
         return np.nan, np.nan
     low, high = proportion_confint(n_hits, n, alpha=1 - confidence, method="wilson")
     return float(low), float(high)
-
-
-def adjust(p_values: np.ndarray, method: str = "holm") -> np.ndarray:
-    """Adjust p values for their number.
-
-    Parameters
-    ----------
-    p_values : (n,) float
-        NaN stays NaN and does not count.
-    method : {"holm", "bh"}
-        Holm's, for the chance of any false claim; Benjamini and Hochberg's, for the share of false
-        ones among the claims.
-
-    Returns
-    -------
-    (n,) float
-    """
-    names = {"holm": "holm", "bh": "fdr_bh"}
-    if method not in names:
-        raise ValueError(f"method must be one of {tuple(names)}; got {method!r}")
-    p = np.asarray(p_values, float)
-    out, known = np.full(p.shape, np.nan), ~np.isnan(p)
-    if known.any():
-        out[known] = multipletests(p[known], method=names[method])[1]
-    return out

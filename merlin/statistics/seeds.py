@@ -61,23 +61,6 @@ class OverSeeds:
             return 0.0
         return float(np.exp(optimize.brentq(short_of_zero, -200.0, 0.0)))
 
-    def rerun(self, n_seeds: int | None = None, *, confidence: float = 0.95) -> tuple[float, float]:
-        """Where the mean over other seeds lies, on the same patients; NaN where no spread is known.
-
-        The interval of `low` and `high` is for the truth over seeds and patients, and holds a rerun less
-        often the more the seeds decide: 83 % where they decide all and their spread is well known.
-
-        Parameters
-        ----------
-        n_seeds : int, optional
-            Of the rerun; default: as many as here.
-        """
-        if not self.df_seeds:
-            return np.nan, np.nan
-        error = self.se_seeds * np.sqrt(1 + self.n_seeds / (n_seeds or self.n_seeds))
-        half = float(stats.t.ppf((1 + confidence) / 2, self.df_seeds) * error)
-        return self.value - half, self.value + half
-
 
 def over_seeds(
     drawn: np.ndarray, *, spread: tuple[float, float] | None = None,

@@ -100,7 +100,7 @@ def pooled_spread(values: Sequence[Sequence[float]]) -> Spread | None:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p values; NaN stays NaN and does not count (`comparisons.adjust`, without statsmodels)."""
+    """Holm's adjusted p values; NaN stays NaN and does not count."""
     out, known = np.full(p.shape, np.nan), np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known])]
     steps = p[order] * np.arange(len(order), 0, -1)

@@ -55,13 +55,21 @@ SHARE = {"osteopenia": 0.4, "hydronephrosis": 0.75, "atherosclerosis": 0.75, "he
 CENTRE_MM = {"submucosal_edema": 60.0}  # the middle of a frame is not on it
 
 
+def change_by_finding(seed, study, name, grid, *, severity=0.6):
+    """HU of a study with and without one finding, and the label map without it."""
+    study = describe.add_finding(seed, study, name, severity)
+    with_, _, _ = synthesis.acquire(seed, study, matrix=0, grid=grid)
+    without, label, _ = synthesis.acquire(seed, study, matrix=0, grid=grid, without=(name,))
+    return with_, without, label
+
+
 @pytest.fixture(scope="module")
 def changes(plain_man, cohort_grid):
     """(finding, severity) → HU difference and the label map of the study without it."""
 
     @cache
     def change(name, severity):
-        with_, without, label = describe.change_by_finding(
+        with_, without, label = change_by_finding(
             SEED, plain_man, name, cohort_grid, severity=severity
         )
         return with_.astype(int) - without, label
@@ -122,7 +130,7 @@ def test_submucosal_edema_changes_only_the_stretch_it_is_dictated_for(
 
 def test_picture_without_the_finding_is_the_plain_study(plain_man, cohort_grid):
     plain, plain_label, _ = synthesis.acquire(SEED, plain_man, matrix=0, grid=cohort_grid)
-    _, without, label = describe.change_by_finding(SEED, plain_man, "ascites", cohort_grid)
+    _, without, label = change_by_finding(SEED, plain_man, "ascites", cohort_grid)
     np.testing.assert_array_equal(without, plain)
     np.testing.assert_array_equal(label, plain_label)
 

@@ -87,7 +87,7 @@ def test_each_beginning_is_held_against_ours_on_the_same_resamples():
         ("merlin", "random"), ("merlin_frozen", "random_frozen"), ("merlin_frozen", "random"),
     ]  # fmt: skip
     assert gaps.loc[1, ["value", "low", "high"]].tolist() == [0, 0, 0]
-    assert "both frozen +0.000 [0.000, 0.000], which includes zero" in five_year.reading(
+    assert "both frozen +0.000 [+0.000, +0.000], which includes zero" in five_year.reading(
         table, gaps
     )
 

@@ -207,15 +207,6 @@ def test_balanced_f1_is_the_mean_over_draws(case):
     assert table.value["cyst", "f1_balanced"] == pytest.approx(np.mean(values), abs=1e-12)
 
 
-def test_prevalence_baseline_is_f1_of_calling_everything(case):
-    _, labels, _ = case
-    found = zero_shot.prevalence_baseline(labels)
-    for j in range(2):
-        y = labels[~np.isnan(labels[:, j]), j]
-        assert found[j] == pytest.approx(f1_score(y, np.ones_like(y)), abs=1e-12)
-    assert np.isnan(found[2])
-
-
 @pytest.mark.parametrize(
     "module",
     [
