@@ -201,9 +201,9 @@ def _at(law, points, b, huber=False):
     residuals, shortened where they would make things worse. Huber's loss weighs residuals anew each step.
     """
     sign = 1 if law == "power" else -1
-    columns = [sign * points.x[None] ** (sign * b[:, None])]
-    columns += [np.ones((len(b), len(points.x)))] if law == "offset" else []
-    columns = np.stack(columns, 2)  # (n_b, n, 1 or 2)
+    parts = [sign * points.x[None] ** (sign * b[:, None])]
+    parts += [np.ones((len(b), len(points.x)))] if law == "offset" else []
+    columns = np.stack(parts, 2)  # (n_b, n, 1 or 2)
     scale = points.values if points.in_logs else np.ones_like(points.values)
     target = points.white @ (points.values / scale)
     p = _solved(points.white @ (columns / scale[:, None]), np.tile(target, (len(b), 1)))
