@@ -119,18 +119,21 @@ def _draw_wording(ax: Axes, auroc: pd.DataFrame, names: list[str]) -> None:
     ax.plot([0.3, 1], [0.3, 1], **LINE)
     ax.axhline(0.5, **LINE | dict(linewidth=0.4))
     marks = {"paraphrased": ("less data", "paraphrases"), "plain": ("novel", "layman's words")}
-    for wording in [w for w in marks if w in wide]:
+    others = [w for w in marks if w in wide]
+    for wording in others:
         look, label = marks[wording]
         sns.scatterplot(
             wide, x="reported", y=wording, marker=MARKER[look], color=COLOUR[look], s=16,
             linewidth=0, label=label, ax=ax,
         )  # fmt: skip
-    ax.legend(fontsize=5, frameon=False, loc="lower right", handletextpad=0.2)
     ax.set(xlabel="AUROC, prompts as reports put it", ylabel="AUROC, other words")
     ax.set(xlim=(0.3, 1.02), ylim=(0.1, 1.02))
-    farthest = (wide["reported"] - wide["plain"]).sort_values(ascending=False).index[:2]
+    if not others:  # a file of prompts in one wording
+        return
+    ax.legend(fontsize=5, frameon=False, loc="lower right", handletextpad=0.2)
+    farthest = (wide["reported"] - wide[others[-1]]).sort_values(ascending=False).index[:2]
     said = [pretty(n) if n in farthest else "" for n in names]
-    style.label_points(ax, wide["reported"], wide["plain"], said)
+    style.label_points(ax, wide["reported"], wide[others[-1]], said)
 
 
 def _draw_f1(ax: Axes, f1: pd.DataFrame, order: list[str]) -> None:

@@ -46,5 +46,6 @@ def test_two_threads_differ_by_rounding_only(once, tmp_path):
     """Sums in another order; a dozen steps amplify the last bits to no more than a rank or two."""
     other = tables(tmp_path, n_threads=2)
     numbers = ["value", "low", "high", "pool_low", "pool_high"]
-    pd.testing.assert_frame_equal(other.drop(columns=numbers), once.drop(columns=numbers))
+    told = [*numbers, "by_seed"]  # the value of the one run, as text
+    pd.testing.assert_frame_equal(other.drop(columns=told), once.drop(columns=told))
     np.testing.assert_allclose(other[numbers], once[numbers], atol=0.02, equal_nan=True)
