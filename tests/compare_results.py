@@ -53,8 +53,11 @@ ALLOWED = (
 )
 # What no training touches: simulations, rules, rivals that look at no image.
 EXACT_MODELS = ("chance", "always present", "rules", "frequent", "normal", "resampled patient",
-                "resampled study", "nan", "")  # fmt: skip
+                "resampled study", "percentile", "as in the tables", "nan", "")  # fmt: skip
 EXACT = 0.002
+# Three sizes a factor of two apart fit no law: exponents move by more than this between processors. What
+# the fits do with known laws is tests/statistics/test_scaling.py.
+UNSEEN = (("scaling_laws", "one value moved"),)
 
 
 # Whole tasks, each by itself: averages scatter less than single findings.
@@ -69,8 +72,9 @@ def allowed(metric, model):
 
 
 def keys_of(table):
-    """The columns that name a row."""
-    return [k for k in KEYS if k in table]
+    """The columns that name a row; a simulation's rows differ by its patients too."""
+    more = ["n_patients"] if (table["task"] == "coverage").all() else []
+    return [k for k in [*KEYS, *more] if k in table]
 
 
 def compare(found, expected):
@@ -93,7 +97,7 @@ def compare(found, expected):
         for _, row in both[both["_merge"] != "both"].iterrows()
     ]
     both = both[both["_merge"] == "both"]
-    for column in [*COUNTS, "status"]:
+    for column in [c for c in [*COUNTS, "status"] if c not in keys]:
         old, new = both[f"{column}_expected"], both[column]
         moved = both[(old != new) & ~(old.isna() & new.isna())]
         problems += [
@@ -143,7 +147,7 @@ def accept(profile, name):
     """Write the run's chosen columns as the new expectations."""
     found = result(profile, name)
     EXPECTED.mkdir(exist_ok=True)
-    chosen = found[[*keys_of(found), *COUNTS, "value", "status"]].round(4)
+    chosen = found[list(dict.fromkeys([*keys_of(found), *COUNTS, "value", "status"]))].round(4)
     chosen.to_csv(EXPECTED / f"{profile}_{name}.csv", index=False)
 
 
@@ -168,6 +172,8 @@ def main(argv):
         n_held += n
         for how, spoiled in spoils(result(profile, name)).items():
             n_spoiled += 1
+            if (name, how) in UNSEEN:
+                continue
             found, _ = compare(spoiled, read(EXPECTED / f"{profile}_{name}.csv"))
             if not (found or contradictions(profile, name, spoiled)[0]):
                 problems.append(f"{name}: spoiled ({how}), and nobody noticed")

@@ -177,6 +177,8 @@ def five_year(base, profile):
 def segmentation(base, _):
     """Mean over the scans that hold a structure, from the scores of each."""
     p = pd.read_parquet(Path(base) / "predictions" / "segmentation.parquet")
+    same = p.groupby(["fraction", "study_id", "structure"])["is_missed"]
+    p["distance_mm"] = p["distance_mm"].where(~same.transform("any"))  # of what all networks found
     long = p.melt(["structure", "study_id", "model", "fraction"], ["dice", "distance_mm"],
                   var_name="metric")  # fmt: skip
     by = ["model", "fraction", "structure", "metric"]
@@ -219,9 +221,12 @@ def report_generation(base, _):
     sexes = pd.read_csv(Path(base) / "cohort" / "manifest.csv", dtype=str).set_index("study_id")
     sexes = sexes.loc[texts["study_id"], "sex"].tolist()
     rouge, parts = RougeScorer(["rouge2"], use_stemmer=True), []
-    said = {c: texts[c].tolist() for c in ("reference", "generated", "nearest")}
+    made = {"writer": "generated"} | {
+        m: m for m in ("planned", "template", "nearest") if m in texts
+    }
+    said = {c: texts[c].tolist() for c in ("reference", *made.values())}
     present = {c: label_table(t, sexes) == 1 for c, t in said.items()}
-    for model, column in (("writer", "generated"), ("nearest", "nearest")):
+    for model, column in made.items():
         true, found = present["reference"], present[column]
         bare = [[" ".join(t for t in row if t) for row in section_table(said[c])]
                 for c in ("reference", column)]  # fmt: skip
