@@ -318,7 +318,7 @@ def test_another_network_is_a_fair_rival_only_at_a_rate_chosen_for_it():
     table = pd.DataFrame([known, *gaps])[[*known, "by_seed"]]
     found = claims.judged(directions, {"ablations": table}, profile=run.load_profile("default"))
     assert {f["status"] for f in found} == {"not askable here"}
-    assert all("none was chosen for it on validation" in f["reason"] for f in found)
+    assert all("edge of those tried" in f["reason"] for f in found)
 
 
 def test_differences_that_are_all_above_zero_are_no_shares():
