@@ -294,21 +294,21 @@ def test_arms_of_design_claims_have_equal_steps(name, n_pairs):
         assert claims.steps_of(profile, one) == claims.steps_of(profile, other), (one, other)
 
 
-def test_another_network_is_a_fair_rival_only_at_a_rate_chosen_for_it():
-    """The residual network's rates were chosen on validation; who only borrows them is not judged by them."""
-    base = run.load_profile("default")["02_pretraining"]
-    arms = {
-        a: c or {}
-        for p in ("default", "deep")
-        for a, c in run.load_profile(p)["sweep"]["arms"].items()
-    }
-    borrow = {a for a, c in arms.items() if c.get("network", base["network"]) != base["network"]}
-    borrow -= {a for a in borrow if {"learning_rate", "muon_learning_rate"} & set(arms[a])}
-    assert borrow == {"convnext", "swin"}
+def test_another_network_trains_at_rates_of_its_own_and_is_asked_nothing_yet():
+    """The residual network's rates are not lent; those chosen lie at the edge of what validation tried."""
+    rival = set()
+    for name in ("default", "deep"):
+        profile = run.load_profile(name)
+        base = profile["02_pretraining"]["network"]
+        arms = {a: c or {} for a, c in profile["sweep"]["arms"].items()}
+        other = {a for a, c in arms.items() if c.get("network", base) != base}
+        assert all({"learning_rate", "muon_learning_rate"} & set(arms[a]) for a in other), name
+        rival |= other
+    assert rival == {"convnext", "swin"}
     directions = [
-        d for e in claims.read_claims() for d in e["direction"] if d.get("label") in borrow
+        d for e in claims.read_claims() for d in e["direction"] if d.get("label") in rival
     ]
-    assert {d["label"] for d in directions} == borrow
+    assert {d["label"] for d in directions} == rival
     known = dict(
         label="reference", metric="phenotype AUROC", kind="value", value=0.9, low=0.88, high=0.92
     )
