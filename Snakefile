@@ -29,7 +29,7 @@ ARMS = list(SETTINGS["arms"])
 SWEEP = run.sweep_arms(SETTINGS)  # small pretrainings, one job each with all seeds
 MAIN = list(run.main_runs(SETTINGS))  # main, main-1, …: the main arm with each of its seeds
 READERS = [a for a in ARMS if a != "ehr"] + MAIN[1:]  # whose text tower learnt from reports
-SIZES = [int(n) for n in SETTINGS["sweep"]["sizes"]]  # of 13, new phantoms: one job each
+SIZES = [int(n) for n in SETTINGS["sweep"]["sizes"]]  # of 13, new phantoms
 FIGURES = run.read_yaml(run.NOTEBOOKS / "figures.yaml")  # of each notebook
 # What a cluster's executor asks for; on one machine only the cores count.
 FULL = SETTINGS["tier"] == "full"
@@ -333,25 +333,23 @@ if SIZES:
             JOB
 
 
-for size in sorted(SIZES, reverse=True):
+for together in run.scaling_jobs(SETTINGS):
 
     rule:
         name:
-            f"scaling_{size}"
+            f"scaling_{together[0]}"
         input:
             source("scaling"),
             manifest=f"{BASE}/cohort/manifest.csv",
             codes=f"{BASE}/cohort/codes.csv",
             pool=[f"{BASE}/pool/{f}" for f in POOL],
         output:
-            runs_of(dict.fromkeys(sizes[size] for sizes in run.scaling_sizes(SETTINGS).values())),
+            runs_of(run.scaling_names(SETTINGS, together)),
         params:
-            name=f"scaling-{size}",
+            name=f"scaling-{together[0]}",
             task="scaling",
-            job=str(size),
-            settings=[
-                chosen("02_pretraining", sizes[size]) for sizes in run.scaling_sizes(SETTINGS).values()
-            ],
+            job=[str(size) for size in together],
+            settings=[chosen("02_pretraining", name) for name in run.scaling_names(SETTINGS, together)],
         threads: SETTINGS["02_pretraining"]["n_threads"]
         priority: 0
         resources:

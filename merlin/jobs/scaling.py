@@ -1,10 +1,10 @@
 """Jobs of `13_scaling_laws`: new phantoms for the sweep's grid, and trainings on some of them.
 
     python -m merlin.jobs.scaling smoke pool
-    python -m merlin.jobs.scaling smoke 48
+    python -m merlin.jobs.scaling smoke 32 48
 
-The second trains on 48 studies, in both regimes and with every seed, and leaves embeddings of the
-cohort's test studies; weights are not kept.
+The second trains on 32 studies, then on 48, in both regimes and with every seed, and leaves embeddings of
+the cohort's test studies; weights are not kept.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def train(profile: dict, n: int) -> None:
     """
     base = run.folder(profile["profile"])
     made = pool.read(base / "pool")
-    for name in dict.fromkeys(sizes[n] for sizes in run.scaling_sizes(profile).values()):
+    for name in run.scaling_names(profile, [n]):
         settings = _settings(profile["profile"], name)
         cohort = pretraining_run.read_cohort(settings)
 
@@ -101,16 +101,17 @@ def main() -> None:
     """The command line: a profile, and `pool` or a number of studies."""
     parser = argparse.ArgumentParser(prog="python -m merlin.jobs.scaling")
     parser.add_argument("profile")
-    parser.add_argument("job", help="`pool`, or a number of studies, as 250")
+    parser.add_argument("job", nargs="+", help="`pool`, or numbers of studies, as 250")
     args = parser.parse_args()
     profile = run.load_profile(args.profile)
     known = {str(int(n)): int(n) for n in profile["sweep"]["sizes"]}
-    if args.job == "pool":
+    if args.job == ["pool"]:
         make_pool(profile, n_workers=profile["01_cohort"]["n_workers"])
-    elif args.job in known:
-        train(profile, known[args.job])
+    elif unknown := set(args.job) - set(known):
+        parser.error(f"no job {min(unknown)!r} in profile {args.profile}: pool, {', '.join(known)}")
     else:
-        parser.error(f"no job {args.job!r} in profile {args.profile}: pool, {', '.join(known)}")
+        for size in args.job:
+            train(profile, known[size])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ another kind are errors that name the nearest one, all at once.
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ TIER_NOTES = {
 }
 
 
+SMALL = 1000  # studies: sizes up to this are trained one after the other in one process
 _SEEDED = re.compile(r"(.+)-seed(0|[1-9]\d{0,8})")  # the name of a profile with another seed
 
 
@@ -253,6 +254,18 @@ def scaling_sizes(profile: dict) -> dict[str, dict[int, str]]:
     once = {int(n): f"once_{int(n)}" for n in sweep["sizes"]}
     fixed = {n: once[n] if n // batch == sweep["fixed_steps"] else f"steps_{n}" for n in once}
     return {"every study once": once, "equal steps": fixed}
+
+
+def scaling_names(profile: dict, sizes: Sequence[int]) -> list[str]:
+    """Runs of these sizes in both regimes."""
+    return list(dict.fromkeys(of[n] for n in sizes for of in scaling_sizes(profile).values()))
+
+
+def scaling_jobs(profile: dict) -> list[list[int]]:
+    """Sizes that are trained in one process, largest first: a process starts as long as small ones take."""
+    sizes = sorted((int(n) for n in profile["sweep"]["sizes"]), reverse=True)
+    small = [n for n in sizes if n <= SMALL]
+    return [[n] for n in sizes if n > SMALL] + ([small] if small else [])
 
 
 def scaling_arms(profile: dict) -> dict[str, dict]:

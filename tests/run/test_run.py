@@ -219,6 +219,23 @@ def test_a_size_is_trained_once_through_its_studies_and_for_the_steps_of_all(tin
         assert s.trainings == {f"{name}-1": 6, f"{name}-2": 7}
 
 
+def test_small_sizes_share_a_process_and_large_ones_have_their_own():
+    profile = {
+        "sweep": {
+            "sizes": [250, 1000, 4000, 500, 2000],
+            "base": {"batch_size": 16},
+            "fixed_steps": 125,
+        }
+    }
+    together = run.scaling_jobs(profile)
+    assert together == [[4000], [2000], [1000, 500, 250]]
+    names = [run.scaling_names(profile, sizes) for sizes in together]
+    assert names[0] == ["once_4000", "steps_4000"] and names[1] == ["once_2000"]
+    assert sorted(n for of in names for n in of) == sorted(
+        run.scaling_arms({**profile, "02_pretraining": {}})
+    )
+
+
 def test_unknown_arm_names_the_nearest(tiny):
     with pytest.raises(run.ProfileError, match=r"No arm 'tent' \(nearest: tenth\)"):
         run.settings("02_pretraining", {"profile": "default", "arm": "tent"})
