@@ -220,20 +220,13 @@ def test_a_size_is_trained_once_through_its_studies_and_for_the_steps_of_all(tin
 
 
 def test_small_sizes_share_a_process_and_large_ones_have_their_own():
-    profile = {
-        "sweep": {
-            "sizes": [250, 1000, 4000, 500, 2000],
-            "base": {"batch_size": 16},
-            "fixed_steps": 125,
-        }
-    }
+    sweep = {"sizes": [250, 1000, 4000, 500, 2000], "base": {"batch_size": 16}, "fixed_steps": 125}
+    profile = {"sweep": sweep, "02_pretraining": {}}
     together = run.scaling_jobs(profile)
     assert together == [[4000], [2000], [1000, 500, 250]]
     names = [run.scaling_names(profile, sizes) for sizes in together]
-    assert names[0] == ["once_4000", "steps_4000"] and names[1] == ["once_2000"]
-    assert sorted(n for of in names for n in of) == sorted(
-        run.scaling_arms({**profile, "02_pretraining": {}})
-    )
+    assert names[:2] == [["once_4000", "steps_4000"], ["once_2000"]]
+    assert sorted(n for of in names for n in of) == sorted(run.scaling_arms(profile))
 
 
 def test_unknown_arm_names_the_nearest(tiny):
