@@ -82,8 +82,9 @@ def findings(
 ) -> int:
     """Score the 30 zero-shot findings on scans.
 
-    Writes findings.csv (presence minus absence similarity per finding; above 0 is called present) and
-    one QC picture a scan, which shows what the model saw: look at it before you look at the scores.
+    Writes findings.csv (presence minus absence similarity per finding; above 0 is called present), one
+    QC picture a scan, which shows what the model saw, and findings.html, a page with both: look at the
+    picture before you look at the scores.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import re
 import sys
 import weakref
 from pathlib import Path
@@ -78,6 +79,13 @@ def test_one_bad_scan_is_reported_and_does_not_lose_the_others(weights, scans, t
     assert len(table) == 30
     assert np.isfinite(table["score"]).all()
     assert (tmp_path / "out" / "scan_001.png").stat().st_size > 10_000
+    page = (tmp_path / "out" / "findings.html").read_text()
+    assert "Not for clinical use" in page
+    assert page.count("<tr><td") == 30
+    assert "of the body lies inside" in page
+    assert not re.findall(r"(?:src|href)=.?https?:", page)
+    first = table.sort_values("score", ascending=False)["finding"].iloc[0].replace("_", " ")
+    assert page.index(first) == min(page.index(f.replace("_", " ")) for f in table["finding"])
     said = capsys.readouterr()
     assert "trained on synthetic phantoms" in said.out
     assert "1 of 2 scans could not be read" in said.err
@@ -153,7 +161,7 @@ def test_an_interrupted_call_goes_on_and_holds_one_scan_at_a_time(
     assert read == ["a.nii.gz", "stopped", "b_equal.nii.gz"]
     resumed = (tmp_path / "out" / "findings.csv").read_bytes()
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {"findings.csv", "scan_001.png", "scan_002.png"}
+    assert names == {"findings.csv", "findings.html", "scan_001.png", "scan_002.png"}
     assert cli.main([*ask[:-1], str(tmp_path / "whole")]) == 0
     assert (tmp_path / "whole" / "findings.csv").read_bytes() == resumed
 
@@ -196,7 +204,9 @@ def test_overwrite_leaves_nothing_of_the_former_call_and_all_else(many, weights,
     (out / "scan_009.png").write_bytes(b"the user's own")
     assert cli.main(["findings", two[0], *ask]) == 2
     assert cli.main(["findings", two[0], *ask, "--overwrite"]) == 0
-    assert {p.name for p in out.iterdir()} == {"findings.csv", "scan_001.png", "scan_009.png"}
+    assert {p.name for p in out.iterdir()} == {
+        "findings.csv", "findings.html", "scan_001.png", "scan_009.png"
+    }  # fmt: skip
     assert pd.read_csv(out / "findings.csv")["scan"].unique().tolist() == [1]
 
 
