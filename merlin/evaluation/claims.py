@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from merlin.evaluation import ranges
 from merlin.run import places, read_yaml
 from merlin.statistics import verdict
 from merlin.statistics.verdict import Question, Spread, Verdict
@@ -219,7 +220,8 @@ def judged(
         asked, v = next(answers)
         own = [float(row[c]) for c in ("value", "low", "high")]
         if asked.by_seed and np.isfinite(v.low):
-            own = [v.value, v.low, v.high]
+            least, most = ranges.of(str(d.get("metric", "")), is_difference=True)
+            own = [v.value, max(v.low, least), min(v.high, most)]
         numbers = dict(zip(("phantom", "phantom_low", "phantom_high"), own, strict=True))
         out.append(said | numbers | _told(row, v) | dict(beside=_beside(d, tables)))
     return out
