@@ -144,7 +144,8 @@ def draw_scaling(tables: Tables, facts: Facts) -> Figure:
         ax.axvline(part["size"].max(), **LINE)
         _log_ticks(ax, subs=(1.0,))
         ax.set(xlabel="training studies", ylabel=metric)
-        ax.set_ylim(top=min(ax.get_ylim()[1], 1.02))
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(max(bottom, -0.02), min(top, 1.02))  # all are shares
     for look in looks.values() if len(regimes) > 1 else ():
         axes[0].plot([], [], look.marker, color=look.colour, markersize=3, label=look.label)
         axes[0].legend(loc="lower right", fontsize=5)
@@ -170,7 +171,7 @@ def _series(metric: str, regime: str, regimes: list[str]) -> str:
 
 
 def _draw_growth(ax: Axes, points: pd.DataFrame, law: pd.DataFrame, look: Look) -> None:
-    """One metric of one regime against training size: runs, and the law with its band if there is one."""
+    """One metric of one regime against training size: runs, the law, and its band where it is determined."""
     kind = dict(color=look.colour, marker=look.marker)
     sns.scatterplot(points, x="size", y="value", ax=ax, **kind, **DOT)
     if len(law):
@@ -178,6 +179,12 @@ def _draw_growth(ax: Axes, points: pd.DataFrame, law: pd.DataFrame, look: Look) 
             law, x="size", y="value", color=look.colour, linewidth=0.9, errorbar=None, ax=ax
         )
         ax.fill_between(law["size"], law["low"], law["high"], color=look.colour, alpha=0.15, lw=0)
+        lost = law.loc[law["low"].isna(), "size"]
+        if len(lost):
+            above = f" above {lost.min():,.0f}" if lost.min() > law["size"].min() else ""
+            at = (0.03, 0.97 - 0.06 * len(ax.texts))
+            said = f"band not determined{above}"
+            ax.text(*at, said, color=look.colour, fontsize=5, va="top", transform=ax.transAxes)
 
 
 def _draw_exponents(ax: Axes, table: pd.DataFrame, looks: dict[str, Look], facts: Facts) -> None:
