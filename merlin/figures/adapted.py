@@ -245,10 +245,16 @@ def _case_texts(cases: pd.DataFrame) -> list[tuple[str, str]]:
     """Reference and generated text of a good and a bad case, whole, folded to a quarter of the page."""
     bad = where(cases, case="bad").iloc[-1]
     return [
-        (textwrap.fill(str(case[kind]), 44), f"{title}, F1 {case['f1']:.2f}: {kind}")
+        (_folded(case[kind]), f"{title}, F1 {case['f1']:.2f}: {kind}")
         for title, case in (("good", cases.iloc[0]), ("bad", bad))
         for kind in ("reference", "generated")
     ]
+
+
+def _folded(text: object) -> str:
+    """A text in lines; an empty one, which a table gives back as NaN, says so."""
+    said = text.strip() if isinstance(text, str) else ""
+    return textwrap.fill(said or "(no text)", 44)
 
 
 def _draw_cases(ax: Axes, texts: list[tuple[str, str]]) -> None:
@@ -282,7 +288,7 @@ def draw_segmentation(tables: Tables, facts: Facts) -> Figure:
         rows = where(table, label="mean", metric=metric)
         names = [f"{f:.0%}" for f in fractions]
         marks.forest(ax, rows, fractions, looks, column="fraction", names=names)
-        ax.set(xlabel=text, ylabel="of labels")
+        ax.set(xlabel=text, ylabel="share of labels")
         ax.locator_params(axis="x", nbins=5)
     marks.legend_above(mean, 1 if has_curves else 2, fontsize=5)
     _draw_organs(organ, where(table, metric="dice", fraction=max(fractions)), looks, facts)
