@@ -57,6 +57,15 @@ def test_pictures_come_back_from_their_table_as_they_were():
     np.testing.assert_array_equal(back["narrow"], narrow)
 
 
+def saved(name):
+    """Tables and facts of a committed figure."""
+    base = ROOT / "figures"
+    facts = json.loads((base / f"{name}.json").read_text())
+    tables = {k: read_csv(base / f"{name}{'_' + k if k else ''}.csv", keep_default_na=True)
+              for k in facts["tables"]}  # fmt: skip
+    return tables, facts
+
+
 def unjudged(tables):
     tables[""] = tables[""].assign(val_phecode_auroc=np.nan)
 
@@ -85,14 +94,41 @@ def main_alone(tables):
      ("five_year", without_pairs), ("phenotypes", main_alone), ("retrieval", main_alone)],
 )  # fmt: skip
 def test_a_figure_is_drawn_from_what_a_short_run_leaves(name, cut):
-    base = ROOT / "figures"
-    facts = json.loads((base / f"{name}.json").read_text())
-    tables = {k: read_csv(base / f"{name}{'_' + k if k else ''}.csv", keep_default_na=True)
-              for k in facts["tables"]}  # fmt: skip
+    tables, facts = saved(name)
     cut(tables)
     with mpl.rc_context(style.RC):
         figure = style.drawn(catalogue.FIGURES[name], tables, facts)
         figure.canvas.draw()
     letters = [ax.get_title(loc="left") for ax in figure.axes]
     assert sorted(filter(None, letters)) == list("abcdef"[: len(letters)])
+    plt.close(figure)
+
+
+def silent(tables):
+    tables["cases"]["generated"] = np.nan
+
+
+def all_broken(tables):
+    spine = tables[""]["part"] == "spine"
+    tables[""].loc[spine, "status"] = "not evaluated"
+    tables[""].loc[spine, ["n_studies", "n_positive"]] = 12
+
+
+def without_bands(tables):
+    tables["curves"][["low", "high"]] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("name", "cut", "said"),
+    [("report_generation", silent, "(no text)"), ("scaling_laws", without_bands, "band not determined"),
+     ("external", all_broken, "too few negatives: 12 of 12 studies with a fracture")],
+)  # fmt: skip
+def test_what_is_missing_is_said_in_its_panel(name, cut, said):
+    tables, facts = saved(name)
+    cut(tables)
+    with mpl.rc_context(style.RC):
+        figure = style.drawn(catalogue.FIGURES[name], tables, facts)
+    texts = [t.get_text() for ax in figure.axes for t in ax.texts]
+    assert said in texts
+    assert "nan" not in texts
     plt.close(figure)
