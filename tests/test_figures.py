@@ -121,7 +121,7 @@ def without_bands(tables):
 @pytest.mark.parametrize(
     ("name", "cut", "said"),
     [("report_generation", silent, "(no text)"), ("scaling_laws", without_bands, "band not determined"),
-     ("external", all_broken, "too few negatives: 12 of 12 studies with a fracture")],
+     ("external", all_broken, "too few negatives:\n12 of 12 studies with a fracture")],
 )  # fmt: skip
 def test_what_is_missing_is_said_in_its_panel(name, cut, said):
     tables, facts = saved(name)

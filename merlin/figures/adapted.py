@@ -354,8 +354,10 @@ def draw_summary(tables: Tables, facts: Facts) -> Figure:
         True: Look("this model", COLOUR["merlin"], size=3),
         False: Look("baseline named at the right", COLOUR["baseline"], size=3),
     }
-    marks.forest(ax, table, rows, looks, column="row", by="is_ours", names=rows)
-    ours = where(table, is_ours=True).set_index("row")["n_studies"]
+    mine = where(table, is_ours=True).set_index("row")
+    names = [_with_counts(row, mine.loc[row]) for row in rows]
+    marks.forest(ax, table, rows, looks, column="row", by="is_ours", names=names)
+    ours = mine["n_studies"]
     for r in where(table, is_ours=False).itertuples():
         n = f"{ours[r.row]:,.0f}"
         n = n if ours[r.row] == r.n_studies else f"{n} and {r.n_studies:,.0f}"
@@ -363,6 +365,17 @@ def draw_summary(tables: Tables, facts: Facts) -> Figure:
     ax.set(xlim=(0, 1), xlabel="value of the metric named at the left")
     marks.legend_above(ax, 2)
     return figure
+
+
+def _with_counts(row: str, ours: pd.Series) -> str:
+    """A row's name, and below it the patients and trainings behind our value, where a table says them."""
+    counts = {"patients": "patient", "seeds": "seed"}
+    said = [
+        f"{ours[f'n_{many}']:,.0f} {one if ours[f'n_{many}'] == 1 else many}"
+        for many, one in counts.items()
+        if pd.notna(ours.get(f"n_{many}"))
+    ]
+    return f"{row}\n{', '.join(said)}" if said else row
 
 
 FIGURES = {

@@ -223,7 +223,7 @@ def _too_few(series: pd.DataFrame) -> str:
     if not n:
         return "no spine series"
     rarer = "positives" if positive <= n - positive else "negatives"
-    return f"too few {rarer}: {positive} of {n} studies with a fracture"
+    return f"too few {rarer}:\n{positive} of {n} studies with a fracture"
 
 
 def draw_comparison(tables: Tables, facts: Facts) -> Figure:
