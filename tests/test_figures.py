@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from merlin.data.slices import images_to_table, table_to_images
-from merlin.figures import catalogue, marks, style
+from merlin.figures import catalogue, marks, redraw, style
 from merlin.run import ROOT, read_csv
 
 TABLE = pd.DataFrame(
@@ -63,7 +63,7 @@ def saved(name):
     facts = json.loads((base / f"{name}.json").read_text())
     tables = {k: read_csv(base / f"{name}{'_' + k if k else ''}.csv", keep_default_na=True)
               for k in facts["tables"]}  # fmt: skip
-    return tables, facts
+    return redraw.without_tier(tables), facts
 
 
 def unjudged(tables):
@@ -102,6 +102,15 @@ def test_a_figure_is_drawn_from_what_a_short_run_leaves(name, cut):
     letters = [ax.get_title(loc="left") for ax in figure.axes]
     assert sorted(filter(None, letters)) == list("abcdef"[: len(letters)])
     plt.close(figure)
+
+
+def test_committed_tables_are_redrawn_with_their_tier_and_old_ones_without():
+    table = pd.DataFrame({"tier": ["own"], "value": [1.0]})
+    found = redraw.without_tier(
+        {"": table.assign(more=1, tier="x"), "new": table[["value", "tier"]]}
+    )
+    assert list(found[""]) == ["tier", "value", "more"]  # no last column: of the table's own
+    assert list(found["new"]) == ["value"]
 
 
 def silent(tables):

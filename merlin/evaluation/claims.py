@@ -23,6 +23,7 @@ KEYS = (
     "notebook", "result", "direction", "tolerance", "note",
 )  # fmt: skip
 RELIABILITY = ("primary", "secondary", "derived", "memory")
+NAMED = {"tier": "needs"}  # keys under other names in the table, whose tier is that of its run
 NEEDS = {"full": "the full tier", "public": "public data", "own data": "data of your own"}
 # Of a direction, what is no column of its table.
 ABOUT = ("table", "sign", "beside", "spread", "reference", "no_skill", "fair", "seeds")
@@ -150,14 +151,15 @@ def ledger(
     Returns
     -------
     DataFrame
-        Columns of the ledger, plus `status`, `reason`, `tables` (names and hashes); in the full tier
-        `ours`, `ours_low`, `ours_high`; of claims asked of phantoms `direction`, `phantom`,
-        `phantom_low`, `phantom_high`, `sign`, `n_seeds`, `by_seed`, `p`, `p_adjusted`, `beside`.
+        Columns of the ledger (`needs` is the tier that an entry takes), plus `status`, `reason`,
+        `tables` (names and hashes); in the full tier `ours`, `ours_low`, `ours_high`; of claims asked of
+        phantoms `direction`, `phantom`, `phantom_low`, `phantom_high`, `sign`, `n_seeds`, `by_seed`, `p`,
+        `p_adjusted`, `beside`.
     """
     found = iter(judged([d for e in entries for d in e["direction"]], tables, profile=profile))
     rows = []
     for entry in entries:
-        row = {k: entry[k] for k in KEYS if k not in ("result", "direction")}
+        row = {NAMED.get(k, k): entry[k] for k in KEYS if k not in ("result", "direction")}
         row |= dict.fromkeys((*OURS, *PHANTOM), np.nan) | dict.fromkeys(SAID, "")
         row["status"] = f"not run (needs {NEEDS.get(entry['tier'], entry['tier'])})"
         asked = [row | next(found) for _ in entry["direction"]]
