@@ -141,3 +141,20 @@ def test_what_is_missing_is_said_in_its_panel(name, cut, said):
     assert said in texts
     assert "nan" not in texts
     plt.close(figure)
+
+
+def test_the_ledgers_figure_says_each_comparison_and_what_was_read():
+    tables, facts = saved("claims")
+    table = tables[""]
+    asked = table["sign"].notna() & table["phantom"].notna()
+    table.loc[asked, ["arms", "tables"]] = ["worse − reference", "ablations:0123456789ab"]
+    table["n_seeds"] = np.where(asked, 3.0, np.nan)
+    with mpl.rc_context(style.RC):
+        figure = style.drawn(catalogue.FIGURES["claims"], tables, facts)
+    families, claims = figure.axes[:2]
+    row = table[asked].iloc[0]
+    side = "above" if row["sign"] > 0 else "below"
+    texts = [t.get_text() for t in claims.texts]
+    assert f"worse − reference\n{row['phantom']:+.3f}, expected {side} 0, 3 seeds" in texts
+    assert families.get_xlabel().endswith("tables read (sha256):\nablations 0123456789ab")
+    plt.close(figure)

@@ -153,7 +153,7 @@ def ledger(
     DataFrame
         Columns of the ledger (`needs` is the tier that an entry takes), plus `status`, `reason`,
         `tables` (names and hashes); in the full tier `ours`, `ours_low`, `ours_high`; of claims asked of
-        phantoms `direction`, `phantom`, `phantom_low`, `phantom_high`, `sign`, `n_seeds`, `by_seed`, `p`,
+        phantoms `direction`, `arms`, `phantom`, `phantom_low`, `phantom_high`, `sign`, `n_seeds`, `by_seed`, `p`,
         `p_adjusted`, `beside`.
     """
     found = iter(judged([d for e in entries for d in e["direction"]], tables, profile=profile))
@@ -215,7 +215,8 @@ def judged(
     answers = iter(zip(questions, verdict.judge(questions), strict=True))
     out = []
     for d, (row, why) in zip(directions, rows, strict=True):
-        said = dict(direction=told(d), sign=d["sign"], tables=_tables(d))
+        said = dict(direction=told(d), arms=arms(d if row is None else row), sign=d["sign"])
+        said["tables"] = _tables(d)
         if row is None:
             out.append(said | dict(status="not run", reason=why))
             continue
@@ -242,6 +243,15 @@ def told(direction: dict) -> str:
     return (
         f"{direction['table']}: {where}; expected {'above' if direction['sign'] > 0 else 'below'} 0"
     )
+
+
+def arms(row: Mapping) -> str:
+    """What a paired row takes from what, as `whole_reports − reference`; empty where it is no pair."""
+    for one, other in (("ours", "other"), ("label", "reference")):
+        if isinstance(row.get(one), str) and isinstance(row.get(other), str) and row[other]:
+            return f"{row[one]} − {row[other]}"
+    rival = row.get("merlin minus")
+    return f"merlin − {rival}" if isinstance(rival, str) else ""
 
 
 def question(
@@ -352,4 +362,4 @@ def _tables(direction):
 
 OURS = ("ours", "ours_low", "ours_high")
 PHANTOM = ("phantom", "phantom_low", "phantom_high", "sign", "n_seeds", "p", "p_adjusted")
-SAID = ("direction", "by_seed", "beside", "reason", "tables")
+SAID = ("direction", "arms", "by_seed", "beside", "reason", "tables")
