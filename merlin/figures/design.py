@@ -299,7 +299,7 @@ def draw_claims(tables: Tables, facts: Facts) -> Figure:
     table = tables[""].rename(columns=dict(status="verdict", value="stated"))
     part = table[table["sign"].notna() & table["phantom"].notna()].reset_index(drop=True)
     figure, (families, claims) = lettered_figure(
-        max(120, 30 + 7 * len(part)), "ab", width_ratios=[0.6, 1.5]
+        max(120, 30 + 7 * len(part)), "ab", width_ratios=[0.8, 1]
     )
     verdicts = unique(table["verdict"])
     greys = iter(("#DDDDDD", "#BBBBBB", "#999999", "#777777"))
@@ -307,7 +307,7 @@ def draw_claims(tables: Tables, facts: Facts) -> Figure:
     counts = pd.crosstab(table["family"], table["verdict"])
     marks.stacked_bars(families, counts.loc[unique(table["family"]), verdicts], shades)
     families.set_xlabel(_tables_read(table))
-    families.legend(loc="lower left", bbox_to_anchor=(-0.35, 1.01), ncol=2, fontsize=5)
+    figure.legend(loc="outside upper left", ncol=5, fontsize=5)  # wider than its panel
     # Turned so that right of zero means as the paper says.
     flip = part["sign"].to_numpy(float)
     ends = np.sort(np.c_[part["phantom_low"] * flip, part["phantom_high"] * flip], axis=1)
