@@ -116,7 +116,7 @@ def compare(
     every = list(dict.fromkeys(seed for _, seed in judged))
     rows = []
     for metric in metrics:
-        spread = verdict.pooled_spread(
+        spread = verdict.crossed_spread(
             [[judged.get((a, s), {}).get(metric, [np.nan])[0] for s in every] for a in arms]
         )
         for arm in arms:

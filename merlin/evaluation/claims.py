@@ -284,7 +284,7 @@ def _spread(direction, tables):
     if table is None or "by_seed" not in table:
         return None
     said = table[_matches(table, where)]["by_seed"].dropna().astype(str)
-    return verdict.pooled_spread([[float(v) for v in s.split()] for s in said if s.strip()])
+    return verdict.crossed_spread([[float(v) for v in s.split()] for s in said if s.strip()])
 
 
 def unaskable(
