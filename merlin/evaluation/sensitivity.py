@@ -51,8 +51,8 @@ def _table(rows):
         if found is not None and default is not None and row["factor"] != "resampled unit":
             gap = ends(difference(found, default, n=n))
             row |= dict(zip(("gap", "gap_low", "gap_high"), gap, strict=True))
-    made, gap = pd.DataFrame(rows), ("gap_low", "gap_high")
-    return ranges.within(made, "f1", differences=True, ends=gap)  # recall's range too
+    made, ends_ = pd.DataFrame(rows), ("gap_low", "gap_high")
+    return ranges.within(made, "f1", differences=True, ends=ends_)  # recall's range too
 
 
 def findings(
