@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-KEPT = ["value", "low", "high", "n_studies"]
+KEPT = ["value", "low", "high", "n_studies", "n_patients", "n_seeds"]
 MAIN, CHANCE = dict(model="main"), dict(model="chance")
 
 
@@ -20,7 +20,8 @@ def collect(tables: dict[str, pd.DataFrame], *, pool: int) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `row, is_ours, baseline, value, low, high, n_studies`; two rows a task.
+        `row, is_ours, baseline, value, low, high, n_studies, n_patients, n_seeds`; two rows a task. The
+        last is how many trainings the value is the mean of, blank in tables that do not say it.
 
     Raises
     ------
@@ -34,7 +35,7 @@ def collect(tables: dict[str, pd.DataFrame], *, pool: int) -> pd.DataFrame:
             if len(part) != 1:
                 asked = f"{len(part)} rows in {table} for {where | extra}, expected one"
                 raise KeyError(f"{name}: {asked}")
-            kept = part.iloc[0][KEPT].to_dict()
+            kept = part.iloc[0].reindex(KEPT).to_dict()
             rows.append(dict(row=name, is_ours=is_ours, baseline=baseline, **kept))
     macro = dict(label="macro", metric="auroc")
     inside = tables["zero_shot_findings"]
@@ -45,7 +46,7 @@ def collect(tables: dict[str, pd.DataFrame], *, pool: int) -> pd.DataFrame:
         name = f"zero-shot findings, external {site.replace('_', ' ')}, macro AUROC"
         for is_ours, row in ((True, here), (False, home)):
             about = dict(row=name, is_ours=is_ours, baseline="the same, internal")
-            rows.append(about | row[KEPT].to_dict())
+            rows.append(about | row.reindex(KEPT).to_dict())
     return pd.DataFrame(rows)
 
 
