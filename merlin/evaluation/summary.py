@@ -20,7 +20,8 @@ def collect(tables: dict[str, pd.DataFrame], *, pool: int) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `row, is_ours, baseline, value, low, high, n_studies, n_patients, n_seeds`; two rows a task. The
+        `row, is_ours, baseline, value, low, high, n_studies, n_patients, n_seeds, stands`; two rows a task,
+        which `stands` calls `above` or `below` each other where their intervals lie apart. The
         last is how many trainings the value is the mean of, blank in tables that do not say it.
 
     Raises
@@ -47,7 +48,8 @@ def collect(tables: dict[str, pd.DataFrame], *, pool: int) -> pd.DataFrame:
         for is_ours, row in ((True, here), (False, home)):
             about = dict(row=name, is_ours=is_ours, baseline="the same, internal")
             rows.append(about | row.reindex(KEPT).to_dict())
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    return found.assign(stands=found["row"].map(_standing(found)))
 
 
 def _headlines(tables, pool):
@@ -91,3 +93,13 @@ def _matching(table, where):
     for column, value in where.items():
         table = table[table[column] == value]
     return table
+
+
+def _standing(table: pd.DataFrame) -> pd.Series:
+    """By row: `above` or `below` its baseline where the intervals lie apart, else `not told apart`."""
+    ours, other = (table[table["is_ours"] == mine].set_index("row") for mine in (True, False))
+    low, high = (other[end].fillna(other["value"]) for end in ("low", "high"))
+    found = pd.Series("not told apart", index=ours.index)
+    found[ours["low"] > high] = "above"
+    found[ours["high"] < low] = "below"
+    return found

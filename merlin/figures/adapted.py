@@ -361,7 +361,10 @@ def draw_summary(tables: Tables, facts: Facts) -> Figure:
     for r in where(table, is_ours=False).itertuples():
         n = f"{ours[r.row]:,.0f}"
         n = n if ours[r.row] == r.n_studies else f"{n} and {r.n_studies:,.0f}"
-        ax.text(1.01, rows.index(r.row), f"{r.baseline} (n = {n})", fontsize=5.5, va="center")
+        said = f"{r.baseline} (n = {n})"
+        if mine.loc[r.row].get("stands") == "not told apart":
+            said += "\nnot told apart at this size"
+        ax.text(1.01, rows.index(r.row), said, fontsize=5.5, va="center")
     ax.set(xlim=(0, 1), xlabel="value of the metric named at the left")
     marks.legend_above(ax, 2)
     return figure

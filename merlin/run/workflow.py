@@ -17,7 +17,7 @@ from merlin.files import copy, file_hash, write_json, write_text
 from merlin.run import pace, places, rerun
 from merlin.run.own import OWN, bring, cache_gb, noted, own_files, trains
 from merlin.run.processes import to_its_end
-from merlin.run.profile import load_profile
+from merlin.run.profile import TIER_NOTES, load_profile
 from merlin.words import lines, shown, without_folders
 
 LOOK_FIRST = ("summary", "zero_shot_findings", "dataset_audit")  # the first of these that was made
@@ -136,6 +136,16 @@ def _run(profile: str, values: dict, cores: int, own_cache_gb: float) -> int:
     return code
 
 
+def reading(path: Path) -> str:
+    """What an executed notebook found, in words: the last text that it computed under *Reading*, if any."""
+    if not path.exists():
+        return ""
+    outputs = [o for c in json.loads(path.read_text())["cells"] for o in c.get("outputs", ())]
+    said = ["".join(o.get("data", {}).get("text/markdown", "")) for o in outputs]
+    found = [text for text in said if text.startswith("**Reading.**")]
+    return lines(found[-1].removeprefix("**Reading.**").strip()) if found else ""
+
+
 def _tell(profile: str, minutes: float) -> None:
     """Publish what was made, say where to look, and how it compares with what is committed."""
     compared = rerun.told(profile)
@@ -148,6 +158,9 @@ def _tell(profile: str, minutes: float) -> None:
         f"runs/{profile}/. This took {minutes:.1f} minutes. To read it all as "
         f"pages: make site PROFILE={profile}\n{compared}"
     )
+    if found := reading(places.folder(profile) / "11_summary.ipynb"):
+        note = TIER_NOTES.get(load_profile(profile)["tier"], "")
+        sys.stdout.write(f"\nWhat was found ({note}):\n\n{found}\n")
 
 
 def publish(profile: str) -> Path:

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from merlin.evaluation import summary
+from merlin.evaluation import readings, summary
 
 
 def rows(*named, **more):
@@ -49,3 +49,20 @@ def test_a_table_that_says_no_seeds_leaves_them_blank_and_a_lost_headline_is_nam
     lost = tables() | {"segmentation": tables()["segmentation"][:1]}
     with pytest.raises(KeyError, match=r"segmentation, mean Dice.*0 rows"):
         summary.collect(lost, pool=8)
+
+
+def test_rows_stand_apart_only_where_intervals_do_and_the_words_follow():
+    found = tables()
+    found["phenotypes"].loc[found["phenotypes"]["model"] == "chance", ["low", "high"]] = 0.5, 0.6
+    found["segmentation"].loc[0, ["low", "high"]] = 0.1, 0.2
+    overview = summary.collect(found, pool=8)
+    stands = overview.query("is_ours").set_index("row")["stands"]
+    assert stands["phenotypes, macro AUROC"] == "above"
+    assert stands["segmentation, mean Dice, 100% of labels"] == "below"
+    assert (stands == "not told apart").sum() == len(stands) - 2
+    said = readings.overview(overview).split("\n\n")
+    assert said[0] == "Better than its baseline, intervals apart (1 of 10):"
+    assert (
+        said[1] == "- phenotypes, macro AUROC: 0.800 [0.700, 0.900] against 0.800 (random scores)"
+    )
+    assert said[4].startswith("Worse than its baseline")

@@ -851,3 +851,14 @@ def is_alive(pid):
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_what_a_run_found_is_the_last_reading_of_its_overview(tmp_path):
+    cells = [
+        {"outputs": [{"data": {"text/markdown": f"**Reading.** {said}"}}, {"text": "x"}]}
+        for said in ("first", "one\n\ntwo \x1b[31m")
+    ]
+    path = tmp_path / "11_summary.ipynb"
+    path.write_text(json.dumps({"cells": [*cells, {"source": "no outputs"}]}))
+    assert workflow.reading(path) == "one\n\ntwo \\x1b[31m"
+    assert workflow.reading(tmp_path / "none.ipynb") == ""
