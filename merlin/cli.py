@@ -6,6 +6,7 @@ merlin embed scans/ --out scans.npz
 merlin evaluate main.npz mine.npz probabilities.csv --out comparison
 merlin five-year runs/full/cohort/manifest.csv --weights five_year.safetensors --out five_year
 merlin release merlinabdominalctdataset --out my_cohort
+merlin phantom --patients 100 --seed 1 --out phantoms
 merlin phantom --layout merlin --out look_alike
 merlin hospital dicom_tree --reports reports.csv --key secret.txt --out cohort
 merlin verse verse_folder --grades grades.csv --out my_verse

@@ -389,3 +389,28 @@ def test_each_commands_help_tells_what_its_options_are(command, capsys):
     assert "--write" not in said  # of the reference, for who changes the phantom
     if command:
         assert ("[required]" in said) == (command != "check")
+
+
+def test_phantoms_of_ones_own_are_the_same_twice_and_replace_nothing(tmp_path, capsys):
+    ask = ["phantom", "--patients", "3", "--matrix", "40", "--seed", "5", "--out"]
+    assert cli.main([*ask, str(tmp_path / "a")]) == 0
+    assert "Not patients" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "a" / "manifest.csv")
+    assert table["patient_id"].nunique() == 3
+    assert {"truth.csv", "codes.csv"} <= {p.name for p in (tmp_path / "a").iterdir()}
+    volume = (
+        Path(table["volume"][0]).relative_to(tmp_path / "a")
+        if Path(table["volume"][0]).is_absolute()
+        else Path(table["volume"][0])
+    )
+    before = (tmp_path / "a" / volume).read_bytes()
+    assert cli.main([*ask, str(tmp_path / "a")]) == 0  # resumed: nothing anew
+    assert cli.main([*ask, str(tmp_path / "b")]) == 0
+    assert (tmp_path / "b" / volume).read_bytes() == before
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "thesis.txt").write_text("mine")
+    for folder, seed in (("own", "5"), ("a", "6")):
+        assert cli.main([*ask[:6], seed, "--out", str(tmp_path / folder)]) == 2
+    assert (tmp_path / "own" / "thesis.txt").read_text() == "mine"
+    assert cli.main([*ask, str(tmp_path / "c"), "--site", "mars"]) == 2
+    assert "expected one of internal" in capsys.readouterr().err
