@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from merlin.evaluation import linear_head, results
-from merlin.statistics import metrics
 from merlin.streams import Stream, stream_of
 
 ZERO, ALL = "zero-shot", "all"  # names of the two outermost budgets
@@ -205,11 +204,19 @@ def _few(taught, drawn, able, k):
 
 
 def _every(taught):
-    """What it reads with every labelled training study: one draw."""
-    odds, n_val = linear_head.probe(taught.x, taught.labels, taught.new), len(taught.val_labels)
-    labels = enumerate(taught.val_labels.T)
-    on_val = [[_auroc(o[:n_val, [j]], y)[0] for o in odds] for j, y in labels]
-    return _pick(odds[:, n_val:, :, None], np.array(on_val))
+    """What it reads with every labelled training study: one draw.
+
+    Once a milder strength does worse on validation, none milder is tried.
+    """
+    n_val, on_test, on_val = len(taught.val_labels), [], []
+    for odds in linear_head.probe(taught.x, taught.labels, taught.new):
+        columns = zip(odds[:n_val].T, taught.val_labels.T, strict=True)
+        on_val.append([_auroc(o[:, None], y)[0] for o, y in columns])
+        on_test.append(odds[n_val:, :, None])
+        mean = np.nanmean(on_val, axis=1)
+        if mean[-1] < mean.max():
+            break
+    return _pick(np.stack(on_test), np.array(on_val).T)
 
 
 def _pick(odds, on_val):
@@ -223,7 +230,15 @@ def _auroc(scores, label):
     """(n_draws,) AUROC of columns of scores for one label; NaN where a class or a score is missing."""
     if np.isnan(scores).any() or not results.has_both(label):
         return np.full(scores.shape[1], np.nan)
-    return metrics.auroc(scores, np.repeat(label[:, None], scores.shape[1], axis=1))[:, 0]
+    high, low = scores[label == 1].T.copy(), scores[label == 0].T.copy()
+    return np.array([_won(*pair)[0] for pair in zip(high, low, strict=True)])
+
+
+def _won(high, low):
+    """AUROC of positives' and negatives' scores, and in which pairs the positive is above, or not below."""
+    above, not_below = high[:, None] > low, high[:, None] >= low
+    share = (np.count_nonzero(above) + np.count_nonzero(not_below)) / (2 * above.size)
+    return share, above, not_below
 
 
 def mean_auroc(
@@ -248,19 +263,19 @@ def mean_auroc(
     n_runs, _, n_findings, n_draws = scores.shape
     drawn = np.full((n_findings, weights.shape[1]), np.nan)
     runs = np.full((n_runs, n_draws, n_findings), np.nan)
+    kind = np.uint8 if 2 * n_runs * n_draws < 256 else np.int32
     for j in range(n_findings):
-        positive, negative = (np.flatnonzero(labels[:, j] == kind) for kind in (1, 0))
+        positive, negative = (np.flatnonzero(labels[:, j] == k) for k in (1, 0))
         if not len(positive) or not len(negative) or np.isnan(scores[:, :, j]).any():
             continue
-        above = np.zeros((len(positive), len(negative)), np.int32)  # of each pair, in halves
+        n_won = np.zeros((len(positive), len(negative)), kind)  # of each pair, in halves
         for r, d in np.ndindex(n_runs, n_draws):
-            high, low = scores[r, positive, j, d][:, None], scores[r, negative, j, d]
-            won, not_lost = high > low, high >= low
-            runs[r, d, j] = (np.count_nonzero(won) + np.count_nonzero(not_lost)) / won.size / 2
-            above += won
-            above += not_lost
+            at = scores[r, :, j, d]
+            runs[r, d, j], above, not_below = _won(at[positive], at[negative])
+            n_won += above.view(np.uint8)
+            n_won += not_below.view(np.uint8)
         of_pos, of_neg = weights[positive].astype(np.float32), weights[negative].astype(np.float32)
-        won = (of_pos * (above.astype(np.float32) @ of_neg)).sum(0, dtype=np.float64) / 2
+        won = (of_pos * (n_won.astype(np.float32) @ of_neg)).sum(0, dtype=np.float64) / 2
         pairs = of_pos.sum(0, dtype=np.float64) * of_neg.sum(0, dtype=np.float64) * n_runs * n_draws
         drawn[j] = np.where(pairs > 0, won / np.maximum(pairs, 1), np.nan)
     return drawn, runs

@@ -58,8 +58,8 @@ def standardised(features: np.ndarray, train: np.ndarray) -> np.ndarray:
 
 def probe(
     x: np.ndarray, labels: np.ndarray, new: np.ndarray, strengths: Sequence[float] = STRENGTHS
-) -> np.ndarray:
-    """Log odds by a regression on all training studies, for each label under each strength.
+) -> Iterator[np.ndarray]:
+    """Log odds by a regression on all training studies, for each label.
 
     Parameters
     ----------
@@ -67,23 +67,25 @@ def probe(
         From `standardised`.
     labels : (n, n_labels) float
         1, 0, or NaN, which takes no part.
+    strengths : sequence of float
+        From strict to mild: each begins where the one before ended.
 
-    Returns
-    -------
-    (n_strengths, m, n_labels) float32
-        NaN for a label of which only one class is known.
+    Yields
+    ------
+    (m, n_labels) float32
+        Under each strength; NaN for a label of which only one class is known.
     """
     x, new = x - x.mean(0), new - x.mean(0)
     directions, along = _turned(x)
     able = (labels == 1).any(0) & (labels == 0).any(0)
-    found = np.full((len(strengths), len(new), labels.shape[1]), np.nan, np.float32)
     labels, n = labels[:, able], int(able.sum())
     share = (labels == 1).sum(0, dtype=np.float32) / np.isfinite(labels).sum(0)
     start = np.zeros((along.shape[1], n), np.float32), np.log(share / (1 - share))[None]
-    for i, c in enumerate(strengths):
+    for c in strengths:
         start = solve(along, labels, np.full(n, 1 / c), start)
-        found[i][:, able] = new @ (directions @ start[0]) + start[1]
-    return found
+        found = np.full((len(new), len(able)), np.nan, np.float32)
+        found[:, able] = new @ (directions @ start[0]) + start[1]
+        yield found
 
 
 def few_shot(
@@ -109,7 +111,7 @@ def few_shot(
     gram = np.stack([drawn @ np.swapaxes(drawn, 1, 2) for drawn in (x[r] for r in rows)])
     gram -= gram.mean(-1, keepdims=True)  # the intercept is free: about the drawn studies' own mean
     gram -= gram.mean(-2, keepdims=True)
-    variance, axes = np.linalg.eigh(gram.astype(np.float64))
+    variance, axes = np.linalg.eigh(gram)
     is_flat = variance <= FLAT * variance[..., -1:]
     root = np.where(is_flat, 0.0, np.sqrt(np.maximum(variance, 0.0)))
     along = (axes * root[..., None, :]).astype(np.float32)

@@ -36,8 +36,8 @@ def draw_encoders(tables: Tables, facts: Facts) -> Figure:
     _draw_by_budget(curve, macro, budgets, look)
     curve.set_ylabel("macro AUROC, test patients")
     curve.axhline(0.5, **LINE)
-    curve.legend(loc="upper left", fontsize=5.5, labelspacing=0.3)
-    curve.set_ylim(top=curve.get_ylim()[1] + 0.12 * np.ptp(curve.get_ylim()))
+    marks.legend_above(curve, 3)
+    curve.set_ylim(top=min(curve.get_ylim()[1], 1.005))
     paired = tables["paired"]
     paired = paired[paired["model"].eq(models[0]) & paired["other"].ne(paired["model"])]
     if len(paired):
@@ -46,11 +46,11 @@ def draw_encoders(tables: Tables, facts: Facts) -> Figure:
     gaps.axhline(0, **LINE)
     gaps.set_ylabel(f"{look[models[0]].label} minus the other")
     for ax in (curve, gaps):
-        ax.set_xlabel("labelled positives a finding (as drawn), or all training studies")
+        ax.set_xlabel("labelled positives a finding, or all training studies")
     shown = {m: look[m] for m in models if m in set(each["model"])}
     marks.forest(findings, each, order, shown, fontsize=5, names=[pretty(f) for f in order])
-    findings.set_xlabel("AUROC with all labels")
-    marks.vertical_line(findings, 0.5, "chance")
+    findings.set_xlabel("AUROC with all labels (dotted: chance)")
+    findings.axvline(0.5, **LINE)
     return figure
 
 
@@ -79,7 +79,7 @@ def _draw_by_budget(
             x, part["value"], look.marker, color=look.colour, markersize=2.6, linestyle="none",
             label=look.label,
         )  # fmt: skip
-    names = [b.removesuffix("-shot") if b[:1].isdigit() else b.replace("-", "-\n") for b in budgets]
+    names = [b.removesuffix("-shot") if b[:1].isdigit() else b for b in budgets]
     ax.set_xticks(range(len(budgets)), names)
     ax.set_xlim(-0.5, len(budgets) - 0.5)
 
