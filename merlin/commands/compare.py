@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from merlin.commands.evaluate import name_files, read_embeddings
 from merlin.commands.out import refuse_existing, save_picture, say
 from merlin.data.cells import read_ids
@@ -67,12 +69,24 @@ def compare(
     for name, notes in table.notes.items():
         for note in notes:
             say(f"{name}: {note}")
-    say(encoder_tables.reading(found, paired))
+    _tell(found)
     say(
         f"Wrote {target} ({len(found)} rows, {n} test {units} in common), paired.csv and label_efficiency.png."
     )
     is_flat = found["reason"].str.startswith(encoder_tables.REFUSED)
     return 1 if refused or is_flat.any() else 0
+
+
+def _tell(table: pd.DataFrame) -> None:
+    """A line for each encoder: its macro AUROC under each budget."""
+    for name, part in table[table["label"] == "macro"].groupby("model", sort=False):
+        said = [
+            f"{r.budget} {r.value:.3f} [{r.low:.3f}, {r.high:.3f}]"
+            if r.status == "ok"
+            else f"{r.budget} not evaluated ({r.reason})".strip()
+            for r in part.itertuples()
+        ]
+        say(f"{name}: macro AUROC: {'; '.join(said)}")
 
 
 def _read(
@@ -92,6 +106,10 @@ def _read(
         again = named[:i].count(name)
         key = f"{name} ({again + 1})" if again else name
         try:
+            if path.suffix.lower() != ".npz":
+                raise ValueError(
+                    f"{path.name}: expected .npz. Scores without vectors: merlin evaluate"
+                )
             found[key] = _with_split(read_embeddings(path, how, []), how)
             of.append(name)
         except (OSError, ValueError) as error:

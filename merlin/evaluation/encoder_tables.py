@@ -128,7 +128,7 @@ def _spread_out(drawn, by_run):
     return drawn + (by_run - by_run.mean())[:, None]
 
 
-def _with_draws(found, by_draw):
+def with_draws(found, by_draw):
     """A row or difference whose interval also holds the luck of the draw, added in squares."""
     if len(by_draw) < 2 or not np.isfinite(by_draw).all():
         return found
@@ -160,7 +160,7 @@ def _rows(name, encoder, found, studies, *, common, can, negatives, n_draws):
                 patient_ids=patients, n_positive=(labels[:, f] == 1).sum(), reason=why,
                 is_ok=not why, n_few=int(few[f]) or None, n_train=int(n_train[f]), **more,
             )  # fmt: skip
-            yield _clipped(_with_draws(row, j.runs[:, :, f].mean(0)))
+            yield _clipped(with_draws(row, j.runs[:, :, f].mean(0)))
         keep = common & np.isfinite(j.drawn[:, 0])
         said = f"macro over {keep.sum()} of {len(keep)} findings" if not keep.all() else ""
         row = results.row(
@@ -170,7 +170,7 @@ def _rows(name, encoder, found, studies, *, common, can, negatives, n_draws):
             if keep.any() else 0, **more,
         )  # fmt: skip
         yield _clipped(
-            _with_draws(row, j.runs[..., keep].mean((0, 2)) if keep.any() else np.empty(0))
+            with_draws(row, j.runs[..., keep].mean((0, 2)) if keep.any() else np.empty(0))
         )
 
 
@@ -219,7 +219,7 @@ def _paired(encoders, judged, studies, common):
             is_trained=encoders[two].is_trained and encoders[one].is_trained,
         )  # fmt: skip
         by_draw = a.runs[..., keep].mean((0, 2)) - b.runs[..., keep].mean((0, 2))
-        ends = results.ends(_with_draws(gap, by_draw))
+        ends = results.ends(with_draws(gap, by_draw))
         rows.append((one, two, budget, other_budget, *ends, int(keep.sum())))
     names = ["model", "other", "budget", "other_budget", "value", "low", "high", "n_findings"]
     return pd.DataFrame(rows, columns=names)
