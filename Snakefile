@@ -423,9 +423,13 @@ READS = {
         *figures("11_summary"),
     ],
     "17_ideas": [],
+    "20_encoders": [
+        *(MANIFEST, GIVEN.format("measured"), *(EMBEDDED.format(a) for a in READERS)),
+        *(GIVEN.format(f"features-{a}") for a in ARMS + MAIN[1:]),
+    ],
 }
 TABLES = ("results/{}.csv", "predictions/{}.parquet")  # what most of them leave, beside figures
-LEAVES = {"00": (), "11": (), "14": TABLES[:1], "15": TABLES[:1], "16": (), "17": ()}
+LEAVES = {"00": (), "11": (), "14": TABLES[:1], "15": TABLES[:1], "16": (), "17": (), "20": TABLES[:1]}
 
 
 rule given_to_rivals:

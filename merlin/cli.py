@@ -4,6 +4,7 @@
 merlin findings scan.nii.gz dicom_folder --out results
 merlin embed scans/ --out scans.npz
 merlin evaluate main.npz mine.npz probabilities.csv --out comparison
+merlin compare main.npz mine.npz --labels manifest.csv --out encoders
 merlin five-year runs/full/cohort/manifest.csv --weights five_year.safetensors --out five_year
 merlin release merlinabdominalctdataset --out my_cohort
 merlin phantom --patients 100 --seed 1 --out phantoms
@@ -192,6 +193,74 @@ def evaluate(
         mask_nan=mask_nan,
         pools=pools,
         min_positive=min_positive,
+        resamples=resamples,
+        seed=seed,
+        overwrite=overwrite,
+    )
+
+
+@app.command
+def compare(
+    paths: list[Path],
+    /,
+    *,
+    out: Path,
+    names: list[str] | None = None,
+    site: str | None = None,
+    labels: str | None = None,
+    id_column: Annotated[str, Parameter("--id")] = "study_id",
+    uncertain: Literal["missing", "positive", "negative", "refuse"] = "missing",
+    shots: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64),
+    draws: int = 10,
+    negatives: int = 1,
+    resamples: Resamples = 1000,
+    seed: int = 0,
+    overwrite: Overwrite = False,
+) -> int:
+    """Read findings from embeddings of any encoders: linear probe, few labels, and no label.
+
+    The same head, the same split, the same drawn studies and the same resamples of patients for all. Files
+    are embeddings (.npz) of training, validation and test studies; those that all files have are used. Writes
+    results.csv, paired.csv and label_efficiency.png. How to enter a model: docs/enter_your_model.md. Exit
+    code 1 if a file was refused, 2 if all were.
+
+    Parameters
+    ----------
+    paths
+        Embeddings files; the first is the reference.
+    out
+        Folder for the results.
+    names
+        Of the encoders; default: the file names. Files of one name are trainings of one encoder.
+    site
+        Only studies of this site.
+    labels
+        Table of labels by study, as a manifest; its columns split and patient_id, if any, hold for all
+        files. Default: labels of the first file that has them.
+    id_column
+        Column of the studies in that table.
+    uncertain
+        What a label of -1 means there; default: missing, and counted.
+    shots
+        Labelled positives a finding.
+    draws
+        How often so few are drawn, the same studies for all encoders.
+    negatives
+        Labelled negatives for each positive.
+    """
+    from merlin.commands import compare as command
+
+    return command.compare(
+        paths,
+        out,
+        names=names,
+        site=site,
+        labels=labels,
+        id_column=id_column,
+        uncertain=uncertain,
+        shots=shots,
+        draws=draws,
+        negatives=negatives,
         resamples=resamples,
         seed=seed,
         overwrite=overwrite,

@@ -39,7 +39,7 @@ DOCS = {
     "data_manifests/README.md": "docs/manifests.html",
     **{f"docs/{n}.md": f"docs/{n}.html" for n in (
         "limits", "review", "checklists", "model_card", "data_card", "glossary", "architecture",
-        "figures", "embeddings", "full_tier", "security", "course",
+        "figures", "embeddings", "enter_your_model", "full_tier", "security", "course",
     )},
 }  # fmt: skip
 # What is rendered of an output, characters and tags; beyond, nested ones would take minutes.

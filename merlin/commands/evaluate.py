@@ -42,7 +42,7 @@ def evaluate(
     """Read, judge, write and tell; returns the exit code: 1 if a file was refused."""
     target = out / "results.csv"
     refuse_existing(target, overwrite, ("comparison.png", "paired.csv"))
-    named = _named(names, paths)
+    named = name_files(names, paths)
     if min(pools) < 2:
         raise ValueError(f"--pools {min(pools)}: a pool holds two candidates or more")
     if min(resamples, min_positive) < 1:
@@ -88,7 +88,7 @@ def evaluate(
     return 1 if refused or table["reason"].str.startswith(off_shelf.REFUSED).any() else 0
 
 
-def _named(names: Sequence[str] | None, paths: Sequence[Path]) -> dict[str, Path]:
+def name_files(names: Sequence[str] | None, paths: Sequence[Path]) -> dict[str, Path]:
     """Files by the models' names, which are the files' own where none are given."""
     if not names:
         names = [p.stem for p in paths]
@@ -140,7 +140,7 @@ def _read_all(
                 if path.is_file() and _is_table(path):
                     files[name] = scores.read_scores(path, **how, **scored, judged=judged)
                 else:
-                    files[name] = _read_embeddings(path, how, unused)
+                    files[name] = read_embeddings(path, how, unused)
                 refused.pop(name, None)
             except Exception as error:  # noqa: BLE001 - one file's fault must not cost the others
                 files.pop(name, None)
@@ -150,7 +150,7 @@ def _read_all(
     return {n: files[n] for n in paths if n in files}, [refused[n] for n in paths if n in refused]
 
 
-def _read_embeddings(path: Path, how: dict, unused: list[str]) -> Embeddings:
+def read_embeddings(path: Path, how: dict, unused: list[str]) -> Embeddings:
     """An embeddings file, with labels of a table in place of its own where one was given."""
     if not path.is_file():
         raise FileNotFoundError(f"no file at {path}")

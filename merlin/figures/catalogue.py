@@ -1,6 +1,6 @@
 """Every figure by the name of its file."""
 
-from merlin.figures import adapted, dataset, design, ideas, off_shelf, panels
+from merlin.figures import adapted, dataset, design, encoders, ideas, off_shelf, panels
 
 FIGURES = (
     panels.FIGURES
@@ -8,5 +8,6 @@ FIGURES = (
     | off_shelf.FIGURES
     | adapted.FIGURES
     | design.FIGURES
+    | encoders.FIGURES
     | ideas.FIGURES
 )

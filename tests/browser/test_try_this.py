@@ -37,6 +37,7 @@ PARAMETERS = {
     "13_scaling_laws": [{"n_fits": 10}],
     "14_intervals": [{"n_patients": 40}],
     "15_protocol_sensitivity": [{"n_draws": 1, "seed": 1}, {"headline_pool": 16}],
+    "20_encoders": [{"negatives": 3}, {"n_draws": 2}],
     "17_ideas": [{"n_pairs": 256}, {"n_patients": 30}, {"noise": 0.0}],
 }  # fmt: skip
 CASES = [(name, change) for name, changes in PARAMETERS.items() for change in changes]
