@@ -38,6 +38,8 @@ ALLOWED = (
     ("main", "macro f1", 0.06),
     ("main", "n above", 4.0),
     ("main", "", 0.4),
+    ("probe", "f1", 0.2),
+    ("tenth", "f1", 0.15),
     ("", "distance_mm", 60.0),
     ("", "dice", 0.015),
     ("merlin", "", 0.5),
@@ -51,6 +53,9 @@ ALLOWED = (
     ("", "clinical_f1", 0.25),
     ("", "", 0.06),
 )
+# What these count is what a network wrote or drew: statements that it made, organs that it found at all.
+OF_A_NETWORK = ("side_right", "count_right", "degree_right", "distance_mm")
+FEW = 10  # at so many or fewer, another processor's rounding may leave none
 # What no training touches: simulations, rules, rivals that look at no image.
 EXACT_MODELS = ("chance", "always present", "rules", "frequent", "normal", "resampled patient",
                 "resampled study", "percentile", "as in the tables", "nan", "")  # fmt: skip
@@ -99,15 +104,17 @@ def compare(found, expected):
     both = both[both["_merge"] == "both"]
     for column in [c for c in [*COUNTS, "status"] if c not in keys]:
         old, new = both[f"{column}_expected"], both[column]
-        moved = both[(old != new) & ~(old.isna() & new.isna())]
+        moved = both[(old != new) & ~(old.isna() & new.isna()) & ~_is_networks(both, column)]
         problems += [
             f"{name(row)}: {column} {row[column]}, expected {row[f'{column}_expected']}"
             for _, row in moved.iterrows()
         ]
     lost = both[both["value"].isna() != both["value_expected"].isna()]
+    lost = lost[~_is_networks(lost, "status")]
     problems += [f"{name(row)}: a value where none was, or none" for _, row in lost.iterrows()]
     part = both.dropna(subset=["value", "value_expected"])
     whole = part[part["label"].isin(HELD) & ~part["metric"].str.startswith("n above")]
+    whole = whole[~_is_networks(whole, "status")]
     far = whole[(whole["value"] - whole["value_expected"]).abs() > HELD_WITHIN]
     problems += [
         f"{name(row)}: {row['value']:.4g}, expected {row['value_expected']:.4g} ± {HELD_WITHIN}"
@@ -130,6 +137,15 @@ def compare(found, expected):
         for _, row in blocks[blocks["gap"] > blocks["allowed"]].iterrows()
     ]
     return problems, blocks
+
+
+def _is_networks(both, column):
+    """Rows in which a difference of this column is a network's own, and small."""
+    theirs = both["metric"].isin(OF_A_NETWORK)
+    if column == "status":
+        return theirs & (both[["n_positive", "n_positive_expected"]].max(axis=1) <= FEW)
+    old, new = both[f"{column}_expected"], both[column]
+    return theirs & ((old - new).abs() <= np.maximum(FEW, 0.25 * old))
 
 
 def read(path):
