@@ -23,7 +23,7 @@ import referee
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPECTED = ROOT / "tests" / "expected"
-KEYS = ["task", "label", "metric", "model", "split", "wording", "representation", "site", "fraction",
+KEYS = ["task", "label", "metric", "model", "split", "wording", "representation", "site", "fraction", "budget",
         "kind", "detail"]  # fmt: skip
 COUNTS = ["n_studies", "n_patients", "n_positive"]
 TABLES = (
