@@ -1,6 +1,6 @@
 """Every figure by the name of its file."""
 
-from merlin.figures import adapted, dataset, design, ideas, off_shelf, panels
+from merlin.figures import adapted, causes, dataset, design, ideas, off_shelf, panels
 
 FIGURES = (
     panels.FIGURES
@@ -9,4 +9,5 @@ FIGURES = (
     | adapted.FIGURES
     | design.FIGURES
     | ideas.FIGURES
+    | causes.FIGURES
 )
