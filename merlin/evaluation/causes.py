@@ -111,7 +111,9 @@ def removal(
         part = gaps[gaps["change"] == name]
         if part.empty:
             why = "no patient drawn has it"
-            rows += [results.missing(name, m, why) for m in ("score difference", "agreement of pairs")]
+            rows += [
+                results.missing(name, m, why) for m in ("score difference", "agreement of pairs")
+            ]
             continue
         patients = part["patient_id"].to_numpy(str)
         weights = results.resampling(patients, n_resamples, seed=seed).astype(float)
@@ -123,7 +125,10 @@ def removal(
             largest=moved.abs().idxmax(), other=beside, other_value=moved.get(beside, np.nan)
         )
         who = dict(known=np.ones(len(own), bool), patient_ids=patients, n_positive=len(own))
-        for metric, values in (("score difference", own / unit[j]), ("agreement of pairs", own > 0)):
+        for metric, values in (
+            ("score difference", own / unit[j]),
+            ("agreement of pairs", own > 0),
+        ):
             found = _means(values.astype(float)[:, None], weights)[0]
             rows.append(results.row(name, metric, found, **who, **more))
     return results.table(TASK, rows, model=TRAINED)
@@ -173,7 +178,9 @@ def curves(
         at = np.linspace(dose.min(), dose.max(), n_points)
         shares = curve.at(at)
         low, high = np.quantile(shares[:, 1:], [0.025, 0.975], axis=1)
-        drawn.append(pd.DataFrame(dict(finding=name, dose=at, value=shares[:, 0], low=low, high=high)))
+        drawn.append(
+            pd.DataFrame(dict(finding=name, dose=at, value=shares[:, 0], low=low, high=high))
+        )
     return results.table(TASK, rows, model=TRAINED), pd.concat(drawn, ignore_index=True)
 
 
@@ -231,7 +238,9 @@ def pointed(gradients: pd.DataFrame, *, n_resamples: int, seed: int) -> pd.DataF
                 rows.append(results.row(name, metric, each, **who, **ok, **about))
             every = ~np.isnan(value)
             who = dict(known=every, patient_ids=patients, n_positive=len(names))
-            rows.append(results.row("macro", metric, bootstrap.macro(np.stack(found)), **who, **about))
+            rows.append(
+                results.row("macro", metric, bootstrap.macro(np.stack(found)), **who, **about)
+            )
     return results.table(TASK, rows)
 
 
@@ -288,7 +297,9 @@ def reading_of_gradients(table: pd.DataFrame, course: pd.DataFrame) -> str:
     """What gradients and moved images say against random weights, chance and the true counterfactual."""
     part = table[table["metric"] == "recall of the gradient"]
     macro = part[part["label"] == "macro"].set_index("model")
-    wide = part[part["label"] != "macro"].pivot_table(index="label", columns="model", values="value")
+    wide = part[part["label"] != "macro"].pivot_table(
+        index="label", columns="model", values="value"
+    )
     n = len(wide)
     said = (
         f"{with_interval(macro.loc[TRAINED], '.1%')} of the gradient lies in the voxels that the finding "
@@ -311,3 +322,36 @@ def reading_of_gradients(table: pd.DataFrame, course: pd.DataFrame) -> str:
             f"(chance {last['chance']:.0%}), at a likeness to the true change of {last['likeness']:+.2f}. "
         )
     return said.strip()
+
+
+def examples(half: pd.DataFrame, n: int = 6) -> list[str]:
+    """Findings whose curves are shown: with a dose that is measured, its half found most sharply first.
+
+    Where fewer have one, others follow in the table's order.
+    """
+    told = half[(half["status"] == "ok") & (half["what"] != "severity")]
+    width = (told["high"] - told["low"]) / (told["highest"] - told["lowest"])
+    first = told.loc[width.sort_values().index, "label"].tolist()
+    rest = [name for name in half["label"] if name not in first]
+    return [*first, *rest][:n]
+
+
+def redrawn(scores: pd.DataFrame, own: pd.DataFrame, prompts: Sequence[str]) -> pd.DataFrame:
+    """Scores of patients as drawn again beside those of their own scans, prompt by prompt.
+
+    Parameters
+    ----------
+    own : DataFrame
+        By `study_id`, a column a prompt.
+
+    Returns
+    -------
+    DataFrame
+        `prompt, correlation, shift, n`: over patients; the mean difference in standard deviations.
+    """
+    drawn = scores[scores["change"] == AS_DRAWN].set_index("study_id")
+    both = drawn.index.intersection(own.index)
+    a, b = drawn.loc[both, list(prompts)], own.loc[both, list(prompts)]
+    gap = (a - b).mean() / b.std()
+    table = pd.DataFrame(dict(correlation=a.corrwith(b), shift=gap)).rename_axis("prompt")
+    return table.assign(n=len(both)).reset_index()

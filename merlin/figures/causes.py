@@ -76,7 +76,9 @@ def _draw_matrix(
         wide, cmap="vlag", vmin=-most, vmax=most, ax=ax, xticklabels=True, yticklabels=False,
         rasterized=True, cbar_kws=dict(shrink=0.5, label="effect on the prompt's score (SD)", pad=0.01),
     )  # fmt: skip
-    ax.set_xticks(np.arange(len(prompts)) + 0.5, [pretty(p) for p in prompts], rotation=90, fontsize=5.2)
+    ax.set_xticks(
+        np.arange(len(prompts)) + 0.5, [pretty(p) for p in prompts], rotation=90, fontsize=5.2
+    )
     for i, name in enumerate(rows):
         if name in prompts:
             j = prompts.index(name)
@@ -91,7 +93,9 @@ def _draw_matrix(
 def _draw_curve(ax: Axes, name: str, tables: Tables, facts: Facts) -> None:
     """Share found against dose: bins as dots, the fitted curve, the dose at which half are found."""
     curve, dots = (where(tables[k], finding=name) for k in ("curves", "binned"))
-    ax.fill_between(curve["dose"], curve["low"], curve["high"], color=COLOUR["merlin"], alpha=0.15, lw=0)
+    ax.fill_between(
+        curve["dose"], curve["low"], curve["high"], color=COLOUR["merlin"], alpha=0.15, lw=0
+    )
     sns.lineplot(curve, x="dose", y="value", errorbar=None, color=COLOUR["merlin"], ax=ax)
     sns.scatterplot(dots, x="dose", y="value", color=COLOUR["merlin"], s=9, linewidth=0, ax=ax)
     row = where(tables["half"], label=name).iloc[0]
@@ -121,7 +125,9 @@ def draw_latent_shift(tables: Tables, facts: Facts) -> Figure:
     axes["b"].set(xlabel="size of the change (HU, root mean square)", ylabel="change of the score")
     axes["b"].legend(fontsize=5)
     _draw_course(axes["c"], course, names, "inside", "chance")
-    axes["c"].set(xlabel="size of the change (HU, root mean square)", ylabel="share of it in the right place")
+    axes["c"].set(
+        xlabel="size of the change (HU, root mean square)", ylabel="share of it in the right place"
+    )
     axes["c"].set_ylim(bottom=0)
     images = table_to_images(tables["slices"]) if len(tables["slices"]) else {}
     for row, name in zip_longest("de", names[:2]):
@@ -137,10 +143,17 @@ def _draw_pointing(ax: Axes, table: pd.DataFrame) -> None:
     names = [n for n in main["label"] if n != "macro"]
     rows = [*(["macro"] if "macro" in set(main["label"]) else []), *names]
     marks.forest(
-        ax, part, rows, LOOKS, fontsize=5.2, names=[*["mean"] * (len(rows) - len(names)), *map(pretty, names)]
+        ax,
+        part,
+        rows,
+        LOOKS,
+        fontsize=5.2,
+        names=[*["mean"] * (len(rows) - len(names)), *map(pretty, names)],
     )
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0%}" if x >= 0.01 else f"{x:.1%}"))
+    ax.xaxis.set_major_formatter(
+        FuncFormatter(lambda x, _: f"{x:.0%}" if x >= 0.01 else f"{x:.1%}")
+    )
     ax.set_xlabel("share of the gradient in voxels\nthat the finding changes")
     marks.legend_above(ax, 1, fontsize=5)
 
@@ -169,7 +182,11 @@ def _draw_picture(
     if what in ("with", "without"):
         style.show_slice(ax, image, aspect=aspect)
     else:
-        most = CHANGE_HU if what == "true change" else max(float(np.quantile(np.abs(image), 0.998)), 1e-9)
+        most = (
+            CHANGE_HU
+            if what == "true change"
+            else max(float(np.quantile(np.abs(image), 0.998)), 1e-9)
+        )
         ax.imshow(image, cmap="vlag", vmin=-most, vmax=most, aspect=aspect, interpolation="nearest")
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)

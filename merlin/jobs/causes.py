@@ -343,9 +343,7 @@ def from_files(
     names = list(settings.findings or NAMES)
     if odd := sorted(set(names) - set(NAMES)):
         raise ValueError(f"18_causes.findings: {', '.join(odd)}{run.nearest(odd[0], NAMES)}")
-    some, having = chosen(
-        settings.cohort_seed, ids, names, settings.n_patients, settings.n_persons
-    )
+    some, having = chosen(settings.cohort_seed, ids, names, settings.n_patients, settings.n_persons)
     grid: Grid = adapt.grid_of(weights)
     matrix = causes_kept.matrix_of(settings)
     draw = partial(pool.scan, settings.cohort_seed, matrix=matrix, grid=grid)

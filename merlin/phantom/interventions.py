@@ -83,7 +83,9 @@ def without(study: Study, name: str) -> Study:
         If the study has no such finding.
     """
     if name not in study.found:
-        raise ValueError(f"{study.study_id} has no {name}; it has {', '.join(study.found) or 'none'}")
+        raise ValueError(
+            f"{study.study_id} has no {name}; it has {', '.join(study.found) or 'none'}"
+        )
     return replace(study, found={k: v for k, v in study.found.items() if k != name})
 
 

@@ -57,7 +57,9 @@ def fit(dose: np.ndarray, is_found: np.ndarray, weights: np.ndarray) -> Curve:
     dose, y = np.asarray(dose, float), np.asarray(is_found, float)
     width = float(dose.std())
     if len(dose) < 2 or not width > 0:
-        raise ValueError(f"a curve needs two doses or more that differ; got {len(dose)} trials of one")
+        raise ValueError(
+            f"a curve needs two doses or more that differ; got {len(dose)} trials of one"
+        )
     middle = float(dose.mean())
     x = np.stack([np.ones_like(dose), (dose - middle) / width])  # (2, n)
     w = np.asarray(weights, float)
