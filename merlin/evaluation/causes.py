@@ -218,11 +218,11 @@ def pointed(gradients: pd.DataFrame, *, n_resamples: int, seed: int) -> pd.DataF
     Returns
     -------
     DataFrame
-        Rows of the common schema, by finding and `macro`: metrics `recall of the gradient` (its share
-        inside) and `recall of the peak` (hits), of each model and of chance.
+        Rows of the common schema, by finding and `macro`: metrics `agreement of the gradient` (its share
+        inside) and `agreement of the peak` (hits), of each model and of chance.
     """
     names, rows = gradients["finding"].drop_duplicates().tolist(), []
-    for metric, column in (("recall of the gradient", "inside"), ("recall of the peak", "hit")):
+    for metric, column in (("agreement of the gradient", "inside"), ("agreement of the peak", "hit")):
         for model in (TRAINED, RANDOM, CHANCE):
             part = gradients[gradients["model"] == (TRAINED if model == CHANCE else model)]
             patients = part["patient_id"].to_numpy(str)
@@ -295,7 +295,7 @@ def _name(label: object) -> str:
 
 def reading_of_gradients(table: pd.DataFrame, course: pd.DataFrame) -> str:
     """What gradients and moved images say against random weights, chance and the true counterfactual."""
-    part = table[table["metric"] == "recall of the gradient"]
+    part = table[table["metric"] == "agreement of the gradient"]
     macro = part[part["label"] == "macro"].set_index("model")
     wide = part[part["label"] != "macro"].pivot_table(
         index="label", columns="model", values="value"

@@ -138,7 +138,7 @@ def draw_latent_shift(tables: Tables, facts: Facts) -> Figure:
 
 def _draw_pointing(ax: Axes, table: pd.DataFrame) -> None:
     """Share of the gradient inside the finding: trained, random, chance; sorted by the trained network's."""
-    part = where(table, metric="recall of the gradient", status="ok")
+    part = where(table, metric="agreement of the gradient", status="ok")
     main = where(part, model="main").sort_values("value", ascending=False)
     names = [n for n in main["label"] if n != "macro"]
     rows = [*(["macro"] if "macro" in set(main["label"]) else []), *names]

@@ -121,7 +121,7 @@ def test_gradients_are_held_against_random_weights_and_chance():
         for f in PROMPTS for i in range(4) for m, v in (("main", 0.4), ("random weights", 0.1))
     ]  # fmt: skip
     table = causes.pointed(pd.DataFrame(rows), n_resamples=100, seed=1)
-    macro = table[(table["label"] == "macro") & (table["metric"] == "recall of the gradient")]
+    macro = table[(table["label"] == "macro") & (table["metric"] == "agreement of the gradient")]
     value = macro.set_index("model")["value"]
     assert value.tolist() == pytest.approx([0.415, 0.115, 0.1])
     course = causes.shifted(pd.DataFrame([
