@@ -11,7 +11,15 @@ import numpy as np
 import pandas as pd
 
 from merlin.evaluation import results
-from merlin.evaluation.counterfactual import AS_DRAWN, CHANCE, OLDER, OTHER_SEX, RANDOM, TRAINED
+from merlin.evaluation.counterfactual import (
+    AS_DRAWN,
+    CHANCE,
+    OLDER,
+    OTHER_SEX,
+    RANDOM,
+    TRAINED,
+    WITHOUT,
+)
 from merlin.evaluation.readings import with_interval
 from merlin.statistics import bootstrap, psychometric
 from merlin.words import as_text
@@ -142,28 +150,30 @@ def curves(
     Parameters
     ----------
     doses : DataFrame
-        `finding, patient_id, dose, score, is_present`; patients come at several doses. Scans without the
-        finding tell only how often it is called where it isn't.
+        `finding, patient_id, kind, dose, score`; patients come at several doses. Scans `WITHOUT` the finding
+        tell only how often it is still called.
     what : dict of str to str
         What the dose of each finding measures.
 
     Returns
     -------
     table : DataFrame
-        Rows of the common schema, metric `dose at which half are found` with a percentile interval; `what`,
-        `lowest` and `highest` dose drawn, `called_without` (share called in scans without it).
+        Rows of the common schema, metric `dose at which half are found` with a percentile interval, which
+        ends where nothing was drawn; `what`, `lowest` and `highest` dose, and the share called in scans as
+        they came and in the same without the finding, `called_with` and `called_without`.
     curves : DataFrame
         `finding, dose, value, low, high`: the fitted curves.
     """
     rows, drawn = [], []
     for name, part in doses.groupby("finding", sort=False):
-        present = part[part["is_present"]]
+        called = part.groupby("kind")["score"].agg(lambda s: (s > 0).mean())
+        present = part[part["kind"] != WITHOUT]
         patients, dose = present["patient_id"].to_numpy(str), present["dose"].to_numpy(float)
         found = (present["score"] > 0).to_numpy()
         weights = results.resampling(patients, n_resamples, seed=seed).astype(float)
         more = dict(
             what=what[str(name)], lowest=dose.min(), highest=dose.max(),
-            called_without=float((part.loc[~part["is_present"], "score"] > 0).mean()),
+            called_with=called[AS_DRAWN], called_without=called[WITHOUT],
         )  # fmt: skip
         n = dict(n_studies=len(dose), n_patients=len(set(patients)), n_positive=int(found.sum()))
         curve = psychometric.fit(dose, found, weights)
@@ -172,7 +182,8 @@ def curves(
         reason = _unreached(e.value, dose, found)
         row = results.missing(str(name), "dose at which half are found", reason, **n, **more)
         if not reason:
-            row |= dict(value=e.value, low=e.low, high=e.high, status="ok", method="percentile")
+            low, high = np.clip([e.low, e.high], dose.min(), dose.max())
+            row |= dict(value=e.value, low=low, high=high, status="ok", method="percentile")
             row |= dict(n_seeds=1)
         rows.append(row)
         at = np.linspace(dose.min(), dose.max(), n_points)
@@ -199,7 +210,7 @@ def _unreached(half: float, dose: np.ndarray, found: np.ndarray) -> str:
 def binned(doses: pd.DataFrame, n_bins: int = 6) -> pd.DataFrame:
     """Share found in bins of equal numbers, for dots beside the curves: `finding, dose, value, n`."""
     rows = []
-    for name, part in doses[doses["is_present"]].groupby("finding", sort=False):
+    for name, part in doses[doses["kind"] != WITHOUT].groupby("finding", sort=False):
         part = part.sort_values("dose")
         for index in np.array_split(np.arange(len(part)), min(n_bins, len(part))):
             some = part.iloc[index]
@@ -222,7 +233,10 @@ def pointed(gradients: pd.DataFrame, *, n_resamples: int, seed: int) -> pd.DataF
         inside) and `agreement of the peak` (hits), of each model and of chance.
     """
     names, rows = gradients["finding"].drop_duplicates().tolist(), []
-    for metric, column in (("agreement of the gradient", "inside"), ("agreement of the peak", "hit")):
+    for metric, column in (
+        ("agreement of the gradient", "inside"),
+        ("agreement of the peak", "hit"),
+    ):
         for model in (TRAINED, RANDOM, CHANCE):
             part = gradients[gradients["model"] == (TRAINED if model == CHANCE else model)]
             patients = part["patient_id"].to_numpy(str)
@@ -275,8 +289,12 @@ def reading(removed: pd.DataFrame, causes: pd.DataFrame, half: pd.DataFrame) -> 
         n = (causes["change"] == change).sum()
         said += f"*{words}* alone moves {len(part)} of {n} prompts, most: {_each(top, 'value')}. "
     told = half[half["status"] == "ok"]
-    said += f"Half are found at a dose that was drawn for {len(told)} of {len(half)} findings."
-    return said
+    with_, without = half["called_with"].mean(), half["called_without"].mean()
+    return said + (
+        f"At threshold zero {with_:.0%} of scans with a finding are called, and still {without:.0%} of the same "
+        f"patients without it, by mean over findings. Half are found at a dose that was drawn for {len(told)} "
+        f"of {len(half)} findings."
+    )
 
 
 def _each(rows: pd.DataFrame, column: str, form: str = "+.2f") -> str:
@@ -309,17 +327,14 @@ def reading_of_gradients(table: pd.DataFrame, course: pd.DataFrame) -> str:
         f"{(wide[TRAINED] > wide[CHANCE]).sum()}. "
     )
     for name, steps in course.groupby("finding", sort=False):
-        last = steps.iloc[-1]
         down = steps[steps["score"] <= steps["true_score"]]
-        when = (
-            f"reaches the true counterfactual's score with {down.iloc[0]['moved_hu']:.0f} HU (root mean square; "
-            f"the true change has {last['true_hu']:.0f})"
-            if len(down)
-            else f"does not reach the true counterfactual's score with {last['moved_hu']:.0f} HU"
-        )
+        at = (down if len(down) else steps).iloc[0 if len(down) else -1]
+        reaches = "reaches" if len(down) else "does not reach"
         said += (
-            f"Moved down the gradient, {_name(name)} {when}, {last['inside']:.0%} of it in the right place "
-            f"(chance {last['chance']:.0%}), at a likeness to the true change of {last['likeness']:+.2f}. "
+            f"Moved down the gradient, {_name(name)} {reaches} the score of the true image without it with "
+            f"{at['moved_hu']:.1f} HU (root mean square; the true change has {at['true_hu']:.0f}); "
+            f"{at['inside']:.0%} of the change is in the right place (chance {at['chance']:.0%}), its likeness to "
+            f"the true change {at['likeness']:+.2f}. "
         )
     return said.strip()
 

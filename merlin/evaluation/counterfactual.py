@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 AS_DRAWN, OLDER, OTHER_SEX = "as drawn", "older", "other sex"  # what was changed of a study
+FAINTER, WITHOUT = "fainter", "without"  # of a finding; what else scans of doses are is AS_DRAWN
 TRAINED, RANDOM, CHANCE = "main", "random weights", "chance"
 SOFT = 0.25  # of the input's range [-1000, 1000] HU: what is denser than lung and air
 

@@ -1,6 +1,7 @@
 """Figures of `18_causes`: what moves a score, and where a score looks. Tables → figures; nothing is computed."""
 
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ LOOKS = {
 }
 SHADES = (COLOUR["merlin"], COLOUR["present"])  # of the two findings that are moved
 PICTURES = ("with", "without", "true change", "moved", "gradient")
+SMALLEST = 1e-4  # share of a gradient that is drawn; what has none lies left of it
 CHANGE_HU = 600  # at the ends of the colours of a true change
 
 
@@ -35,8 +37,11 @@ def draw_causes(tables: Tables, facts: Facts) -> Figure:
     names = own["label"].tolist()
     causes = tables["matrix"]
     rows = [*names, *(c for c in unique(causes["change"]) if c not in names)]
-    _draw_effects(effect, own, where(table, metric="agreement of pairs"), len(rows))
-    _draw_matrix(heat, causes, rows, [*names, *sorted(set(causes["prompt"]) - set(names))], facts)
+    words = facts.get("person", {})
+    _draw_effects(
+        effect, own, where(table, metric="agreement of pairs"), [words.get(r, r) for r in rows]
+    )
+    _draw_matrix(heat, causes, rows, [*names, *sorted(set(causes["prompt"]) - set(names))])
     shown = facts.get("examples", [])[:EXAMPLES]
     for ax, name in zip_longest(curves, shown):
         if name is None:
@@ -47,27 +52,30 @@ def draw_causes(tables: Tables, facts: Facts) -> Figure:
     return figure
 
 
-def _draw_effects(ax: Axes, own: pd.DataFrame, pairs: pd.DataFrame, n_rows: int) -> None:
+def _draw_effects(ax: Axes, own: pd.DataFrame, pairs: pd.DataFrame, rows: list[str]) -> None:
     """A row a finding, as high as the matrix's beside it, with the share of pairs ordered rightly."""
-    at = [i + 0.5 for i in range(len(own))]
+    at = [i + 0.5 for i in range(len(rows))]
     names = own["label"].tolist()
-    marks.forest(ax, own, names, Look("", COLOUR["merlin"], size=2.6), at=at, fontsize=5.2)
+    marks.forest(ax, own, names, Look("", COLOUR["merlin"], size=2.6), at=at[: len(names)])
     ax.axvline(0, **LINE)
     share = pairs.set_index("label")["value"]
-    for y, name in zip(at, names, strict=True):
+    beside: dict[str, Any] = dict(textcoords="offset points", annotation_clip=False, fontsize=4.8)
+    for y, name in zip(at, names, strict=False):
         ax.annotate(
-            f"{share[name]:.0%}", (1, y), (2, 0), xycoords=("axes fraction", "data"), fontsize=4.8,
-            textcoords="offset points", va="center", annotation_clip=False,
-        )  # fmt: skip
-    ax.annotate("in order", (1, 1), (2, 2), xycoords="axes fraction", textcoords="offset points",
-                fontsize=4.8, ha="center")  # fmt: skip
-    ax.set_ylim(n_rows, 0)
+            f"{share[name]:.0%}",
+            (1, y),
+            (2, 0),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            **beside,
+        )
+    ax.annotate("in order", (1, 1), (2, 2), xycoords="axes fraction", ha="center", **beside)
+    ax.set_yticks(at, [pretty(r) for r in rows], fontsize=5.2)
+    ax.set_ylim(len(rows), 0)
     ax.set_xlabel("fall of its own score when the\nfinding is taken out (SD)")
 
 
-def _draw_matrix(
-    ax: Axes, causes: pd.DataFrame, rows: list[str], prompts: list[str], facts: Facts
-) -> None:
+def _draw_matrix(ax: Axes, causes: pd.DataFrame, rows: list[str], prompts: list[str]) -> None:
     """Mean effect of every change on every prompt; frames mark a finding's own."""
     wide = causes.pivot_table(index="change", columns="prompt", values="value")
     wide = wide.reindex(index=rows, columns=prompts)
@@ -83,10 +91,6 @@ def _draw_matrix(
         if name in prompts:
             j = prompts.index(name)
             ax.plot([j, j + 1, j + 1, j, j], [i, i, i + 1, i + 1, i], color="black", linewidth=0.4)
-        else:
-            words = facts.get("person", {}).get(name, name)
-            ax.annotate(words, (0, i + 0.5), (-3, 0), textcoords="offset points", ha="right",
-                        va="center", fontsize=5.2, annotation_clip=False)  # fmt: skip
     ax.set(xlabel="prompts of", ylabel="")
 
 
@@ -104,29 +108,29 @@ def _draw_curve(ax: Axes, name: str, tables: Tables, facts: Facts) -> None:
         ax.plot(row["value"], 0.5, "o", color=COLOUR["present"], markersize=3)
     if name in facts.get("limits", {}):
         ax.axvline(facts["limits"][name], **LINE)
-    ax.set(ylim=(-0.04, 1.04), xlabel=row["what"], ylabel="")
-    ax.xaxis.set_major_locator(MaxNLocator(4))
-    ax.set_title(pretty(name), fontsize=5.2, pad=3)
+    pad = 0.04 * (row["highest"] - row["lowest"])
+    ax.set(xlim=(row["lowest"] - pad, row["highest"] + pad), ylim=(-0.04, 1.04), ylabel="")
+    ax.set_xlabel(f"{pretty(name)}:\n{row['what']}", fontsize=5.6)
+    ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.tick_params(axis="y", labelleft=ax.get_title("left") == "c")
 
 
 def draw_latent_shift(tables: Tables, facts: Facts) -> Figure:
     """Where gradients lie by finding, and two findings' images moved down theirs."""
-    tall, small = ["a"] * 4, range(len(PICTURES))
-    mosaic = [tall + ["b"] * 5 + ["c"] * 5]
-    mosaic += [tall + [f"{row}{i}" for i in small for _ in (0, 1)] for row in "de"]
-    figure, axes = new_figure(PAGE_MM, 125, mosaic=mosaic, height_ratios=[1.15, 1, 1])
+    pictures = [[f"{row}{i}" for i in range(len(PICTURES))] for row in "de"]
+    mosaic: list = [["a", [[[["b", "c"]]], [pictures]]]]
+    figure, axes = new_figure(PAGE_MM, 120, mosaic=mosaic, width_ratios=[1, 2.6])
     for letter, panel in (("a", "a"), ("b", "b"), ("c", "c"), ("d", "d0"), ("e", "e0")):
         axes[panel].set_title(letter, loc="left", fontweight="bold", fontsize=8, pad=3)
     _draw_pointing(axes["a"], tables[""])
     course = tables["course"]
     names = unique(course["finding"])
     _draw_course(axes["b"], course, names, "score", "true_score")
-    axes["b"].set(xlabel="size of the change (HU, root mean square)", ylabel="change of the score")
+    axes["b"].set(xlabel="change (HU, root mean square)", ylabel="change of the score")
     axes["b"].legend(fontsize=5)
     _draw_course(axes["c"], course, names, "inside", "chance")
     axes["c"].set(
-        xlabel="size of the change (HU, root mean square)", ylabel="share of it in the right place"
+        xlabel="change (HU, root mean square)", ylabel="share of it in the right place"
     )
     axes["c"].set_ylim(bottom=0)
     images = table_to_images(tables["slices"]) if len(tables["slices"]) else {}
@@ -142,6 +146,8 @@ def _draw_pointing(ax: Axes, table: pd.DataFrame) -> None:
     main = where(part, model="main").sort_values("value", ascending=False)
     names = [n for n in main["label"] if n != "macro"]
     rows = [*(["macro"] if "macro" in set(main["label"]) else []), *names]
+    alone = part["model"] == "chance"
+    part = part.assign(low=part["low"].mask(alone), high=part["high"].mask(alone))
     marks.forest(
         ax,
         part,
@@ -151,9 +157,8 @@ def _draw_pointing(ax: Axes, table: pd.DataFrame) -> None:
         names=[*["mean"] * (len(rows) - len(names)), *map(pretty, names)],
     )
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(
-        FuncFormatter(lambda x, _: f"{x:.0%}" if x >= 0.01 else f"{x:.1%}")
-    )
+    ax.set_xlim(SMALLEST, 1)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}%"))
     ax.set_xlabel("share of the gradient in voxels\nthat the finding changes")
     marks.legend_above(ax, 1, fontsize=5)
 

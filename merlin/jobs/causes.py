@@ -224,15 +224,16 @@ def _doses(
     ]
     scores = eyes.scores([draw(s) for s in faint])[:, column]
 
-    def row(study: Study, score: float, is_present: bool) -> dict:
-        severity = study.found[name].severity if is_present else np.nan
-        dose = interventions.dose(seed, study, name) if is_present else np.nan
+    def row(study: Study, score: float, kind: str) -> dict:
+        is_there = kind != counterfactual.WITHOUT
+        severity = study.found[name].severity if is_there else np.nan
+        dose = interventions.dose(seed, study, name) if is_there else np.nan
         who = dict(finding=name, study_id=study.study_id, patient_id=study.patient.patient_id)
-        return who | dict(severity=severity, dose=dose, score=score, is_present=is_present)
+        return who | dict(kind=kind, severity=severity, dose=dose, score=float(score))
 
-    rows = [row(s, float(told[s.study_id][column]), True) for s in ill]
-    rows += [row(s, float(v), True) for s, v in zip(faint, scores, strict=True)]
-    return rows + [row(s, float(v), False) for s, v in zip(ill, without, strict=True)]
+    rows = [row(s, told[s.study_id][column], counterfactual.AS_DRAWN) for s in ill]
+    rows += [row(s, v, counterfactual.FAINTER) for s, v in zip(faint, scores, strict=True)]
+    return rows + [row(s, v, counterfactual.WITHOUT) for s, v in zip(ill, without, strict=True)]
 
 
 Pair = tuple[Study, np.ndarray, np.ndarray]  # a study, its scan, and the scan without the finding
