@@ -118,7 +118,7 @@ def removal(
     for j, name in enumerate(prompts):
         part = gaps[gaps["change"] == name]
         if part.empty:
-            why = "no patient drawn has it"
+            why = "not taken out: no patient has it, or the profile leaves it out"
             rows += [
                 results.missing(name, m, why) for m in ("score difference", "agreement of pairs")
             ]
@@ -265,6 +265,8 @@ def shifted(shifts: pd.DataFrame) -> pd.DataFrame:
     as it is and `true_hu` for the true counterfactual.
     """
     columns = ["score", "true_score", "moved_hu", "true_hu", "inside", "chance", "likeness"]
+    if shifts.empty:  # neither finding was taken out
+        return pd.DataFrame(columns=["finding", "step", *columns])
     return shifts.groupby(["finding", "step"], sort=False)[columns].mean().reset_index()
 
 

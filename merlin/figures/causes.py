@@ -127,11 +127,10 @@ def draw_latent_shift(tables: Tables, facts: Facts) -> Figure:
     names = unique(course["finding"])
     _draw_course(axes["b"], course, names, "score", "true_score")
     axes["b"].set(xlabel="change (HU, root mean square)", ylabel="change of the score")
-    axes["b"].legend(fontsize=5)
+    if names:
+        axes["b"].legend(fontsize=5)
     _draw_course(axes["c"], course, names, "inside", "chance")
-    axes["c"].set(
-        xlabel="change (HU, root mean square)", ylabel="share of it in the right place"
-    )
+    axes["c"].set(xlabel="change (HU, root mean square)", ylabel="share of it in the right place")
     axes["c"].set_ylim(bottom=0)
     images = table_to_images(tables["slices"]) if len(tables["slices"]) else {}
     for row, name in zip_longest("de", names[:2]):

@@ -277,38 +277,41 @@ def _shifts(
     wanted = eyes.scores(list(gone))[:, NAMES.index(name)]
     body = eyes.tensor([b for _, b in truths])
     step = settings.shift_hu / HU_RANGE
-    rows, start, last = [], np.zeros(len(pairs)), images
+    start, last = np.zeros(len(pairs)), images
     course = gradients.lowered(
         encoder, eyes.tensor(images), direction, body, step=step, n_steps=settings.shift_steps
     )
+    rows = []
     for k, (score, volume) in enumerate(course):
         now, last = score.cpu().numpy(), volume[:, 0].cpu().numpy()
         start = now if k == 0 else start
-        for i, (study, _, _) in enumerate(pairs):
-            change, true = last[i] - images[i], gone[i] - images[i]
-            changed, inside = truths[i]
-            place = counterfactual.pointing(change, changed, inside)
-            rows.append(
-                dict(
-                    finding=name, patient_id=study.patient.patient_id, step=k,
-                    score=now[i] - start[i], true_score=wanted[i] - start[i],
-                    moved_hu=HU_RANGE * np.sqrt(np.mean(change[inside] ** 2)),
-                    true_hu=HU_RANGE * np.sqrt(np.mean(true[inside] ** 2)),
-                    inside=place["inside"], chance=place["chance"],
-                    likeness=counterfactual.likeness(change, true, inside),
-                )
-            )  # fmt: skip
+        for i, (study, image, without) in enumerate(pairs):
+            who = dict(finding=name, patient_id=study.patient.patient_id, step=k)
+            fell = dict(score=now[i] - start[i], true_score=wanted[i] - start[i])
+            rows.append(who | fell | _moved(last[i] - image, without - image, *truths[i]))
     _, gradient = gradients.of_score(encoder, eyes.tensor(images[:1]), direction)
     answer = gradient[0, 0].cpu().numpy()
-    plane = ("axial", "coronal", "sagittal").index(SHIFTED[name])
-    changed = truths[0][0]
-    at = [int(changed.sum(tuple(j for j in range(3) if j != i)).argmax()) for i in range(3)]
     views = {
         "with": images[0] * HU_RANGE - 1000, "without": gone[0] * HU_RANGE - 1000,
         "true change": (gone[0] - images[0]) * HU_RANGE, "moved": (last[0] - images[0]) * HU_RANGE,
         "gradient": 1000 * answer / max(float(np.abs(answer).max()), 1e-30),
     }  # fmt: skip
+    plane, changed = ("axial", "coronal", "sagittal").index(SHIFTED[name]), truths[0][0]
+    at = [int(changed.sum(tuple(j for j in range(3) if j != i)).argmax()) for i in range(3)]
     return rows, {f"{name}|{what}": three_planes(v, at)[plane] for what, v in views.items()}
+
+
+def _moved(
+    change: np.ndarray, true: np.ndarray, changed: np.ndarray, body: np.ndarray
+) -> dict[str, float]:
+    """Size, place and likeness of a change (R, A, S) beside the true one."""
+    place = counterfactual.pointing(change, changed, body)
+    return dict(
+        moved_hu=HU_RANGE * float(np.sqrt(np.mean(change[body] ** 2))),
+        true_hu=HU_RANGE * float(np.sqrt(np.mean(true[body] ** 2))),
+        inside=place["inside"], chance=place["chance"],
+        likeness=counterfactual.likeness(change, true, body),
+    )  # fmt: skip
 
 
 def make(profile: str, arm: str = "main") -> list[Path]:

@@ -53,7 +53,10 @@ def test_the_matrix_and_the_removals_name_what_moved_most(scores):
         2,
     )
     lost = own.loc["fracture", "score difference"]
-    assert (lost["status"], lost["reason"]) == ("not evaluated", "no patient drawn has it")
+    assert (lost["status"], lost["reason"]) == (
+        "not evaluated",
+        "not taken out: no patient has it, or the profile leaves it out",
+    )
 
 
 def test_an_interval_that_holds_zero_makes_an_exception_by_name():
@@ -130,6 +133,8 @@ def test_gradients_are_held_against_random_weights_and_chance():
         dict(finding="ascites", step=k, score=-k, true_score=-1.5, moved_hu=2.0 * k, true_hu=80.0,
              inside=0.3, chance=0.1, likeness=0.2) for k in range(3)
     ]))  # fmt: skip
+    none = causes.shifted(pd.DataFrame(columns=["finding", "step"]))
+    assert "Moved" not in causes.reading_of_gradients(table, none)
     said = causes.reading_of_gradients(table, course)
     assert "above random weights for 2 of 2 findings" in said
     assert "reaches the score of the true image without it with 4.0 HU" in said

@@ -99,7 +99,7 @@ def test_figures_are_drawn_from_what_a_short_run_leaves(drawn):
     with mpl.rc_context(style.RC):
         for draw, found in ((drawing.draw_causes, tables), (drawing.draw_latent_shift, second)):
             figure = style.drawn(draw, found, said | grid)
-            figure.canvas.draw()
+            figure.draw_without_rendering()
             plt.close(figure)
     assert causes.reading(removed, matrix, half).startswith("Taking a finding out")
     assert np.isfinite(pointed["value"]).all()
