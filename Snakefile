@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from merlin import jobs, run
+from merlin.jobs import causes_kept
 
 # papermill and its kernels are this environment's, also in a job on another machine.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -59,7 +60,7 @@ RESULTS = [
 def source(name):
     """A notebook, or the module of a task's jobs, and the package's modules and tables it depends on."""
     path = run.NOTEBOOKS / f"{name}.ipynb"
-    if name in (*jobs.TASKS, "rivals", "scaling"):
+    if name in (*jobs.TASKS, "rivals", "scaling", "causes"):
         path = run.ROOT / "merlin" / "jobs" / f"{name}.py"
     return [str(p.relative_to(run.ROOT)) for p in (path, *run.depends_on(path))]
 
@@ -399,6 +400,10 @@ def jobs_of(task):
     return {job: f"{BASE}/{task}/{names[-1]}.parquet" for job, names in made.items()}
 
 
+# Of 18: phantoms with one thing changed, as the main arm sees them.
+CAUSES = [f"{BASE}/causes/{table}.parquet" for table in causes_kept.TABLES]
+
+
 # What each of the other notebooks reads, beside itself and the code that it imports.
 READS = {
     "00_start_here": [],
@@ -423,13 +428,14 @@ READS = {
         *figures("11_summary"),
     ],
     "17_ideas": [],
+    "18_causes": [MANIFEST, EMBEDDED.format("main"), *CAUSES],
     "20_encoders": [
         *(MANIFEST, GIVEN.format("measured"), *(EMBEDDED.format(a) for a in READERS)),
         *(GIVEN.format(f"features-{a}") for a in ARMS + MAIN[1:]),
     ],
 }
 TABLES = ("results/{}.csv", "predictions/{}.parquet")  # what most of them leave, beside figures
-LEAVES = {"00": (), "11": (), "14": TABLES[:1], "15": TABLES[:1], "16": (), "17": (), "20": TABLES[:1]}
+LEAVES = {"00": (), "11": (), "16": (), "17": ()} | dict.fromkeys(("14", "15", "18", "20"), TABLES[:1])
 
 
 rule given_to_rivals:
@@ -447,6 +453,27 @@ rule given_to_rivals:
         task="rivals",
         job=lambda w: w.kind,
     priority: 4
+    resources:
+        **HEAVY,
+    shell:
+        JOB
+
+
+rule drawn_again:
+    """Test patients drawn with and without each finding, scored by the main arm, with its gradients."""
+    input:
+        source("causes"),
+        MANIFEST,
+        WEIGHTS.format("main"),
+    output:
+        update(CAUSES),  # not removed first: what follows from the same things is kept
+    params:
+        name="causes-main",
+        task="causes",
+        job="main",
+        settings=chosen("18_causes", without=causes_kept.LATER),
+    threads: SETTINGS["18_causes"]["n_threads"]
+    priority: 1
     resources:
         **HEAVY,
     shell:

@@ -1,6 +1,6 @@
 """Every figure by the name of its file."""
 
-from merlin.figures import adapted, dataset, design, encoders, ideas, off_shelf, panels
+from merlin.figures import adapted, causes, dataset, design, encoders, ideas, off_shelf, panels
 
 FIGURES = (
     panels.FIGURES
@@ -10,4 +10,5 @@ FIGURES = (
     | design.FIGURES
     | encoders.FIGURES
     | ideas.FIGURES
+    | causes.FIGURES
 )

@@ -39,6 +39,7 @@ PARAMETERS = {
     "15_protocol_sensitivity": [{"n_draws": 1, "seed": 1}, {"headline_pool": 16}],
     "20_encoders": [{"negatives": 3}, {"n_draws": 2}],
     "17_ideas": [{"n_pairs": 256}, {"n_patients": 30}, {"noise": 0.0}],
+    "18_causes": [{"n_resamples": 50}],
 }  # fmt: skip
 CASES = [(name, change) for name, changes in PARAMETERS.items() for change in changes]
 # Notebook, what stands in one of its cells, what to write instead, what an output then says.
@@ -53,6 +54,7 @@ TRAINED_AGAIN = [
     ("08_five_year", {"fractions": [0.2, 0.3]}), ("08_five_year", {"learning_rates": [0.0]}),
     ("09_report_generation", {"repetition_penalty": 1.2}), ("09_report_generation", {"lora_rank": 16}),
     ("10_segmentation", {"fractions": [0.2, 1.0]}), ("10_segmentation", {"overlap": 0.0}),
+    ("18_causes", {"years": 40}),
 ]  # fmt: skip
 SWEEPS = {
     "arm": {"arms": {"reference": {}, "whole_reports": {"report_splitting": False},
