@@ -6,6 +6,7 @@ merlin embed scans/ --out scans.npz
 merlin evaluate main.npz mine.npz probabilities.csv --out comparison
 merlin five-year runs/full/cohort/manifest.csv --weights five_year.safetensors --out five_year
 merlin release merlinabdominalctdataset --out my_cohort
+merlin phantom --patients 100 --seed 1 --out phantoms
 merlin phantom --layout merlin --out look_alike
 merlin hospital dicom_tree --reports reports.csv --key secret.txt --out cohort
 merlin verse verse_folder --grades grades.csv --out my_verse
@@ -82,8 +83,9 @@ def findings(
 ) -> int:
     """Score the 30 zero-shot findings on scans.
 
-    Writes findings.csv (presence minus absence similarity per finding; above 0 is called present) and
-    one QC picture a scan, which shows what the model saw: look at it before you look at the scores.
+    Writes findings.csv (presence minus absence similarity per finding; above 0 is called present), one
+    QC picture a scan, which shows what the model saw, and findings.html, a page with both: look at the
+    picture before you look at the scores.
 
     Parameters
     ----------

@@ -2,7 +2,8 @@
 
 scikit-learn and plain loops instead of the package's statistics: what a trained model gives differs
 between processors, but a table must say what its own run's files say, to the last digit. Scores at
-chance, another arm's values, a row in the wrong place: whatever separates the two is found here.
+chance, another arm's values, a row in the wrong place: whatever separates the two is found here. Where a
+profile trains its main arm with several seeds, a row is the mean over them, and so it is here.
 """
 
 import math
@@ -98,65 +99,85 @@ def at(e, site="internal", split="test"):
     return np.flatnonzero((e["site"] == site) & (e["split"] == split))
 
 
+def over_runs(base, profile, arm, judge):
+    """What `judge` makes of an arm's embeddings; of the main arm the mean over its trainings."""
+    names = list(run.main_runs(profile)) if arm == "main" else [arm]
+    return averaged([judge(opened(base, name)) for name in names])
+
+
+def averaged(tables):
+    """Mean `value` over tables of the same rows."""
+    every = pd.concat(tables)
+    by = [c for c in every if c != "value"]
+    return every.groupby(by, as_index=False, sort=False)["value"].mean()
+
+
 def zero_shot_findings(base, profile):
     """Arms and both wordings; the main arm at the other sites."""
     parts = []
-    for arm in profile["arms"]:
-        if arm == "ehr":
-            continue
-        e = opened(base, arm)
-        for wording in ("reported", "paraphrased", "plain"):
-            parts.append(findings(e, at(e), wording).assign(model=arm, wording=wording))
+
+    def judged(e):
+        wordings = ("reported", "paraphrased", "plain")
+        made = [findings(e, at(e), w).assign(model=arm, wording=w) for w in wordings]
         for site in SITES[1:] if arm == "main" else ():
             found = findings(e, at(e, site))
-            parts.append(found.assign(model=f"main, {site}", wording="reported"))
+            made.append(found.assign(model=f"main, {site}", wording="reported"))
+        return pd.concat(made)
+
+    for arm in [a for a in profile["arms"] if a != "ehr"]:
+        parts.append(over_runs(base, profile, arm, judged))
     return pd.concat(parts).assign(task="zero-shot findings")
 
 
 def phenotypes(base, profile):
     """Every arm."""
     least = profile["05_phenotypes"]["min_positive"]
-    files = {arm: opened(base, arm) for arm in profile["arms"]}
-    parts = [phecodes(e, at(e), least).assign(model=arm) for arm, e in files.items()]
+    judged = lambda e: phecodes(e, at(e), least)  # noqa: E731
+    parts = [over_runs(base, profile, a, judged).assign(model=a) for a in profile["arms"]]
     return pd.concat(parts).assign(task="phenotypes")
 
 
 def retrieval(base, profile):
     """Arms that read reports, both texts."""
     pools, parts = profile["06_retrieval"]["pools"], []
-    for arm in profile["arms"]:
-        if arm == "ehr":
-            continue
-        e = opened(base, arm)
-        for name in ("findings", "impression"):
-            parts.append(recall(e, at(e), e[name], name, pools).assign(model=arm))
+
+    def judged(e):
+        names = ("findings", "impression")
+        return pd.concat([recall(e, at(e), e[name], name, pools) for name in names])
+
+    for arm in [a for a in profile["arms"] if a != "ehr"]:
+        parts.append(over_runs(base, profile, arm, judged).assign(model=arm))
     return pd.concat(parts).assign(task="retrieval")
 
 
 def external(base, profile):
     """The three tasks of the main arm, site by site."""
-    e, parts = opened(base, "main"), []
     least, pools = profile["07_external"]["min_positive"], profile["06_retrieval"]["pools"]
-    for site in SITES:
-        rows = at(e, site)
-        if len(rows) == 0:
-            rows = at(e, site, "external")
-        tasks = {
-            "zero-shot findings": findings(e, rows),
-            "phenotypes": phecodes(e, rows, least),
-            "retrieval": recall(e, rows, e["findings"], "findings", pools),
-        }
-        parts += [t.assign(task=task, site=site) for task, t in tasks.items()]
-    return pd.concat(parts)
+
+    def judged(e):
+        parts = []
+        for site in SITES:
+            rows = at(e, site)
+            if len(rows) == 0:
+                rows = at(e, site, "external")
+            tasks = {
+                "zero-shot findings": findings(e, rows),
+                "phenotypes": phecodes(e, rows, least),
+                "retrieval": recall(e, rows, e["findings"], "findings", pools),
+            }
+            parts += [t.assign(task=task, site=site) for task, t in tasks.items()]
+        return pd.concat(parts)
+
+    return over_runs(base, profile, "main", judged)
 
 
 def five_year(base, profile):
-    """From the predicted probabilities and the manifest's codes."""
+    """From the predicted probabilities and the manifest's codes; the mean over seeds."""
     least = profile["08_five_year"]["min_events"]
     p = pd.read_parquet(Path(base) / "predictions" / "five_year.parquet")
     codes = pd.read_csv(Path(base) / "cohort" / "manifest.csv", dtype=str).set_index("study_id")
     parts = []
-    for (start, fraction), part in p.groupby(["start", "fraction"]):
+    for (start, fraction, _), part in p.groupby(["start", "fraction", "seed"]):
         out = []
         for disease, one in part.groupby("disease"):
             y = codes.loc[one["study_id"], f"five_year_{disease}"].map({"0": 0.0, "1": 1.0})
@@ -171,7 +192,7 @@ def five_year(base, profile):
         model = f"{start}, {fraction:.0%}"
         found = _with_mean(out, "mean").assign(start=start, fraction=str(fraction), model=model)
         parts.append(found)
-    return pd.concat(parts).assign(task="5-year disease")
+    return averaged(parts).assign(task="5-year disease")
 
 
 def segmentation(base, _):
@@ -326,9 +347,26 @@ def again(name, base, profile_name):
     return REFEREES[name](base, run.load_profile(profile_name))
 
 
+def by_first_run(table):
+    """The first run's values in the place of means over runs, where the runs do give that mean.
+
+    Of reports a run's files hold the first writer's texts alone.
+    """
+    if "by_seed" not in table:
+        return table
+    values = []
+    for value, said in zip(table["value"].astype(float), table["by_seed"].astype(str), strict=True):
+        runs = [float(v) for v in said.split()]
+        is_mean = len(runs) > 1 and abs(np.mean(runs) - value) <= 1e-5
+        values.append(runs[0] if is_mean else value)
+    return table.assign(value=values)
+
+
 def disagree(name, table, base, profile, apart=2e-4):
     """Rows of a table that its own run's files contradict, as sentences, and how many were held."""
     found = again(name, base, profile)
+    if name == "report_generation":
+        table = by_first_run(table)
     keys = [k for k in ("task", "label", "metric", "model", "wording", "representation", "site",
                         "fraction", "start", "kind") if k in found and k in table]  # fmt: skip
     text = lambda t: t.assign(**{k: t[k].astype(str) for k in keys})  # noqa: E731

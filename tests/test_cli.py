@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import re
 import sys
 import weakref
 from pathlib import Path
@@ -78,6 +79,13 @@ def test_one_bad_scan_is_reported_and_does_not_lose_the_others(weights, scans, t
     assert len(table) == 30
     assert np.isfinite(table["score"]).all()
     assert (tmp_path / "out" / "scan_001.png").stat().st_size > 10_000
+    page = (tmp_path / "out" / "findings.html").read_text()
+    assert "Not for clinical use" in page
+    assert page.count("<tr><td") == 30
+    assert "of the body lies inside" in page
+    assert not re.findall(r"(?:src|href)=.?https?:", page)
+    first = table.sort_values("score", ascending=False)["finding"].iloc[0].replace("_", " ")
+    assert page.index(first) == min(page.index(f.replace("_", " ")) for f in table["finding"])
     said = capsys.readouterr()
     assert "trained on synthetic phantoms" in said.out
     assert "1 of 2 scans could not be read" in said.err
@@ -153,7 +161,7 @@ def test_an_interrupted_call_goes_on_and_holds_one_scan_at_a_time(
     assert read == ["a.nii.gz", "stopped", "b_equal.nii.gz"]
     resumed = (tmp_path / "out" / "findings.csv").read_bytes()
     names = {p.name for p in (tmp_path / "out").iterdir()}
-    assert names == {"findings.csv", "scan_001.png", "scan_002.png"}
+    assert names == {"findings.csv", "findings.html", "scan_001.png", "scan_002.png"}
     assert cli.main([*ask[:-1], str(tmp_path / "whole")]) == 0
     assert (tmp_path / "whole" / "findings.csv").read_bytes() == resumed
 
@@ -196,7 +204,9 @@ def test_overwrite_leaves_nothing_of_the_former_call_and_all_else(many, weights,
     (out / "scan_009.png").write_bytes(b"the user's own")
     assert cli.main(["findings", two[0], *ask]) == 2
     assert cli.main(["findings", two[0], *ask, "--overwrite"]) == 0
-    assert {p.name for p in out.iterdir()} == {"findings.csv", "scan_001.png", "scan_009.png"}
+    assert {p.name for p in out.iterdir()} == {
+        "findings.csv", "findings.html", "scan_001.png", "scan_009.png"
+    }  # fmt: skip
     assert pd.read_csv(out / "findings.csv")["scan"].unique().tolist() == [1]
 
 
@@ -379,3 +389,28 @@ def test_each_commands_help_tells_what_its_options_are(command, capsys):
     assert "--write" not in said  # of the reference, for who changes the phantom
     if command:
         assert ("[required]" in said) == (command != "check")
+
+
+def test_phantoms_of_ones_own_are_the_same_twice_and_replace_nothing(tmp_path, capsys):
+    ask = ["phantom", "--patients", "3", "--matrix", "40", "--seed", "5", "--out"]
+    assert cli.main([*ask, str(tmp_path / "a")]) == 0
+    assert "Not patients" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "a" / "manifest.csv")
+    assert table["patient_id"].nunique() == 3
+    assert {"truth.csv", "codes.csv"} <= {p.name for p in (tmp_path / "a").iterdir()}
+    volume = (
+        Path(table["volume"][0]).relative_to(tmp_path / "a")
+        if Path(table["volume"][0]).is_absolute()
+        else Path(table["volume"][0])
+    )
+    before = (tmp_path / "a" / volume).read_bytes()
+    assert cli.main([*ask, str(tmp_path / "a")]) == 0  # resumed: nothing anew
+    assert cli.main([*ask, str(tmp_path / "b")]) == 0
+    assert (tmp_path / "b" / volume).read_bytes() == before
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "thesis.txt").write_text("mine")
+    for folder, seed in (("own", "5"), ("a", "6")):
+        assert cli.main([*ask[:6], seed, "--out", str(tmp_path / folder)]) == 2
+    assert (tmp_path / "own" / "thesis.txt").read_text() == "mine"
+    assert cli.main([*ask, str(tmp_path / "c"), "--site", "mars"]) == 2
+    assert "expected one of internal" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from merlin.data.slices import images_to_table, table_to_images
-from merlin.figures import catalogue, marks, style
+from merlin.figures import catalogue, marks, redraw, style
 from merlin.run import ROOT, read_csv
 
 TABLE = pd.DataFrame(
@@ -57,6 +57,15 @@ def test_pictures_come_back_from_their_table_as_they_were():
     np.testing.assert_array_equal(back["narrow"], narrow)
 
 
+def saved(name):
+    """Tables and facts of a committed figure."""
+    base = ROOT / "figures"
+    facts = json.loads((base / f"{name}.json").read_text())
+    tables = {k: read_csv(base / f"{name}{'_' + k if k else ''}.csv", keep_default_na=True)
+              for k in facts["tables"]}  # fmt: skip
+    return redraw.without_tier(tables), facts
+
+
 def unjudged(tables):
     tables[""] = tables[""].assign(val_phecode_auroc=np.nan)
 
@@ -85,14 +94,67 @@ def main_alone(tables):
      ("five_year", without_pairs), ("phenotypes", main_alone), ("retrieval", main_alone)],
 )  # fmt: skip
 def test_a_figure_is_drawn_from_what_a_short_run_leaves(name, cut):
-    base = ROOT / "figures"
-    facts = json.loads((base / f"{name}.json").read_text())
-    tables = {k: read_csv(base / f"{name}{'_' + k if k else ''}.csv", keep_default_na=True)
-              for k in facts["tables"]}  # fmt: skip
+    tables, facts = saved(name)
     cut(tables)
     with mpl.rc_context(style.RC):
         figure = style.drawn(catalogue.FIGURES[name], tables, facts)
         figure.canvas.draw()
     letters = [ax.get_title(loc="left") for ax in figure.axes]
     assert sorted(filter(None, letters)) == list("abcdef"[: len(letters)])
+    plt.close(figure)
+
+
+def test_committed_tables_are_redrawn_with_their_tier_and_old_ones_without():
+    table = pd.DataFrame({"tier": ["own"], "value": [1.0]})
+    found = redraw.without_tier(
+        {"": table.assign(more=1, tier="x"), "new": table[["value", "tier"]]}
+    )
+    assert list(found[""]) == ["tier", "value", "more"]  # no last column: of the table's own
+    assert list(found["new"]) == ["value"]
+
+
+def silent(tables):
+    tables["cases"]["generated"] = np.nan
+
+
+def all_broken(tables):
+    spine = tables[""]["part"] == "spine"
+    tables[""].loc[spine, "status"] = "not evaluated"
+    tables[""].loc[spine, ["n_studies", "n_positive"]] = 12
+
+
+def without_bands(tables):
+    tables["curves"][["low", "high"]] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("name", "cut", "said"),
+    [("report_generation", silent, "(no text)"), ("scaling_laws", without_bands, "band not determined"),
+     ("external", all_broken, "too few negatives:\n12 of 12 studies with a fracture")],
+)  # fmt: skip
+def test_what_is_missing_is_said_in_its_panel(name, cut, said):
+    tables, facts = saved(name)
+    cut(tables)
+    with mpl.rc_context(style.RC):
+        figure = style.drawn(catalogue.FIGURES[name], tables, facts)
+    texts = [t.get_text() for ax in figure.axes for t in ax.texts]
+    assert said in texts
+    assert "nan" not in texts
+    plt.close(figure)
+
+
+def test_the_ledgers_figure_says_each_comparison_and_what_was_read():
+    tables, facts = saved("claims")
+    table = tables[""]
+    asked = table["sign"].notna() & table["phantom"].notna()
+    table.loc[asked, ["arms", "tables"]] = ["worse − reference", "ablations:0123456789ab"]
+    table["n_seeds"] = np.where(asked, 3.0, np.nan)
+    with mpl.rc_context(style.RC):
+        figure = style.drawn(catalogue.FIGURES["claims"], tables, facts)
+    families, claims = figure.axes[:2]
+    row = table[asked].iloc[0]
+    side = "above" if row["sign"] > 0 else "below"
+    texts = [t.get_text() for t in claims.texts]
+    assert f"worse − reference\n{row['phantom']:+.3f}, expected {side} 0, 3 seeds" in texts
+    assert families.get_xlabel().endswith("tables read (sha256):\nablations 0123456789ab")
     plt.close(figure)

@@ -200,3 +200,11 @@ def test_offline_says_where_it_cannot_be_and_runs_nothing(tmp_path):
     assert done.returncode == 1
     assert "Not run: no network namespace can be made here" in done.stderr
     assert not (tmp_path / "ran").exists()
+
+
+def test_no_package_of_the_locks_makes_every_kernel_wait():
+    """papermill and each kernel import jsonschema, which takes seconds longer where this one is there."""
+    said = (
+        "import sys, nbformat; print([m for m in ('lark', 'rfc3987_syntax') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", said], text=True).strip() == "[]"

@@ -44,7 +44,7 @@ DOCS = {
 }  # fmt: skip
 # What is rendered of an output, characters and tags; beyond, nested ones would take minutes.
 LONGEST_MARKDOWN, MOST_TAGS = 50_000, 20_000
-LEDGER = ["claim", "status", "family", "figure", "value", "low", "high", "notebook", "tier",
+LEDGER = ["claim", "status", "family", "figure", "value", "low", "high", "notebook", "needs",
           "source", "reliability", "id", "note"]  # fmt: skip
 _CODE = re.compile(r"<code>([\w.-]+)</code>")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")

@@ -17,6 +17,7 @@ from merlin.data.scan import Volume
 from merlin.data.tables import read_table
 from merlin.data.tree import walk
 from merlin.files import atomic_path, file_hash, write_csv, write_text
+from merlin.phantom import cohort, synthesis
 from merlin.readers import hospital as hospitals
 from merlin.readers import look_alike
 from merlin.readers import release as releases
@@ -102,6 +103,33 @@ def phantom(out: str, *, profile: str, studies: int | None) -> int:
     folder = look_alike.write_release(table, out)
     say(
         f"Wrote {len(table)} synthetic studies to {folder}, and {folder.name}-patients.csv beside it."
+    )
+    return 0
+
+
+def new_phantoms(
+    out: Path, *, patients: int, site: str, seed: int, matrix: int, workers: int
+) -> int:
+    """A cohort of its own, with truth, reports and codes; what an interrupted call has made is kept."""
+    if site not in synthesis.SITES:
+        raise ValueError(f"--site {site}: expected one of {', '.join(synthesis.SITES)}")
+    for name, value, least in (
+        ("patients", patients, 1),
+        ("matrix", matrix, 32),
+        ("workers", workers, 1),
+    ):
+        if value < least:
+            raise ValueError(f"--{name} {value}: expected at least {least}")
+    if out.exists() and any(out.iterdir()) and not cohort.is_of(out, seed, matrix):
+        raise FileExistsError(
+            f"{out} holds something else, or phantoms of other settings. Choose a new folder."
+        )
+    made = cohort.make(out, {site: patients}, seed=seed, matrix=matrix, n_workers=workers)
+    for note in cohort.write(out, made):
+        say(note)
+    say(
+        f"Wrote {len(made.table)} synthetic studies of {patients} patients to {out}: manifest.csv, truth.csv "
+        "(every finding, said or not), codes.csv, and of each study a volume and a label map. Not patients."
     )
     return 0
 

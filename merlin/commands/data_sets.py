@@ -44,25 +44,53 @@ def release(
 
 
 def phantom(
-    *, layout: Literal["merlin"], out: str, profile: str = "smoke", studies: int | None = None
+    *,
+    out: str,
+    layout: Literal["merlin"] | None = None,
+    profile: str = "smoke",
+    studies: int | None = None,
+    patients: int = 100,
+    site: str = "internal",
+    seed: int = 1,
+    matrix: int = 76,
+    workers: int = 1,
 ) -> int:
-    """Write a phantom cohort in a data set's layout.
+    """Write phantoms: a cohort of any size and seed, or one in a data set's layout.
 
-    Takes the internal cohort of a finished run and writes it in the layout of the Merlin Abdominal CT
-    Dataset: a look-alike to try the full tier on. Volumes are linked, not copied, where the disk allows.
+    Without --layout new patients are drawn, for tests of your own: volumes and label maps as NIfTI,
+    reports, codes, and truth.csv with every finding, its side, size and severity. The same seed gives the
+    same files. docs/data_card.md says what they are fit for.
+
+    With --layout merlin the internal cohort of a finished run is written in the layout of the Merlin
+    Abdominal CT Dataset: a look-alike to try the full tier on. Volumes are linked, not copied, where the
+    disk allows.
 
     Parameters
     ----------
     out
         A new folder.
+    layout
+        Of a data set.
     profile
-        Whose cohort.
+        Whose cohort (with --layout).
     studies
-        Only the first so many.
+        Only the first so many (with --layout).
+    patients
+        How many; about a quarter have more than one study.
+    site
+        internal, site_b, site_c or spine: scanner, prevalences, readers.
+    matrix
+        Pixels along x and y of a scan; 512 on a real scanner.
+    workers
+        Processes; the cohort is the same for any number.
     """
     from merlin.commands import cohorts
 
-    return cohorts.phantom(out, profile=profile, studies=studies)
+    if layout:
+        return cohorts.phantom(out, profile=profile, studies=studies)
+    return cohorts.new_phantoms(
+        Path(out), patients=patients, site=site, seed=seed, matrix=matrix, workers=workers
+    )
 
 
 def hospital(

@@ -22,12 +22,13 @@ from tqdm import tqdm
 
 import merlin
 from merlin.commands.out import refuse_existing, save_picture
+from merlin.commands.page import Shown, findings_page
 from merlin.data.preprocess import PREPROCESS_VERSION, Grid, ModelInput, load_input
 from merlin.data.scan import UnreadableScan, is_machines, refusing
 from merlin.data.slices import qc_tables
 from merlin.data.volume import content_digest, find_scans, locate
 from merlin.embeddings import Embeddings, save_embeddings
-from merlin.files import atomic, file_hash, read_csv, write_csv
+from merlin.files import atomic, file_hash, read_csv, write_csv, write_text
 from merlin.model.two_towers import TwoTowers
 from merlin.run import places
 from merlin.run.sources import fingerprint
@@ -39,6 +40,8 @@ PHANTOM_WARNING = (
     "These weights were trained on synthetic phantoms. Scores on a real scan test the software; they "
     "are not findings. Not for clinical use."
 )
+REAL_WARNING = "Research software: scores are not findings of a radiologist. Not for clinical use."
+PAGE = "findings.html"
 _OURS = re.compile(r"\.?[0-9a-f]{16}\.(npz|png).*")  # what an unfinished call keeps
 
 
@@ -78,7 +81,7 @@ def start(
     """Do `findings` or `embed` if nothing stands in the way; by default with the last run's weights."""
     if command == "findings":
         pictures = (p.name for p in out.glob("scan_*.png"))
-        refuse_existing(out / "findings.csv", overwrite, pictures)
+        refuse_existing(out / "findings.csv", overwrite, (PAGE, *pictures))
     else:
         refuse_existing(out, overwrite)
         if out.suffix != ".npz":
@@ -243,10 +246,29 @@ def _write_findings(
     if overwrite:
         _remove_former(target)
     write_csv(target, table.assign(weights_tier=facts["tier"]))
+    _write_page(facts, table, list(done.values()), out / PAGE)
     for number, one in enumerate(done.values(), 1):
         if one.picture:
             one.picture.replace(_picture(out, number))
-    sys.stdout.write(f"Wrote {shown(target)} and {len(done)} QC pictures (scan_001.png, …).\n")
+    sys.stdout.write(
+        f"Wrote {shown(target)}, {len(done)} QC pictures (scan_001.png, …) and {PAGE}, which shows both: "
+        "open it in a browser.\n"
+    )
+
+
+def _write_page(facts: dict, table: pd.DataFrame, done: list[Encoded], target: Path) -> None:
+    of_scan = table.groupby("scan", sort=True)
+    scans = [
+        Shown(rows["source"].iloc[0], one.body_fraction, one.notes, one.picture, rows)
+        for one, (_, rows) in zip(done, of_scan, strict=True)
+    ]
+    size, spacing = facts["grid"]["shape"], facts["grid"]["spacing_mm"]
+    model = (
+        f"Weights of tier {facts['tier']}, profile {facts['profile']}; the model sees {tuple(size)} voxels "
+        f"of {tuple(spacing)} mm (R, A, S)."
+    )
+    warning = PHANTOM_WARNING if facts["tier"] == "phantom" else REAL_WARNING
+    write_text(target, findings_page(scans, warning=warning, model=model))
 
 
 def _picture(out: Path, number: int) -> Path:
@@ -262,7 +284,7 @@ def _remove_former(target: Path) -> None:
         pictures = [_picture(target.parent, int(n)) for n in numbers]
     except (ValueError, KeyError):  # no table of ours
         pictures = []
-    for path in (*pictures, target):
+    for path in (*pictures, target.with_name(PAGE), target):
         path.unlink(missing_ok=True)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from merlin.evaluation import claims, off_shelf, results
+from merlin.evaluation import claims, off_shelf, ranges, results
 from merlin.evaluation.common_studies import common_rows
 from merlin.run import read_yaml
 from merlin.statistics import seeds, verdict
@@ -116,7 +116,7 @@ def compare(
     every = list(dict.fromkeys(seed for _, seed in judged))
     rows = []
     for metric in metrics:
-        spread = verdict.pooled_spread(
+        spread = verdict.crossed_spread(
             [[judged.get((a, s), {}).get(metric, [np.nan])[0] for s in every] for a in arms]
         )
         for arm in arms:
@@ -124,7 +124,7 @@ def compare(
             reference = reference if reference in arms else REFERENCE
             sides = ("", reference) if reference != arm else ("",)
             rows += [_compared(judged, arm, metric, a, patient_ids, spread) for a in sides]
-    return results.table("ablation", rows)
+    return ranges.within(results.table("ablation", rows))
 
 
 def _compared(judged, arm, metric, against, patient_ids, spread):

@@ -11,7 +11,7 @@ import pandas as pd
 
 from merlin.data.phecodes import read_phenotypes
 from merlin.embeddings import Embeddings
-from merlin.evaluation import phenotypes, retrieval, zero_shot
+from merlin.evaluation import phenotypes, ranges, retrieval, zero_shot
 from merlin.evaluation.results import difference, ends
 from merlin.statistics import metrics
 from merlin.streams import Stream, stream_of
@@ -76,7 +76,7 @@ def findings(
                 n_resamples=n_resamples, n_draws=n_draws, seed=seed,
             )  # fmt: skip
             tables.append(made.assign(wording=wording))
-    return pd.concat(tables, ignore_index=True), drawn
+    return ranges.within(pd.concat(tables, ignore_index=True)), drawn
 
 
 def findings_elsewhere(
@@ -94,7 +94,7 @@ def findings_elsewhere(
             s, main.labels_of(s[0].findings)[rows], main.patient_id[rows],
             model=f"main, {site}", split="external", **options,
         )  # fmt: skip
-        tables.append(made.assign(wording="reported"))
+        tables.append(ranges.within(made).assign(wording="reported"))
     return tables
 
 
@@ -165,7 +165,7 @@ def differences(
             gap = difference(one, two, m, is_trained=is_trained)
             rows.append((label, m, *ends(gap), n))
     columns = ["difference", "metric", "value", "low", "high", "n_seeds"]
-    return pd.DataFrame(rows, columns=columns)
+    return ranges.within(pd.DataFrame(rows, columns=columns), differences=True)
 
 
 def order_of_findings(table: pd.DataFrame) -> pd.DataFrame:
@@ -248,7 +248,7 @@ def codes(
             min_positive=min_positive, n_resamples=n_resamples, seed=seed,
         )  # fmt: skip
         tables.append(made)
-    return pd.concat(tables, ignore_index=True), drawn
+    return ranges.within(pd.concat(tables, ignore_index=True)), drawn
 
 
 def named_codes(phecodes: Iterable[str]) -> pd.DataFrame:
@@ -321,7 +321,7 @@ def reports(
     rng = stream_of(seed, Stream.CHANCE_VECTORS)
     image, text = (rng.normal(size=main.image[rows].shape) for _ in range(2))
     tables.append(judged(main, image, text, main.text_group[rows], "findings", "chance"))
-    return pd.concat(tables, ignore_index=True)
+    return ranges.within(pd.concat(tables, ignore_index=True))
 
 
 def rivals_by_study(main: Embeddings, rows: np.ndarray) -> pd.DataFrame:

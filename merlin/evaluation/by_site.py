@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from merlin.embeddings import Embeddings
-from merlin.evaluation import phenotypes, retrieval, zero_shot
+from merlin.evaluation import phenotypes, ranges, retrieval, zero_shot
 from merlin.evaluation.external import drops
 
 
@@ -64,7 +64,7 @@ def judge(
             n_resamples=n_resamples, seed=seed,
         )  # fmt: skip
         tables.append(made.assign(site=site, part="all"))
-    return pd.concat(tables, ignore_index=True)
+    return ranges.within(pd.concat(tables, ignore_index=True))
 
 
 def drop(
@@ -97,7 +97,8 @@ def spine(
         only, main.labels_of(["fracture"])[rows], main.patient_id[rows], model="main",
         split="spine", n_resamples=n_resamples, seed=seed,
     )  # fmt: skip
-    return found[found["label"] == "fracture"].assign(site="spine", part="spine")
+    found = ranges.within(found[found["label"] == "fracture"])
+    return found.assign(site="spine", part="spine")
 
 
 def tasks(results: pd.DataFrame, pool: int) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from merlin.evaluation import ranges
 from merlin.run import places, read_yaml
 from merlin.statistics import verdict
 from merlin.statistics.verdict import Question, Spread, Verdict
@@ -22,6 +23,7 @@ KEYS = (
     "notebook", "result", "direction", "tolerance", "note",
 )  # fmt: skip
 RELIABILITY = ("primary", "secondary", "derived", "memory")
+NAMED = {"tier": "needs"}  # keys under other names in the table, whose tier is that of its run
 NEEDS = {"full": "the full tier", "public": "public data", "own data": "data of your own"}
 # Of a direction, what is no column of its table.
 ABOUT = ("table", "sign", "beside", "spread", "reference", "no_skill", "fair", "seeds")
@@ -149,14 +151,15 @@ def ledger(
     Returns
     -------
     DataFrame
-        Columns of the ledger, plus `status`, `reason`, `tables` (names and hashes); in the full tier
-        `ours`, `ours_low`, `ours_high`; of claims asked of phantoms `direction`, `phantom`,
-        `phantom_low`, `phantom_high`, `sign`, `n_seeds`, `by_seed`, `p`, `p_adjusted`, `beside`.
+        Columns of the ledger (`needs` is the tier that an entry takes), plus `status`, `reason`,
+        `tables` (names and hashes); in the full tier `ours`, `ours_low`, `ours_high`; of claims asked of
+        phantoms `direction`, `arms`, `phantom`, `phantom_low`, `phantom_high`, `sign`, `n_seeds`, `by_seed`, `p`,
+        `p_adjusted`, `beside`.
     """
     found = iter(judged([d for e in entries for d in e["direction"]], tables, profile=profile))
     rows = []
     for entry in entries:
-        row = {k: entry[k] for k in KEYS if k not in ("result", "direction")}
+        row = {NAMED.get(k, k): entry[k] for k in KEYS if k not in ("result", "direction")}
         row |= dict.fromkeys((*OURS, *PHANTOM), np.nan) | dict.fromkeys(SAID, "")
         row["status"] = f"not run (needs {NEEDS.get(entry['tier'], entry['tier'])})"
         asked = [row | next(found) for _ in entry["direction"]]
@@ -212,14 +215,16 @@ def judged(
     answers = iter(zip(questions, verdict.judge(questions), strict=True))
     out = []
     for d, (row, why) in zip(directions, rows, strict=True):
-        said = dict(direction=told(d), sign=d["sign"], tables=_tables(d))
+        said = dict(direction=told(d), arms=arms(d if row is None else row), sign=d["sign"])
+        said["tables"] = _tables(d)
         if row is None:
             out.append(said | dict(status="not run", reason=why))
             continue
         asked, v = next(answers)
         own = [float(row[c]) for c in ("value", "low", "high")]
         if asked.by_seed and np.isfinite(v.low):
-            own = [v.value, v.low, v.high]
+            least, most = ranges.of(str(d.get("metric", "")), is_difference=True)
+            own = [v.value, max(v.low, least), min(v.high, most)]
         numbers = dict(zip(("phantom", "phantom_low", "phantom_high"), own, strict=True))
         out.append(said | numbers | _told(row, v) | dict(beside=_beside(d, tables)))
     return out
@@ -238,6 +243,15 @@ def told(direction: dict) -> str:
     return (
         f"{direction['table']}: {where}; expected {'above' if direction['sign'] > 0 else 'below'} 0"
     )
+
+
+def arms(row: Mapping) -> str:
+    """What a paired row takes from what, as `whole_reports − reference`; empty where it is no pair."""
+    for one, other in (("ours", "other"), ("label", "reference")):
+        if isinstance(row.get(one), str) and isinstance(row.get(other), str) and row[other]:
+            return f"{row[one]} − {row[other]}"
+    rival = row.get("merlin minus")
+    return f"merlin − {rival}" if isinstance(rival, str) else ""
 
 
 def question(
@@ -270,7 +284,7 @@ def _spread(direction, tables):
     if table is None or "by_seed" not in table:
         return None
     said = table[_matches(table, where)]["by_seed"].dropna().astype(str)
-    return verdict.pooled_spread([[float(v) for v in s.split()] for s in said if s.strip()])
+    return verdict.crossed_spread([[float(v) for v in s.split()] for s in said if s.strip()])
 
 
 def unaskable(
@@ -348,4 +362,4 @@ def _tables(direction):
 
 OURS = ("ours", "ours_low", "ours_high")
 PHANTOM = ("phantom", "phantom_low", "phantom_high", "sign", "n_seeds", "p", "p_adjusted")
-SAID = ("direction", "by_seed", "beside", "reason", "tables")
+SAID = ("direction", "arms", "by_seed", "beside", "reason", "tables")

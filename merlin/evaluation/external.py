@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from merlin.evaluation import results
+from merlin.evaluation import ranges, results
 from merlin.statistics import bootstrap, metrics
 
 Scored = tuple[np.ndarray, np.ndarray, np.ndarray]  # scores, labels and patients of a site
@@ -53,4 +53,5 @@ def drops(
             value, low, high = results.ends(results.difference(found, np.zeros_like(found), metric))
             reason = "" if np.isfinite(value) else "one class only at one of the sites"
             rows.append((name, metric, value, low, high, reason))
-    return pd.DataFrame(rows, columns=["label", "metric", "value", "low", "high", "reason"])
+    columns = ["label", "metric", "value", "low", "high", "reason"]
+    return ranges.within(pd.DataFrame(rows, columns=columns), differences=True)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from merlin.evaluation import phenotypes, results, retrieval, zero_shot
+from merlin.evaluation import phenotypes, ranges, results, retrieval, zero_shot
 from merlin.evaluation.common_studies import common_rows, owners, positions, tally, that_meet
 from merlin.evaluation.scores import ScoreTable
 from merlin.statistics import metrics
@@ -103,7 +103,7 @@ def _paired(files, drawn, rows, options):
             if name == first and (other, task, metric) in both
         ]
     columns = ["task", "metric", "model", "other", "value", "low", "high"]
-    return pd.DataFrame(gaps, columns=columns)
+    return ranges.within(pd.DataFrame(gaps, columns=columns), differences=True)
 
 
 def _contradicted(e, rows, judged_by):

@@ -144,10 +144,24 @@ def elsewhere(drop: pd.DataFrame, spine: pd.DataFrame) -> str:
 
 
 def overview(table: pd.DataFrame) -> str:
-    """Of `11_summary`: every row's value beside its baseline's."""
-    wide = table.pivot_table(index="row", columns="is_ours", values="value", sort=False)
-    each = "; ".join(f"{row}: {v[True]:.3f} against {v[False]:.3f}" for row, v in wide.iterrows())
-    return f"Above its baseline in {(wide[True] > wide[False]).sum()} of {len(wide)} rows. {each}."
+    """Of `11_summary`: rows by how they stand to their baseline, each with its value beside the baseline's."""
+    ours, other = (table[table["is_ours"] == mine].set_index("row") for mine in (True, False))
+    heads = {
+        "above": "Better than its baseline, intervals apart",
+        "not told apart": "Too small, or too close, to tell from its baseline",
+        "below": "Worse than its baseline, intervals apart",
+    }
+    said = []
+    for how, head in heads.items():
+        rows = ours.index[ours["stands"] == how]
+        each = [
+            f"- {row}: {with_interval(ours.loc[row])} against {other.loc[row, 'value']:.3f} "
+            f"({other.loc[row, 'baseline']})"
+            for row in rows
+        ]
+        if each:
+            said.append(f"{head} ({len(rows)} of {len(ours)}):\n\n" + "\n".join(each))
+    return "\n\n".join(said)
 
 
 def design_claims(claims: pd.DataFrame) -> str:

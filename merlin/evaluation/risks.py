@@ -152,22 +152,24 @@ def decision_curve(
     -------
     DataFrame
         `start, threshold, value, low, high`, the mean over diseases in the units of hits a study, and
-        `gain, gain_low, gain_high`: what it is above the better of treating all and none.
+        `gain, gain_low, gain_high`: what it is above the better of treating all and none, with the
+        interval of a paired difference (`results.difference`); neither of the two was trained.
     """
     weights = results.resampling(patient_ids, n_resamples, seed=seed)
     models = {"treat all": np.ones_like(labels), **probabilities}
     usable = (labels == 1).any(0) & (labels == 0).any(0)
     for p in models.values():
         usable &= np.isfinite(p).all(tuple(range(p.ndim - 1)))
-    rows = []
+    rows, n_patients = [], len(set(patient_ids))
     for t in thresholds:
         everyone = bootstrap.macro(net_benefit(models["treat all"], labels, weights, t)[usable])
+        better = np.maximum(everyone, 0)
         for name, p in models.items():
             runs = p[None] if p.ndim == 2 else p
             benefit = [net_benefit(run, labels, weights, t)[usable] for run in runs]
             drawn = np.stack([bootstrap.macro(b) for b in benefit])
             e = seeds.over_seeds(drawn)
-            gain = seeds.over_seeds(drawn - np.maximum(everyone, 0))
-            rows.append((name, t, e.value, e.low, e.high, gain.value, gain.low, gain.high))
+            gain = results.difference(drawn, better, "net benefit", n=n_patients, is_trained=False)
+            rows.append((name, t, e.value, e.low, e.high, *results.ends(gain)))
     names = ["start", "threshold", "value", "low", "high", "gain", "gain_low", "gain_high"]
     return pd.DataFrame(rows, columns=names)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from merlin.evaluation import results
+from merlin.evaluation import ranges, results
 from merlin.run import read_csv
 from merlin.statistics import law_choice
 from merlin.statistics import scaling as laws
@@ -243,7 +243,8 @@ def _reached(points, plain, again, target):
 def curves(found: Mapping[str, Scaling]) -> pd.DataFrame:
     """The chosen law of each metric with its band, from the smallest size to `REACH` times the largest.
 
-    A law whose exponent is at a bound has no curve.
+    A law whose exponent is at a bound has no curve. A band is cut at what its metric can be, and blank
+    where refits lie further apart than that: there they say nothing.
 
     Returns
     -------
@@ -256,12 +257,21 @@ def curves(found: Mapping[str, Scaling]) -> pd.DataFrame:
             continue
         plain, _, _, again = s.fits[s.law]
         grid = np.geomspace(s.points.sizes.min(), REACH * s.points.sizes.max(), 40)
-        low, high = np.quantile([f(grid) for f in again], [0.025, 0.975], axis=0)
+        low, high = _band(name, np.array([f(grid) for f in again]))
         rows.append(
             pd.DataFrame(dict(series=name, size=grid, value=plain(grid), low=low, high=high))
         )
     columns = ["series", "size", "value", "low", "high"]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+
+
+def _band(name, drawn):
+    """(n_sizes,) ends of the middle 95 % of refits, (n_fits, n_sizes), within the metric's range."""
+    least, most = ranges.of(name)
+    with np.errstate(invalid="ignore"):  # of infinite refits
+        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+        known = np.isfinite(low) & np.isfinite(high) & (high - low <= most - least)
+    return tuple(np.where(known, np.clip(v, least, most), np.nan) for v in (low, high))
 
 
 def published(entries: Sequence[dict]) -> tuple[dict[str, tuple[float, float]], pd.DataFrame]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from merlin.evaluation import retrieval, zero_shot
+from merlin.evaluation import ranges, retrieval, zero_shot
 from merlin.evaluation.results import difference, ends, has_both, resampling
 from merlin.statistics import bootstrap, metrics
 from merlin.streams import Stream, stream_of
@@ -51,7 +51,8 @@ def _table(rows):
         if found is not None and default is not None and row["factor"] != "resampled unit":
             gap = ends(difference(found, default, n=n))
             row |= dict(zip(("gap", "gap_low", "gap_high"), gap, strict=True))
-    return pd.DataFrame(rows)
+    made, ends_ = pd.DataFrame(rows), ("gap_low", "gap_high")
+    return ranges.within(made, "f1", differences=True, ends=ends_)  # recall's range too
 
 
 def findings(

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-KEPT = ["value", "low", "high", "n_studies"]
+KEPT = ["value", "low", "high", "n_studies", "n_patients", "n_seeds"]
 MAIN, CHANCE = dict(model="main"), dict(model="chance")
 
 
@@ -20,7 +20,9 @@ def collect(tables: dict[str, pd.DataFrame], *, pool: int) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `row, is_ours, baseline, value, low, high, n_studies`; two rows a task.
+        `row, is_ours, baseline, value, low, high, n_studies, n_patients, n_seeds, stands`; two rows a task,
+        which `stands` calls `above` or `below` each other where their intervals lie apart. The
+        last is how many trainings the value is the mean of, blank in tables that do not say it.
 
     Raises
     ------
@@ -34,7 +36,7 @@ def collect(tables: dict[str, pd.DataFrame], *, pool: int) -> pd.DataFrame:
             if len(part) != 1:
                 asked = f"{len(part)} rows in {table} for {where | extra}, expected one"
                 raise KeyError(f"{name}: {asked}")
-            kept = part.iloc[0][KEPT].to_dict()
+            kept = part.iloc[0].reindex(KEPT).to_dict()
             rows.append(dict(row=name, is_ours=is_ours, baseline=baseline, **kept))
     macro = dict(label="macro", metric="auroc")
     inside = tables["zero_shot_findings"]
@@ -45,8 +47,9 @@ def collect(tables: dict[str, pd.DataFrame], *, pool: int) -> pd.DataFrame:
         name = f"zero-shot findings, external {site.replace('_', ' ')}, macro AUROC"
         for is_ours, row in ((True, here), (False, home)):
             about = dict(row=name, is_ours=is_ours, baseline="the same, internal")
-            rows.append(about | row[KEPT].to_dict())
-    return pd.DataFrame(rows)
+            rows.append(about | row.reindex(KEPT).to_dict())
+    found = pd.DataFrame(rows)
+    return found.assign(stands=found["row"].map(_standing(found)))
 
 
 def _headlines(tables, pool):
@@ -90,3 +93,13 @@ def _matching(table, where):
     for column, value in where.items():
         table = table[table[column] == value]
     return table
+
+
+def _standing(table: pd.DataFrame) -> pd.Series:
+    """By row: `above` or `below` its baseline where the intervals lie apart, else `not told apart`."""
+    ours, other = (table[table["is_ours"] == mine].set_index("row") for mine in (True, False))
+    low, high = (other[end].fillna(other["value"]) for end in ("low", "high"))
+    found = pd.Series("not told apart", index=ours.index)
+    found[ours["low"] > high] = "above"
+    found[ours["high"] < low] = "below"
+    return found

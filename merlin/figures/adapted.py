@@ -245,10 +245,16 @@ def _case_texts(cases: pd.DataFrame) -> list[tuple[str, str]]:
     """Reference and generated text of a good and a bad case, whole, folded to a quarter of the page."""
     bad = where(cases, case="bad").iloc[-1]
     return [
-        (textwrap.fill(str(case[kind]), 44), f"{title}, F1 {case['f1']:.2f}: {kind}")
+        (_folded(case[kind]), f"{title}, F1 {case['f1']:.2f}: {kind}")
         for title, case in (("good", cases.iloc[0]), ("bad", bad))
         for kind in ("reference", "generated")
     ]
+
+
+def _folded(text: object) -> str:
+    """A text in lines; an empty one, which a table gives back as NaN, says so."""
+    said = text.strip() if isinstance(text, str) else ""
+    return textwrap.fill(said or "(no text)", 44)
 
 
 def _draw_cases(ax: Axes, texts: list[tuple[str, str]]) -> None:
@@ -282,7 +288,7 @@ def draw_segmentation(tables: Tables, facts: Facts) -> Figure:
         rows = where(table, label="mean", metric=metric)
         names = [f"{f:.0%}" for f in fractions]
         marks.forest(ax, rows, fractions, looks, column="fraction", names=names)
-        ax.set(xlabel=text, ylabel="of labels")
+        ax.set(xlabel=text, ylabel="share of labels")
         ax.locator_params(axis="x", nbins=5)
     marks.legend_above(mean, 1 if has_curves else 2, fontsize=5)
     _draw_organs(organ, where(table, metric="dice", fraction=max(fractions)), looks, facts)
@@ -348,15 +354,31 @@ def draw_summary(tables: Tables, facts: Facts) -> Figure:
         True: Look("this model", COLOUR["merlin"], size=3),
         False: Look("baseline named at the right", COLOUR["baseline"], size=3),
     }
-    marks.forest(ax, table, rows, looks, column="row", by="is_ours", names=rows)
-    ours = where(table, is_ours=True).set_index("row")["n_studies"]
+    mine = where(table, is_ours=True).set_index("row")
+    names = [_with_counts(row, mine.loc[row]) for row in rows]
+    marks.forest(ax, table, rows, looks, column="row", by="is_ours", names=names)
+    ours = mine["n_studies"]
     for r in where(table, is_ours=False).itertuples():
         n = f"{ours[r.row]:,.0f}"
         n = n if ours[r.row] == r.n_studies else f"{n} and {r.n_studies:,.0f}"
-        ax.text(1.01, rows.index(r.row), f"{r.baseline} (n = {n})", fontsize=5.5, va="center")
+        said = f"{r.baseline} (n = {n})"
+        if mine.loc[r.row].get("stands") == "not told apart":
+            said += "\nnot told apart at this size"
+        ax.text(1.01, rows.index(r.row), said, fontsize=5.5, va="center")
     ax.set(xlim=(0, 1), xlabel="value of the metric named at the left")
     marks.legend_above(ax, 2)
     return figure
+
+
+def _with_counts(row: str, ours: pd.Series) -> str:
+    """A row's name, and below it the patients and trainings behind our value, where a table says them."""
+    counts = {"patients": "patient", "seeds": "seed"}
+    said = [
+        f"{ours[f'n_{many}']:,.0f} {one if ours[f'n_{many}'] == 1 else many}"
+        for many, one in counts.items()
+        if pd.notna(ours.get(f"n_{many}"))
+    ]
+    return f"{row}\n{', '.join(said)}" if said else row
 
 
 FIGURES = {

@@ -144,7 +144,8 @@ def draw_scaling(tables: Tables, facts: Facts) -> Figure:
         ax.axvline(part["size"].max(), **LINE)
         _log_ticks(ax, subs=(1.0,))
         ax.set(xlabel="training studies", ylabel=metric)
-        ax.set_ylim(top=min(ax.get_ylim()[1], 1.02))
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(max(bottom, -0.02), min(top, 1.02))  # all are shares
     for look in looks.values() if len(regimes) > 1 else ():
         axes[0].plot([], [], look.marker, color=look.colour, markersize=3, label=look.label)
         axes[0].legend(loc="lower right", fontsize=5)
@@ -170,7 +171,7 @@ def _series(metric: str, regime: str, regimes: list[str]) -> str:
 
 
 def _draw_growth(ax: Axes, points: pd.DataFrame, law: pd.DataFrame, look: Look) -> None:
-    """One metric of one regime against training size: runs, and the law with its band if there is one."""
+    """One metric of one regime against training size: runs, the law, and its band where it is determined."""
     kind = dict(color=look.colour, marker=look.marker)
     sns.scatterplot(points, x="size", y="value", ax=ax, **kind, **DOT)
     if len(law):
@@ -178,6 +179,12 @@ def _draw_growth(ax: Axes, points: pd.DataFrame, law: pd.DataFrame, look: Look) 
             law, x="size", y="value", color=look.colour, linewidth=0.9, errorbar=None, ax=ax
         )
         ax.fill_between(law["size"], law["low"], law["high"], color=look.colour, alpha=0.15, lw=0)
+        lost = law.loc[law["low"].isna(), "size"]
+        if len(lost):
+            above = f" above {lost.min():,.0f}" if lost.min() > law["size"].min() else ""
+            at = (0.03, 0.97 - 0.06 * len(ax.texts))
+            said = f"band not determined{above}"
+            ax.text(*at, said, color=look.colour, fontsize=5, va="top", transform=ax.transAxes)
 
 
 def _draw_exponents(ax: Axes, table: pd.DataFrame, looks: dict[str, Look], facts: Facts) -> None:
@@ -290,24 +297,22 @@ def _draw_choices(ax: Axes, part: pd.DataFrame) -> None:
 def draw_claims(tables: Tables, facts: Facts) -> Figure:
     """The ledger: entries by family and status, and each design claim with its verdict."""
     table = tables[""].rename(columns=dict(status="verdict", value="stated"))
-    figure, (families, claims) = lettered_figure(120, "ab", width_ratios=[1, 1.25])
+    part = table[table["sign"].notna() & table["phantom"].notna()].reset_index(drop=True)
+    figure, (families, claims) = lettered_figure(
+        max(120, 30 + 7 * len(part)), "ab", width_ratios=[0.8, 1]
+    )
     verdicts = unique(table["verdict"])
     greys = iter(("#DDDDDD", "#BBBBBB", "#999999", "#777777"))
     shades = [VERDICTS.get(v) or next(greys) for v in verdicts]
     counts = pd.crosstab(table["family"], table["verdict"])
     marks.stacked_bars(families, counts.loc[unique(table["family"]), verdicts], shades)
-    families.set_xlabel("claims in the ledger")
-    families.legend(loc="lower left", bbox_to_anchor=(-0.35, 1.01), ncol=2, fontsize=5)
-    part = table[table["sign"].notna() & table["phantom"].notna()].reset_index(drop=True)
+    families.set_xlabel(_tables_read(table))
+    figure.legend(loc="outside upper left", ncol=5, fontsize=5)  # wider than its panel
     # Turned so that right of zero means as the paper says.
     flip = part["sign"].to_numpy(float)
     ends = np.sort(np.c_[part["phantom_low"] * flip, part["phantom_high"] * flip], axis=1)
     part = part.assign(value=part["phantom"] * flip, low=ends[:, 0], high=ends[:, 1])
-    said = part["claim"]
-    if "direction" in part:  # of a claim that two comparisons answer, which
-        arm = part["direction"].astype(str).str.extract(r"label ([^,;]+)", expand=False)
-        said = said.where(~said.duplicated(keep=False), said + " (" + arm.fillna("") + ")")
-    short = [textwrap.fill(c if len(c) < 100 else c[:98] + "…", 52) for c in said]
+    short = [textwrap.fill(c if len(c) < 88 else c[:86] + "…", 46) for c in part["claim"]]
     colours = part["verdict"].map(VERDICTS)
     part["value"] = part["value"].where(colours.notna())  # judged ones alone
     shown = colours.fillna("none").to_dict()
@@ -315,7 +320,33 @@ def draw_claims(tables: Tables, facts: Facts) -> Figure:
     marks.vertical_line(claims, 0, "as the paper says →")
     claims.set_ylim(len(part) - 0.4, -1.4)
     claims.set_xlabel("difference on the phantom, right as claimed")
+    at = claims.get_yaxis_transform()
+    for i, text in enumerate(_outcomes(part)):
+        claims.text(1.02, i, text, fontsize=5, va="center", transform=at)
     return figure
+
+
+def _outcomes(part: pd.DataFrame) -> list[str]:
+    """Of each comparison: what was taken from what, the difference as it is, what was expected, seeds."""
+    said = []
+    for row in part.to_dict("records"):
+        arms = row.get("arms")
+        pair = f"{pretty(arms)}\n" if isinstance(arms, str) and arms else ""
+        side = "above" if row["sign"] > 0 else "below"
+        n = row.get("n_seeds", np.nan)
+        seeds = f", {n:.0f} seed{'s' * (n != 1)}" if pd.notna(n) else ""
+        said.append(f"{pair}{row['phantom']:+.3f}, expected {side} 0{seeds}")
+    return said
+
+
+def _tables_read(table: pd.DataFrame) -> str:
+    """The axis's name, and below it the tables that were read with the beginnings of their hashes."""
+    every = table["tables"].dropna().str.split().explode() if "tables" in table else pd.Series()
+    read = [name.partition(":") for name in sorted(set(every.dropna()))]
+    lines = [f"{name} {digest}" for name, _, digest in read]
+    return "\n".join(
+        ["claims in the ledger", *(["", "tables read (sha256):"] if lines else []), *lines]
+    )
 
 
 FIGURES = {

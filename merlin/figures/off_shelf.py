@@ -206,11 +206,24 @@ def draw_external(tables: Tables, facts: Facts) -> Figure:
     marks.legend_above(each, 2)
     for ax in (drops, each):
         ax.axvline(0, **LINE)
-    part = where(table, part="spine", status="ok")
+    series = where(table, part="spine")
+    part = where(series, status="ok")
     names = [METRICS[m].label if m in METRICS else m for m in part["metric"]]
     marks.forest(spine, part, None, Look("", COLOUR["novel"]), names=names)
     spine.set(xlim=(0, 1), xlabel="vertebral fracture, spine series, zero-shot")
+    if part.empty:
+        spine.text(0.5, 0.5, _too_few(series), fontsize=6, ha="center", transform=spine.transAxes)
+        spine.set_yticks([])
     return figure
+
+
+def _too_few(series: pd.DataFrame) -> str:
+    """Why the spine series could not be judged, by the counts of its rows."""
+    n, positive = (int(series[c].max()) if len(series) else 0 for c in ("n_studies", "n_positive"))
+    if not n:
+        return "no spine series"
+    rarer = "positives" if positive <= n - positive else "negatives"
+    return f"too few {rarer}:\n{positive} of {n} studies with a fracture"
 
 
 def draw_comparison(tables: Tables, facts: Facts) -> Figure:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -9,8 +10,19 @@ import matplotlib
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from merlin.figures import catalogue, style
+from merlin.figures.style import Draw, Facts, Tables
+
+
+def without_tier(tables: Tables) -> Tables:
+    """Tables without the last column `tier` that those of `figures/` have (older ones lack it)."""
+    return {k: t.iloc[:, :-1] if list(t.columns[-1:]) == ["tier"] else t for k, t in tables.items()}
+
+
+def _of_committed(draw: Draw) -> Callable[[Tables, Facts], Figure]:
+    return lambda tables, facts: draw(without_tier(tables), facts)
 
 
 def main(folder):
@@ -21,7 +33,7 @@ def main(folder):
         sys.stderr.write(f"No figures with tables in {folder}/. Run make figures first.\n")
         return 1
     for name in names:
-        plt.close(style.redraw(folder, name, catalogue.FIGURES[name]))
+        plt.close(style.redraw(folder, name, _of_committed(catalogue.FIGURES[name])))
         sys.stdout.write(f"redrew {folder / name}.png\n")
     sys.stdout.write(f"{len(names)} figures in {time.time() - began:.0f} s\n")
     return 0

@@ -32,6 +32,19 @@ class Made:
     seconds: float
 
 
+STAMP = "made_by.txt"
+
+
+def is_of(folder: Path, seed: int, matrix: int, wrong_statements: float = WRONG) -> bool:
+    """Whether a folder was made, or begun, with these settings by this code."""
+    stamp = folder / STAMP
+    return stamp.exists() and stamp.read_text() == _mark(seed, matrix, wrong_statements)
+
+
+def _mark(seed: int, matrix: int, wrong_statements: float) -> str:
+    return run.fingerprint(seed, matrix, wrong_statements, run.code_hash("merlin.phantom.build"))
+
+
 def make(
     folder: Path,
     n_patients: Mapping[str, int],
@@ -56,12 +69,11 @@ def make(
     wrong_statements : float
         Share of statements in reports that are wrong, in [0, 1].
     """
-    mark = run.fingerprint(seed, matrix, wrong_statements, run.code_hash("merlin.phantom.build"))
-    stamp = folder / "made_by.txt"
-    if folder.exists() and (not stamp.exists() or stamp.read_text() != mark):
+    mark = _mark(seed, matrix, wrong_statements)
+    if folder.exists() and not is_of(folder, seed, matrix, wrong_statements):
         sys.stdout.write("volumes of other settings or code are removed and made anew\n")
         shutil.rmtree(folder)
-    with run.atomic(stamp) as stream:
+    with run.atomic(folder / STAMP) as stream:
         stream.write(mark)
     began, jobs = time.time(), []
     for site, n in n_patients.items():

@@ -1,6 +1,8 @@
 """The workflow of a profile: run to its end, resumed, published; a notebook kept, or its failure explained."""
 
+import csv
 import fcntl
+import io
 import json
 import os
 import re
@@ -11,11 +13,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from merlin.files import copy, file_hash, write_json
+from merlin.files import copy, file_hash, write_json, write_text
 from merlin.run import pace, places, rerun
 from merlin.run.own import OWN, bring, cache_gb, noted, own_files, trains
 from merlin.run.processes import to_its_end
-from merlin.run.profile import load_profile
+from merlin.run.profile import TIER_NOTES, load_profile
 from merlin.words import lines, shown, without_folders
 
 LOOK_FIRST = ("summary", "zero_shot_findings", "dataset_audit")  # the first of these that was made
@@ -134,6 +136,16 @@ def _run(profile: str, values: dict, cores: int, own_cache_gb: float) -> int:
     return code
 
 
+def reading(path: Path) -> str:
+    """What an executed notebook found, in words: the last text that it computed under *Reading*, if any."""
+    if not path.exists():
+        return ""
+    outputs = [o for c in json.loads(path.read_text())["cells"] for o in c.get("outputs", ())]
+    said = ["".join(o.get("data", {}).get("text/markdown", "")) for o in outputs]
+    found = [text for text in said if text.startswith("**Reading.**")]
+    return lines(found[-1].removeprefix("**Reading.**").strip()) if found else ""
+
+
 def _tell(profile: str, minutes: float) -> None:
     """Publish what was made, say where to look, and how it compares with what is committed."""
     compared = rerun.told(profile)
@@ -146,17 +158,22 @@ def _tell(profile: str, minutes: float) -> None:
         f"runs/{profile}/. This took {minutes:.1f} minutes. To read it all as "
         f"pages: make site PROFILE={profile}\n{compared}"
     )
+    if found := reading(places.folder(profile) / "11_summary.ipynb"):
+        note = TIER_NOTES.get(load_profile(profile)["tier"], "")
+        sys.stdout.write(f"\nWhat was found ({note}):\n\n{found}\n")
 
 
 def publish(profile: str) -> Path:
     """Copy a default run's figures to `figures/` and its manifests to `data_manifests/`.
 
     `figures/` is committed and holds what the default profile gives, so that smaller runs leave it
-    alone; theirs stay in `runs/<profile>/figures/`. Returns the folder to look into.
+    alone; theirs stay in `runs/<profile>/figures/`. Its tables say their tier in a last column, since a
+    table is passed on without its sidecar. Returns the folder to look into.
     """
     base = places.folder(profile)
     if profile != "default":
         return base / "figures"
+    tier = load_profile(profile)["tier"]
     # A user's own scan is not ours to publish, and a comparison with what is committed is no part of it.
     ours = [
         p for p in (base / "figures").glob("*.*") if not p.name.startswith(("own_", rerun.NAME))
@@ -165,6 +182,22 @@ def publish(profile: str) -> Path:
     targets |= {p: places.ROOT / "data_manifests" for p in (base / "cohort").glob("phantom_*.csv")}
     for source, folder in sorted(targets.items()):
         target = folder / source.name
-        if not target.exists() or file_hash(source) != file_hash(target):
+        if folder.name == "figures" and source.suffix == ".csv":
+            said = with_tier(source.read_text(), tier)
+            if not target.exists() or target.read_text() != said:
+                write_text(target, said)
+        elif not target.exists() or file_hash(source) != file_hash(target):
             copy(source, target)
     return places.ROOT / "figures"
+
+
+def with_tier(table: str, tier: str) -> str:
+    """A CSV's text with a last column `tier`, all else to the letter; one that has it stays as it is."""
+    rows = list(csv.reader(io.StringIO(table, newline="")))
+    if not rows or rows[0][-1:] == ["tier"]:
+        return table
+    text = io.StringIO(newline="")
+    write = csv.writer(text, lineterminator="\n").writerow
+    for i, row in enumerate(rows):
+        write([*row, tier if i else "tier"])
+    return text.getvalue()

@@ -69,8 +69,11 @@ class Verdict:
     reason: str
 
 
-def pooled_spread(values: Sequence[Sequence[float]]) -> Spread | None:
-    """Variance between seeds, over arms: the residual of arm and seed means.
+def crossed_spread(values: Sequence[Sequence[float]]) -> Spread | None:
+    """Variance between seeds, over arms crossed with them: the residual of arm and seed means.
+
+    What a seed does to all arms alike cancels in a paired gap and is taken out here;
+    `seeds.pooled_spread`, for models that share no seed's luck, leaves it in.
 
     Parameters
     ----------

@@ -221,6 +221,11 @@ def test_a_claim_that_two_comparisons_answer_has_both_with_their_tables():
     assert table["status"].tolist() == ["holds here", "contradicted here"]
     assert table["tables"].tolist() == [f"gaps:{'f' * 12} t:{'0' * 12}"] * 2
     assert "merlin minus scratch, fraction 0.1; expected above 0" in table["direction"][0]
+    assert table["arms"].tolist() == ["merlin − scratch"] * 2
+    assert table["n_seeds"].tolist() == [3, 3]
+    assert claims.arms({"label": "worse", "reference": "reference"}) == "worse − reference"
+    assert claims.arms({"ours": "merlin", "other": "ehr", "label": "x"}) == "merlin − ehr"
+    assert claims.arms({"label": "zero-shot AUROC", "reference": np.nan}) == ""
     lost = claims.ledger([entry(direction=[GAP | {"arm": "x"}])], seeds, tier="phantom")
     assert lost["status"].tolist() == ["not run"]
     assert "no column 'arm'" in lost["reason"][0]

@@ -5,7 +5,7 @@ import pytest
 import statsmodels.api as sm
 from scipy.special import expit, logit
 
-from merlin.evaluation import risks
+from merlin.evaluation import results, risks
 
 
 def test_slope_and_intercept_are_those_of_a_regression_with_the_resamples_weights():
@@ -71,3 +71,19 @@ def test_a_curve_starts_at_treat_all_and_gains_where_risks_are_right():
     assert table.loc[("m", 1e-6), "gain"] == pytest.approx(0, abs=1e-4)
     assert table.loc[("m", 0.3), "gain_low"] > 0
     assert (table.loc["treat all", "gain"] <= 1e-12).all()
+
+
+def test_a_gain_has_the_interval_of_a_paired_difference_of_patients_and_seeds():
+    rng = np.random.default_rng(4)
+    p = expit(rng.normal(logit(0.3), 1.5, (3, 200, 1)))
+    labels, who = (rng.random(p[0].shape) < p[0]).astype(float), np.arange(200).astype(str)
+    row = risks.decision_curve({"m": p}, labels, who, thresholds=(0.3,), n_resamples=60, seed=1)
+    row = row.set_index("start").loc["m"]
+    weights = results.resampling(who, 60, seed=1)
+    ours = np.concatenate([risks.net_benefit(run, labels, weights, 0.3) for run in p])
+    everyone = risks.net_benefit(np.ones_like(labels), labels, weights, 0.3)[0]
+    gap = results.difference(ours, np.maximum(everyone, 0), "net benefit", n=200, is_trained=False)
+    found = row[["gain", "gain_low", "gain_high"]].tolist()
+    assert found == pytest.approx(results.ends(gap))
+    # Three runs far apart: their spread is in it, beyond what the patients' alone would give.
+    assert row["gain_high"] - row["gain_low"] > 3.92 * gap["se_patients"]

@@ -74,6 +74,30 @@ def test_too_few_sizes_or_seeds_give_a_row_with_its_reason():
     assert scaling.curves({"a": short}).empty
 
 
+def test_bands_stay_within_the_metric_and_are_blank_where_refits_say_nothing():
+    """Three sizes with wild seeds: some refits of the law run to thousands; an AUROC does not."""
+    wild = scaling.evaluate(
+        SIZES[:3],
+        runs([0.55, 0.62, 0.66], noise=0.25),
+        metric="m",
+        n_fits=60,
+        seed=1,
+        n_simulated=0,
+    )
+    calm = scaling.evaluate(SIZES, runs(0.9 - 2 * np.array(SIZES, float) ** -0.35),
+                            metric="m", n_fits=40, seed=1, n_simulated=0)  # fmt: skip
+    drawn = scaling.curves({"free": wild, "zero-shot AUROC": wild, "recall@1 of 64": calm})
+    free, share, good = (part for _, part in drawn.groupby("series", sort=False))
+    assert (free["high"] - free["low"]).max() > 1
+    assert share["low"].isna().any()
+    assert share["low"].isna().sum() == share["high"].isna().sum()
+    known = share.dropna(subset="low")
+    assert known["low"].min() >= 0
+    assert known["high"].max() <= 1
+    assert (known["low"] <= known["high"]).all()
+    assert good["low"].notna().all()
+
+
 def test_points_of_others_are_fitted_by_the_same_code():
     """Compute and best model size of Hoffmann et al. 2022 span decades: N grows with C to the 0.5."""
     compute = np.array([6e18, 1e19, 3e19, 6e19, 1e20, 3e20, 6e20, 1e21, 3e21])

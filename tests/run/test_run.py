@@ -582,6 +582,20 @@ def test_publishing_twice_leaves_unchanged_files_alone(tiny, tmp_path):
     assert target.read_bytes() == b"two"
 
 
+def test_published_tables_say_their_tier_in_a_last_column_and_are_else_as_they_were(tiny, tmp_path):
+    source = tmp_path / "runs" / "default" / "figures" / "a.csv"
+    source.parent.mkdir(parents=True)
+    source.write_text('name,value\n"two\nlines, one cell",0.10\n,1e-05\n')
+    run.publish("default")
+    target = tmp_path / "figures" / "a.csv"
+    said = 'name,value,tier\n"two\nlines, one cell",0.10,phantom\n,1e-05,phantom\n'
+    assert target.read_text() == said
+    first = target.stat().st_mtime_ns
+    run.publish("default")
+    assert target.stat().st_mtime_ns == first
+    assert workflow.with_tier(said, "phantom") == said
+
+
 def test_second_run_of_a_profile_is_refused_while_the_first_goes_on(tiny, tmp_path, capsys):
     import fcntl
 
@@ -837,3 +851,14 @@ def is_alive(pid):
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_what_a_run_found_is_the_last_reading_of_its_overview(tmp_path):
+    cells = [
+        {"outputs": [{"data": {"text/markdown": f"**Reading.** {said}"}}, {"text": "x"}]}
+        for said in ("first", "one\n\ntwo \x1b[31m")
+    ]
+    path = tmp_path / "11_summary.ipynb"
+    path.write_text(json.dumps({"cells": [*cells, {"source": "no outputs"}]}))
+    assert workflow.reading(path) == "one\n\ntwo \\x1b[31m"
+    assert workflow.reading(tmp_path / "none.ipynb") == ""

@@ -69,18 +69,18 @@ def test_an_unruly_arm_does_not_borrow_the_calm_of_others():
 def test_spread_is_what_arms_and_seeds_leave_unsaid():
     rng = np.random.default_rng(1)
     arms, seeds = rng.normal(size=(6, 1)), rng.normal(size=5)
-    assert verdict.pooled_spread(arms + seeds).variance == pytest.approx(0, abs=1e-12)
+    assert verdict.crossed_spread(arms + seeds).variance == pytest.approx(0, abs=1e-12)
     noise = rng.normal(scale=0.1, size=(6, 5))
     left = noise - noise.mean(1, keepdims=True) - noise.mean(0) + noise.mean()
-    found = verdict.pooled_spread(arms + seeds + noise)
+    found = verdict.crossed_spread(arms + seeds + noise)
     assert found.df == 5 * 4
     assert found.variance == pytest.approx((left**2).sum() / 20)
     # Arms with fewer seeds than others count for what they have.
     uneven = [[*row] for row in arms + seeds + noise]
     uneven[0] = uneven[0][:3]
-    assert verdict.pooled_spread(uneven).df == 18
-    assert verdict.pooled_spread([[1.0], [2.0]]) is None
-    assert verdict.pooled_spread([]) is None
+    assert verdict.crossed_spread(uneven).df == 18
+    assert verdict.crossed_spread([[1.0], [2.0]]) is None
+    assert verdict.crossed_spread([]) is None
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def family(rng, *, effect, n_seeds=3, n_asked=19, n_arms=19, unruly=1.0):
     runs += rng.normal(scale=2 * SEEDS, size=n_seeds)  # what arms of one seed have in common
     of_patients = rng.normal(scale=PATIENTS / np.sqrt(2), size=n_arms + 1)
     runs += of_patients[:, None] + effect * (np.arange(n_arms + 1) > 0)[:, None]
-    spread = verdict.pooled_spread(runs)
+    spread = verdict.crossed_spread(runs)
     gaps = runs[1:] - runs[0]
     return [Question(g, PATIENTS, 1, spread) for g in gaps[:n_asked]]
 
