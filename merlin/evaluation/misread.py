@@ -5,8 +5,9 @@ present) that lie farthest beyond the threshold, in standard deviations of that 
 the farthest, at most one a study.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,9 @@ from scipy import ndimage
 
 from merlin.data.extract import label_report, mentions, report_sentences, split_sections
 from merlin.data.labels import label_on_grid
-from merlin.data.slices import three_planes
-from merlin.data.volume import Volume
+from merlin.data.scan import Volume
+from merlin.data.slices import images_to_table, three_planes
+from merlin.data.volume import load_volume
 from merlin.evaluation.subgroups import Task
 from merlin.vocabulary import FINDINGS_OF, LABEL
 
@@ -72,6 +74,18 @@ class Frame:
     plane: str
     shape: tuple[int, int, int]
     middle_mm: tuple[float, float, float]
+
+
+class Placed(Protocol):
+    """Where a phantom holds a finding: `merlin.phantom.where.Drawn`."""
+
+    def middle(self, axis: int) -> np.ndarray | None:
+        """RAS, mm."""
+
+    def on(
+        self, shape: tuple[int, int, int], middle_mm: tuple[float, ...], pixel_mm: float
+    ) -> np.ndarray:
+        """What it changes on a slice."""
 
 
 def errors(task: Task) -> pd.DataFrame:
@@ -205,3 +219,57 @@ def told(case: Mapping, severity: pd.DataFrame) -> str:
         found = f"drawn with severity {there:.2f}"
         return found if is_missed else f"{found}: the report is wrong"
     return "not drawn: the report is wrong" if is_missed else "not drawn"
+
+
+def cases(
+    worst: pd.DataFrame, studies: pd.DataFrame, severity: pd.DataFrame,
+    seen: Mapping[str, tuple[str, str, float]], drawn: Callable[..., Placed] | None = None,
+) -> dict[str, pd.DataFrame]:  # fmt: skip
+    """The picture of each error in the plane and window where its finding is seen, and what is known of it.
+
+    Parameters
+    ----------
+    worst : DataFrame
+        From `most_confident`.
+    studies : DataFrame
+        The manifest by study id, with `volume`, and `label_map` and `findings` where it has them.
+    severity : DataFrame
+        As in `against_truth`; may be empty.
+    seen : dict of finding to (plane, window, width in mm)
+    drawn : callable, optional
+        Study id, patient id, site and finding → where a phantom holds it.
+
+    Returns
+    -------
+    dict
+        "": a row a case, without ids; `slices`: the scan, and what the finding changes in it (0 or 1).
+        Empty where there is no volume.
+    """
+    rows, pictures = [], {}
+    if "volume" not in studies:
+        worst = worst[:0]
+    for number, case in enumerate(worst.to_dict("records")):
+        study, name = studies.loc[case["study_id"]], case["finding"]
+        plane, window, width_mm = seen[name]
+        volume = load_volume(study["volume"])
+        is_there = len(severity) and severity[name].get(case["study_id"], 0) > 0
+        middle, about = None, "the finding"
+        if drawn and is_there:
+            placed = drawn(case["study_id"], case["patient_id"], study["site"], name)
+            middle = placed.middle(PLANES.index(plane))
+        if middle is None:
+            own = study.get("label_map")
+            middle, about = middle_of(volume, own if isinstance(own, str) else "", name)
+        frame = framed(plane, middle, width_mm)
+        pictures[f"{number}|scan"] = picture(volume, frame)
+        if about == "the finding":
+            mask = placed.on(frame.shape, frame.middle_mm, PIXEL_MM)
+            pictures[f"{number}|there"] = turned(mask, plane).astype(float)
+        said = sentence(study.get("findings"), name, case["kind"])
+        kept = {k: case[k] for k in ("kind", "finding", "score", "beyond", "n_of_kind")}
+        kept |= dict(plane=plane, window=window, middle_of=about, report=said)
+        rows.append(dict(case=number) | kept | dict(truth=told(case, severity)))
+    columns = ["case", "kind", "finding", "score", "beyond", "n_of_kind", "plane", "window",
+               "middle_of", "report", "truth"]  # fmt: skip
+    made = {"": pd.DataFrame(rows, columns=columns)}
+    return made | ({"slices": images_to_table(pictures)} if pictures else {})

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from merlin.evaluation import results
+from merlin.evaluation import ranges, results
 from merlin.statistics import bootstrap, metrics, seeds, verdict
 
 ATTRIBUTES = ("sex", "age", "phase", "habitus", "scanner", "site")
@@ -147,7 +147,8 @@ def by_group(
     groups, lacking : dict
         From `groups_of`.
     min_positive : int
-        Patients of either class that a label needs in the group and outside it.
+        Patients of either class that a label needs in the group and outside it. A group in which fewer
+        than half of the labels have them is too small.
     min_patients : int
         Of a group.
     n_resamples, seed : int
@@ -181,7 +182,7 @@ def by_group(
                 rows += _against_others(
                     task, weights, inside, outside, name, about, is_asked=name in asked, **limits
                 )
-    table = pd.DataFrame(rows).assign(model="main", split="test")
+    table = ranges.within(pd.DataFrame(rows).assign(model="main", split="test"))
     if "p" not in table:
         table["p"] = np.nan
     return table.assign(p_holm=verdict.holm(table["p"].to_numpy(float)))
@@ -199,20 +200,22 @@ def _against_others(
     who = [np.unique(task.patient_id[use]) for use in (inside, outside)]
     few = [bootstrap.fewest(task.truth[use], task.patient_id[use]) for use in (inside, outside)]
     ok = np.minimum(*few) >= min_positive
-    fewest = min(map(len, who))
-    counts = dict(n_studies=int(inside.sum()), n_patients=len(who[0]), n_positive=int(ok.sum()))
-    if fewest < min_patients or not ok.any():
-        why = f"too small to tell: {len(who[0])} patients, {len(who[1])} others; {min_patients} needed"
-        if fewest >= min_patients:
-            why = f"no label has {min_positive} patients of either class in the group and outside it"
+    judged = bootstrap.fewest(task.truth, task.patient_id) >= min_positive
+    fewest, n_ok = min(map(len, who)), int(ok.sum())
+    counts = dict(n_studies=int(inside.sum()), n_patients=len(who[0]), n_positive=n_ok)
+    if fewest < min_patients or not n_ok or 2 * n_ok < judged.sum():
+        why = f"{len(who[0])} patients, {len(who[1])} others; {min_patients} needed"
+        if fewest >= min_patients:  # a mean over few labels would be another mean
+            why = f"{n_ok} of {judged.sum()} labels have {min_positive} patients of either class"
+        why = f"too small to tell: {why}"
         return [_no_value(task, name, about["attribute"], why, **counts)]
     one, other = (
         macros(task.rows(use), ok, few[i][ok], weights[use])
         for i, use in enumerate((inside, outside))
     )
     left_out = "" if ok.all() else f"{(~ok).sum()} of {len(ok)} labels too rare in a group"
-    known = dict(known=inside, patient_ids=task.patient_id, n_positive=int(ok.sum()))
-    known |= dict(reason=left_out, n_labels=int(ok.sum()), **about)
+    known = dict(known=inside, patient_ids=task.patient_id, n_positive=n_ok)
+    known |= dict(reason=left_out, n_labels=n_ok, **about)
     rows = []
     for metric, found in one.items():
         said = results.row(name, _of_kind(metric), found, kind="value", p=np.nan, **known)

@@ -1,6 +1,16 @@
 """Every figure by the name of its file."""
 
-from merlin.figures import adapted, causes, dataset, design, encoders, ideas, off_shelf, panels
+from merlin.figures import (
+    adapted,
+    causes,
+    dataset,
+    design,
+    encoders,
+    ideas,
+    off_shelf,
+    panels,
+    subgroups,
+)
 
 FIGURES = (
     panels.FIGURES
@@ -11,4 +21,5 @@ FIGURES = (
     | encoders.FIGURES
     | ideas.FIGURES
     | causes.FIGURES
+    | subgroups.FIGURES
 )
