@@ -404,6 +404,11 @@ def jobs_of(task):
 CAUSES = [f"{BASE}/causes/{table}.parquet" for table in causes_kept.TABLES]
 
 
+# What 19_subgroups reads of those notebooks that a profile runs.
+PREDICTED = BASE + "/predictions/{}.parquet"
+PREDICTIONS = {
+    n: n[3:] for n in ("04_zero_shot_findings", "05_phenotypes", "07_external", "08_five_year")
+}
 # What each of the other notebooks reads, beside itself and the code that it imports.
 READS = {
     "00_start_here": [],
@@ -429,13 +434,17 @@ READS = {
     ],
     "17_ideas": [],
     "18_causes": [MANIFEST, EMBEDDED.format("main"), *CAUSES],
+    "19_subgroups": [
+        *(PREDICTED.format(p) for n, p in PREDICTIONS.items() if n in RUN),
+        *([MANIFEST, GIVEN.format("traits")] if SETTINGS["tier"] == "phantom" else []),
+    ],
     "20_encoders": [
         *(MANIFEST, GIVEN.format("measured"), *(EMBEDDED.format(a) for a in READERS)),
         *(GIVEN.format(f"features-{a}") for a in ARMS + MAIN[1:]),
     ],
 }
 TABLES = ("results/{}.csv", "predictions/{}.parquet")  # what most of them leave, beside figures
-LEAVES = {"00": (), "11": (), "16": (), "17": ()} | dict.fromkeys(("14", "15", "18", "20"), TABLES[:1])
+LEAVES = {"00": (), "11": (), "16": (), "17": ()} | dict.fromkeys(("14", "15", "18", "19", "20"), TABLES[:1])
 
 
 rule given_to_rivals:

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from merlin import run
+from merlin.data import manifest
 from merlin.evaluation.five_year import labels_of
 from merlin.evaluation.subgroups import ATTRIBUTES, Task
 from merlin.statistics import metrics
-from merlin.vocabulary import DISEASES
+from merlin.vocabulary import DISEASES, FINDINGS
 
-FINDINGS, CODES, LATER = "zero-shot findings", "phenotypes", "5-year diseases"
+STATED, CODES, LATER = "zero-shot findings", "phenotypes", "5-year diseases"
 AT_HOME = tuple(a for a in ATTRIBUTES if a != "site")  # studies of one site
 _MADE_BY = {
     "zero_shot_findings": "04_zero_shot_findings",
@@ -66,13 +67,13 @@ def tasks(
     if "zero_shot_findings" in tables:
         table = marked(tables["zero_shot_findings"], model="main")
         asked = AT_HOME if several else ATTRIBUTES
-        task = replace(_task(FINDINGS, table, "finding", studies), asked_of=asked)
+        task = replace(_task(STATED, table, "finding", studies), asked_of=asked)
         task = replace(task, threshold=np.zeros(len(task.labels)))
         thresholds = _from_validation(task, studies)
         made.append(_judged(task, studies))
     if several:
         table = tables["external"]
-        task = replace(_task(FINDINGS, table, "finding", studies), asked_of=("site",))
+        task = replace(_task(STATED, table, "finding", studies), asked_of=("site",))
         made.append(replace(task, threshold=np.zeros(len(task.labels))))
     if "phenotypes" in tables:
         task = _task(CODES, marked(tables["phenotypes"], model="main"), "phecode", studies)
@@ -83,6 +84,33 @@ def tasks(
         task = _task(LATER, table.rename(columns={"probability": "score"}), "disease", studies)
         made.append(replace(task, asked_of=AT_HOME))
     return made, thresholds
+
+
+def at(task: Task, threshold: np.ndarray) -> Task:
+    """The same task, called present above other thresholds."""
+    return replace(task, threshold=threshold)
+
+
+def people(settings: SimpleNamespace) -> tuple[pd.DataFrame, pd.Series | None]:
+    """The manifest by study id, empty without one; and a phantom's fat under the skin in mm by study id."""
+    base = run.folder(settings.profile)
+    if settings.tier == "embeddings":
+        return pd.DataFrame(index=pd.Index([], dtype=str)), None
+    source = run.upstream(base / "cohort" / "manifest.csv", "01_cohort")
+    studies = manifest.load_manifest(source).set_index("study_id", drop=False)
+    traits = base / "rivals" / "traits.parquet"
+    if settings.tier != "phantom" or not traits.exists():
+        return studies, None
+    return studies, pd.read_parquet(traits).set_index("study_id")["fat"]
+
+
+def severity(settings: SimpleNamespace, studies: pd.DataFrame) -> pd.DataFrame:
+    """What a phantom really holds, by study id and finding: 0 to 1; empty where nobody knows."""
+    source = run.folder(settings.profile) / "cohort" / "truth.csv"
+    if settings.tier != "phantom" or not source.exists():
+        return pd.DataFrame()
+    wide = run.read_csv(source).pivot_table("severity", "study_id", "finding")
+    return wide.reindex(index=studies.index, columns=list(FINDINGS)).fillna(0.0)
 
 
 def marked(table: pd.DataFrame, **equal: object) -> pd.DataFrame:

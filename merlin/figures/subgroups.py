@@ -84,7 +84,9 @@ def _draw_groups(axes: list[Axes], table: pd.DataFrame, rows: list[str]) -> None
     axes[1].set_xlabel("difference of AUROC, group − others")
     axes[2].set_xlabel("difference at zero, findings")
     marks.legend_above(axes[0], 3, fontsize=5)
-    axes[1].plot([], [], "o", color="none", markeredgecolor="black", markersize=5, label="after Holm")
+    axes[1].plot(
+        [], [], "o", color="none", markeredgecolor="black", markersize=5, label="after Holm"
+    )
     ring = [axes[1].get_legend_handles_labels()[0][-1]]
     axes[1].legend(
         ring, ["apart from zero after Holm"], loc="lower left", bbox_to_anchor=(0.06, 0.99), fontsize=5,
