@@ -13,7 +13,7 @@ from merlin.data import manifest
 from merlin.evaluation.five_year import labels_of
 from merlin.evaluation.subgroups import ATTRIBUTES, Task
 from merlin.statistics import metrics
-from merlin.vocabulary import DISEASES, FINDINGS
+from merlin.vocabulary import DISEASES, NAMES
 
 STATED, CODES, LATER = "zero-shot findings", "phenotypes", "5-year diseases"
 AT_HOME = tuple(a for a in ATTRIBUTES if a != "site")  # studies of one site
@@ -110,7 +110,7 @@ def severity(settings: SimpleNamespace, studies: pd.DataFrame) -> pd.DataFrame:
     if settings.tier != "phantom" or not source.exists():
         return pd.DataFrame()
     wide = run.read_csv(source).pivot_table("severity", "study_id", "finding")
-    return wide.reindex(index=studies.index, columns=list(FINDINGS)).fillna(0.0)
+    return wide.reindex(index=studies.index, columns=list(NAMES)).fillna(0.0)
 
 
 def marked(table: pd.DataFrame, **equal: object) -> pd.DataFrame:
