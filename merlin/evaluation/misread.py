@@ -83,7 +83,7 @@ class Placed(Protocol):
         """RAS, mm."""
 
     def on(
-        self, shape: tuple[int, int, int], middle_mm: tuple[float, ...], pixel_mm: float
+        self, shape: tuple[int, int, int], middle_mm: tuple[float, float, float], pixel_mm: float
     ) -> np.ndarray:
         """What it changes on a slice."""
 
@@ -115,7 +115,7 @@ def most_confident(wrong: pd.DataFrame, *, n: int) -> pd.DataFrame:
     """`n` misses and `n` false alarms by the rule, with how many errors of that kind the finding has."""
     size = wrong.groupby(["kind", "finding"])["score"].transform("size")
     wrong = wrong.assign(n_of_kind=size)
-    kept = []
+    kept: list[dict] = []
     for kind in (MISS, ALARM):
         part = wrong[wrong["kind"] == kind].drop_duplicates("finding")
         taken = {r["study_id"] for r in kept}

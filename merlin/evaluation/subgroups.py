@@ -9,8 +9,10 @@ An AUROC that differs between groups can be the network's doing, or that of a gr
 harder; a sensitivity that differs can be a threshold's. No row here says which.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,7 +110,7 @@ def _ordered(values, names):
 
 def _bands(edges):
     """`under 50`, `50 to 64`, `65 and over`."""
-    inner = [f"{a:g} to {b - 1:g}" for a, b in zip(edges, edges[1:], strict=False)]
+    inner = [f"{a:g} to {b - 1:g}" for a, b in itertools.pairwise(edges)]
     return [f"under {edges[0]:g}", *inner, f"{edges[-1]:g} and over"]
 
 
@@ -353,7 +355,7 @@ def accuracy(
     rows = []
     for (metric, p), values in found.items():
         known = counted.get(metric, np.isfinite(task.truth))
-        about = dict(prevalence=p)
+        about: dict[str, Any] = dict(prevalence=p)
         for j, name in enumerate(task.labels):
             why = "" if ok[j] else f"{few[j]} patients of the rarer class; {min_positive} needed"
             made = results.row(

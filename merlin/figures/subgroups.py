@@ -3,6 +3,7 @@
 Tables → figures; no files, no statistics.
 """
 
+import itertools
 import textwrap
 
 import numpy as np
@@ -48,7 +49,7 @@ def _draw_groups(axes: list[Axes], table: pd.DataFrame, rows: list[str]) -> None
     """Values, differences of AUROC, differences at the threshold."""
     steps = [0.0] + [
         1.0 + 0.5 * (one.split("|")[0] != other.split("|")[0])
-        for one, other in zip(rows, rows[1:], strict=False)
+        for one, other in itertools.pairwise(rows)
     ]
     at = np.cumsum(steps).tolist()
     firsts, names = set(), []
@@ -80,7 +81,7 @@ def _draw_groups(axes: list[Axes], table: pd.DataFrame, rows: list[str]) -> None
                 0.02, y, textwrap.shorten(text, 44), fontsize=4.5, va="center", color="#666666",
                 transform=axes[0].get_yaxis_transform(),
             )  # fmt: skip
-    axes[0].set_xlabel("macro AUROC, labels that the group and the others have")
+    axes[0].set_xlabel("macro AUROC of shared labels")
     axes[1].set_xlabel("difference of AUROC, group − others")
     axes[2].set_xlabel("difference at zero, findings")
     marks.legend_above(axes[0], 3, fontsize=5)
@@ -146,7 +147,7 @@ def draw_misread(tables: Tables, facts: Facts) -> Figure:
     for kind in kinds:
         row = [str(c) for c in where(table, kind=kind)["case"]]
         mosaic.append(row + ["."] * (most - len(row)))
-    figure, axes = new_figure(PAGE_MM, 72 * len(kinds) + 8, mosaic=mosaic)
+    figure, axes = new_figure(PAGE_MM, 60 * len(kinds) + 8, mosaic=mosaic)
     for case in table.itertuples():
         ax, window = axes[str(case.case)], NAMED_WINDOWS[case.window]
         sides = "AP" if case.plane == "sagittal" else "RL"

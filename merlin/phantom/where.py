@@ -50,7 +50,7 @@ class Drawn:
         return np.asarray(grid.low + middle * grid.spacing_mm)
 
     def on(
-        self, shape: tuple[int, int, int], middle_mm: tuple[float, ...], pixel_mm: float
+        self, shape: tuple[int, int, int], middle_mm: tuple[float, float, float], pixel_mm: float
     ) -> np.ndarray:
         """(R, A, S) bool: what it changes on a slice."""
         return self._changed(render.Grid(shape, (pixel_mm,) * 3, middle_mm))
