@@ -25,6 +25,7 @@ from merlin.statistics import bootstrap, psychometric
 from merlin.words import as_text
 
 TASK = "causes"
+SMALL = 0.2  # standard deviations; what is less is named, however sure
 PERSON = {OLDER: "20 years older", OTHER_SEX: "male, not female"}  # rows of the matrix
 
 
@@ -279,7 +280,8 @@ def reading(removed: pd.DataFrame, causes: pd.DataFrame, half: pd.DataFrame) -> 
     led = gap[gap["largest"] != gap["label"]]
     said = (
         f"Taking a finding out lowers the score of its own prompts, the interval above zero, for "
-        f"**{len(above)} of {len(gap)}** findings; exceptions: {_each(odd, 'value')}. On average "
+        f"**{len(above)} of {len(gap)}** findings; exceptions: {_each(odd, 'value')}. It is less than "
+        f"{SMALL} standard deviations for {_each(above[above['value'] < SMALL], 'value')}. On average "
         f"{pairs['value'].mean():.0%} of pairs are ordered rightly, least for "
         f"{_each(pairs.nsmallest(1, 'value'), 'value', '.0%')}. "
         f"Another finding's prompts move more than its own for {_moved_by(led)}. "

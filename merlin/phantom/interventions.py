@@ -52,7 +52,7 @@ DOSES = {
     "lymphadenopathy": Dose("short axis (mm)", -0.4),
     "prostatomegaly": Dose("prostate (ml)", -0.3),
     "biliary_ductal_dilation": Dose("common duct (mm)", -0.8),
-    "cardiomegaly": Dose("heart (of the chest's width)", -0.6),
+    "cardiomegaly": Dose("heart (share of chest)", -0.6),
     "splenomegaly": Dose("spleen (mm)", -0.5),
     "hepatomegaly": Dose("liver (mm)", -0.6),
     "atherosclerosis": Dose(SEVERITY, -0.25),
