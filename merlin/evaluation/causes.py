@@ -130,10 +130,10 @@ def removal(
         moved = causes[causes["change"] == name].set_index("prompt")["value"]
         others = moved.drop(name).abs()
         beside = others.idxmax() if len(others) else ""
-        more = dict(
+        more: dict = dict(
             largest=moved.abs().idxmax(), other=beside, other_value=moved.get(beside, np.nan)
         )
-        who = dict(known=np.ones(len(own), bool), patient_ids=patients, n_positive=len(own))
+        who: dict = dict(known=np.ones(len(own), bool), patient_ids=patients, n_positive=len(own))
         for metric, values in (
             ("score difference", own / unit[j]),
             ("agreement of pairs", own > 0),
@@ -172,7 +172,7 @@ def curves(
         patients, dose = present["patient_id"].to_numpy(str), present["dose"].to_numpy(float)
         found = (present["score"] > 0).to_numpy()
         weights = results.resampling(patients, n_resamples, seed=seed).astype(float)
-        more = dict(
+        more: dict = dict(
             what=what[str(name)], lowest=dose.min(), highest=dose.max(),
             called_with=called[AS_DRAWN], called_without=called[WITHOUT],
         )  # fmt: skip
@@ -243,18 +243,20 @@ def pointed(gradients: pd.DataFrame, *, n_resamples: int, seed: int) -> pd.DataF
             patients = part["patient_id"].to_numpy(str)
             weights = results.resampling(patients, n_resamples, seed=seed).astype(float)
             value = part["chance" if model == CHANCE else column].to_numpy(float)
-            found, about = [], dict(model=model)
+            found: list[np.ndarray] = []
             for name in names:
                 known = (part["finding"] == name).to_numpy() & ~np.isnan(value)
                 each = _means(value[known][:, None], weights[known])[0]
                 found.append(each)
-                who = dict(known=known, patient_ids=patients, n_positive=int(known.sum()))
-                ok = dict(is_ok=bool(known.any()), reason="" if known.any() else "no gradient")
-                rows.append(results.row(name, metric, each, **who, **ok, **about))
+                who: dict = dict(known=known, patient_ids=patients, n_positive=int(known.sum()))
+                ok: dict = dict(
+                    is_ok=bool(known.any()), reason="" if known.any() else "no gradient"
+                )
+                rows.append(results.row(name, metric, each, **who, **ok, model=model))
             every = ~np.isnan(value)
             who = dict(known=every, patient_ids=patients, n_positive=len(names))
             rows.append(
-                results.row("macro", metric, bootstrap.macro(np.stack(found)), **who, **about)
+                results.row("macro", metric, bootstrap.macro(np.stack(found)), **who, model=model)
             )
     return results.table(TASK, rows)
 

@@ -61,9 +61,9 @@ class Judge:
     encoders: dict[str, ImageEncoder]
     directions: torch.Tensor
 
-    def tensor(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+    def tensor(self, images: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:
         """(n, 1, R, A, S) on the network's device."""
-        return torch.from_numpy(np.stack(images))[:, None].to(self.directions.device)
+        return torch.from_numpy(np.stack(list(images)))[:, None].to(self.directions.device)
 
     def scores(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """(n, n_findings) float of (R, A, S) images."""
@@ -271,7 +271,7 @@ def _shifts(
     pictures : dict of str to (rows, columns) array
         Of the first patient, `finding|what`: HU, or thousandths of the largest gradient.
     """
-    images, gone = (np.stack([p[k] for p in pairs]) for k in (1, 2))
+    images, gone = np.stack([p[1] for p in pairs]), np.stack([p[2] for p in pairs])
     truths = [_truth(*both) for both in zip(images, gone, strict=True)]
     encoder, direction = eyes.encoders[counterfactual.TRAINED], eyes.directions[NAMES.index(name)]
     wanted = eyes.scores(list(gone))[:, NAMES.index(name)]
