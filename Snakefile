@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from merlin import jobs, run
+from merlin.data.prompts import PromptError, prompt_bank
 
 # papermill and its kernels are this environment's, also in a job on another machine.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -65,9 +66,14 @@ def source(name):
 
 
 def own_tables(name):
-    """Hashes of the user's map and list of phecodes, from which labels follow: no inputs, whose braces
-    Snakemake would read."""
-    own = [run.located(p) for k in ("code_map", "phecodes") if (p := SETTINGS[name].get(k))]
+    """Hashes of the user's map, list of phecodes and prompts: no inputs, whose braces Snakemake would
+    read. Prompts are read before anything is run, so that a bad file is not told after hours."""
+    own = [run.located(p) for k in ("code_map", "phecodes", "prompts") if (p := SETTINGS[name].get(k))]
+    if own_prompts := SETTINGS[name].get("prompts"):
+        try:
+            prompt_bank(run.located(own_prompts))
+        except PromptError as error:
+            raise WorkflowError(f"{name}, prompts: {error}")
     if lost := [p for p in own if not Path(p).is_file()]:
         raise WorkflowError(f"{name}: no file at {run.shown(lost[0])}")
     return [run.file_hash(p) for p in own]

@@ -76,7 +76,8 @@ class Encoder:
         """
         findings, n_cut = self._texts(self.studies["findings"].fillna(""), "findings")
         impression, _ = self._texts(self.studies["impression"].fillna(""), "impressions")
-        table = extract.section_table(self.studies["findings"].fillna(""))
+        headings = self.facts.get("parameters", {}).get("section_headings", False)  # as trained
+        table = extract.section_table(self.studies["findings"].fillna(""), headings=headings)
         flat, _ = self._texts(table.ravel(), "sections")
         sections = flat.reshape(*table.shape, -1).astype(np.float16)
         found = dict(findings=findings, impression=impression, sections=sections)
@@ -90,9 +91,9 @@ class Encoder:
         judged = (self.studies["split"] == "test") & (self.studies["site"] == "internal")
         return encode.token_lengths(self.model, self.studies["findings"].fillna("")[judged])
 
-    def prompts(self) -> tuple[dict[str, np.ndarray], str]:
-        """The prompt bank, encoded, and its version."""
-        return encode.encode_prompts(self.model, self.read)
+    def prompts(self, file: str | Path = "") -> tuple[dict[str, np.ndarray], str | int]:
+        """The user's prompts, or where no file is given ours, encoded; and the name of their bank."""
+        return encode.encode_prompts(self.model, self.read, file=file)
 
     def coding(self, settings: SimpleNamespace) -> Coding:
         """Codes of the studies.
@@ -140,7 +141,7 @@ def gather(
     encoder: Encoder,
     arrays: dict[str, np.ndarray],
     *,
-    version: str,
+    version: str | int,
     coding: Coding,
 ) -> Embeddings:
     """All that was encoded, with ids and with where it came from.
@@ -149,12 +150,13 @@ def gather(
     ----------
     arrays : dict of str to array
         Arrays of `Embeddings`, other than ids and phecodes.
-    version : str
+    version : str or int
         Of the prompts.
     coding : Coding
     """
     studies = encoder.studies
-    origin = run.provenance(settings, [encoder.source, encoder.weights, encode.PROMPTS])
+    asked = settings.prompts or encode.PROMPTS
+    origin = run.provenance(settings, [encoder.source, encoder.weights, asked])
     origin |= {"model": settings.arm, "checkpoint": run.file_hash(encoder.weights)}
     origin |= {"seed": encoder.facts.get("seed"), "prompts": version, "grid": encoder.facts["grid"]}
     origin |= {"findings_tokens": encoder.tokens(), "coding": coding.notes(studies["study_id"])}
