@@ -219,8 +219,7 @@ def five_year(
 
 def internal(source: Path) -> pd.DataFrame:
     """The manifest's studies of the training site."""
-    studies = manifest.load_manifest(source)
-    return studies[studies["site"] == "internal"].reset_index(drop=True)
+    return manifest.at_home(manifest.load_manifest(source))
 
 
 def training_rows(studies: pd.DataFrame, settings: SimpleNamespace) -> dict[float, np.ndarray]:

@@ -76,9 +76,12 @@ def train(profile: dict, n: int) -> None:
     made = pool.read(base / "pool")
     for name in run.scaling_names(profile, [n]):
         settings = _settings(profile["profile"], name)
-        cohort, headings = pretraining_run.read_cohort(settings), settings.section_headings
+        cohort = pretraining_run.read_cohort(settings)
+        headed = settings.section_headings
 
-        def drawn(seed: int, cohort: pretraining_run.Cohort = cohort) -> Studies:
+        def drawn(
+            seed: int, cohort: pretraining_run.Cohort = cohort, headings: bool = headed
+        ) -> Studies:
             order = stream_of(seed, Stream.SHARE, n).permutation(len(made.studies))
             return studies_of(made, order[:n], cohort, headings=headings)
 

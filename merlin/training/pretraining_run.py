@@ -105,8 +105,7 @@ def read_cohort(settings: SimpleNamespace) -> Cohort:
     """
     base = run.folder(settings.profile)
     source = run.upstream(base / "cohort" / "manifest.csv", "01_cohort")
-    studies = manifest.load_manifest(source)
-    studies = studies[studies["site"] == "internal"].reset_index(drop=True)
+    studies = manifest.at_home(manifest.load_manifest(source))
     phenotypes = read_phenotypes(settings.phecodes or TABLES / "phantom_phecodes.csv")
     how = dict(tier=settings.tier, code_map=settings.code_map, rollup=settings.rollup)
     coding = read_coding(base / "cohort", **how)
