@@ -41,7 +41,8 @@ HEAVY = dict(  # rules that train or encode
     # take, but no more than a week, where it is expected to take less.
     runtime=min(4 * SETTINGS["expected"]["minutes"], max(SETTINGS["expected"]["minutes"], 7 * 1440)),
 )
-LIGHT = dict(gpu=0, mem_mb=8000 if FULL else 2000, runtime=120)
+# 04 reads real scans once more.
+LIGHT = dict(gpu=0, mem_mb=8000 if FULL else 2000, runtime=HEAVY["runtime"] if FULL else 120)
 READING = dict(gpu=0, mem_mb=2000 * SETTINGS["01_dataset"]["n_workers"], runtime=HEAVY["runtime"])
 RUN = SETTINGS["notebooks"] or list(FIGURES)
 BY_ARM = ("02_pretraining", "03_embeddings")  # one run an arm

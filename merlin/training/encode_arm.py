@@ -1,5 +1,6 @@
 """Trained weights → embeddings: what `03_embeddings` encodes of an arm, and `02_pretraining` of a sweep's run."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,12 +119,33 @@ class Encoder:
         )
 
 
+def chosen_weights(folder: Path, epoch: str) -> Path:
+    """An arm's weights: of the last step, or those that were best on validation.
+
+    Where training kept no best ones (weights from elsewhere, or no validation), the last are taken, and
+    it is said.
+
+    Parameters
+    ----------
+    folder : path
+        Of the arm.
+    epoch : {"last", "best"}
+    """
+    if epoch not in ("last", "best"):
+        raise ValueError(f"epoch: {epoch!r}. Expected last or best.")
+    last, best = folder / "weights.safetensors", folder / "weights_best.safetensors"
+    if epoch == "best" and best.exists():
+        return best
+    if epoch == "best":
+        sys.stdout.write(f"No {best.name} was kept: {last.name} is encoded with.\n")
+    return run.upstream(last, "02_pretraining")
+
+
 def load_encoder(settings: SimpleNamespace) -> Encoder:
     """An arm's weights, ready to encode, and the studies that no arm learnt from."""
     base = run.folder(settings.profile)
     source = run.upstream(base / "cohort" / "manifest.csv", "01_cohort")
-    path = base / "pretraining" / settings.arm / "weights.safetensors"
-    weights = run.upstream(path, "02_pretraining")
+    weights = chosen_weights(base / "pretraining" / settings.arm, settings.epoch)
     model, facts = load_weights(weights)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if settings.fold:

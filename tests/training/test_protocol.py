@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from merlin.data.phecodes import TABLES, read_code_map
 from merlin.data.preprocess import Grid
-from merlin.training import texts
+from merlin.training import encode_arm, texts
 from merlin.training.data import studies_from_manifest
 from merlin.training.encode import encode_texts
 from merlin.vocabulary import SECTIONS
@@ -70,3 +70,15 @@ def test_sections_are_read_with_their_heading_where_that_is_asked_for(headings):
     assert said["spleen"] == ("spleen: 14 cm." if headings else "14 cm.")
     assert said["pancreas"] == ""
     assert studies.findings[0] == "KIDNEYS: Normal.\nSPLEEN: 14 cm."
+
+
+def test_best_weights_are_encoded_with_where_training_kept_them(tmp_path, capsys):
+    last, best = tmp_path / "weights.safetensors", tmp_path / "weights_best.safetensors"
+    last.touch()
+    assert encode_arm.chosen_weights(tmp_path, "best") == last
+    assert "No weights_best.safetensors was kept" in capsys.readouterr().out
+    best.touch()
+    assert encode_arm.chosen_weights(tmp_path, "best") == best
+    assert encode_arm.chosen_weights(tmp_path, "last") == last
+    with pytest.raises(ValueError, match=r"epoch: 'first'\. Expected last or best"):
+        encode_arm.chosen_weights(tmp_path, "first")
