@@ -415,7 +415,8 @@ READS = {
     "07_external": [EMBEDDED.format(a) for a in MAIN],
     "08_five_year": [
         *(MANIFEST, *jobs_of("five_year").values()),
-        *(GIVEN.format(k) for k in ("measured", "traits", *(f"features-{a}" for a in ("ehr", *MAIN)))),
+        *(GIVEN.format(k) for k in ("measured", "traits")),
+        *(GIVEN.format(f"features-{a}") for a in (*(["ehr"] if "ehr" in ARMS else []), *MAIN)),
     ],
     "09_report_generation": [MANIFEST, *jobs_of("report_generation").values()],
     "10_segmentation": [MANIFEST, *jobs_of("segmentation").values(), GIVEN.format("measured")],
@@ -465,7 +466,7 @@ for task, about in jobs.TASKS.items():
             input:
                 source(task),
                 MANIFEST,
-                [WEIGHTS.format(arm) for arm in jobs.arms(task, job)],
+                [WEIGHTS.format(arm) for arm in jobs.arms(task, PROFILE, job)],
                 [jobs_of(task)[first] for first, seed in [jobs.seed_of(job)] if seed],  # whose choices it takes
             output:
                 update(made),  # not removed first: what follows from the same things is kept
