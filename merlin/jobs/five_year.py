@@ -130,7 +130,8 @@ def predicted(
             sys.stdout.write(f"{name}, {fraction:.0%}: {_cost(settings, model, name)}\n")
         kept = run.folder(settings.profile) / TASK / f"{name}-{fraction:g}-{rate:g}.pt"
         diseases.fine_tune(
-            model.to(cohort.device), cohort.volumes(train), cohort.labels[train], **at_once, desc=f"{name}, {fraction:.0%}",
+            model.to(cohort.device), cohort.volumes(train), cohort.labels[train],
+            **at_once, desc=f"{name}, {fraction:.0%}",
             n_steps=settings.n_steps[settings.fractions.index(fraction)], shift_voxels=1,
             batch_size=settings.batch_size, learning_rate=rate, seed=settings.seed + seed,
             head_learning_rate=settings.head_learning_rate, device=cohort.device,

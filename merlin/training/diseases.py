@@ -84,7 +84,10 @@ def fine_tune(
         raise ValueError(f"precision: {precision!r}. Expected fp32 or bf16.")
     usable = np.flatnonzero(~np.isnan(labels).all(1))
     if len(usable) == 0:
-        raise ValueError("no study has a 5-year label; check the five_year_* columns")
+        raise ValueError(
+            "no study has a 5-year label among those to train on: fill the five_year_* columns of training "
+            "studies (the release documents its own labels as of the test split)"
+        )
     draw, kind = batches(len(usable), batch_size, seed=seed), torch.device(device).type
     is_half = precision == "bf16" and kind != "cpu"  # whose convolutions in bf16 go wrong
     _recompute(model, checkpointing)
