@@ -24,7 +24,7 @@ export HF_HUB_OFFLINE := 1
 QUIET := --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate --LabApp.news_url=None \
   --LabApp.extension_manager=readonly
 .DEFAULT_GOAL := help
-.PHONY: help setup figures site test fuzz bench marks browser offline lint format lab redraw clean
+.PHONY: help setup figures site test fuzz profiles bench marks browser offline lint format lab redraw clean
 
 help: ## List the targets
 	@echo "Reproducible companion to Merlin. Start with: make figures PROFILE=smoke"
@@ -49,6 +49,9 @@ test: setup ## Run the tests, CORES at a time (minutes on two)
 
 fuzz: setup ## Send damaged files to every reader for MINUTES (default: 30)
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/long_run.py --minutes "$$MINUTES"
+
+profiles: setup ## Run profiles of the full tier end to end on a look-alike (minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m profiles tests/run/test_profiles.py
 
 bench: setup ## Compare speed and memory with the other way, with the machine's name
 	@$(BIN)/python scripts/bench.py

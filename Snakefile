@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from merlin import jobs, run
+from merlin.data.prompts import PromptError, prompt_bank
 from merlin.jobs import causes_kept
 
 # papermill and its kernels are this environment's, also in a job on another machine.
@@ -41,7 +42,8 @@ HEAVY = dict(  # rules that train or encode
     # take, but no more than a week, where it is expected to take less.
     runtime=min(4 * SETTINGS["expected"]["minutes"], max(SETTINGS["expected"]["minutes"], 7 * 1440)),
 )
-LIGHT = dict(gpu=0, mem_mb=8000 if FULL else 2000, runtime=120)
+# 04 reads real scans once more.
+LIGHT = dict(gpu=0, mem_mb=8000 if FULL else 2000, runtime=HEAVY["runtime"] if FULL else 120)
 READING = dict(gpu=0, mem_mb=2000 * SETTINGS["01_dataset"]["n_workers"], runtime=HEAVY["runtime"])
 RUN = SETTINGS["notebooks"] or list(FIGURES)
 BY_ARM = ("02_pretraining", "03_embeddings")  # one run an arm
@@ -66,9 +68,14 @@ def source(name):
 
 
 def own_tables(name):
-    """Hashes of the user's map and list of phecodes, from which labels follow: no inputs, whose braces
-    Snakemake would read."""
-    own = [run.located(p) for k in ("code_map", "phecodes") if (p := SETTINGS[name].get(k))]
+    """Hashes of the user's map, list of phecodes and prompts: no inputs, whose braces Snakemake would
+    read. Prompts are read before anything is run, so that a bad file is not told after hours."""
+    own = [run.located(p) for k in ("code_map", "phecodes", "prompts") if (p := SETTINGS[name].get(k))]
+    if own_prompts := SETTINGS[name].get("prompts"):
+        try:
+            prompt_bank(run.located(own_prompts))
+        except PromptError as error:
+            raise WorkflowError(f"{name}, prompts: {error}")
     if lost := [p for p in own if not Path(p).is_file()]:
         raise WorkflowError(f"{name}: no file at {run.shown(lost[0])}")
     return [run.file_hash(p) for p in own]
@@ -418,7 +425,8 @@ READS = {
     "07_external": [EMBEDDED.format(a) for a in MAIN],
     "08_five_year": [
         *(MANIFEST, *jobs_of("five_year").values()),
-        *(GIVEN.format(k) for k in ("measured", "traits", *(f"features-{a}" for a in ("ehr", *MAIN)))),
+        *(GIVEN.format(k) for k in ("measured", "traits")),
+        *(GIVEN.format(f"features-{a}") for a in (*(["ehr"] if "ehr" in ARMS else []), *MAIN)),
     ],
     "09_report_generation": [MANIFEST, *jobs_of("report_generation").values()],
     "10_segmentation": [MANIFEST, *jobs_of("segmentation").values(), GIVEN.format("measured")],
@@ -498,7 +506,7 @@ for task, about in jobs.TASKS.items():
             input:
                 source(task),
                 MANIFEST,
-                [WEIGHTS.format(arm) for arm in jobs.arms(task, job)],
+                [WEIGHTS.format(arm) for arm in jobs.arms(task, PROFILE, job)],
                 [jobs_of(task)[first] for first, seed in [jobs.seed_of(job)] if seed],  # whose choices it takes
             output:
                 update(made),  # not removed first: what follows from the same things is kept

@@ -223,7 +223,7 @@ def load_embeddings(path: str | Path) -> Embeddings:
             + "\n  ".join(problems)
         )
     notes += _odd_splits(found) + _zeros_to_missing(found)
-    notes += _normalise(found) + _name_unknown_patients(found)
+    notes += _normalise(found) + _name_unknown_sites(found) + _name_unknown_patients(found)
     meta = {k: v for k, v in found.pop("meta").items() if k != "notes"}
     meta |= {"notes": notes} if notes else {}
     return Embeddings(**found, meta=meta)
@@ -400,6 +400,15 @@ def _normalise(found: dict[str, Any]) -> list[str]:
             )
         found[name] = found[name].astype(np.float32, copy=False)
     return notes
+
+
+def _name_unknown_sites(found: dict[str, Any]) -> list[str]:
+    """Count studies without a site among the training site's, as manifests do; says how many."""
+    blank = _is_blank(found["site"])
+    if not blank.any():
+        return []
+    found["site"] = np.where(blank, "internal", np.char.strip(found["site"]))
+    return [f"site: empty for {blank.sum()} of {len(blank)} studies, taken for internal ones"]
 
 
 def _name_unknown_patients(found: dict[str, Any]) -> list[str]:

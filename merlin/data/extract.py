@@ -127,12 +127,16 @@ def _spoken_of(sentence: str) -> str:
     return (sections or [s for _, s in sorted(organs)[:1]] or [""])[0]
 
 
-def section_table(texts: Sequence[str]) -> np.ndarray:
-    """(n, 12) str array of sections; empty where a report has none."""
+def section_table(texts: Sequence[str], *, headings: bool = False) -> np.ndarray:
+    """(n, 12) str array of sections; empty where a report has none.
+
+    With `headings` each begins with its section's name, "spleen: Normal.": without, "Normal." is one text
+    for twelve organs, and no prompt of the authors' form ("spleen : normal") was ever read.
+    """
     table = np.full((len(texts), len(SECTIONS)), "", dtype=object)
     for i, text in enumerate(texts):
         for section, body in split_sections(text).items():
-            table[i, SECTIONS.index(section)] = body
+            table[i, SECTIONS.index(section)] = f"{section}: {body}" if headings else body
     return table
 
 

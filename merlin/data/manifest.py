@@ -17,8 +17,9 @@ from merlin.data.cells import TableError, read_ids, some_rows
 from merlin.data.tables import read_table
 from merlin.streams import Stream, stream_of
 from merlin.vocabulary import DISEASES, NAMES, SPLITS
-from merlin.words import Refusal, names_a_file
+from merlin.words import Refusal, names_a_file, shown
 
+HOME = "internal"  # the site whose studies are trained on
 LABELS = tuple(f"label_{name}" for name in NAMES)
 FIVE_YEAR = tuple(f"five_year_{name}" for name in DISEASES)
 REQUIRED = ("study_id", "patient_id", "split", "volume")
@@ -182,7 +183,8 @@ def load_manifest(path: str | Path, *, check_files: bool = True) -> pd.DataFrame
     -------
     DataFrame
         `study_id` and other text as text, labels as float (1, 0, NaN not mentioned), `age` as
-        float, 5-year codes as float, `volume` and `label_map` as absolute paths.
+        float, 5-year codes as float, `volume` and `label_map` as absolute paths. A study that names no
+        site is of the training site.
 
     Raises
     ------
@@ -209,12 +211,33 @@ def load_manifest(path: str | Path, *, check_files: bool = True) -> pd.DataFrame
     for column in (*LABELS, *FIVE_YEAR, "age", "slice_mm"):
         if column in table:
             table[column] = table[column].astype(float)
+    if "site" in table:  # one name however its accents are written; empty: the training site
+        named = table["site"].str.normalize("NFC").str.strip().replace("", np.nan)
+        table["site"] = named.fillna(HOME)
     for column in ("volume", "label_map"):
         if column in table:
             table[column] = [
                 str((path.parent / p).resolve()) if isinstance(p, str) else p for p in table[column]
             ]
     return table
+
+
+def at_home(studies: pd.DataFrame) -> pd.DataFrame:
+    """A manifest's studies of the training site, numbered anew.
+
+    Raises
+    ------
+    ManifestError
+        If there are none, naming the sites there are.
+    """
+    found = studies[studies["site"] == HOME].reset_index(drop=True)
+    if found.empty:
+        names = ", ".join(shown(s, 40) for s in sorted(studies["site"].unique())[:8])
+        raise ManifestError(
+            f"the manifest: no study of site {HOME}, found {names}. Call the site that is trained on "
+            f"{HOME}, or leave its cells empty."
+        )
+    return found
 
 
 LINK = "data"  # beside a manifest, to the data set that it was made of

@@ -82,10 +82,10 @@ def findings(
 def findings_elsewhere(
     main: Embeddings, sites: Iterable[str], *, again: Again = (), scoring: str, **options: int
 ) -> list[pd.DataFrame]:
-    """The same at other sites, threshold zero: a table a site; sites without studies are left out."""
+    """The test studies of other sites, threshold zero: a table a site; those without are left out."""
     tables = []
     for site in sites:
-        rows = main.rows(site=site)
+        rows = main.rows(site=site, split="test")
         if not len(rows):
             continue
         how = dict(wording="reported", scoring=scoring)

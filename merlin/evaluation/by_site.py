@@ -5,9 +5,40 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from merlin.data.manifest import HOME
 from merlin.embeddings import Embeddings
-from merlin.evaluation import phenotypes, ranges, retrieval, zero_shot
+from merlin.evaluation import phenotypes, ranges, results, retrieval, zero_shot
 from merlin.evaluation.external import drops
+from merlin.words import shown
+
+SPINE = "spine"  # a series of spines is no site: one finding counts there
+
+
+def others(main: Embeddings) -> list[str]:
+    """Sites with test studies beside the training site and the spine series, by name.
+
+    Where no site is called internal, all test studies are judged together and there are none.
+    """
+    named = {str(s) for s in main.site[main.rows(split="test")]}
+    return sorted(named - {HOME, SPINE}) if HOME in named else []
+
+
+def sites(main: Embeddings) -> dict[str, np.ndarray]:
+    """Rows of the test studies of each site, the training site first.
+
+    Raises
+    ------
+    ValueError
+        If there is no other site, or no training site, to hold them against.
+    """
+    found = {s: main.rows(site=s, split="test") for s in (HOME, *others(main))}
+    if len(found) == 1:
+        named = ", ".join(shown(s, 40) for s in np.unique(main.site)[:8])
+        raise ValueError(
+            f"external sites are held against {HOME}: expected test studies of site {HOME} and of "
+            f"another, found sites {named} (column site of the manifest)"
+        )
+    return found
 
 
 def judge(
@@ -89,7 +120,17 @@ def spine(
     main: Embeddings, rows: np.ndarray, *, again: Sequence[Embeddings] = (), n_resamples: int,
     seed: int,
 ) -> pd.DataFrame:  # fmt: skip
-    """The fracture prompts on a series of spines: the one finding that counts there."""
+    """The fracture prompts on a series of spines: the one finding that counts there.
+
+    Rows that say so where there is no such series, or no prompts for fractures.
+    """
+    if not len(rows) or "fracture" not in main.prompt_finding:
+        reason = "no prompts for fractures" if len(rows) else "no series called spine"
+        rows_ = [
+            results.missing("fracture", m, reason, n_studies=len(rows)) for m in ("auroc", "f1")
+        ]
+        found = results.table("zero-shot findings", rows_, model="main", split="spine")
+        return found.assign(site=SPINE, part=SPINE)
     s = [zero_shot.score_file(run, rows, wording="reported") for run in (main, *again)]
     column = [s[0].findings.index("fracture")]
     only = [zero_shot.Scores(("fracture",), run.value[:, column]) for run in s]

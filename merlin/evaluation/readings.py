@@ -135,8 +135,11 @@ def elsewhere(drop: pd.DataFrame, spine: pd.DataFrame) -> str:
     )
     f1, ranked = (spine.set_index("metric").loc[m] for m in ("f1", "auroc"))
     n, n_ill = f1["n_studies"], f1["n_positive"]
+    said = f"AUROC over findings, external minus internal: {said}."
+    if (spine["status"] != "ok").any():
+        return f"{said} Spines were not evaluated: {f1['reason'] or ranked['reason']}."
     return (
-        f"AUROC over findings, external minus internal: {said}. On the spine series the fracture prompts "
+        f"{said} On the spine series the fracture prompts "
         f"reach F1 {with_interval(f1, '.2f')} with {n_ill:.0f} fractured of {n:.0f} studies (calling all "
         f"of them fractured gives {2 * n_ill / (n + n_ill):.2f}); their AUROC there is "
         f"{with_interval(ranked, '.2f')} (chance 0.5)."

@@ -41,10 +41,11 @@ def collect(tables: dict[str, pd.DataFrame], *, pool: int) -> pd.DataFrame:
     macro = dict(label="macro", metric="auroc")
     inside = tables["zero_shot_findings"]
     home = _matching(inside, macro | MAIN | dict(wording="reported")).iloc[0]
-    for site in ("site_b", "site_c"):
+    named = tables["external"]["site"].drop_duplicates()
+    for site in named[~named.isin(["internal", "spine"])]:
         where = macro | dict(site=site, task="zero-shot findings")
         here = _matching(tables["external"], where).iloc[0]
-        name = f"zero-shot findings, external {site.replace('_', ' ')}, macro AUROC"
+        name = f"zero-shot findings, external {str(site).replace('_', ' ')}, macro AUROC"
         for is_ours, row in ((True, here), (False, home)):
             about = dict(row=name, is_ours=is_ours, baseline="the same, internal")
             rows.append(about | row.reindex(KEPT).to_dict())

@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from merlin.figures import marks
-from merlin.figures.marks import LINE, METRICS, Look, unique, where
+from merlin.figures.marks import LINE, METRICS, Look, pretty, unique, where
 from merlin.figures.style import COLOUR, Facts, Tables, lettered_figure
+from merlin.words import shown
 
 ARMS = {
     "main": Look("main arm", COLOUR["merlin"]),
@@ -37,6 +38,14 @@ def arms(models: Sequence[str]) -> dict[str, Look]:
     """Look of each model; those that are no arm of ours get colours in a fixed order."""
     others = cycle(OTHERS)
     return {m: ARMS.get(m) or Look(m, next(others)) for m in models}
+
+
+def site_looks(names: Sequence[object]) -> dict[str, Look]:
+    """Look of each site, in the order given; sites of other cohorts get colours in a fixed order."""
+    others = cycle(OTHERS[2:] + OTHERS[:2])
+    return {
+        n: SITES.get(n) or Look(shown(pretty(n), 30), next(others), "D") for n in map(str, names)
+    }
 
 
 def draw_phenotypes(tables: Tables, facts: Facts) -> Figure:
@@ -193,11 +202,11 @@ def draw_external(tables: Tables, facts: Facts) -> Figure:
         150, "ad;bd;cd", width_ratios=[1, 1.15], height_ratios=[1.15, 1, 0.75]
     )
     part = where(table, part="task")
-    shown = {s: look for s, look in SITES.items() if s in set(part["site"])}
-    marks.forest(tasks, part, unique(part["label"]), shown, by="site")
+    looks = site_looks(unique(part["site"]))
+    marks.forest(tasks, part, unique(part["label"]), looks, by="site")
     tasks.set(xlim=(0, 1), xlabel="value on the site's studies")
     marks.legend_above(tasks, 3)
-    outside = {s: SITES[s] for s in ("site_b", "site_c")}
+    outside = {s: look for s, look in looks.items() if s != "internal"}
     overall = where(drop, label="macro")
     marks.forest(drops, overall, unique(overall["metric"]), outside, column="metric", by="site")
     drops.set_xlabel("external minus internal, mean over findings")
@@ -209,6 +218,8 @@ def draw_external(tables: Tables, facts: Facts) -> Figure:
     series = where(table, part="spine")
     part = where(series, status="ok")
     names = [METRICS[m].label if m in METRICS else m for m in part["metric"]]
+    if part.empty:
+        spine.text(0.5, 0.5, "not evaluated", transform=spine.transAxes, ha="center", fontsize=6)
     marks.forest(spine, part, None, Look("", COLOUR["novel"]), names=names)
     spine.set(xlim=(0, 1), xlabel="vertebral fracture, spine series, zero-shot")
     if part.empty:

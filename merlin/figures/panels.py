@@ -101,10 +101,12 @@ def _box(ax: Axes, row: dict, x: float, y: float) -> None:
 def _draw_prevalence(ax: Axes, table: pd.DataFrame) -> None:
     """Share of studies with each finding, internal and external."""
     order = where(table, site="internal").sort_values("prevalence", ascending=False)["finding"]
-    sites = ["internal", "site_b", "site_c"]
+    named = [s for s in unique(table["site"]) if s not in ("internal", "spine")]
+    sites = ["internal", *named]
     sns.pointplot(
         table, x="prevalence", y="finding", order=order, hue="site", hue_order=sites, ax=ax,
-        palette=[COLOUR[k] for k in ("merlin", "external", "external")], markers=["o", "D", "^"],
+        palette=[COLOUR["merlin"], *[COLOUR["external"]] * len(named)],
+        markers=["o", *"D^vsP*X"[: len(named)]],
         markersize=2.6, linestyle="none", errorbar=None,
     )  # fmt: skip
     ax.set_yticks(range(len(order)), [pretty(n) for n in order], fontsize=5.2)

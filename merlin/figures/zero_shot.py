@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from merlin.figures import marks, style
-from merlin.figures.marks import LINE, Look, pretty, where
+from merlin.figures.marks import LINE, Look, pretty, unique, where
 from merlin.figures.style import COLOUR, MARKER, Facts, Tables, lettered_figure
+from merlin.words import shown
 
 SERIES = {
     "main": Look("main arm", COLOUR["merlin"], size=2.6),
     "tenth": Look("tenth arm", COLOUR["less data"], MARKER["less data"], 2.6),
-    "main, site_b": Look("external site B", COLOUR["external"]),
-    "main, site_c": Look("external site C", COLOUR["external"]),
+    # Here stand the external sites, `main, NAME`.
     "always present": Look("always present", COLOUR["baseline"], MARKER["baseline"]),
     "chance": Look("chance", COLOUR["baseline"]),
     **marks.RIVALS,
@@ -45,9 +45,24 @@ def draw_zero_shot(tables: Tables, facts: Facts) -> Figure:
     return figure
 
 
-def _present(table: pd.DataFrame, models: tuple[str, ...]) -> dict[str, Look]:
-    """Looks of those models that have rows."""
-    return {m: SERIES[m] for m in models if m in set(table["model"])}
+def _looks(table: pd.DataFrame) -> dict[str, Look]:
+    """Look of each model in their order: ours, the external sites of the table, and the rest."""
+    outside = [m for m in unique(table["model"]) if str(m).startswith("main, ")]
+    sites = {m: Look(_site(m.removeprefix("main, ")), COLOUR["external"]) for m in outside}
+    ours = {m: SERIES[m] for m in ("main", "tenth")}
+    return ours | sites | {m: look for m, look in SERIES.items() if m not in ours}
+
+
+def _site(name: str) -> str:
+    """`site_b` → `external site B`; other names as they are."""
+    own = f"site {name[-1].upper()}" if name.startswith("site_") and len(name) == 6 else name
+    return f"external {shown(pretty(own), 30)}"
+
+
+def _present(table: pd.DataFrame, models: tuple[str, ...] = ()) -> dict[str, Look]:
+    """Looks of those models, or of all known ones, that have rows."""
+    looks = _looks(table)
+    return {m: looks[m] for m in models or looks if m in set(table["model"]) and m in looks}
 
 
 def _draw_how(ax: Axes, example: pd.DataFrame) -> None:
@@ -72,7 +87,7 @@ def _draw_how(ax: Axes, example: pd.DataFrame) -> None:
 def _draw_macro(ax: Axes, macro: pd.DataFrame) -> None:
     """Macro F1 and AUROC of models, sites and baselines."""
     metrics = ("auroc", "f1", "f1_balanced")
-    models = _present(where(macro, status="ok"), tuple(SERIES))
+    models = _present(where(macro, status="ok"))
     marks.forest_of_models(ax, macro, models, metrics)
     ax.set_xlabel("macro over findings; F1 of the positive class")
     marks.legend_above(ax, 3, fontsize=5, columnspacing=0.8, handletextpad=0.1)
@@ -95,7 +110,8 @@ def _draw_auroc(ax: Axes, auroc: pd.DataFrame, order: list[str]) -> None:
 def _draw_radar(ax: Axes, f1: pd.DataFrame, order: list[str]) -> None:
     """F1 of each finding around a circle, as the paper draws it."""
     angle = np.linspace(0, 2 * np.pi, len(order), endpoint=False)
-    for model, look in _present(f1, ("main", "tenth", "main, site_b")).items():
+    outside = [m for m in unique(f1["model"]) if str(m).startswith("main, ")][:1]
+    for model, look in _present(f1, ("main", "tenth", *outside)).items():
         value = where(f1, model=model).set_index("label").reindex(order)["value"].to_numpy(float)
         line = "--" if look.colour == COLOUR["external"] else "-"
         ax.plot(

@@ -51,7 +51,7 @@ TASKS = {
         "08_five_year",
         ("main", "ehr"),
         ("merlin.training.diseases", "merlin.data.preprocess"),
-        ("min_events", "n_resamples"),
+        ("min_events", "n_resamples", "save_every"),
     ),
     "report_generation": Task(
         "09_report_generation",
@@ -81,7 +81,8 @@ def tables(task: str, settings: SimpleNamespace) -> dict[str, list[str]]:
         names = [f"{kind}{s}" for s in seeds(settings) for kind in ("merlin", "scratch")]
         left = [*(f"curve-{p}" for p in parts), *parts]
         return {name: [f"{name}-{part}" for part in left] for name in [*names, "dynunet"]}
-    starts = ["merlin", "ehr", *(["inflated"] if settings.weights_2d else []), "random"]
+    starts = ["merlin", *(["ehr"] if has_codes_arm(settings.profile) else [])]
+    starts += [*(["inflated"] if settings.weights_2d else []), "random"]
     jobs = {start + seed: [*parts] for seed in seeds(settings) for start in starts}
     for job, left in jobs.items():
         if not job.startswith(("merlin", "ehr")):  # those of an arm are made for others too
@@ -100,10 +101,16 @@ def seed_of(job: str) -> tuple[str, int]:
     return (name, int(seed)) if name and seed.isdigit() else (job, 0)
 
 
-def arms(task: str, job: str = "") -> list[str]:
+def has_codes_arm(profile: str) -> bool:
+    """Whether a profile has an arm that learns from codes alone: the release has no codes for one."""
+    return "ehr" in run.load_profile(profile)["arms"]
+
+
+def arms(task: str, profile: str, job: str = "") -> list[str]:
     """Trainings whose weights a task, or one job of it, reads: of `merlin-2`, `main-2` in place of `main`."""
     seed = job.rpartition("-")[2]
-    return [f"{a}-{seed}" if a == "main" and seed.isdigit() else a for a in TASKS[task].arms]
+    named = [a for a in TASKS[task].arms if a != "ehr" or has_codes_arm(profile)]
+    return [f"{a}-{seed}" if a == "main" and seed.isdigit() else a for a in named]
 
 
 def inputs(task: str, settings: SimpleNamespace, job: str = "") -> list[Path]:
@@ -115,7 +122,8 @@ def inputs(task: str, settings: SimpleNamespace, job: str = "") -> list[Path]:
         Naming the notebook that makes the first that is missing.
     """
     base = run.folder(settings.profile)
-    weights = [base / "pretraining" / arm / "weights.safetensors" for arm in arms(task, job)]
+    needed = arms(task, settings.profile, job)
+    weights = [base / "pretraining" / arm / "weights.safetensors" for arm in needed]
     return [
         run.upstream(base / "cohort" / "manifest.csv", "01_cohort"),
         *(run.upstream(path, "02_pretraining") for path in weights),
@@ -219,8 +227,7 @@ def five_year(
 
 def internal(source: Path) -> pd.DataFrame:
     """The manifest's studies of the training site."""
-    studies = manifest.load_manifest(source)
-    return studies[studies["site"] == "internal"].reset_index(drop=True)
+    return manifest.at_home(manifest.load_manifest(source))
 
 
 def training_rows(studies: pd.DataFrame, settings: SimpleNamespace) -> dict[float, np.ndarray]:

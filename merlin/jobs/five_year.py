@@ -1,5 +1,6 @@
 """Jobs of `08_five_year`: one beginning with one seed, fine-tuned on each share of the labels."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -38,8 +39,9 @@ def beginning(settings: SimpleNamespace, name: str) -> ImageEncoder:
         alone were pretrained once.
     """
     start, seed = jobs.seed_of(name)
-    _, main, ehr = jobs.inputs(TASK, settings, name)
-    pretrained, config = {"merlin": main, "ehr": ehr}, load_weights(main)[0].config
+    _, main, *codes_alone = jobs.inputs(TASK, settings, name)
+    pretrained = dict(zip(("merlin", "ehr"), (main, *codes_alone), strict=False))
+    config = load_weights(main)[0].config
     torch.manual_seed(settings.seed + seed)
     if start in pretrained:
         return load_weights(pretrained[start])[0].encode_image
@@ -88,7 +90,7 @@ def job(settings: SimpleNamespace, name: str) -> None:
     begins from our pretraining and sees most labels is kept as `weights.safetensors`.
     """
     prepare_cpu(settings.n_threads)
-    base, (source, main, _) = run.folder(settings.profile), jobs.inputs(TASK, settings, name)
+    base, (source, main, *_) = run.folder(settings.profile), jobs.inputs(TASK, settings, name)
     studies = jobs.internal(source)
 
     def volumes(rows: np.ndarray) -> Callable:
@@ -122,20 +124,28 @@ def predicted(
     tried: dict[float, float] = {}
     networks: dict[float, diseases.DiseaseModel] = {}
     for rate in rates:
-        model = diseases.DiseaseModel(beginning(settings, name), len(DISEASES)).to(cohort.device)
+        model = diseases.DiseaseModel(beginning(settings, name), len(DISEASES))
+        at_once = {k: getattr(settings, k) for k in ("precision", "chunk", "checkpointing")}
+        if settings.tier == "full":
+            sys.stdout.write(f"{name}, {fraction:.0%}: {_cost(settings, model, name)}\n")
+        kept = run.folder(settings.profile) / TASK / f"{name}-{fraction:g}-{rate:g}.pt"
         diseases.fine_tune(
-            model, cohort.volumes(train), cohort.labels[train], desc=f"{name}, {fraction:.0%}",
+            model.to(cohort.device), cohort.volumes(train), cohort.labels[train],
+            **at_once, desc=f"{name}, {fraction:.0%}",
             n_steps=settings.n_steps[settings.fractions.index(fraction)], shift_voxels=1,
             batch_size=settings.batch_size, learning_rate=rate, seed=settings.seed + seed,
             head_learning_rate=settings.head_learning_rate, device=cohort.device,
+            checkpoint=kept, save_every=settings.save_every,
+            fingerprint=run.fingerprint(jobs.mark(TASK, settings, name), fraction, rate),
         )  # fmt: skip
+        kept.unlink(missing_ok=True)
         networks[rate] = model
         if len(rates) > 1:
             p = diseases.predict(model, cohort.volumes(val), len(val), device=cohort.device)
             tried[rate] = mean_auroc(p, cohort.labels[val])
     rate = max(tried, key=lambda r: np.nan_to_num(tried[r])) if tried else rates[0]
     if name == "merlin" and fraction == max(settings.fractions):
-        _, main, _ = jobs.inputs(TASK, settings)
+        _, main, *_ = jobs.inputs(TASK, settings)
         made = read_facts(main) | {"profile": settings.profile, "seed": settings.seed}
         whole = run.folder(settings.profile) / TASK / "weights.safetensors"
         diseases.save_model(whole, networks[rate], DISEASES, made)
@@ -144,6 +154,15 @@ def predicted(
     said = "; ".join(f"{r:g}: {v:.3f}" for r, v in tried.items())
     found = pd.DataFrame(p, columns=list(DISEASES))
     return pd.concat([ids, found], axis=1).assign(learning_rate=rate, tried=said)
+
+
+def _cost(settings: SimpleNamespace, model: diseases.DiseaseModel, name: str) -> str:
+    """Memory that fine-tuning will take, in words."""
+    shape = grid_of(jobs.inputs(TASK, settings, name)[1]).shape
+    n = min(settings.chunk or settings.batch_size, settings.batch_size)
+    how = dict(precision=settings.precision, checkpointing=settings.checkpointing)
+    need = diseases.estimate_bytes(model, shape, n_at_once=n, **how)["total"] / 1e9
+    return f"about {need:.1f} GB of memory, {n} volumes of {tuple(shape)} at once"
 
 
 def frozen(settings: SimpleNamespace, name: str, cohort: Cohort) -> pd.DataFrame:

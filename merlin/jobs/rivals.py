@@ -45,7 +45,7 @@ def traits(studies: pd.DataFrame, seed: int) -> pd.DataFrame:
         hazard = ehr.hazards(p)
         risk = {f"risk {d}": 1 - np.exp(-HORIZON_YEARS * hazard[c]) for d, c in DISEASES.items()}
         rows.append({"study_id": r.study_id} | p.factors | own | risk)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else ["study_id"])
 
 
 def features(studies: pd.DataFrame, weights: Path, cache: Path) -> pd.DataFrame:

@@ -43,7 +43,9 @@ def make_pool(profile: dict, *, n_workers: int) -> None:
         read_sentences(sorted(said), run.folder(profile["profile"]) / "cache", show=True)
 
 
-def studies_of(made: pool.Pool, rows: np.ndarray, cohort: pretraining_run.Cohort) -> Studies:
+def studies_of(
+    made: pool.Pool, rows: np.ndarray, cohort: pretraining_run.Cohort, *, headings: bool = False
+) -> Studies:
     """Some studies of a pool, as pretraining sees them."""
     table, coding = made.studies.iloc[rows], cohort.coding
     ids = table["study_id"].to_numpy(str)
@@ -59,7 +61,7 @@ def studies_of(made: pool.Pool, rows: np.ndarray, cohort: pretraining_run.Cohort
         patient_ids=table["patient_id"].to_numpy(str),
         volumes=lambda i: made.image(int(rows[i])),
         findings=findings,
-        sections=section_table(findings),
+        sections=section_table(findings, headings=headings),
         phecodes=labels,
     )
 
@@ -75,10 +77,13 @@ def train(profile: dict, n: int) -> None:
     for name in run.scaling_names(profile, [n]):
         settings = _settings(profile["profile"], name)
         cohort = pretraining_run.read_cohort(settings)
+        headed = settings.section_headings
 
-        def drawn(seed: int, cohort: pretraining_run.Cohort = cohort) -> Studies:
+        def drawn(
+            seed: int, cohort: pretraining_run.Cohort = cohort, headings: bool = headed
+        ) -> Studies:
             order = stream_of(seed, Stream.SHARE, n).permutation(len(made.studies))
-            return studies_of(made, order[:n], cohort)
+            return studies_of(made, order[:n], cohort, headings=headings)
 
         mark = run.fingerprint(n, run.array_hash(made.volumes[0]), len(made.studies))
         arm = pretraining_run.prepare(settings, replace(cohort, drawn=drawn, drawn_from=mark))

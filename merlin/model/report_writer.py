@@ -197,8 +197,8 @@ class ReportWriter(nn.Module):
     ) -> torch.Tensor:  # fmt: skip
         """Mean cross-entropy of the texts' tokens, their end included, after features and prompt.
 
-        Prompt and text are cut at `max_length` tokens, as in the paper, and at what the language model
-        has positions for.
+        Prompt and text are cut at `max_length` tokens (in the paper image tokens share these), and at
+        what the language model has positions for.
 
         Parameters
         ----------

@@ -79,11 +79,11 @@ class TwoTowers(nn.Module):
         """Log of the inverse temperature of whole texts and sections."""
         return self.logit_scale if self.reads_tokens else self.encode_text.sum_scale
 
-    def clamp_logit_scale_(self) -> None:
-        """Keep the temperatures where CLIP keeps its own."""
+    def clamp_logit_scale_(self, most: float = MAX_LOGIT_SCALE) -> None:
+        """Keep the temperatures' logarithms between 0 and `most`, by default where CLIP keeps its own."""
         with torch.no_grad():
-            self.logit_scale.clamp_(0.0, MAX_LOGIT_SCALE)
-            self.text_scale.clamp_(0.0, MAX_LOGIT_SCALE)
+            self.logit_scale.clamp_(0.0, most)
+            self.text_scale.clamp_(0.0, most)
 
     def embed_volumes(self, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, 1, R, A, S) → unit embeddings (B, 512), phecode logits (B, n), features (B, F)."""

@@ -48,8 +48,8 @@ COMMON = (
     "main_seeds",
 )  # settings that all notebooks have
 # Parameters that are paths.
-PATHS = {"folder", "patients", "icd", "weights", "phecodes", "code_map", "text_folder", "lm_folder",
-         "weights_2d", "totalsegmentator", "real_ct", "real_labels"}  # fmt: skip
+PATHS = {"folder", "patients", "icd", "weights", "phecodes", "code_map", "prompts", "text_folder",
+         "lm_folder", "weights_2d", "totalsegmentator", "real_ct", "real_labels"}  # fmt: skip
 _IPYTHONS = {"In", "Out", "get_ipython", "exit", "quit", "open", "run", "settings"}
 _started = time.time()
 

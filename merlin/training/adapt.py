@@ -32,6 +32,7 @@ def minimise(
     checkpoint: str | Path | None = None,
     fingerprint: str = "",
     save_every: int = 1000,
+    model: nn.Module | None = None,
 ) -> list[dict]:
     """Take `n_steps` steps on `loss_at(step, rng)`.
 
@@ -56,8 +57,9 @@ def minimise(
     show : bool
     checkpoint : path, optional
         Where parameters, optimiser and step are kept every `save_every` steps; a killed call goes on from
-        there, to the same numbers, if `fingerprint` is the same. Networks with running statistics need
-        more than that.
+        there, to the same numbers, if `fingerprint` is the same.
+    model : Module, optional
+        Kept whole in the checkpoint in the place of `groups`: a network with running statistics needs it.
 
     Returns
     -------
@@ -82,7 +84,8 @@ def minimise(
         moves = torch.optim.AdamW(by_rate, weight_decay=weight_decay, betas=betas)
     warmup, done = max(1, n_steps // 20), 0
     log: list[dict] = []
-    kept: dict = dict(model=nn.ParameterList(everything), optimizer=moves, fingerprint=fingerprint)
+    whole = model or nn.ParameterList(everything)
+    kept: dict = dict(model=whole, optimizer=moves, fingerprint=fingerprint)
     if checkpoint:
         was_there = Path(checkpoint).exists()
         done, log, note = resume_checkpoint(checkpoint, **kept)

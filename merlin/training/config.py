@@ -43,6 +43,7 @@ class TrainingConfig:
     # Of studies in a section's batch whose text there is normal; None: as they come. Tried by an
     # independent reproduction (arXiv 2604.13561), which lost by it.
     normal_share: float | None = None
+    max_logit_scale: float = 4.6052  # ln 100, CLIP's clamp of the temperature
     ehr_weight: float = 1.0
     stage_one_share: float = 0.4  # of the steps, with strategy="staged"
     stage_two_ehr_weight: float = 0.1  # factor on ehr_weight

@@ -160,6 +160,7 @@ def augment(
 def studies_from_manifest(
     manifest: pd.DataFrame, codes: pd.DataFrame, code_map: dict, phecodes: Sequence[str], grid: Grid,
     cache_dir: str | Path, *, uncoded: str = "absent", rollup: str = "map",
+    section_headings: bool = False,
 ) -> Studies:  # fmt: skip
     """Pretraining studies from a checked manifest and its diagnosis codes.
 
@@ -181,6 +182,8 @@ def studies_from_manifest(
         As in `phecode_labels`: what is unknown takes no part in the loss.
     rollup : {"map", "paper"}
         Which parents a positive child makes positive.
+    section_headings : bool
+        Whether a section's text begins with its name.
 
     Returns
     -------
@@ -196,6 +199,6 @@ def studies_from_manifest(
         patient_ids=manifest["patient_id"].to_numpy(str),
         volumes=lambda i: load_input(paths[i], grid, cache_dir=cache_dir).image,
         findings=findings,
-        sections=section_table(findings),
+        sections=section_table(findings, headings=section_headings),
         phecodes=labels,
     )

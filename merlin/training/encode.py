@@ -9,10 +9,10 @@ import torch
 from tqdm import tqdm
 
 from merlin.data.phecodes import phecode_labels
+from merlin.data.prompts import PROMPTS, prompt_bank
 from merlin.embeddings import Embeddings, save_embeddings
 from merlin.model.sentences import sentence_tokens
 from merlin.model.two_towers import TwoTowers
-from merlin.run.profile import read_yaml
 from merlin.training.texts import TextCache, embed_texts
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "encode_texts", "prompt_bank", "save_embeddings", "study_labels",
     "token_lengths",
 ]  # fmt: skip
-PROMPTS = Path(__file__).parents[1] / "evaluation" / "prompts.yaml"
 
 
 def batches(
@@ -183,24 +182,20 @@ def study_labels(
     )
 
 
-def prompt_bank(path: str | Path = PROMPTS) -> tuple[list[tuple[str, str, str, str]], str]:
-    """The versioned prompts as a list of (finding, kind, wording, text), and the version."""
-    bank = read_yaml(path)
-    rows = [
-        (finding, kind, wording, text)
-        for finding, kinds in bank["prompts"].items()
-        for kind, wordings in kinds.items()
-        for wording, texts in wordings.items()
-        for text in texts
-    ]
-    return rows, bank["version"]
-
-
 def encode_prompts(
-    model: TwoTowers, read: TextCache | None = None
-) -> tuple[dict[str, np.ndarray], str]:
-    """The prompt bank, encoded: the `prompt…` arrays of an `Embeddings`, and the bank's version."""
-    rows, version = prompt_bank()
+    model: TwoTowers, read: TextCache | None = None, *, file: str | Path = ""
+) -> tuple[dict[str, np.ndarray], str | int]:
+    """Prompts, encoded: the `prompt…` arrays of an `Embeddings`, and the name of their bank.
+
+    Parameters
+    ----------
+    model : TwoTowers
+        In evaluation mode.
+    read : TextCache, optional
+    file : path, optional
+        Of the user's, as `prompt_bank` takes it; empty: our own bank.
+    """
+    rows, version = prompt_bank(file)
     finding, kind, wording, prompt = (np.array(column) for column in zip(*rows, strict=True))
     found, _ = encode_texts(model, prompt, read=read, desc="prompts")
     names = dict(prompt=prompt, prompt_finding=finding, prompt_kind=kind, prompt_wording=wording)

@@ -1,5 +1,6 @@
 """Trained weights → embeddings: what `03_embeddings` encodes of an arm, and `02_pretraining` of a sweep's run."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,8 @@ class Encoder:
         """
         findings, n_cut = self._texts(self.studies["findings"].fillna(""), "findings")
         impression, _ = self._texts(self.studies["impression"].fillna(""), "impressions")
-        table = extract.section_table(self.studies["findings"].fillna(""))
+        headings = self.facts.get("parameters", {}).get("section_headings", False)  # as trained
+        table = extract.section_table(self.studies["findings"].fillna(""), headings=headings)
         flat, _ = self._texts(table.ravel(), "sections")
         sections = flat.reshape(*table.shape, -1).astype(np.float16)
         found = dict(findings=findings, impression=impression, sections=sections)
@@ -90,9 +92,9 @@ class Encoder:
         judged = (self.studies["split"] == "test") & (self.studies["site"] == "internal")
         return encode.token_lengths(self.model, self.studies["findings"].fillna("")[judged])
 
-    def prompts(self) -> tuple[dict[str, np.ndarray], str]:
-        """The prompt bank, encoded, and its version."""
-        return encode.encode_prompts(self.model, self.read)
+    def prompts(self, file: str | Path = "") -> tuple[dict[str, np.ndarray], str | int]:
+        """The user's prompts, or where no file is given ours, encoded; and the name of their bank."""
+        return encode.encode_prompts(self.model, self.read, file=file)
 
     def coding(self, settings: SimpleNamespace) -> Coding:
         """Codes of the studies.
@@ -117,12 +119,33 @@ class Encoder:
         )
 
 
+def chosen_weights(folder: Path, epoch: str) -> Path:
+    """An arm's weights: of the last step, or those that were best on validation.
+
+    Where training kept no best ones (weights from elsewhere, or no validation), the last are taken, and
+    it is said.
+
+    Parameters
+    ----------
+    folder : path
+        Of the arm.
+    epoch : {"last", "best"}
+    """
+    if epoch not in ("last", "best"):
+        raise ValueError(f"epoch: {epoch!r}. Expected last or best.")
+    last, best = folder / "weights.safetensors", folder / "weights_best.safetensors"
+    if epoch == "best" and best.exists():
+        return best
+    if epoch == "best":
+        sys.stdout.write(f"No {best.name} was kept: {last.name} is encoded with.\n")
+    return run.upstream(last, "02_pretraining")
+
+
 def load_encoder(settings: SimpleNamespace) -> Encoder:
     """An arm's weights, ready to encode, and the studies that no arm learnt from."""
     base = run.folder(settings.profile)
     source = run.upstream(base / "cohort" / "manifest.csv", "01_cohort")
-    path = base / "pretraining" / settings.arm / "weights.safetensors"
-    weights = run.upstream(path, "02_pretraining")
+    weights = chosen_weights(base / "pretraining" / settings.arm, settings.epoch)
     model, facts = load_weights(weights)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if settings.fold:
@@ -140,7 +163,7 @@ def gather(
     encoder: Encoder,
     arrays: dict[str, np.ndarray],
     *,
-    version: str,
+    version: str | int,
     coding: Coding,
 ) -> Embeddings:
     """All that was encoded, with ids and with where it came from.
@@ -149,12 +172,13 @@ def gather(
     ----------
     arrays : dict of str to array
         Arrays of `Embeddings`, other than ids and phecodes.
-    version : str
+    version : str or int
         Of the prompts.
     coding : Coding
     """
     studies = encoder.studies
-    origin = run.provenance(settings, [encoder.source, encoder.weights, encode.PROMPTS])
+    asked = settings.prompts or encode.PROMPTS
+    origin = run.provenance(settings, [encoder.source, encoder.weights, asked])
     origin |= {"model": settings.arm, "checkpoint": run.file_hash(encoder.weights)}
     origin |= {"seed": encoder.facts.get("seed"), "prompts": version, "grid": encoder.facts["grid"]}
     origin |= {"findings_tokens": encoder.tokens(), "coding": coding.notes(studies["study_id"])}

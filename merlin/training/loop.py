@@ -136,7 +136,7 @@ def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show
         torch.nn.utils.clip_grad_norm_(trained, config.clip_norm)
         scaler.step(optimizer)
         scaler.update()
-        model.clamp_logit_scale_()
+        model.clamp_logit_scale_(config.max_logit_scale)
         scale = float(model.logit_scale.detach().exp())
         log.append(dict(step=step, loss=loss.item(), **parts))
         log[-1] |= dict(learning_rate=config.learning_rate * share, logit_scale=scale)

@@ -14,9 +14,10 @@ def contrastive_loss(
 ) -> Tensor:
     """Symmetric InfoNCE in which equal texts are positives of each other.
 
-    "Normal." belongs to every normal spleen of the batch; calling all but one of them wrong teaches
-    noise. Each row's target is spread evenly over the texts equal to its own; with all texts
-    different this is CLIP's loss.
+    "Normal." belongs to every normal spleen of the batch: each row's target is spread evenly over the
+    texts equal to its own. Where equal texts have equal embeddings, as here, that is CLIP's loss to the
+    last digits: a target shared among equal logits costs what it costs on one of them, and either way no
+    volume can be told from another by a text of both.
 
     Parameters
     ----------

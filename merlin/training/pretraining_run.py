@@ -105,8 +105,7 @@ def read_cohort(settings: SimpleNamespace) -> Cohort:
     """
     base = run.folder(settings.profile)
     source = run.upstream(base / "cohort" / "manifest.csv", "01_cohort")
-    studies = manifest.load_manifest(source)
-    studies = studies[studies["site"] == "internal"].reset_index(drop=True)
+    studies = manifest.at_home(manifest.load_manifest(source))
     phenotypes = read_phenotypes(settings.phecodes or TABLES / "phantom_phecodes.csv")
     how = dict(tier=settings.tier, code_map=settings.code_map, rollup=settings.rollup)
     coding = read_coding(base / "cohort", **how)
@@ -124,7 +123,7 @@ def read_cohort(settings: SimpleNamespace) -> Cohort:
     grid = Grid(tuple(settings.spacing_mm), tuple(settings.grid_shape), (-1000.0, 1000.0))
     everyone = data.studies_from_manifest(
         studies, coding.codes, coding.code_map, phenotypes["phecode"], grid, base / "cache",
-        **coding.rules,
+        section_headings=settings.section_headings, **coding.rules,
     )  # fmt: skip
     return Cohort(source, studies, everyone, phenotypes, coding, grid, settings.train_fraction)
 
@@ -249,7 +248,10 @@ def prepare(settings: SimpleNamespace, cohort: Cohort) -> Arm:
         kernels = load_file(file)
     named = [f.name for f in fields(TrainingConfig) if hasattr(settings, f.name)]
     training = TrainingConfig(**{n: getattr(settings, n) for n in named})
-    towers = TowersConfig(image, text, cohort.grid.shape)
+    if not 0 <= settings.logit_scale <= settings.max_logit_scale:
+        limits = f"0 to max_logit_scale, {settings.max_logit_scale}"
+        raise ValueError(f"logit_scale {settings.logit_scale}: expected {limits} (a logarithm)")
+    towers = TowersConfig(image, text, cohort.grid.shape, settings.logit_scale)
     return Arm(settings, cohort, towers, training, device, kernels, file)
 
 

@@ -25,6 +25,7 @@ from merlin.phantom.readers import READERS, reader
 from merlin.phantom.remarks import REMARKS
 from merlin.training.encode import (
     encode_images,
+    encode_prompts,
     encode_texts,
     prompt_bank,
     study_labels,
@@ -507,6 +508,17 @@ def test_every_finding_has_prompts_of_each_kind_and_wording():
     assert len(FINDINGS) == 30
     assert found == expected
     assert isinstance(version, int)
+
+
+def test_a_users_prompts_are_encoded_in_the_place_of_ours(tmp_path):
+    file = tmp_path / "authors.csv"
+    file.write_text("finding,present,absent\nascites,fluid,no fluid\nascites,ascites,\n")
+    found, name = encode_prompts(FakeModel(), file=file)
+    assert found["prompt"].tolist() == ["fluid", "no fluid", "ascites"]
+    assert found["prompt_kind"].tolist() == ["present", "absent", "present"]
+    assert set(found["prompt_wording"]) == {"reported"}  # what headlines are scored with
+    assert found["prompt_embedding"][:, 0].tolist() == [5, 8, 7]
+    assert name.split()[0] == "authors.csv"
 
 
 def test_no_prompt_stands_twice():

@@ -28,6 +28,7 @@ def settings(tmp_path, monkeypatch):
     (tmp_path / "cohort").mkdir()
     (tmp_path / "cohort" / "manifest.csv").write_text("study_id\ns1\n")
     monkeypatch.setattr(run, "folder", lambda _: tmp_path)
+    monkeypatch.setattr(jobs, "has_codes_arm", lambda _: True)
     return SimpleNamespace(
         profile="mine", main_seeds=[], fractions=[0.5], weights_2d="", n_steps=[3], n_resamples=9
     )
@@ -107,6 +108,7 @@ def test_rivals_are_given_organs_and_traits_once(tmp_path, monkeypatch):
     made = phantoms.make(tmp_path / "cohort", {"internal": 3}, seed=4, matrix=32, n_workers=0)
     phantoms.write(tmp_path / "cohort", made)
     monkeypatch.setattr(run, "folder", lambda _: tmp_path)
+    monkeypatch.setattr(jobs, "has_codes_arm", lambda _: True)
     profile = {"tier": "phantom", "cohort_seed": 4}
     monkeypatch.setattr(run, "load_profile", lambda _: profile)
     organs, traits = (

@@ -347,3 +347,88 @@ def test_a_file_that_is_no_safetensors_file_is_named_with_its_mend(tmp_path):
             ValueError, match=r"official\.pt: not a readable safetensors file.*merlin weights"
         ):
             read(path)
+
+
+def test_fine_tuning_that_is_killed_goes_on_to_the_same_numbers(tmp_path):
+    """Batch statistics and moments too; labels, chunks and recomputation as at size."""
+    volumes = torch.rand(12, 1, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+    labels = (np.arange(24).reshape(12, 2) % 3 == 0).astype(float)
+    labels[5, 0] = np.nan
+    how = dict(
+        n_steps=4, batch_size=6, learning_rate=1e-3, head_learning_rate=1e-2, seed=1, show=False,
+        chunk=3, checkpointing=True, checkpoint=tmp_path / "c.pt", fingerprint="a", save_every=2,
+    )  # fmt: skip
+    whole = disease_model()
+    log = diseases.fine_tune(whole, lambda i: volumes[i], labels, **how)
+    (tmp_path / "c.pt").unlink()
+    seen = []
+
+    def killed(index):
+        seen.append(index)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return volumes[index]
+
+    with pytest.raises(KeyboardInterrupt):
+        diseases.fine_tune(disease_model(), killed, labels, **how)
+    again = disease_model()
+    resumed = diseases.fine_tune(again, lambda i: volumes[i], labels, **how)
+    assert [r["loss"] for r in resumed] == [r["loss"] for r in log]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
+def test_chunks_of_a_batch_add_up_to_its_gradient():
+    """Where no norm looks at other volumes; unknown labels are counted over the batch."""
+
+    class Flat(torch.nn.Module):
+        embedding_size, i3_resnet = 64, torch.nn.Identity()
+
+        def embed(self, volume):
+            return volume.flatten(1)
+
+    volumes = torch.rand(6, 1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    labels = (np.arange(12).reshape(6, 2) % 3 == 0).astype(float)
+    labels[[0, 1, 4], 0] = np.nan
+    found = []
+    for chunk in (0, 1, 4):
+        torch.manual_seed(0)
+        model = diseases.DiseaseModel(Flat(), 2)
+        log = diseases.fine_tune(
+            model, lambda i: volumes[i], labels, n_steps=2, batch_size=6, learning_rate=0.0,
+            head_learning_rate=0.1, seed=1, chunk=chunk, show=False,
+        )  # fmt: skip
+        found.append((model.head.weight.detach(), torch.tensor([r["loss"] for r in log])))
+    for weight, loss in found[1:]:
+        torch.testing.assert_close(weight, found[0][0])
+        torch.testing.assert_close(loss, found[0][1])
+
+
+def test_memory_of_fine_tuning_is_counted_and_falls_with_what_is_set():
+    model = disease_model()
+    count = lambda **how: diseases.estimate_bytes(model, (32, 32, 32), **how)  # noqa: E731
+    eight, two = count(n_at_once=8), count(n_at_once=2)
+    assert 3 < eight["step"] / two["step"] < 5
+    assert count(n_at_once=8, checkpointing=True)["step"] < eight["step"]
+    assert count(n_at_once=8, precision="bf16")["step"] < 0.6 * eight["step"]
+    assert two["weights"] == 4 * sum(p.numel() * 4 for p in model.parameters())
+    assert not model.encoder.i3_resnet.checkpointing
+    with pytest.raises(ValueError, match=r"precision: 'fp16'\. Expected fp32 or bf16"):
+        diseases.fine_tune(
+            model, None, np.zeros((2, 2)), n_steps=1, batch_size=1, learning_rate=0.1,
+            head_learning_rate=0.1, seed=1, precision="fp16",
+        )  # fmt: skip
+
+
+def test_a_gpu_that_is_too_small_is_told_what_to_set(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(diseases, "minimise", full)
+    with pytest.raises(
+        MemoryError, match=r"with 4 volumes at once\. In 08_five_year set chunk: 2; or p"
+    ):
+        diseases.fine_tune(
+            disease_model(), None, np.zeros((9, 2)), n_steps=1, batch_size=16, learning_rate=0.1,
+            head_learning_rate=0.1, seed=1, chunk=4,
+        )  # fmt: skip
