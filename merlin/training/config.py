@@ -20,6 +20,10 @@ PAPER = dict(
     ehr_weight=None,
 )
 
+# How often to save and to look, and how much at: no part of what makes a checkpoint. Chunks are: batch
+# norms see a chunk, and dropout is drawn in another order.
+CHANGES_NO_STEP = ("save_every", "evaluate_every")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:

@@ -24,8 +24,19 @@ from merlin.model.two_towers import TwoTowers
 from merlin.statistics import metrics
 from merlin.streams import Stream, stream_of
 from merlin.training import parallel
-from merlin.training.checkpoint import resume_checkpoint, save_checkpoint
-from merlin.training.config import TrainingConfig, drawn_sections, loss_weights, schedule
+from merlin.training.checkpoint import (
+    announce,
+    random_state,
+    resume_checkpoint,
+    save_checkpoint,
+)
+from merlin.training.config import (
+    CHANGES_NO_STEP,
+    TrainingConfig,
+    drawn_sections,
+    loss_weights,
+    schedule,
+)
 from merlin.training.data import (
     Studies,
     augment,
@@ -104,14 +115,12 @@ def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
     abnormal = None if config.normal_share is None else abnormal_sections(train.sections)
-    # How often to save changes no step, so it is not part of what makes a checkpoint.
-    made_by = {k: v for k, v in asdict(config).items() if not k.startswith("save_")}
+    made_by = {k: v for k, v in asdict(config).items() if k not in CHANGES_NO_STEP}
     state = dict(model=model, optimizer=optimizer, scaler=scaler)
     state |= dict(fingerprint=str([fingerprint, seed, made_by]))
-    start, log, note = resume_checkpoint(path, **state)
+    start, log = _resumed(path, state)
     bar = dict(total=config.n_steps, desc="pretraining", mininterval=5, disable=not show)
     progress = tqdm(initial=start, **bar)
-    progress.write(note)
     model.train()
     for step in range(start, config.n_steps):
         began = time.perf_counter()
@@ -149,10 +158,31 @@ def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show
             at_once = config.chunk or min(32, config.batch_size)
             log[-1]["val_phecode_auroc"] = validate(model, val, device=device, batch_size=at_once)
             model.train()
-        if parallel.world()[0] == 0 and (is_last or (step + 1) % config.save_every == 0):
-            save_checkpoint(path, step=step + 1, log=log, **state)
+        if is_last or (step + 1) % config.save_every == 0:
+            _save(path, step + 1, log, state)
     progress.close()
     return log, texts
+
+
+def _resumed(path, state):
+    """Step and log of the checkpoint there, the same in every process; told where there is one."""
+    was_there, rank = path.exists(), parallel.world()[0]
+    start, log, note = resume_checkpoint(path, rank=rank, **state)
+    if len(starts := set(parallel.everyones(start))) > 1:
+        raise RuntimeError(
+            f"{path}: the processes of this run would go on from steps {sorted(starts)}. They must see "
+            "one folder: put runs/ on a disk that all machines share."
+        )
+    if was_there and rank == 0:
+        announce(path, note)
+    return start, log
+
+
+def _save(path, step, log, state):
+    """The first process writes, with what every one would draw next."""
+    random = parallel.everyones(random_state())
+    if parallel.world()[0] == 0:
+        save_checkpoint(path, step=step, log=log, random=random, **state)
 
 
 def _read_all(model, train, texts):

@@ -287,7 +287,8 @@ def save(arm: Arm, trained: dict[str, Trained]) -> dict[str, Path]:
     out, logs = run.folder(settings.profile) / "pretraining", {}
     for name, t in trained.items():
         logs[name] = out / name / "log.csv"
-        run.write_csv(logs[name], pd.DataFrame(t.log))
+        if is_first():
+            run.write_csv(logs[name], pd.DataFrame(t.log))
         n = {"patients": len(set(t.train.patient_ids)), "studies": len(t.train)}
         facts = run.provenance(settings, [cohort.source], n=n) | {"seed": settings.trainings[name]}
         facts |= {"grid": asdict(cohort.grid), "phecodes": cohort.phenotypes["phecode"].tolist()}
@@ -301,6 +302,7 @@ def save(arm: Arm, trained: dict[str, Trained]) -> dict[str, Path]:
         what = "texts" if t.model.reads_tokens else "sentences"
         cut = f"{t.texts.n_truncated} {what} were cut at {limit} tokens"
         sys.stdout.write(f"{name}: {cut}, losing {t.texts.n_lost_tokens} tokens\n")
+    parallel.everyones(None)  # no process goes on before the files are there
     return logs
 
 

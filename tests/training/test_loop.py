@@ -154,10 +154,26 @@ def test_finished_run_is_returned_without_another_step(tmp_path, uninterrupted):
 @pytest.mark.parametrize(
     "change", [dict(learning_rate=1e-3), dict(fingerprint="other data"), dict(seed=8)], ids=str
 )
-def test_checkpoint_of_another_run_is_not_resumed(tmp_path, change):
+def test_checkpoint_of_another_run_is_kept_aside_and_not_resumed(tmp_path, change, capsys):
     fresh = tiny_run.train(tmp_path / "fresh.pt", n_steps=3, **change)
     tiny_run.train(tmp_path / "c.pt", n_steps=3)
+    before = (tmp_path / "c.pt").read_bytes()
     assert_same_run(tiny_run.train(tmp_path / "c.pt", n_steps=3, **change), fresh)
+    [kept] = tmp_path.glob("c.other-*.pt")
+    assert kept.read_bytes() == before
+    assert f"kept as {kept.name}" in capsys.readouterr().err
+
+
+def test_looking_and_saving_more_often_goes_on_from_the_checkpoint(tmp_path, capsys):
+    """They change no step. Chunks do: a batch norm sees a chunk."""
+    whole = tiny_run.train(tmp_path / "whole.pt", evaluate_every=12)
+    with pytest.raises(BrokenRead):
+        tiny_run.train(tmp_path / "c.pt", data=stopping_after(6), save_every=4, evaluate_every=3)
+    weights, _ = tiny_run.train(tmp_path / "c.pt", save_every=50, evaluate_every=12)
+    assert "resumed after step 4" in capsys.readouterr().err
+    assert all(torch.equal(weights[k], v) for k, v in whole[0].items())
+    chunked, _ = tiny_run.train(tmp_path / "chunked.pt", chunk=2)
+    assert any(not torch.equal(chunked[k], v) for k, v in whole[0].items())
 
 
 def test_half_precision_resumes_with_its_loss_scale(tmp_path, monkeypatch):
