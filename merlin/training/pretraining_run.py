@@ -37,6 +37,18 @@ OF_THE_TOWER = (
 )  # fmt: skip
 
 
+# What the loop uses and no step follows from: files, words, what is said, counted and judged.
+NO_STEP = (
+    "merlin.compiled", "merlin.files", "merlin.words", "merlin.statistics.metrics", "merlin.training.checkpoint",
+    "merlin.training.cost", "merlin.training.validation",
+)  # fmt: skip
+
+
+def code_of_steps() -> str:
+    """Fingerprint of the code that decides a step of training."""
+    return run.code_hash("merlin.training.loop", without=NO_STEP)
+
+
 @dataclass(frozen=True)
 class Cohort:
     """The internal studies as pretraining sees them.
@@ -184,7 +196,7 @@ class Arm:
         """Of data and code: a checkpoint of another one is not resumed."""
         start = run.file_hash(self.kernels_file) if self.kernels_file else ""
         labels = run.array_hash(self.cohort.everyone.phecodes)  # of codes, map and list of phecodes
-        code = run.code_hash("merlin.training.loop")
+        code = code_of_steps()
         parts = (
             self.cohort.train_fraction,
             self.cohort.drawn_from,
