@@ -10,6 +10,7 @@ section anew. Both towers learn from the first step.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +22,6 @@ from tqdm import tqdm
 from merlin.data.extract import abnormal_sections, report_sentences
 from merlin.model.cpu import prepare_cpu
 from merlin.model.two_towers import TwoTowers
-from merlin.statistics import metrics
 from merlin.streams import Stream, stream_of
 from merlin.training import parallel
 from merlin.training.checkpoint import (
@@ -42,18 +42,19 @@ from merlin.training.data import (
     augment,
     balanced_batch,
     batch_indices,
-    encoded,
     load_volumes,
 )
 from merlin.training.losses import TrainingDiverged, phecode_loss
 from merlin.training.optimizers import make_optimizer
 from merlin.training.texts import TextCache, centre_texts, paired_texts, report_losses
+from merlin.training.validation import fixed_part, is_best, judged
 
 
 def fit(
     model: TwoTowers, train: Studies, val: Studies, config: TrainingConfig, *,
     checkpoint: str | Path, fingerprint: str, seed: int, cache: str | Path | None = None,
     device: str = "cpu", show: bool = True,
+    keep_best: Callable[[TwoTowers, list[dict]], None] | None = None,
 ) -> tuple[list[dict], TextCache]:  # fmt: skip
     """Train a `TwoTowers` model, resuming from `checkpoint` if it belongs to the same run.
 
@@ -73,6 +74,8 @@ def fit(
     device : str
     show : bool
         Progress bar.
+    keep_best : callable, optional
+        (model, log) after a validation that was the best so far.
 
     Returns
     -------
@@ -89,8 +92,9 @@ def fit(
     with _sound_bf16(config, device):
         texts = TextCache(model.encode_text, cache, show=show)
         return _fit(
-            model, train, val, config, texts, Path(checkpoint), fingerprint, seed, device, show
-        )
+            model, train, val, config, texts, Path(checkpoint), fingerprint, seed, device, show,
+            keep_best,
+        )  # fmt: skip
 
 
 @contextmanager
@@ -106,7 +110,7 @@ def _sound_bf16(config, device):
         torch.backends.mkldnn.set_flags(before[0])
 
 
-def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show):
+def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show, keep_best):
     torch.manual_seed(seed)
     prepare_cpu(n_voxels=int(np.prod(model.config.grid_shape)))
     parallel.same_weights(model)
@@ -114,6 +118,12 @@ def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show
     optimizer = make_optimizer(model, config)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
+    val_texts = None
+    if config.n_validation:
+        val, val_texts = (
+            fixed_part(val, config.n_validation),
+            TextCache(model.encode_text, texts.folder),
+        )
     abnormal = None if config.normal_share is None else abnormal_sections(train.sections)
     made_by = {k: v for k, v in asdict(config).items() if k not in CHANGES_NO_STEP}
     state = dict(model=model, optimizer=optimizer, scaler=scaler)
@@ -155,9 +165,10 @@ def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show
         progress.set_postfix(**said, refresh=False)
         is_last = step + 1 == config.n_steps
         if is_last or (step + 1) % config.evaluate_every == 0:
-            at_once = config.chunk or min(32, config.batch_size)
-            log[-1]["val_phecode_auroc"] = validate(model, val, device=device, batch_size=at_once)
+            log[-1] |= judged(model, val, val_texts, config, device=device)
             model.train()
+            if keep_best and is_best(log):
+                keep_best(model, log)
         if is_last or (step + 1) % config.save_every == 0:
             _save(path, step + 1, log, state)
     progress.close()
@@ -227,15 +238,3 @@ def _losses(model, train, index, sections, texts, volume, step, config):
     parts = dict(report_loss=report.item(), sentence_loss=sentence.item(), ehr_loss=ehr.item())
     text = report + config.sentence_weight * sentence
     return w_report * text + w_ehr * ehr, parts, finish
-
-
-def validate(
-    model: TwoTowers, studies: Studies, *, device: str = "cpu", batch_size: int = 32
-) -> float:
-    """Mean AUROC of the phecode head over phecodes with both classes, on unaugmented volumes."""
-    model.eval()
-    logits = encoded(
-        lambda v: model.embed_volumes(v)[1], studies, batch_size=batch_size, device=device
-    )
-    values = metrics.auroc(logits.cpu().numpy(), studies.phecodes)
-    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
