@@ -116,10 +116,11 @@ def figures(name, folder=""):
     return [f"{BASE}/figures/{folder}{f}.json" for f in FIGURES[name]]
 
 
-# Of what a job says while it runs, its progress bars: each job's latest, every 15 seconds at most. They
-# end with a carriage return; an error comes last, behind the final one.
+# Of what a job says while it runs, its progress bars: each job's latest, every 15 seconds at most; and
+# notes on its checkpoint. They end with a carriage return; an error comes last, behind the final one.
 PROGRESS = r"""shown=-15; while IFS= read -r -d $'\r' line || [ -n "$line" ]; do case "$line" in
 *Traceback*) echo "$line"; cat ;;
+*'Note: '*) line=${line#*Note: }; echo "$name: ${line%%$'\n'*}" ;;
 *'  0%|'*) ;;
 *%'|'*) if [ $((SECONDS - shown)) -ge 15 ]; then shown=$SECONDS; echo "$name: ${line%%$'\n'*}"
   if [ -d "${partial:-}" ]; then echo "${line%%$'\n'*}" > "$partial/$name.pace"; fi; fi ;;

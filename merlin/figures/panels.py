@@ -207,27 +207,40 @@ def draw_qc(tables: Tables, facts: Facts) -> Figure:
 
 
 def draw_pretraining(tables: Tables, facts: Facts) -> Figure:
-    """Losses, temperature and validation AUROC by step, one line an arm."""
-    figure, axes = lettered_figure(58, "abc")
+    """Losses, temperature and validation by step, one line an arm.
+
+    Validation is the AUROC of codes; where reports were looked at as well, their loss stands dashed beside
+    training's, and the share of volumes that find their own takes a panel, the AUROC's if there are no codes.
+    """
     table = tables[""]
     if "phase" in table:  # of runs that went on with their texts alone
         table = where(table, phase="pretrain")
+    judged = [("val_phecode_auroc", "mean phecode AUROC, validation", 0.5)]
+    if "val_recall_1" in table:
+        n = int(table["val_studies"].max())
+        own = ("val_recall_1", f"own report nearest of {n:,}, validation", 1 / n)
+        judged = [*(judged if table["val_phecode_auroc"].notna().any() else ()), own]
+    figure, (report, codes, *seen) = lettered_figure(58, "abcd"[: 2 + len(judged)])
     arms = unique(table["arm"])
     palette = {arm: ARM_COLOURS[i % len(ARM_COLOURS)] for i, arm in enumerate(arms)}
-    report, codes, auroc = axes
     marks.curves(report, table, "step", "report_loss", "arm", palette, legend=False)
+    if "val_contrastive_loss" in table:
+        beside = table.dropna(subset=["val_contrastive_loss"])
+        dashed = dict(legend=False, linestyle="--", dots=4)
+        marks.curves(report, beside, "step", "val_contrastive_loss", "arm", palette, **dashed)
     marks.curves(codes, table, "step", "ehr_loss", "arm", palette, legend=False)
-    judged = table.dropna(subset=["val_phecode_auroc"])
-    marks.curves(auroc, judged, "step", "val_phecode_auroc", "arm", palette, dots=4)
+    for ax, (column, label, blind) in zip(seen, judged, strict=True):
+        shown = table.dropna(subset=[column])
+        marks.curves(ax, shown, "step", column, "arm", palette, dots=4)
+        ax.set_ylabel(label)
+        ax.axhline(blind, **LINE)
+        if ax.get_legend():  # a short run may never have been judged
+            sns.move_legend(ax, "lower right")
     report.set_ylabel("report loss, InfoNCE (nats)")
     codes.set_ylabel("code loss, BCE (nats)")
-    auroc.set_ylabel("mean phecode AUROC, validation")
-    for ax in axes:
+    for ax in (report, codes, *seen):
         ax.set_xlabel("optimiser step")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    auroc.axhline(0.5, **LINE)
-    if auroc.get_legend():  # a short run may never have been judged
-        sns.move_legend(auroc, "lower right")
     return figure
 
 

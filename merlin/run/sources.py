@@ -83,11 +83,43 @@ def _beside(path: str | Path) -> Path:
     return Path(path).with_name(Path(path).name + ".json")
 
 
-def code_hash(*modules: str) -> str:
-    """Fingerprint of the named modules' sources, of all they import from this package and read in it."""
-    paths = [places.ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in modules]
-    files = {*paths, *depends_on(*paths)}
-    return fingerprint([[str(f.relative_to(places.ROOT)), file_hash(f)] for f in sorted(files)])
+def code_hash(*modules: str, without: Iterable[str] = ()) -> str:
+    """Fingerprint of the code of some modules, of all they import from this package and read in it.
+
+    Code is what Python makes of it: comments, docstrings and how lines are broken are no part of it.
+
+    Parameters
+    ----------
+    *modules : str
+        Dotted names.
+    without : iterable of str
+        Modules that decide nothing of the result: left out themselves, their imports followed.
+    """
+    paths, left = ([_file_of(name) for name in names] for names in (modules, without))
+    files = {*paths, *depends_on(*paths)}.difference(left)
+    said = [[str(f.relative_to(places.ROOT)), _code(f)] for f in sorted(files)]
+    return fingerprint(said)
+
+
+def _file_of(module: str) -> Path:
+    return places.ROOT.joinpath(*module.split(".")).with_suffix(".py")
+
+
+def _code(path: Path) -> str:
+    return _bare(path, path.stat().st_mtime_ns) if path.suffix == ".py" else file_hash(path)
+
+
+@cache
+def _bare(path: Path, _mtime_ns: int) -> str:
+    """sha256 of a module's code without docstrings and comments."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        is_scope = isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        )
+        if is_scope and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
 
 
 def depends_on(*paths: str | Path) -> list[Path]:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from merlin.data.preprocess import Grid
 from merlin.model.cpu import prepare_cpu
 from merlin.streams import Stream, stream_of
-from merlin.training.checkpoint import read_facts, resume_checkpoint, save_checkpoint
+from merlin.training.checkpoint import announce, read_facts, resume_checkpoint, save_checkpoint
 from merlin.training.losses import TrainingDiverged
 
 
@@ -89,8 +89,8 @@ def minimise(
     if checkpoint:
         was_there = Path(checkpoint).exists()
         done, log, note = resume_checkpoint(checkpoint, **kept)
-        if was_there and show:
-            tqdm.write(note)
+        if was_there:
+            announce(checkpoint, note)
     bar = dict(desc=desc, mininterval=5, disable=not show, initial=done, total=n_steps)
     for step in tqdm(range(done, n_steps), **bar):
         began, busy = time.perf_counter(), time.process_time()

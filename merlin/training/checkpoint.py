@@ -1,13 +1,17 @@
 """Files of a training run: a complete checkpoint to resume from, and the weights it ends with.
 
 A checkpoint holds everything the next step depends on: weights and buffers, optimiser, random
-state, step and log. The learning rate and the batches are functions of the step, so they need no
-state. Weights go out as safetensors with the model's configuration beside them. Both are written
-to a temporary neighbour and moved, so that a file of that name is always whole.
+state of every process, step and log. The learning rate and the batches are functions of the step, so
+they need no state. One that does not fit is kept aside under a name that says why. Weights go out as
+safetensors with the model's configuration beside them. Both are written to a temporary neighbour and
+moved, so that a file of that name is always whole.
 """
 
 import json
 import pickle  # for its error class only: nothing is unpickled here
+import sys
+import time
+from ast import literal_eval
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,9 +33,16 @@ Tensors = dict[str, torch.Tensor]
 M = TypeVar("M", bound=nn.Module)
 
 
+def random_state() -> Tensors:
+    """What this process would draw next: on the CPU, and on its own GPU."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
 def save_checkpoint(
     path: str | Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, step: int,
     log: list[dict], fingerprint: str, scaler: torch.amp.GradScaler | None = None,
+    random: list[Tensors] | None = None,
 ) -> None:  # fmt: skip
     """Write a resumable checkpoint atomically.
 
@@ -46,6 +57,8 @@ def save_checkpoint(
     fingerprint : str
         Of settings, data and code; a checkpoint of another fingerprint is not resumed.
     scaler : torch.amp.GradScaler, optional
+    random : list of dict, optional
+        `random_state` of every process that trains, in order of rank; default: this one's alone.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,8 +69,7 @@ def save_checkpoint(
         "step": step,
         "log": json.dumps(log),
         "fingerprint": fingerprint,
-        "torch_rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "random": random or [random_state()],
     }
     with atomic_path(path) as part:
         torch.save(state, part)
@@ -65,9 +77,15 @@ def save_checkpoint(
 
 def resume_checkpoint(
     path: str | Path, *, model: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str,
-    scaler: torch.amp.GradScaler | None = None,
+    scaler: torch.amp.GradScaler | None = None, rank: int = 0,
 ) -> tuple[int, list[dict], str]:  # fmt: skip
-    """Put a checkpoint back, if there is one that belongs to this run.
+    """Put a checkpoint back, if there is one that belongs to this run; keep any other aside.
+
+    Parameters
+    ----------
+    rank : int
+        Of this process, where several train: each gets the random state that it had itself, and the
+        first alone moves files.
 
     Returns
     -------
@@ -83,20 +101,74 @@ def resume_checkpoint(
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        aside = path.with_suffix(".unreadable")
-        path.replace(aside)
-        kept = f"({type(error).__name__}), kept as {aside.name}"
+        kept = f"({type(error).__name__}), kept as {_aside(path, 'unreadable', rank)}"
         return 0, [], f"checkpoint unreadable {kept}; starting anew"
     if state["fingerprint"] != fingerprint:
-        return 0, [], "the checkpoint there belongs to other settings, data or code; starting anew"
+        other, said = _difference(state["fingerprint"], fingerprint)
+        kept = f"kept as {_aside(path, other, rank)}; starting anew"
+        return 0, [], f"the checkpoint there, of step {state['step']:,}, belongs to {said}: {kept}"
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     if scaler is not None:
         scaler.load_state_dict(state["scaler"])
-    torch.set_rng_state(state["torch_rng"])
-    if state["cuda_rng"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
-    return state["step"], json.loads(state["log"]), f"resumed after step {state['step']}"
+    note = f"resumed after step {state['step']}"
+    if rank < len(state["random"]):
+        drawn = state["random"][rank]
+        torch.set_rng_state(drawn["cpu"])
+        if "cuda" in drawn and torch.cuda.is_available():
+            torch.cuda.set_rng_state(drawn["cuda"])
+    else:
+        note += f"; process {rank} is new and draws from its start"
+    return state["step"], json.loads(state["log"]), note
+
+
+def announce(path: str | Path, note: str) -> None:
+    """Say on the console what became of the checkpoint at `path`.
+
+    On the error stream, between carriage returns: so papermill and the workflow let it through.
+    """
+    sys.stderr.write(f"\rNote: {Path(path).parent.name}: {note}\n\r")
+    sys.stderr.flush()
+
+
+def keep_aside(path: str | Path, why: str) -> str:
+    """Rename a file so that its name says why and when, over no other; its new name.
+
+    `checkpoint.pt` becomes `checkpoint.other-settings.20261201-0512.pt`, then `…-0512-2.pt`.
+    """
+    path = Path(path)
+    stem = f"{path.stem}.{why}.{time.strftime('%Y%m%d-%H%M')}"
+    names = (f"{stem}{n}{path.suffix}" for n in ("", *(f"-{k}" for k in range(2, 1000))))
+    free = next(to for name in names if not (to := path.with_name(name)).exists())
+    path.rename(free)
+    return free.name
+
+
+def _aside(path, why, rank):
+    """As `keep_aside`, by the first process; what the others say of it."""
+    return keep_aside(path, why) if rank == 0 else "the first process says"
+
+
+def _difference(before: str, now: str) -> tuple[str, str]:
+    """Why two fingerprints differ, as a word of a file's name and in words for the reader.
+
+    Those of pretraining are lists of (data and code, seed, settings); of others nothing is known.
+    """
+    try:
+        (data, seed, settings), (data_now, seed_now, settings_now) = map(
+            literal_eval, (before, now)
+        )
+        keys = [k for k in (*settings, *settings_now) if settings.get(k) != settings_now.get(k)]
+    except (ValueError, SyntaxError, TypeError, AttributeError):
+        return "other-run", "other settings, data or code"
+    changes = [
+        f"{k} was {settings.get(k)!r}, is {settings_now.get(k)!r}" for k in dict.fromkeys(keys)
+    ]
+    changes += [f"seed was {seed}, is {seed_now}"] if seed != seed_now else []
+    changes += ["data or code"] if data != data_now else []
+    return "other-settings" if keys or seed != seed_now else "other-data-or-code", (
+        f"other settings, data or code ({shown('; '.join(changes), 200)})"
+    )
 
 
 def save_weights(path: str | Path, model: TwoTowers, metadata: dict) -> None:

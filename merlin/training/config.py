@@ -20,6 +20,10 @@ PAPER = dict(
     ehr_weight=None,
 )
 
+# How often to save and to look, and how much at: no part of what makes a checkpoint. Chunks are: batch
+# norms see a chunk, and dropout is drawn in another order.
+CHANGES_NO_STEP = ("save_every", "evaluate_every", "n_validation")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -55,6 +59,9 @@ class TrainingConfig:
     text_chunk: int = 0  # texts likewise; dropout is drawn in another order
     save_every: int = 200
     evaluate_every: int = 200
+    # Studies of validation, at most, that are looked at, their reports too (`validation`); 0: all, for
+    # their codes alone.
+    n_validation: int = 0
 
     def __post_init__(self):
         for name, allowed in (

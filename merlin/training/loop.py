@@ -10,6 +10,7 @@ section anew. Both towers learn from the first step.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,28 +22,39 @@ from tqdm import tqdm
 from merlin.data.extract import abnormal_sections, report_sentences
 from merlin.model.cpu import prepare_cpu
 from merlin.model.two_towers import TwoTowers
-from merlin.statistics import metrics
 from merlin.streams import Stream, stream_of
 from merlin.training import parallel
-from merlin.training.checkpoint import resume_checkpoint, save_checkpoint
-from merlin.training.config import TrainingConfig, drawn_sections, loss_weights, schedule
+from merlin.training.checkpoint import (
+    announce,
+    random_state,
+    resume_checkpoint,
+    save_checkpoint,
+)
+from merlin.training.config import (
+    CHANGES_NO_STEP,
+    TrainingConfig,
+    drawn_sections,
+    loss_weights,
+    schedule,
+)
 from merlin.training.data import (
     Studies,
     augment,
     balanced_batch,
     batch_indices,
-    encoded,
     load_volumes,
 )
 from merlin.training.losses import TrainingDiverged, phecode_loss
 from merlin.training.optimizers import make_optimizer
 from merlin.training.texts import TextCache, centre_texts, paired_texts, report_losses
+from merlin.training.validation import fixed_part, is_best, judged
 
 
 def fit(
     model: TwoTowers, train: Studies, val: Studies, config: TrainingConfig, *,
     checkpoint: str | Path, fingerprint: str, seed: int, cache: str | Path | None = None,
     device: str = "cpu", show: bool = True,
+    keep_best: Callable[[TwoTowers, list[dict]], None] | None = None,
 ) -> tuple[list[dict], TextCache]:  # fmt: skip
     """Train a `TwoTowers` model, resuming from `checkpoint` if it belongs to the same run.
 
@@ -62,6 +74,8 @@ def fit(
     device : str
     show : bool
         Progress bar.
+    keep_best : callable, optional
+        (model, log) after a validation that was the best so far.
 
     Returns
     -------
@@ -78,8 +92,9 @@ def fit(
     with _sound_bf16(config, device):
         texts = TextCache(model.encode_text, cache, show=show)
         return _fit(
-            model, train, val, config, texts, Path(checkpoint), fingerprint, seed, device, show
-        )
+            model, train, val, config, texts, Path(checkpoint), fingerprint, seed, device, show,
+            keep_best,
+        )  # fmt: skip
 
 
 @contextmanager
@@ -95,7 +110,7 @@ def _sound_bf16(config, device):
         torch.backends.mkldnn.set_flags(before[0])
 
 
-def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show):
+def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show, keep_best):
     torch.manual_seed(seed)
     prepare_cpu(n_voxels=int(np.prod(model.config.grid_shape)))
     parallel.same_weights(model)
@@ -103,15 +118,19 @@ def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show
     optimizer = make_optimizer(model, config)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=config.precision == "fp16")
+    val_texts = None
+    if config.n_validation:
+        val, val_texts = (
+            fixed_part(val, config.n_validation),
+            TextCache(model.encode_text, texts.folder),
+        )
     abnormal = None if config.normal_share is None else abnormal_sections(train.sections)
-    # How often to save changes no step, so it is not part of what makes a checkpoint.
-    made_by = {k: v for k, v in asdict(config).items() if not k.startswith("save_")}
+    made_by = {k: v for k, v in asdict(config).items() if k not in CHANGES_NO_STEP}
     state = dict(model=model, optimizer=optimizer, scaler=scaler)
     state |= dict(fingerprint=str([fingerprint, seed, made_by]))
-    start, log, note = resume_checkpoint(path, **state)
+    start, log = _resumed(path, state)
     bar = dict(total=config.n_steps, desc="pretraining", mininterval=5, disable=not show)
     progress = tqdm(initial=start, **bar)
-    progress.write(note)
     model.train()
     for step in range(start, config.n_steps):
         began = time.perf_counter()
@@ -146,13 +165,35 @@ def _fit(model, train, val, config, texts, path, fingerprint, seed, device, show
         progress.set_postfix(**said, refresh=False)
         is_last = step + 1 == config.n_steps
         if is_last or (step + 1) % config.evaluate_every == 0:
-            at_once = config.chunk or min(32, config.batch_size)
-            log[-1]["val_phecode_auroc"] = validate(model, val, device=device, batch_size=at_once)
+            log[-1] |= judged(model, val, val_texts, config, device=device)
             model.train()
-        if parallel.world()[0] == 0 and (is_last or (step + 1) % config.save_every == 0):
-            save_checkpoint(path, step=step + 1, log=log, **state)
+            if keep_best and is_best(log):
+                keep_best(model, log)
+        if is_last or (step + 1) % config.save_every == 0:
+            _save(path, step + 1, log, state)
     progress.close()
     return log, texts
+
+
+def _resumed(path, state):
+    """Step and log of the checkpoint there, the same in every process; told where there is one."""
+    was_there, rank = path.exists(), parallel.world()[0]
+    start, log, note = resume_checkpoint(path, rank=rank, **state)
+    if len(starts := set(parallel.everyones(start))) > 1:
+        raise RuntimeError(
+            f"{path}: the processes of this run would go on from steps {sorted(starts)}. They must see "
+            "one folder: put runs/ on a disk that all machines share."
+        )
+    if was_there and rank == 0:
+        announce(path, note)
+    return start, log
+
+
+def _save(path, step, log, state):
+    """The first process writes, with what every one would draw next."""
+    random = parallel.everyones(random_state())
+    if parallel.world()[0] == 0:
+        save_checkpoint(path, step=step, log=log, random=random, **state)
 
 
 def _read_all(model, train, texts):
@@ -197,15 +238,3 @@ def _losses(model, train, index, sections, texts, volume, step, config):
     parts = dict(report_loss=report.item(), sentence_loss=sentence.item(), ehr_loss=ehr.item())
     text = report + config.sentence_weight * sentence
     return w_report * text + w_ehr * ehr, parts, finish
-
-
-def validate(
-    model: TwoTowers, studies: Studies, *, device: str = "cpu", batch_size: int = 32
-) -> float:
-    """Mean AUROC of the phecode head over phecodes with both classes, on unaugmented volumes."""
-    model.eval()
-    logits = encoded(
-        lambda v: model.embed_volumes(v)[1], studies, batch_size=batch_size, device=device
-    )
-    values = metrics.auroc(logits.cpu().numpy(), studies.phecodes)
-    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")

@@ -21,6 +21,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,6 +84,15 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
             p.grad = torch.zeros_like(p)
         distributed.all_reduce(p.grad)
         p.grad /= n
+
+
+def everyones(value: Any) -> list[Any]:
+    """Every process's value, in order of rank; also a place where all wait for each other."""
+    if world()[1] == 1:
+        return [value]
+    found: list[Any] = [None] * world()[1]
+    distributed.all_gather_object(found, value)
+    return found
 
 
 def same_weights(model: torch.nn.Module) -> None:

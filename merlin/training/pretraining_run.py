@@ -3,6 +3,7 @@
 `02_pretraining` calls these in order. An arm of the sweep is trained once a seed, others once.
 """
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -26,15 +27,29 @@ from merlin.model.text import TextConfig
 from merlin.model.two_towers import TowersConfig, TwoTowers
 from merlin.model.volumes import THREE_WINDOWS
 from merlin.training import data, parallel
-from merlin.training.checkpoint import load_weights, save_weights
+from merlin.training.checkpoint import announce, keep_aside, load_weights, save_weights
 from merlin.training.config import TrainingConfig
 from merlin.training.loop import fit
 from merlin.training.texts import TextCache
+from merlin.training.validation import score
 
+BEST = "weights_best.safetensors"  # beside weights.safetensors, which is of the last step
 OF_THE_TOWER = (
     "network", "depth", "width", "block", "stem", "stem_width", "stem_depth_stride", "flat",
     "n_stages", "pool", "grid_cells",
 )  # fmt: skip
+
+
+# What the loop uses and no step follows from: files, words, what is said, counted and judged.
+NO_STEP = (
+    "merlin.compiled", "merlin.files", "merlin.words", "merlin.statistics.metrics", "merlin.training.checkpoint",
+    "merlin.training.cost", "merlin.training.validation",
+)  # fmt: skip
+
+
+def code_of_steps() -> str:
+    """Fingerprint of the code that decides a step of training."""
+    return run.code_hash("merlin.training.loop", without=NO_STEP)
 
 
 @dataclass(frozen=True)
@@ -183,7 +198,7 @@ class Arm:
         """Of data and code: a checkpoint of another one is not resumed."""
         start = run.file_hash(self.kernels_file) if self.kernels_file else ""
         labels = run.array_hash(self.cohort.everyone.phecodes)  # of codes, map and list of phecodes
-        code = run.code_hash("merlin.training.loop")
+        code = code_of_steps()
         parts = (
             self.cohort.train_fraction,
             self.cohort.drawn_from,
@@ -271,6 +286,7 @@ def train(arm: Arm) -> dict[str, Trained]:
         kept = dict(
             checkpoint=checkpoint, fingerprint=mark, cache=base / "cache", device=arm.device
         )
+        kept |= dict(keep_best=_keeping_best(arm, name, studies))
         with arm._advice():
             log, texts = fit(model, studies, arm.cohort.val(), arm.training, seed=seed, **kept)
         found[name] = Trained(model, studies, log, texts)
@@ -285,25 +301,66 @@ def save(arm: Arm, trained: dict[str, Trained]) -> dict[str, Path]:
     dict of str to Path
         Logs, by run.
     """
-    settings, cohort = arm.settings, arm.cohort
+    settings = arm.settings
     out, logs = run.folder(settings.profile) / "pretraining", {}
     for name, t in trained.items():
         logs[name] = out / name / "log.csv"
-        run.write_csv(logs[name], pd.DataFrame(t.log))
-        n = {"patients": len(set(t.train.patient_ids)), "studies": len(t.train)}
-        facts = run.provenance(settings, [cohort.source], n=n) | {"seed": settings.trainings[name]}
-        facts |= {"grid": asdict(cohort.grid), "phecodes": cohort.phenotypes["phecode"].tolist()}
-        facts |= {"model": name, "truncated_texts": t.texts.n_truncated}
+        if is_first():
+            run.write_csv(logs[name], pd.DataFrame(t.log))
+        facts = _facts(arm, name, t.train) | {"truncated_texts": t.texts.n_truncated}
         facts |= {"lost_tokens": t.texts.n_lost_tokens}
-        if not t.model.reads_tokens:
-            facts |= {"sentence_model": SENTENCE_MODEL}
         if is_first():
             save_weights(out / name / "weights.safetensors", t.model, facts)
         limit = settings.max_length if t.model.reads_tokens else LIMIT
         what = "texts" if t.model.reads_tokens else "sentences"
         cut = f"{t.texts.n_truncated} {what} were cut at {limit} tokens"
         sys.stdout.write(f"{name}: {cut}, losing {t.texts.n_lost_tokens} tokens\n")
+        sys.stdout.write(_told_best(out / name / BEST, t.log))
+    parallel.everyones(None)  # no process goes on before the files are there
     return logs
+
+
+def _facts(arm, name, studies):
+    """What weights say of their training."""
+    settings, cohort = arm.settings, arm.cohort
+    n = {"patients": len(set(studies.patient_ids)), "studies": len(studies)}
+    facts = run.provenance(settings, [cohort.source], n=n) | {"seed": settings.trainings[name]}
+    facts |= {"grid": asdict(cohort.grid), "phecodes": cohort.phenotypes["phecode"].tolist()}
+    facts |= {"model": name}
+    return facts | (
+        {"sentence_model": SENTENCE_MODEL} if arm.towers.text.kind == "sentences" else {}
+    )
+
+
+def _keeping_best(arm, name, studies):
+    """What keeps the weights of the best validation beside the last step's; in the full tier alone."""
+    path = run.folder(arm.settings.profile) / "pretraining" / name / BEST
+    if arm.settings.tier != "full":
+        return None
+
+    def keep(model: TwoTowers, log: list[dict]) -> None:
+        if not is_first():
+            return
+        if path.exists() and sum(score(row) is not None for row in log) == 1:
+            announce(
+                path, f"{BEST} of an earlier training is kept as {keep_aside(path, 'earlier')}"
+            )
+        chosen = {k: v for k, v in log[-1].items() if k == "step" or k.startswith("val_")}
+        save_weights(path, model, _facts(arm, name, studies) | {"best_of_validation": chosen})
+
+    return keep
+
+
+def _told_best(path, log):
+    """Which step each of the two files of weights is of; empty where there is one."""
+    scores = [-math.inf if (s := score(row)) is None else s for row in log]
+    if not path.exists() or max(scores) == -math.inf:
+        return ""
+    best = int(np.argmax(scores))
+    return (
+        f"weights.safetensors: after the last step, {len(log):,}; {path.name}: after step {best + 1:,}, "
+        "the best of validation\n"
+    )
 
 
 def is_first() -> bool:
@@ -318,9 +375,26 @@ def curves(trained: dict[str, Trained]) -> pd.DataFrame:
     losses = ["report_loss", "sentence_loss", "ehr_loss"]
     by_arm = history.groupby("arm", sort=False)[losses]
     smooth = by_arm.rolling(20, min_periods=1).mean().reset_index(level=0, drop=True)
-    columns = ["arm", "step", *losses, "val_phecode_auroc", "logit_scale"]
+    matched = [c for c in ("val_contrastive_loss", "val_recall_1", "val_studies") if c in history]
+    columns = ["arm", "step", *losses, "val_phecode_auroc", *matched, "logit_scale"]
     shown = history.assign(**smooth)[columns]
-    return shown[(shown["step"] % 5 == 0) | shown["val_phecode_auroc"].notna()].round(5)
+    seen = shown[["val_phecode_auroc", *matched]].notna().any(axis=1)
+    return shown[(shown["step"] % 5 == 0) | seen].round(5)
+
+
+def judged_by(trained: dict[str, Trained]) -> str:
+    """What the curves show beside losses, for a caption."""
+    words = "validation AUROC of the phecode head"
+    n = [row["val_studies"] for t in trained.values() for row in t.log if "val_studies" in row]
+    if not n:
+        return words
+    matched = f"on {n[0]:,} validation studies the share whose own report is nearest"
+    is_coded = any(
+        not math.isnan(r.get("val_phecode_auroc", math.nan))
+        for t in trained.values()
+        for r in t.log
+    )
+    return f"{words}, {matched}" if is_coded else matched
 
 
 def reading(settings: SimpleNamespace, trained: dict[str, Trained]) -> str:
@@ -337,6 +411,18 @@ def reading(settings: SimpleNamespace, trained: dict[str, Trained]) -> str:
     )
     return (
         f"{name}: over {len(log):,} steps {fell} (ln {settings.batch_size} = "
-        f"{np.log(settings.batch_size):.2f}); the phecode head {ranks}. A step took "
+        f"{np.log(settings.batch_size):.2f}); the phecode head {ranks}. {_matched(log)}A step took "
         f"{log['seconds'].median():.2f} s."
+    )
+
+
+def _matched(log):
+    """What validation on reports says at the end, as a sentence; empty where there was none."""
+    if "val_contrastive_loss" not in log:
+        return ""
+    last = log.dropna(subset=["val_contrastive_loss"]).iloc[-1]
+    n = int(last["val_studies"])
+    return (
+        f"On {n:,} validation studies the contrastive loss ends at {last['val_contrastive_loss']:.2f} nats, and "
+        f"{last['val_recall_1']:.1%} of volumes find their own report first (blind: {1 / n:.1%}). "
     )

@@ -38,7 +38,7 @@ class TextCache:
     ):  # fmt: skip
         self._encoder: Any = encoder
         self._by_sentence = isinstance(encoder, SentenceEncoder)
-        self._folder, self._show = folder, show
+        self.folder, self._show = folder, show
         self._number: dict[str, int] = {}
         self._rows: list[torch.Tensor] = []  # of each text: its tokens, or which sentences
         self._sentence: dict[str, int] = {}
@@ -72,7 +72,7 @@ class TextCache:
         split = [[clean_report(s, cleaning) for s in report_sentences(t) or (t,)] for t in texts]
         new = list(dict.fromkeys(s for row in split for s in row if s not in self._sentence))
         if new:
-            vectors, lost = read_sentences(new, self._folder, show=self._show)
+            vectors, lost = read_sentences(new, self.folder, show=self._show)
             self._sentence |= {s: len(self._vectors) + i for i, s in enumerate(new)}
             self._vectors = torch.cat([self._vectors, torch.from_numpy(vectors)])
             self._count(lost)

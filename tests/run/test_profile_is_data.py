@@ -12,6 +12,7 @@ from snakemake.utils import format as snakemake_format
 
 from merlin import run
 from merlin.run import places
+from merlin.training.checkpoint import announce
 
 HERE = Path(__file__).parents[2]
 ALIASES = "01_dataset:\n  columns:\n    a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -121,13 +122,35 @@ def test_a_profile_that_would_exhaust_or_is_none_is_refused_with_its_line(load, 
     assert said in str(caught.value)
 
 
-def rule_line(**values):
-    """The line that Snakemake hands to bash for a notebook, from the Snakefile's own text."""
+def shell_lines():
+    """Names of the Snakefile that hold what is handed to bash, from its own text."""
     text = (HERE / "Snakefile").read_text()
     names = {}
     exec(
         text[text.index("PROGRESS = ") : text.index("\n)\n", text.index("PAPERMILL = ")) + 3], names
     )
+    return names
+
+
+def test_a_note_on_a_checkpoint_reaches_the_console_among_progress_bars(tmp_path, capsys):
+    announce(tmp_path / "main" / "checkpoint.pt", "kept as checkpoint.other-settings.pt")
+    said = (
+        "\rpretraining:  40%|##  | 4/10"
+        + capsys.readouterr().err
+        + "\rpretraining:  50%|## | 5/10\r"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"name=02; partial={tmp_path}; {shell_lines()['PROGRESS']}"], input=said,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "02: pretraining:  40%|##  | 4/10", "02: main: kept as checkpoint.other-settings.pt"
+    ]  # fmt: skip
+
+
+def rule_line(**values):
+    """The line that Snakemake hands to bash for a notebook."""
+    names = shell_lines()
     return snakemake_format(names["PAPERMILL"], PROGRESS=names["PROGRESS"], **values)
 
 

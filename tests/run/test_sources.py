@@ -1,11 +1,13 @@
 """What reruns after an edit: by the code that a notebook or module reaches, and the tables it names."""
 
 import shutil
+from functools import partial
 
 import pytest
 
 from merlin import run
 from merlin.run import places
+from merlin.training import pretraining_run
 
 NOTEBOOKS = sorted(p.stem for p in run.NOTEBOOKS.glob("*.ipynb"))
 
@@ -18,9 +20,9 @@ def copy(tmp_path, monkeypatch):
         shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(places, "ROOT", tmp_path)
 
-    def edit(name):
+    def edit(name, more="another_word = 1\n"):
         with (tmp_path / name).open("a") as stream:
-            stream.write("# another word\n")
+            stream.write(more)
 
     return edit
 
@@ -43,6 +45,29 @@ def test_an_edit_of_the_renderer_leaves_the_code_of_training_alone(copy):
     copy("merlin/phantom/render.py")
     assert run.code_hash("merlin.training.loop") == before[0]
     assert run.code_hash("merlin.phantom.build") != before[1]
+
+
+def test_words_about_code_are_no_code(copy, tmp_path):
+    """An update that mends a comment or a docstring must not cost a training its checkpoint."""
+    mark = partial(run.code_hash, "merlin.training.losses")
+    path, before = tmp_path / "merlin" / "training" / "losses.py", mark()
+    copy("merlin/training/losses.py", "\n\n# a comment\n")
+    path.write_text('"""Another docstring."""\n' + path.read_text().split('"""', 2)[2])
+    assert mark() == before
+    copy("merlin/training/losses.py", "\nx = 'a text that is used'\n")
+    assert mark() != before
+
+
+def test_a_checkpoint_belongs_to_what_decides_a_step(copy):
+    """An update of what is said, counted or judged goes on from it; one of readers and tables does not."""
+    before = pretraining_run.code_of_steps()
+    for name in ("words", "files", "training/cost", "training/checkpoint", "statistics/metrics"):
+        copy(f"merlin/{name}.py")
+    assert pretraining_run.code_of_steps() == before
+    for name in ("training/losses.py", "data/preprocess.py", "model/i3d.py", "data/cues.yaml"):
+        copy(f"merlin/{name}", "\nanother_word: 1\n")
+        assert pretraining_run.code_of_steps() != before
+        before = pretraining_run.code_of_steps()
 
 
 def test_an_edited_prompt_reruns_what_encodes_prompts_and_nothing_else(copy, tmp_path):

@@ -65,9 +65,56 @@ def test_another_fingerprint_starts_anew_says_so_and_leaves_the_model_alone(tmp_
     save(tmp_path / "c.pt")
     (step, log, note), model, _ = resume(tmp_path / "c.pt", fingerprint="that")
     assert (step, log) == (0, [])
-    assert "belongs to other settings, data or code" in note
+    assert "of step 3, belongs to other settings, data or code" in note
+    [kept] = tmp_path.glob("c.other-run.*.pt")
+    assert kept.name in note
     untouched, _ = run_of(seed=8)
     assert torch.equal(model[0].weight, untouched[0].weight)
+
+
+BEFORE = ["data", 7, {"learning_rate": 0.1, "chunk": 0}]
+
+
+@pytest.mark.parametrize(
+    ("now", "word", "said"),
+    [
+        (["data", 7, {"learning_rate": 0.2, "chunk": 0}], "other-settings", "learning_rate was 0.1, is 0.2"),
+        (["data", 8, BEFORE[2]], "other-settings", "seed was 7, is 8"),
+        (["else", 7, BEFORE[2]], "other-data-or-code", "data or code"),
+    ],
+)  # fmt: skip
+def test_a_training_that_does_not_fit_is_kept_each_time_and_says_what_differs(
+    tmp_path, now, word, said
+):
+    path = tmp_path / "c.pt"
+    held = []
+    for step in (3, 4):
+        save(path, step=step, fingerprint=str(BEFORE))
+        held.append(path.read_bytes())
+        (done, _, note), _, _ = resume(path, fingerprint=str(now))
+        assert done == 0
+        assert said in note
+        assert not path.exists()
+    kept = sorted(tmp_path.glob(f"c.{word}.*.pt"), key=lambda p: p.stat().st_mtime_ns)
+    assert sorted(p.read_bytes() for p in kept) == sorted(held)
+
+
+def test_every_process_gets_its_own_random_state_and_only_the_first_moves_files(tmp_path):
+    model, optimizer = run_of()
+    states, expected = [], []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        states.append(module.random_state())
+        expected.append(torch.rand(3))
+    options = dict(model=model, optimizer=optimizer, fingerprint="this")
+    save_checkpoint(tmp_path / "c.pt", step=3, log=[], random=states, **options)
+    for rank in (1, 0):
+        resume_checkpoint(tmp_path / "c.pt", rank=rank, **options)
+        assert torch.equal(torch.rand(3), expected[rank])
+    assert "process 2 is new" in resume_checkpoint(tmp_path / "c.pt", rank=2, **options)[2]
+    other = options | dict(fingerprint="that")
+    assert resume_checkpoint(tmp_path / "c.pt", rank=1, **other)[0] == 0
+    assert (tmp_path / "c.pt").exists()
 
 
 @pytest.mark.parametrize(
@@ -88,9 +135,10 @@ def test_unreadable_checkpoint_is_kept_aside_and_the_run_starts_anew(tmp_path, d
     (step, log, note), _, _ = resume(path)
     assert (step, log) == (0, [])
     assert "unreadable" in note
-    assert "c.unreadable" in note
+    [kept] = tmp_path.glob("c.unreadable.*.pt")
+    assert kept.name in note
     assert not path.exists()
-    assert (tmp_path / "c.unreadable").read_bytes() == damaged
+    assert kept.read_bytes() == damaged
 
 
 def test_failed_write_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import tiny_run
 import torch
 
 from merlin.model.two_towers import MAX_LOGIT_SCALE
-from merlin.training import loop, optimizers
+from merlin.training import loop, optimizers, validation
 from merlin.training.losses import contrastive_loss
 from merlin.training.texts import embed_texts, report_losses
 
@@ -154,10 +154,26 @@ def test_finished_run_is_returned_without_another_step(tmp_path, uninterrupted):
 @pytest.mark.parametrize(
     "change", [dict(learning_rate=1e-3), dict(fingerprint="other data"), dict(seed=8)], ids=str
 )
-def test_checkpoint_of_another_run_is_not_resumed(tmp_path, change):
+def test_checkpoint_of_another_run_is_kept_aside_and_not_resumed(tmp_path, change, capsys):
     fresh = tiny_run.train(tmp_path / "fresh.pt", n_steps=3, **change)
     tiny_run.train(tmp_path / "c.pt", n_steps=3)
+    before = (tmp_path / "c.pt").read_bytes()
     assert_same_run(tiny_run.train(tmp_path / "c.pt", n_steps=3, **change), fresh)
+    [kept] = tmp_path.glob("c.other-*.pt")
+    assert kept.read_bytes() == before
+    assert f"kept as {kept.name}" in capsys.readouterr().err
+
+
+def test_looking_and_saving_more_often_goes_on_from_the_checkpoint(tmp_path, capsys):
+    """They change no step. Chunks do: a batch norm sees a chunk."""
+    whole = tiny_run.train(tmp_path / "whole.pt", evaluate_every=12)
+    with pytest.raises(BrokenRead):
+        tiny_run.train(tmp_path / "c.pt", data=stopping_after(6), save_every=4, evaluate_every=3)
+    weights, _ = tiny_run.train(tmp_path / "c.pt", save_every=50, evaluate_every=12)
+    assert "resumed after step 4" in capsys.readouterr().err
+    assert all(torch.equal(weights[k], v) for k, v in whole[0].items())
+    chunked, _ = tiny_run.train(tmp_path / "chunked.pt", chunk=2)
+    assert any(not torch.equal(chunked[k], v) for k, v in whole[0].items())
 
 
 def test_half_precision_resumes_with_its_loss_scale(tmp_path, monkeypatch):
@@ -413,14 +429,63 @@ def test_validation_is_the_mean_auroc_over_codes_with_both_classes():
         known = ~np.isnan(data.phecodes[:, j])
         expected.append(roc_auc_score(data.phecodes[known, j], logits[known, j]))
     for batch_size in (3, 32):
-        found = loop.validate(towers, data, batch_size=batch_size)
+        config = tiny_run.config(batch_size=batch_size)
+        found = validation.judged(towers, data, None, config)["val_phecode_auroc"]
         assert found == pytest.approx(np.mean(expected), abs=1e-9)
 
 
 def test_validation_without_any_two_class_code_is_nan_not_an_error():
     data = tiny_run.studies(4)
     data.phecodes[:] = np.nan
-    assert np.isnan(loop.validate(tiny_run.model(), data))
+    data = tiny_run.Studies(**(vars(data) | dict(volumes=None)))  # no volume is read for it
+    found = validation.judged(tiny_run.model(), data, None, tiny_run.config())
+    assert np.isnan(found["val_phecode_auroc"])
+
+
+def test_without_codes_reports_validate_and_no_step_changes(tmp_path, uninterrupted):
+    seen = []
+    weights, log = tiny_run.train(
+        tmp_path / "c.pt", n_validation=5, keep_best=lambda m, log: seen.append(len(log) - 1)
+    )
+    assert all(torch.equal(weights[k], v) for k, v in uninterrupted[0].items())
+    rows = {r["step"]: r for r in log if "val_contrastive_loss" in r}
+    assert list(rows) == [4, 9, 11]
+    assert all(
+        r["val_studies"] == 5 and 0 <= r["val_recall_1"] <= r["val_recall_5"] for r in rows.values()
+    )
+    losses = [r["val_contrastive_loss"] for r in rows.values()]
+    assert seen == [s for i, s in enumerate(rows) if losses[i] == min(losses[: i + 1])]
+
+
+def test_validation_loss_and_recall_are_those_typed_out():
+    towers, data = tiny_run.model(), tiny_run.studies(7)
+    data.phecodes[:] = np.nan
+    data.findings[3] = ""  # sits out
+    part = validation.fixed_part(data, 6)
+    assert part.study_ids.tolist() == [f"study{i}" for i in (0, 1, 2, 4, 5, 6)]
+    texts = loop.TextCache(towers.encode_text)
+    found = validation.judged(towers, part, texts, tiny_run.config(batch_size=3))
+    with torch.no_grad():
+        image = towers.embed_volumes(loop.load_volumes(part, np.arange(6)))[0]
+        text = embed_texts(towers, part.findings.tolist())
+        by_batch = [
+            contrastive_loss(image[p], text[p], towers.logit_scale, torch.arange(3))
+            for p in (slice(3), slice(3, 6))
+        ]
+    assert found["val_contrastive_loss"] == pytest.approx(float(np.mean(by_batch)), rel=1e-5)
+    order = (image @ text.T).argsort(1, descending=True)
+    own = (order == torch.arange(6)[:, None]).float().argmax(1)
+    assert found["val_recall_1"] == pytest.approx(float((own < 1).float().mean()))
+    assert found["val_recall_5"] == pytest.approx(float((own < 5).float().mean()))
+    assert np.isnan(found["val_phecode_auroc"])
+
+
+def test_recall_takes_equal_texts_for_one_and_a_collapsed_model_for_nothing():
+    ids = np.array([0, 0, 1])
+    collapsed = torch.ones(3, 4) / 2
+    assert validation.recall(collapsed, collapsed, np.arange(3), (1, 3)) == [0.0, 1.0]
+    image = torch.eye(3)
+    assert validation.recall(image, image[[1, 0, 2]], ids, (1,)) == [1.0]
 
 
 def test_equal_texts_share_a_number_and_are_tokenised_once():

@@ -85,6 +85,9 @@ def test_two_processes_have_the_whole_batchs_gradients_and_train_as_one(tmp_path
     loss, expected = gradients()
     for rank in (0, 1):
         found = torch.load(tmp_path / f"two-{rank}.pt", weights_only=True)
+        # Stopped twice, and the processes drew unlike numbers; statistics are the first one's.
+        unlike = {k for k, is_equal in found["resumed"].items() if not is_equal}
+        assert all(rank and "running" in k for k in unlike)
         assert found["fixed"][0] == pytest.approx(loss, rel=1e-6)
         assert found["fixed"][1].keys() == expected.keys()
         for name, value in expected.items():

@@ -75,8 +75,9 @@ def studies(n=12, *, seed=7, seconds=0.0, bad=()):
 
 
 def train(
-    checkpoint, towers=None, *, data=None, fingerprint="tiny", seed=7, n_threads=1, **changes
-):
+    checkpoint, towers=None, *, data=None, fingerprint="tiny", seed=7, n_threads=1, keep_best=None,
+    **changes,
+):  # fmt: skip
     """Weights and log of a run, by default with one thread: faster at this size on a busy machine.
 
     Numba's first parallel call resets that number (test_loop shows it), so it is made before.
@@ -93,6 +94,7 @@ def train(
         fingerprint=fingerprint,
         seed=seed,
         show=False,
+        keep_best=keep_best,
     )
     return {k: v.clone() for k, v in towers.state_dict().items()}, log
 
