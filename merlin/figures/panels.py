@@ -226,7 +226,7 @@ def draw_pretraining(tables: Tables, facts: Facts) -> Figure:
     marks.curves(report, table, "step", "report_loss", "arm", palette, legend=False)
     if "val_contrastive_loss" in table:
         beside = table.dropna(subset=["val_contrastive_loss"])
-        dashed = dict(legend=False, linestyle="--", dots=4)
+        dashed: dict[str, Any] = dict(legend=False, linestyle="--", dots=4)
         marks.curves(report, beside, "step", "val_contrastive_loss", "arm", palette, **dashed)
     marks.curves(codes, table, "step", "ehr_loss", "arm", palette, legend=False)
     for ax, (column, label, blind) in zip(seen, judged, strict=True):

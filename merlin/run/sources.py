@@ -114,10 +114,9 @@ def _bare(path: Path, _mtime_ns: int) -> str:
     """sha256 of a module's code without docstrings and comments."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        is_scope = isinstance(
-            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        )
-        if is_scope and ast.get_docstring(node, clean=False) is not None:
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
 
