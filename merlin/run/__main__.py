@@ -13,7 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from merlin.run import own, rerun, workflow
+from merlin.run import ahead, own, rerun, workflow
 from merlin.run.profile import ProfileError, load_profile
 
 
@@ -56,6 +56,8 @@ def _do(action: str, name: str, more: list[str], cores: int, given: dict[str, st
     if action == "figures":
         return workflow.figures(name, cores, given)
     values = load_profile(name)
+    if action == "check" and (asked := ahead.problems(values)):
+        raise ProfileError("\n".join(asked))
     if action == "compare":
         sys.stdout.write(rerun.told(name))
     if action == "bring":

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from merlin.files import copy, file_hash, write_json, write_text
-from merlin.run import pace, places, rerun
+from merlin.run import ahead, pace, places, rerun
 from merlin.run.own import OWN, bring, cache_gb, noted, own_files, trains
 from merlin.run.processes import to_its_end
-from merlin.run.profile import TIER_NOTES, load_profile
+from merlin.run.profile import TIER_NOTES, ProfileError, load_profile
 from merlin.words import lines, shown, without_folders
 
 LOOK_FIRST = ("summary", "zero_shot_findings", "dataset_audit")  # the first of these that was made
@@ -68,6 +68,8 @@ def figures(profile: str, cores: int, given: Mapping[str, str] | None = None) ->
     The lock ends with this process, however that ends: a killed run needs no unlocking.
     """
     values = load_profile(profile)
+    if asked := ahead.problems(values):
+        raise ProfileError(f"Profile {profile}, before anything is run:\n" + "\n".join(asked))
     own = own_files(values["tier"], given or {}, trains=trains(values))
     base, began = places.folder(profile), time.time()
     with (base / ".lock").open("w") as lock:
@@ -111,6 +113,8 @@ def _run(profile: str, values: dict, cores: int, own_cache_gb: float) -> int:
         f"memory, {e['disk_gb']} GB of disk under runs/{f' ({note})' if note else ''}. Interrupt at "
         "will: the next call resumes.\n"
     )
+    if values["tier"] == "full":
+        sys.stdout.write(ahead.machine(values))
     free = shutil.disk_usage(places.folder(profile)).free / 1e9
     if free < e["disk_gb"] + own_cache_gb:
         more = f" and {own_cache_gb:.1f} GB for the cache of your data" if own_cache_gb else ""

@@ -32,10 +32,23 @@ def contrastive_loss(
     scalar tensor
         Mean of the image-to-text and text-to-image cross-entropies, in nats.
     """
-    logits = logit_scale.exp() * image_embeddings @ text_embeddings.T
+    logits = _logits(image_embeddings, text_embeddings, logit_scale)
     same = (text_ids[:, None] == text_ids[None, :]).to(logits.dtype)
     targets = same / same.sum(1, keepdim=True)
     return 0.5 * (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets))
+
+
+def _logits(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
+    """(B, T) similarities over the temperature, in single precision at least, also under autocast.
+
+    In half precision their rounding, times a scale of 100, is a third of a gradient.
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        return logit_scale.exp() * _whole(image) @ _whole(text).T
+
+
+def _whole(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def membership_loss(
@@ -61,7 +74,7 @@ def membership_loss(
     scalar tensor
         With exactly one text an image and all different, CLIP's loss.
     """
-    logits = logit_scale.exp() * image_embeddings @ text_embeddings.T
+    logits = _logits(image_embeddings, text_embeddings, logit_scale)
     per_image, per_text = member.sum(1, keepdim=True), member.sum(0, keepdim=True)
     to_text = F.cross_entropy(logits + per_text.log(), member / per_image)
     to_image = F.cross_entropy(logits.T + per_image.T.log(), (member / per_text).T)
@@ -82,7 +95,7 @@ def phecode_loss(logits: Tensor, labels: Tensor) -> Tensor:
     scalar tensor
         Mean over known labels, in nats; zero where nothing is known.
     """
-    known = ~torch.isnan(labels)
+    known, logits = ~torch.isnan(labels), _whole(logits)
     loss = F.binary_cross_entropy_with_logits(
         logits, torch.where(known, labels, torch.zeros_like(labels)), reduction="none"
     )

@@ -100,7 +100,7 @@ def test_jobs_on_slurm_ask_for_what_they_need(project, tmp_path):
     assert {
         "pretraining",
         "sweep_reference",
-        "scaling_250",
+        "scaling_1000",
         "segmentation_merlin",
         "claims",
     } <= set(asked)

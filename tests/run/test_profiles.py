@@ -24,7 +24,7 @@ SMALL = {
         "02_pretraining": dict(
             n_steps=4, batch_size=4, depth=14, width=8, spacing_mm=list(GRID.spacing_mm),
             grid_shape=list(GRID.shape), text="small", text_hidden=32, max_length=64, n_threads=1,
-            save_every=2, evaluate_every=2, precision="fp32",
+            save_every=2, evaluate_every=2, precision="fp32", from_random=True,
         ),
         "03_embeddings": {},
     },

@@ -123,3 +123,27 @@ def test_frequent_text_gains_nothing_by_being_frequent():
     text = (torch.ones(2, 2) / 2**0.5).requires_grad_()
     membership_loss(image, text, torch.tensor(0.0), member).backward()
     torch.testing.assert_close(text.grad, torch.zeros(2, 2), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [2.66, 4.6])
+def test_half_precision_leaves_losses_and_gradients_as_they_are(scale):
+    """Embeddings come rounded out of autocast; what is made of them is not rounded again."""
+    rng = np.random.default_rng(0)
+    image, text = (
+        F.normalize(torch.tensor(rng.normal(size=(12, 32)), dtype=torch.float32), dim=1).bfloat16()
+        for _ in range(2)
+    )
+    ids, member = torch.arange(12), torch.eye(12)
+    found = []
+    for kind in (torch.float32, torch.bfloat16):
+        one, other = (x.detach().clone().to(kind).requires_grad_() for x in (image, text))
+        log_scale = torch.tensor(scale, requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
+            loss = contrastive_loss(one, other, log_scale, ids)
+            loss = loss + membership_loss(one, other, log_scale, member)
+        loss.backward()
+        found.append((loss.item(), log_scale.grad.item(), one.grad.float()))
+    (loss, slope, gradient), (half_loss, half_slope, half_gradient) = found
+    assert half_loss == pytest.approx(loss, rel=1e-5)
+    assert half_slope == pytest.approx(slope, rel=1e-4, abs=1e-5)
+    torch.testing.assert_close(half_gradient, gradient, rtol=0.01, atol=1e-4)
