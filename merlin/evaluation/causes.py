@@ -335,6 +335,12 @@ def reading_of_gradients(table: pd.DataFrame, course: pd.DataFrame) -> str:
     for name, steps in course.groupby("finding", sort=False):
         down = steps[steps["score"] <= steps["true_score"]]
         at = (down if len(down) else steps).iloc[0 if len(down) else -1]
+        if not at["moved_hu"] > 0:
+            said += (
+                f"The score of {_name(name)} is no lower in the true image without it, so that nothing was "
+                "to be moved. "
+            )
+            continue
         reaches = "reaches" if len(down) else "does not reach"
         said += (
             f"Moved down the gradient, {_name(name)} {reaches} the score of the true image without it with "

@@ -46,6 +46,7 @@ def draw_causes(tables: Tables, facts: Facts) -> Figure:
     for ax, name in zip_longest(curves, shown):
         if name is None:
             ax.set_axis_off()
+            ax.set_title("", loc="left")
             continue
         _draw_curve(ax, name, tables, facts)
     curves[0].set_ylabel("share found")

@@ -334,7 +334,7 @@ def _outcomes(part: pd.DataFrame) -> list[str]:
         pair = f"{pretty(arms)}\n" if isinstance(arms, str) and arms else ""
         side = "above" if row["sign"] > 0 else "below"
         n = row.get("n_seeds", np.nan)
-        seeds = f", {n:.0f} seed{'s' * (n != 1)}" if pd.notna(n) else ""
+        seeds = f", {n:.0f} seed{'s' * (n != 1)}" if pd.notna(n) and n else ""
         said.append(f"{pair}{row['phantom']:+.3f}, expected {side} 0{seeds}")
     return said
 

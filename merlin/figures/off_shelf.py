@@ -218,9 +218,8 @@ def draw_external(tables: Tables, facts: Facts) -> Figure:
     series = where(table, part="spine")
     part = where(series, status="ok")
     names = [METRICS[m].label if m in METRICS else m for m in part["metric"]]
-    if part.empty:
-        spine.text(0.5, 0.5, "not evaluated", transform=spine.transAxes, ha="center", fontsize=6)
-    marks.forest(spine, part, None, Look("", COLOUR["novel"]), names=names)
+    if not part.empty:
+        marks.forest(spine, part, None, Look("", COLOUR["novel"]), names=names)
     spine.set(xlim=(0, 1), xlabel="vertebral fracture, spine series, zero-shot")
     if part.empty:
         spine.text(0.5, 0.5, _too_few(series), fontsize=6, ha="center", transform=spine.transAxes)
